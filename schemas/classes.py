@@ -1,0 +1,68 @@
+"""Class codes of BCSS: the value of a mask's pixel, its name, and the colour it is drawn in.
+
+Source: the ground-truth code table of the data set (Amgad et al., Bioinformatics 2019,
+doi:10.1093/bioinformatics/btz083).
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ClassInfo(BaseModel):
+    """One class of a data set.
+
+    Attributes:
+        code: The pixel value.
+        name: The name, lower case with underscores.
+        color: sRGB, 0 to 255, for pictures.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    code: int = Field(ge=0, le=65535)
+    name: str
+    color: tuple[int, int, int]
+
+
+BCSS_CLASSES: tuple[ClassInfo, ...] = tuple(
+    ClassInfo(code=code, name=name, color=color)
+    for code, (name, color) in enumerate(
+        [
+            ("outside_roi", (60, 60, 60)),
+            ("tumor", (228, 26, 28)),
+            ("stroma", (77, 175, 74)),
+            ("lymphocytic_infiltrate", (55, 126, 184)),
+            ("necrosis_or_debris", (255, 217, 47)),
+            ("glandular_secretions", (166, 86, 40)),
+            ("blood", (150, 0, 24)),
+            ("exclude", (20, 20, 20)),
+            ("metaplasia_NOS", (247, 129, 191)),
+            ("fat", (240, 228, 200)),
+            ("plasma_cells", (0, 200, 200)),
+            ("other_immune_infiltrate", (120, 170, 220)),
+            ("mucoid_material", (190, 174, 212)),
+            ("normal_acinus_or_duct", (255, 127, 0)),
+            ("lymphatics", (127, 201, 127)),
+            ("undetermined", (128, 128, 128)),
+            ("nerve", (230, 171, 2)),
+            ("skin_adnexa", (102, 102, 0)),
+            ("blood_vessel", (152, 78, 163)),
+            ("angioinvasion", (231, 41, 138)),
+            ("dcis", (117, 112, 179)),
+            ("other", (170, 170, 170)),
+        ]
+    )
+)
+
+DEFAULT_CLASS_CODES: tuple[int, ...] = (1, 2, 3, 4, 18)
+DEFAULT_IGNORE_CODES: tuple[int, ...] = (0, 7, 15)
+
+
+def describe_class(code: int) -> ClassInfo:
+    """Describe a code: as BCSS does where it knows it, else under the name `class_<code>` in a stable colour."""
+    if code < len(BCSS_CLASSES):
+        return BCSS_CLASSES[code]
+    # Steps of the golden angle keep neighbouring codes apart without a table.
+    hue = (code * 137) % 256
+    return ClassInfo(code=code, name=f"class_{code}", color=(hue, 255 - hue, (hue * 7) % 256))

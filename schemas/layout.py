@@ -1,0 +1,93 @@
+"""What lies where in a store: array paths, dtypes, shapes and dimension names (Zarr v3, schema version 1).
+
+Axes: N tiles, M objects, S pixels a side of a tile, P positive points an object, Q negative points an object.
+Arrays are H, W; coordinates are x, y. A coordinate is the index of a pixel at its centre, 0 to S-1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas.bits import BIT_ORDER
+
+SCHEMA_VERSION = 1
+ATTRIBUTES_KEY = "bcss"
+
+PIXEL_ARRAYS = ("images", "labels", "ignore", "segments")
+"""The arrays with one chunk a row; everything else is a column."""
+
+Axis = Literal["tile", "object", "tile_bound"]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of the store.
+
+    Attributes:
+        path: Its path in the group.
+        dtype: A NumPy dtype name, or `str`.
+        axis: What its rows are: tiles, objects, or the N+1 bounds between tiles.
+        row_shape: The shape of one row.
+        row_dimensions: The dimension names of one row.
+    """
+
+    path: str
+    dtype: str
+    axis: Axis
+    row_shape: tuple[int, ...] = ()
+    row_dimensions: tuple[str, ...] = ()
+
+    @property
+    def dimension_names(self) -> tuple[str, ...]:
+        """The dimension names of the whole array."""
+        return (self.axis, *self.row_dimensions)
+
+
+def array_specs(tile_size_px: int, label_dtype: str, positive_points: int, negative_points: int) -> list[ArraySpec]:
+    """List every array of a store.
+
+    Args:
+        tile_size_px: S, a multiple of 8.
+        label_dtype: `uint8` or `uint16`.
+        positive_points: P.
+        negative_points: Q.
+    """
+    size = tile_size_px
+    packed = ((size, size // 8), ("y", "x_byte"))
+    point_sets = {"interior": 1, "positive": positive_points, "negative": negative_points}
+    prompts = [
+        spec
+        for name, count in point_sets.items()
+        for spec in (
+            ArraySpec(f"prompts/{name}_coords", "float32", "object", (count, 2), (f"{name}_point", "xy")),
+            ArraySpec(f"prompts/{name}_labels", "int32", "object", (count,), (f"{name}_point",)),
+        )
+    ]
+    return [
+        ArraySpec("images", "uint8", "tile", (size, size, 3), ("y", "x", "channel")),
+        ArraySpec("labels", label_dtype, "tile", (size, size), ("y", "x")),
+        ArraySpec("ignore", "uint8", "tile", *packed),
+        ArraySpec("segments", "uint8", "object", *packed),
+        ArraySpec("objects/tile_index", "int64", "object"),
+        ArraySpec("objects/object_id", "int32", "object"),
+        ArraySpec("objects/roi_component", "int32", "object"),
+        ArraySpec("objects/class_id", "int32", "object"),
+        ArraySpec("objects/area_px", "int32", "object"),
+        ArraySpec("objects/box_xyxy", "int32", "object", (4,), ("corner",)),
+        ArraySpec("objects/touches_edge", "bool", "object"),
+        *prompts,
+        ArraySpec("tiles/frame_id", "str", "tile"),
+        ArraySpec("tiles/patient", "str", "tile"),
+        ArraySpec("tiles/institution", "str", "tile"),
+        ArraySpec("tiles/split", "str", "tile"),
+        ArraySpec("tiles/origin_xy", "int32", "tile", (2,), ("xy",)),
+        ArraySpec("tiles/scale_xy", "float64", "tile", (2,), ("xy",)),
+        ArraySpec("tiles/roi_size_xy", "int32", "tile", (2,), ("xy",)),
+        ArraySpec("tiles/object_offsets", "int64", "tile_bound"),
+    ]
+
+
+def packing_attributes(tile_size_px: int) -> dict[str, str | int]:
+    """Attributes of a packed array: along which axis, in which order, and how many pixels a row has."""
+    return {"axis": "x", "bitorder": BIT_ORDER, "width": tile_size_px}

@@ -1,0 +1,96 @@
+"""The record that a store carries in its attributes: how it was made, from what, and that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.classes import ClassInfo
+from schemas.layout import SCHEMA_VERSION
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceRecord(_Strict):
+    """One ROI that went in, or was kept out.
+
+    Attributes:
+        frame_id: The file's stem.
+        image: Path of the image below the source folder, with `/`.
+        mask: Path of the mask below the source folder.
+        image_sha256: Digest of the image file.
+        mask_sha256: Digest of the mask file.
+        width_px: Width of the ROI in source pixels.
+        height_px: Height of the ROI in source pixels.
+        tiles: How many tiles it gave.
+        objects: How many objects it gave; 0 means that it was kept out, since nothing in it is wanted.
+    """
+
+    frame_id: str
+    image: str
+    mask: str
+    image_sha256: str
+    mask_sha256: str
+    width_px: int = Field(gt=0)
+    height_px: int = Field(gt=0)
+    tiles: int = Field(ge=0)
+    objects: int = Field(ge=0)
+
+
+class Completion(_Strict):
+    """Written last: a store without it is unfinished, and every reader refuses it.
+
+    Attributes:
+        tiles: N.
+        objects: M.
+        checksums_sha256: Digest over the `checksums` columns, which hold one SHA-256 for every other file.
+    """
+
+    tiles: int = Field(gt=0)
+    objects: int = Field(gt=0)
+    checksums_sha256: str
+
+
+class Manifest(_Strict):
+    """What `zarr.open(store).attrs["bcss"]` holds.
+
+    Attributes:
+        schema_version: The layout's version.
+        tool_version: Version of the package that wrote it.
+        tile_size_px: S.
+        objects: `label` (one object a pixel value) or `component` (one a connected component).
+        positive_points: P.
+        negative_points: Q.
+        classes: Codes that became objects, with name and colour.
+        ignore: Codes that count neither as object nor as background.
+        config: The builder's whole configuration.
+        config_fingerprint: SHA-256 of that configuration.
+        sources: The files it was made from.
+        complete: The completion record.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    tool_version: str
+    tile_size_px: int = Field(gt=0, multiple_of=8)
+    objects: Literal["label", "component"]
+    positive_points: int = Field(ge=1)
+    negative_points: int = Field(ge=0)
+    classes: tuple[ClassInfo, ...]
+    ignore: tuple[int, ...]
+    config: dict[str, Any]
+    config_fingerprint: str
+    sources: tuple[SourceRecord, ...]
+    complete: Completion
+
+
+def fingerprint(values: object) -> str:
+    """SHA-256 of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

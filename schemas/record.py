@@ -1,0 +1,50 @@
+"""One tile of a store, whole.
+
+Axes: O objects of the tile, S pixels a side. Arrays are H, W; coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tile with its objects.
+
+    Attributes:
+        index: The tile's index in the store.
+        frame_id: Stem of the ROI's file.
+        patient: Patient, for BCSS `TCGA-XX-XXXX`.
+        institution: TCGA tissue source site, empty where unknown.
+        split: `train`, `val` or `test`.
+        origin_xy: x, y of the tile's top-left pixel in the ROI, in source pixels.
+        scale: Tile pixels a source pixel, x and y.
+        roi_size_xy: Width and height of the ROI in source pixels.
+        image: uint8 (S, S, 3), RGB.
+        labels: uint8 or uint16 (S, S), the mask's own values.
+        ignore: bool (S, S), true where a pixel counts neither as object nor as background.
+        segments: bool (O, S, S), one an object.
+        object_ids: int32 (O,), unique in the tile.
+        class_ids: int32 (O,), the pixel value of the object's class.
+        boxes_xyxy: int32 (O, 4), inclusive pixel indices.
+    """
+
+    index: int
+    frame_id: str
+    patient: str
+    institution: str
+    split: str
+    origin_xy: tuple[int, int]
+    scale: tuple[float, float]
+    roi_size_xy: tuple[int, int]
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8 | np.uint16]
+    ignore: NDArray[np.bool_]
+    segments: NDArray[np.bool_]
+    object_ids: NDArray[np.int32]
+    class_ids: NDArray[np.int32]
+    boxes_xyxy: NDArray[np.int32]

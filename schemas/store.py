@@ -1,0 +1,229 @@
+"""The read-only store: tiles, segments and prompts by index.
+
+Nothing is opened before it is used, and a pickled store is its path alone, so that a worker process, however it was
+started, opens files of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from schemas.bits import unpack_mask
+from schemas.errors import StoreError
+from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
+from schemas.manifest import SPLITS, Manifest
+from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, StoredPoints
+from schemas.record import Record
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a finished store for reading.
+
+    Args:
+        path: The store's directory.
+
+    Raises:
+        StoreError: There is no store, it is unfinished, or its schema is another one.
+    """
+    store = Store(path)
+    # Reading the manifest here makes a wrong path fail here, and not in a worker later.
+    _ = store.manifest
+    return store
+
+
+class Store:
+    """Tiles with their objects and prompts; `open_store` makes one.
+
+    `len(store)` counts tiles, `store[i]` reads one whole, and iteration goes over all of them.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"path": self.path}
+
+    def __len__(self) -> int:
+        return self.manifest.complete.tiles
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        splits = self.column("tiles/split")
+        counts = ", ".join(f"{split} {int((splits == split).sum())}" for split in SPLITS)
+        names = ", ".join(info.name for info in manifest.classes)
+        patients = len(set(self.column("tiles/patient")))
+        return (
+            f"Store({self.path!r}: {len(self)} tiles of {manifest.tile_size_px} px from {patients} patients "
+            f"({counts}); {manifest.complete.objects} {manifest.objects} objects of {names})"
+        )
+
+    @cached_property
+    def group(self) -> zarr.Group:
+        """The Zarr group, read-only."""
+        try:
+            return zarr.open_group(self.path, mode="r", zarr_format=3)
+        except FileNotFoundError as error:
+            raise StoreError(self.path, "no store is there", "make one with `bcss-prep build`") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(self.path, "is not a Zarr v3 group", "make it again with `bcss-prep build`") from error
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """How the store was made; see `Manifest`.
+
+        Raises:
+            StoreError: It is unfinished, of another schema, or its manifest is damaged.
+        """
+        attributes = cast("dict[str, Any]", self.group.attrs.asdict()).get(ATTRIBUTES_KEY)
+        if not isinstance(attributes, dict) or "complete" not in attributes:
+            raise StoreError(self.path, "is not a finished store", "run `bcss-prep build` again")
+        entries = cast("dict[str, Any]", attributes)
+        if entries.get("schema_version") != SCHEMA_VERSION:
+            found = entries.get("schema_version")
+            raise StoreError(
+                self.path,
+                f"has schema version {found!r}, and this program reads {SCHEMA_VERSION}",
+                "build it again with the installed `bcss-prep`",
+            )
+        try:
+            return Manifest.model_validate(entries)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise StoreError(
+                self.path, f"has a damaged manifest ({field}: {first['msg']})", "build it again with `--overwrite`"
+            ) from error
+
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array[Any]]:
+        return {}
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def array(self, path: str) -> zarr.Array[Any]:
+        """Return a Zarr array by its path in the group, for example `images`."""
+        if path not in self._arrays:
+            try:
+                array = self.group[path]
+            except (KeyError, ValueError) as error:
+                raise StoreError(f"{self.path}/{path}", "is missing or damaged", "build the store again") from error
+            if not isinstance(array, zarr.Array):
+                raise StoreError(f"{self.path}/{path}", "is not an array", "build the store again")
+            self._arrays[path] = array
+        return self._arrays[path]
+
+    def column(self, path: str) -> NDArray[Any]:
+        """Read a column whole, for example `objects/class_id`; it stays in memory."""
+        if path not in self._columns:
+            self._columns[path] = self._read(path, slice(None))
+        return self._columns[path]
+
+    def _read(self, path: str, rows: int | slice) -> NDArray[Any]:
+        try:
+            return np.asarray(self.array(path)[rows])
+        except (ValueError, RuntimeError) as error:
+            # Zarr and numcodecs report a failed checksum or a short chunk in these two ways.
+            where = f"{self.path}/{path} row {rows}"
+            raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
+
+    def object_rows(self, index: int) -> slice:
+        """Rows of a tile's objects in `segments`, `objects/*` and `prompts/*`."""
+        offsets = self.column("tiles/object_offsets")
+        return slice(int(offsets[index]), int(offsets[index + 1]))
+
+    def tile_indices(self, split: str) -> NDArray[np.int64]:
+        """Indices of the tiles of a split, in the store's order; `all` means every tile.
+
+        Raises:
+            StoreError: The split has no tile.
+        """
+        splits = self.column("tiles/split")
+        indices = np.arange(len(self)) if split == "all" else np.flatnonzero(splits == split)
+        if not len(indices):
+            held = ", ".join(name for name in SPLITS if (splits == name).any())
+            raise StoreError(self.path, f"has no tile in the split {split!r}", f"it has {held}")
+        return indices.astype(np.int64)
+
+    def __getitem__(self, index: int) -> Record:
+        """Read one tile.
+
+        Raises:
+            IndexError: There is no such tile.
+            StoreError: Its bytes are damaged.
+        """
+        index = self._checked(index)
+        rows = self.object_rows(index)
+        origin, scale, roi = (self.column(f"tiles/{name}")[index] for name in ("origin_xy", "scale_xy", "roi_size_xy"))
+        return Record(
+            index=index,
+            frame_id=str(self.column("tiles/frame_id")[index]),
+            patient=str(self.column("tiles/patient")[index]),
+            institution=str(self.column("tiles/institution")[index]),
+            split=str(self.column("tiles/split")[index]),
+            origin_xy=(int(origin[0]), int(origin[1])),
+            scale=(float(scale[0]), float(scale[1])),
+            roi_size_xy=(int(roi[0]), int(roi[1])),
+            image=self._read("images", index),
+            labels=self._read("labels", index),
+            ignore=unpack_mask(self._read("ignore", index)),
+            segments=unpack_mask(self._read("segments", rows)),
+            object_ids=self.column("objects/object_id")[rows],
+            class_ids=self.column("objects/class_id")[rows],
+            boxes_xyxy=self.column("objects/box_xyxy")[rows],
+        )
+
+    def segments(self, index: int) -> dict[int, NDArray[np.bool_]]:
+        """Read the segments of one tile as `{object_id: bool (S, S)}`."""
+        rows = self.object_rows(self._checked(index))
+        ids = self.column("objects/object_id")[rows]
+        return {int(i): segment for i, segment in zip(ids, unpack_mask(self._read("segments", rows)), strict=True)}
+
+    def prompts(self, index: int, kind: PromptKind = "box", *, negatives: bool = False) -> dict[int, Prompt]:
+        """Return the prompts of one tile's objects.
+
+        Args:
+            index: The tile.
+            kind: `centroid`, `multi_point` or `box`.
+            negatives: Whether to append negative points.
+
+        Returns:
+            `{object_id: {"point_coords": float32 (K, 2) as x, y, "point_labels": int32 (K,)}}`, where a label is
+            1 for a click, 0 for a negative click, 2 and 3 for a box's top-left and bottom-right corner.
+
+        Raises:
+            StoreError: The kind is unknown, or the store has no negative points.
+        """
+        if kind not in PROMPT_KINDS:
+            raise StoreError(self.path, f"has no prompt kind {kind!r}", f"choose one of {', '.join(PROMPT_KINDS)}")
+        if negatives and not self.manifest.negative_points:
+            raise StoreError(self.path, "has no negative points", "build it with `--negative-points 8`")
+        rows = self.object_rows(self._checked(index))
+        ids = self.column("objects/object_id")
+        return {
+            int(ids[row]): self._points(row).prompt(kind, negatives=negatives) for row in range(rows.start, rows.stop)
+        }
+
+    def _points(self, row: int) -> StoredPoints:
+        names = ("interior", "positive", "negative")
+        points = {
+            f"{n}_{part}": self.column(f"prompts/{n}_{part}")[row] for n in names for part in ("coords", "labels")
+        }
+        return StoredPoints(**points, box_xyxy=self.column("objects/box_xyxy")[row])
+
+    def _checked(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} tiles, and {index} is not one of them")
+        return int(index) % len(self)
