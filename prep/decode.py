@@ -1,0 +1,126 @@
+"""Decode image files to arrays: RGB as it is, masks as the indices that they store, never re-indexed.
+
+Arrays are H, W.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from schemas.errors import SourceError
+
+LabelArray = NDArray[np.uint8 | np.uint16]
+
+MAX_ROI_PX = 1 << 29
+"""Half a gigapixel: twice a 16k by 16k ROI. A file that claims more is taken for a decompression bomb."""
+
+_ALPHA_MODES = ("LA", "PA", "La", "RGBA", "RGBa")
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an RGB image as uint8 (H, W, 3).
+
+    Raises:
+        SourceError: The file is absent, damaged, too large, or not an image of 8 bits a channel.
+    """
+    with _opened(path) as image:
+        if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
+            raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def read_mask(path: Path) -> LabelArray:
+    """Read a mask's pixel values as uint8 or uint16 (H, W).
+
+    Palettized files give their indices, grey files their values, of 1, 2, 4, 8 or 16 bits.
+
+    Raises:
+        SourceError: The file is absent, damaged, too large, or has more than one value a pixel.
+    """
+    with _opened(path) as image:
+        if image.mode in _ALPHA_MODES:
+            raise SourceError(
+                path, f"has an alpha channel (mode {image.mode})", "save the mask without alpha, palettized or grey"
+            )
+        if image.mode in ("P", "L", "1"):
+            # Pillow stretches grey of 1, 2 or 4 bits to 0..255; dividing by the step gives the stored value back.
+            step = 1 if image.mode == "P" else _grey_step(path, image)
+            values = np.asarray(image, dtype=np.uint8)
+            return values if image.mode == "1" or step == 1 else values // np.uint8(step)
+        if image.mode.startswith("I;16") or image.mode == "I":
+            values = np.asarray(image)
+            if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+                raise SourceError(path, "has values beyond 16 bits", "save the mask with values of 0 to 65535")
+            return values.astype(np.uint16)
+        raise SourceError(
+            path,
+            f"is a colour image (mode {image.mode}), and a mask has one class code a pixel",
+            "save it palettized or grey, with the code as pixel value",
+        )
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of itself before it is decoded.
+
+    Attributes:
+        size: Width and height in pixels.
+        mode: Pillow's name for the pixel format.
+    """
+
+    size: tuple[int, int]
+    mode: str
+
+
+def image_header(path: Path) -> ImageHeader:
+    """Read a file's header.
+
+    Raises:
+        SourceError: The file is absent, too large, or no image.
+    """
+    with _opened(path) as image:
+        return ImageHeader(image.size, image.mode)
+
+
+def _grey_step(path: Path, image: Image.Image) -> int:
+    if image.format != "PNG":
+        return 1
+    # IHDR is always first: 8 bytes of signature, 8 of chunk header, width, height, then the bit depth at byte 24.
+    with path.open("rb") as file:
+        bit_depth = file.read(25)[24]
+    return 255 // ((1 << bit_depth) - 1) if bit_depth < 8 else 1
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Image.Image]:
+    try:
+        with warnings.catch_warnings():
+            # Our own bound below replaces Pillow's, which is under the size of a common ROI.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            if image.width * image.height > MAX_ROI_PX:
+                raise SourceError(
+                    path, f"claims {image.width} x {image.height} px, over the bound of {MAX_ROI_PX} px", "cut the ROI"
+                )
+            yield image
+    except FileNotFoundError as error:
+        raise SourceError(path, "is not there", "check the path") from error
+    except PermissionError as error:
+        raise SourceError(path, "cannot be read", "check its permissions") from error
+    except Image.DecompressionBombError as error:
+        raise SourceError(path, f"is too large ({error})", "cut the ROI") from error
+    except UnidentifiedImageError as error:
+        raise SourceError(path, "is not an image file", "download or export it again") from error
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
+        # The ways in which Pillow reports a damaged file, PNG chunks among them.
+        raise SourceError(path, f"is damaged ({error})", "download or export it again") from error

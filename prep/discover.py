@@ -1,0 +1,80 @@
+"""Find the pairs of image and mask below a source folder, and read patient and institution from their names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import SourceError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+
+# TCGA-<tissue source site>-<participant>-..., the barcode that BCSS file names start with.
+_TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])")
+
+
+@dataclass(frozen=True)
+class RoiSource:
+    """One ROI on disk.
+
+    Attributes:
+        frame_id: Stem of both files.
+        image_path: The RGB image.
+        mask_path: The label mask.
+        patient: `TCGA-XX-XXXX` where the name has a TCGA barcode, else the stem.
+        institution: The barcode's tissue source site, else empty.
+    """
+
+    frame_id: str
+    image_path: Path
+    mask_path: Path
+    patient: str
+    institution: str
+
+
+def find_pairs(source_dir: Path, images: str = "images", masks: str = "masks") -> list[RoiSource]:
+    """Pair images with masks by file stem, sorted by stem.
+
+    Args:
+        source_dir: The data set's folder.
+        images: Name of the folder of images in it.
+        masks: Name of the folder of masks in it.
+
+    Raises:
+        SourceError: A folder is absent or empty, a file has no partner, or two files share a stem.
+    """
+    image_paths = _by_stem(source_dir / images, IMAGE_SUFFIXES)
+    mask_paths = _by_stem(source_dir / masks, MASK_SUFFIXES)
+    for stem in sorted(image_paths.keys() ^ mask_paths.keys()):
+        if stem in image_paths:
+            raise SourceError(
+                image_paths[stem], f"has no mask {source_dir / masks / stem}.png", "add the mask or move the image away"
+            )
+        raise SourceError(
+            mask_paths[stem], f"has no image {source_dir / images / stem}.png", "add the image or move the mask away"
+        )
+    return [_describe(stem, image_paths[stem], mask_paths[stem]) for stem in sorted(image_paths)]
+
+
+def _describe(stem: str, image_path: Path, mask_path: Path) -> RoiSource:
+    barcode = _TCGA_BARCODE.match(stem)
+    patient, institution = (barcode["patient"], barcode["institution"]) if barcode else (stem, "")
+    return RoiSource(stem, image_path, mask_path, patient, institution)
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise SourceError(folder, "is not a folder", "name the folders with --images and --masks")
+    paths = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+    if not paths:
+        raise SourceError(folder, f"holds no {', '.join(suffixes)} file", "put the ROIs there")
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise SourceError(path, f"has the same stem as {found[path.stem].name}", "rename one of the two")
+        found[path.stem] = path
+    return found

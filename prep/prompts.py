@@ -1,0 +1,148 @@
+"""Derive every stored prompt of one object from its segment.
+
+Axes: P positive points, Q negative points. Coordinates are x, y of pixel centres; arrays are H, W.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.segments import Segment
+from schemas.prompts import PointLabel, StoredPoints
+
+MAX_CANDIDATES = 4096
+"""Points are chosen among at most so many pixels: enough for an even spread, few enough to be quick."""
+
+BORDER_MARGIN_PX = 8.0
+"""A positive point keeps this distance from the border of its part, or half of the part's depth if that is less."""
+
+NEAR_PX = (3.0, 48.0)
+"""Negative points lie this far from the segment where there is room."""
+
+
+def derive_points(
+    segment: Segment,
+    background: NDArray[np.bool_],
+    positive_points: int,
+    negative_points: int,
+    generator: np.random.Generator,
+) -> StoredPoints:
+    """Derive interior, positive and negative points and the box of one segment.
+
+    Args:
+        segment: The object.
+        background: bool (S, S), where a negative point may lie: off the object's class, not ignored, in the ROI.
+        positive_points: P.
+        negative_points: Q.
+        generator: Draws the candidates where there are many.
+
+    Returns:
+        The points; where fewer exist than asked for, the rest is padding at (0, 0) with label -1.
+    """
+    left, top, right, bottom = segment.box_xyxy
+    margin = int(NEAR_PX[1]) + 1
+    # Nearly all candidates lie in this window, which spares distance transforms over the whole tile.
+    offset_xy = np.array([max(left - margin, 0), max(top - margin, 0)])
+    window = (slice(offset_xy[1], bottom + margin + 1), slice(offset_xy[0], right + margin + 1))
+    mask = np.ascontiguousarray(segment.mask[window])
+
+    depth = _distance(mask, outside_is=False)
+    interior = _interior_point(mask, depth)
+    positives = _spread(_deep_pixels(mask, depth), positive_points, generator, first=interior)
+    candidates = _near_pixels(mask, background[window])
+    if len(candidates) < negative_points:
+        everywhere = np.argwhere(background)[:, ::-1] - offset_xy
+        candidates = _nearest(everywhere, interior, MAX_CANDIDATES)
+    negatives = _spread(candidates, negative_points, generator)
+
+    interior_coords, interior_labels = _padded(interior[None] + offset_xy, 1, PointLabel.POSITIVE)
+    positive_coords, positive_labels = _padded(positives + offset_xy, positive_points, PointLabel.POSITIVE)
+    negative_coords, negative_labels = _padded(negatives + offset_xy, negative_points, PointLabel.NEGATIVE)
+    return StoredPoints(
+        interior_coords,
+        interior_labels,
+        positive_coords,
+        positive_labels,
+        negative_coords,
+        negative_labels,
+        np.array(segment.box_xyxy, np.int32),
+    )
+
+
+def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float32]:
+    """Distance in pixels of each true pixel to the nearest false one, the array continued by `outside_is`."""
+    padded = np.pad(mask, 1, constant_values=outside_is).view(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return np.asarray(distance[1:-1, 1:-1], np.float32)
+
+
+def _interior_point(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The centroid where it lies on the segment, else the pixel farthest from the border, as x, y."""
+    rows, columns = mask.sum(axis=1), mask.sum(axis=0)
+    area = rows.sum()
+    y = round(float(rows @ np.arange(len(rows)) / area))
+    x = round(float(columns @ np.arange(len(columns)) / area))
+    if not mask[y, x]:
+        y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return np.array([x, y], np.int64)
+
+
+def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Pixels (n, 2) as x, y well inside their part of the segment, so that clicks do not land on outlines."""
+    count, numbered = cv2.connectedComponents(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    parts = np.asarray(numbered, np.int32)
+    deepest = np.zeros(count, np.float32)
+    np.maximum.at(deepest, parts[mask], depth[mask])
+    margins = np.minimum(deepest / 2, BORDER_MARGIN_PX)
+    return np.argwhere(mask & (depth >= margins[parts]))[:, ::-1]
+
+
+def _near_pixels(mask: NDArray[np.bool_], background: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Background pixels (n, 2) as x, y in a ring around the segment."""
+    distance = _distance(~mask, outside_is=True)
+    near = background & (distance >= NEAR_PX[0]) & (distance <= NEAR_PX[1])
+    return np.argwhere(near)[:, ::-1]
+
+
+def _nearest(pixels: NDArray[np.int64], to_xy: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    distance = ((pixels - to_xy) ** 2).sum(axis=1)
+    return pixels[np.argsort(distance, kind="stable")[:count]]
+
+
+def _spread(
+    pixels: NDArray[np.int64],
+    count: int,
+    generator: np.random.Generator,
+    first: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """Choose up to `count` distinct pixels, each the farthest from those chosen before it.
+
+    Args:
+        pixels: int (n, 2) as x, y.
+        count: How many.
+        generator: Draws candidates where there are more than `MAX_CANDIDATES`.
+        first: The first point; without it the first is the pixel farthest from the mean.
+    """
+    if count == 0 or not len(pixels):
+        return np.zeros((0, 2), np.int64)
+    if len(pixels) > MAX_CANDIDATES:
+        pixels = pixels[np.sort(generator.choice(len(pixels), MAX_CANDIDATES, replace=False))]
+    if first is None:
+        outermost = np.argmax(((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1))
+        first = np.asarray(pixels[outermost], np.int64)
+    chosen = [first]
+    distance = ((pixels - first) ** 2).sum(axis=1)
+    while len(chosen) < count and distance.max() > 0:
+        chosen.append(pixels[np.argmax(distance)])
+        distance = np.minimum(distance, ((pixels - chosen[-1]) ** 2).sum(axis=1))
+    return np.stack(chosen)
+
+
+def _padded(points: NDArray[np.int64], count: int, label: PointLabel) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    coords = np.zeros((count, 2), np.float32)
+    labels = np.full(count, PointLabel.PADDING, np.int32)
+    coords[: len(points)] = points
+    labels[: len(points)] = label
+    return coords, labels

@@ -1,0 +1,162 @@
+"""Prepare one ROI: decode it, cut it, and derive the rows that it adds to a store.
+
+Axes: N tiles, M objects of this ROI, S pixels a side. Arrays are H, W; coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.config import ALL_CLASSES, BuildConfig
+from prep.decode import LabelArray, read_image, read_mask
+from prep.discover import RoiSource
+from prep.prompts import derive_points
+from prep.segments import Segment, component_segments, label_segments, number_components, present_codes
+from prep.tiles import Tile, cut_tiles, resize_to_tile
+from schemas.classes import BCSS_CLASSES
+from schemas.errors import SourceError
+from schemas.prompts import StoredPoints
+
+
+@dataclass(frozen=True)
+class PreparedObject:
+    """One object and its prompts."""
+
+    segment: Segment
+    points: StoredPoints
+
+
+@dataclass(frozen=True)
+class PreparedTile:
+    """One tile, ready to be written.
+
+    Attributes:
+        tile: Pixels and place.
+        ignore: bool (S, S), ignored codes and padding.
+        objects: Its objects, in the order of their ids.
+    """
+
+    tile: Tile
+    ignore: NDArray[np.bool_]
+    objects: list[PreparedObject]
+
+
+@dataclass(frozen=True)
+class DecodedRoi:
+    """The pixels of a ROI.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        labels: uint8 or uint16 (H, W).
+        wanted: The pixel values in it that become objects.
+    """
+
+    image: NDArray[np.uint8]
+    labels: LabelArray
+    wanted: frozenset[int]
+
+
+def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
+    """Decode both files and check them against each other and the class table.
+
+    Raises:
+        SourceError: A file is damaged, their sizes differ, or the mask holds an unknown code.
+    """
+    labels = read_mask(roi.mask_path)
+    present = present_codes(labels)
+    _check_codes(roi, present, config)
+    image = read_image(roi.image_path)
+    if image.shape[:2] != labels.shape:
+        raise size_mismatch(roi, (image.shape[1], image.shape[0]), (labels.shape[1], labels.shape[0]))
+    return DecodedRoi(image, labels, config.wanted(present))
+
+
+def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[int, int]) -> SourceError:
+    """Describe an image and a mask of different width x height."""
+    return SourceError(
+        roi.mask_path,
+        f"is {mask_size[0]} x {mask_size[1]} px, but its image {roi.image_path.name} is "
+        f"{image_size[0]} x {image_size[1]} px",
+        "export both again from the same region",
+    )
+
+
+def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> Iterator[PreparedTile]:
+    """Yield the ROI's tiles with their objects, row by row."""
+    components = number_components(pixels.labels, pixels.wanted) if config.objects == "component" else None
+    if config.layout == "tile":
+        tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px)
+    else:
+        tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px)])
+    for number, tile in enumerate(tiles):
+        ignore = np.isin(tile.labels, config.ignore) | ~tile.inside
+        if components is None:
+            segments = label_segments(tile, pixels.wanted, config.min_area_px)
+        else:
+            segments = component_segments(tile, pixels.wanted, config.min_area_px, components)
+        # Keyed by place and not by order of work, so that the number of workers changes nothing.
+        key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
+        yield PreparedTile(tile, ignore, [_prepare_object(s, tile, ignore, config, key) for s in segments])
+
+
+def _prepare_object(
+    segment: Segment, tile: Tile, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
+) -> PreparedObject:
+    # Another component of the same class is off the segment, yet a negative click on it would contradict the class.
+    background = (tile.labels != segment.class_id) & ~ignore
+    generator = np.random.default_rng([*key, segment.object_id])
+    points = derive_points(segment, background, config.positive_points, config.negative_points, generator)
+    return PreparedObject(segment, points)
+
+
+def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict[str, object]:
+    """What one tile adds to the columns `tiles/*`, without the offsets, which depend on the tiles before it."""
+    height, width = pixels.labels.shape
+    return {
+        "tiles/frame_id": roi.frame_id,
+        "tiles/patient": roi.patient,
+        "tiles/institution": roi.institution,
+        "tiles/split": split,
+        "tiles/origin_xy": tile.origin_xy,
+        "tiles/scale_xy": tile.scale_xy,
+        "tiles/roi_size_xy": (width, height),
+    }
+
+
+def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
+    """What one object adds to the columns `objects/*` and `prompts/*`; tiles count from the ROI's first."""
+    segment, points = item.segment, item.points
+    return {
+        "objects/tile_index": tile_number,
+        "objects/object_id": segment.object_id,
+        "objects/roi_component": segment.roi_component,
+        "objects/class_id": segment.class_id,
+        "objects/area_px": segment.area_px,
+        "objects/box_xyxy": segment.box_xyxy,
+        "objects/touches_edge": segment.touches_edge,
+        "prompts/interior_coords": points.interior_coords,
+        "prompts/interior_labels": points.interior_labels,
+        "prompts/positive_coords": points.positive_coords,
+        "prompts/positive_labels": points.positive_labels,
+        "prompts/negative_coords": points.negative_coords,
+        "prompts/negative_labels": points.negative_labels,
+    }
+
+
+def _check_codes(roi: RoiSource, present: list[int], config: BuildConfig) -> None:
+    if config.classes == ALL_CLASSES:
+        return
+    known = {info.code for info in BCSS_CLASSES} | set(config.classes) | set(config.ignore)
+    unknown = [code for code in present if code not in known]
+    if unknown:
+        codes = ", ".join(str(code) for code in unknown)
+        raise SourceError(
+            roi.mask_path,
+            f"holds unknown class code {codes}",
+            "name it in --classes or --ignore, or take every code with --classes all",
+        )

@@ -1,0 +1,146 @@
+"""Write a synthetic data set named and shaped like BCSS, so that everything can be tried without a download.
+
+The tissue is made up: smooth regions of the five usual classes, each with a ground colour and nuclei of its own
+density, in an outline outside which nothing is annotated (code 0), with a patch to exclude (code 7).
+Arrays are H, W; coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from schemas.classes import BCSS_CLASSES
+from schemas.errors import SourceError
+
+# The third is a test institution of the bcss split, so that six ROIs give train, val and test.
+INSTITUTIONS = ("A1", "A2", "OL", "BH", "AR", "D8", "A7", "E2", "C8", "A8", "AO", "EW")
+
+OUTSIDE, TUMOR, STROMA, LYMPHOCYTES, NECROSIS, EXCLUDE, VESSEL = 0, 1, 2, 3, 4, 7, 18
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a class is painted: ground colour, nuclei per 100 x 100 px, their radius and colour."""
+
+    ground: tuple[int, int, int]
+    nuclei: float
+    radius_px: int
+    nucleus: tuple[int, int, int]
+
+
+_LOOKS = {
+    OUTSIDE: _Look((225, 195, 215), 0.6, 7, (140, 90, 160)),
+    TUMOR: _Look((196, 140, 190), 7.0, 9, (98, 58, 140)),
+    STROMA: _Look((232, 170, 200), 1.0, 6, (120, 70, 150)),
+    LYMPHOCYTES: _Look((205, 165, 205), 16.0, 5, (62, 38, 110)),
+    NECROSIS: _Look((226, 150, 165), 0.3, 5, (150, 80, 120)),
+    EXCLUDE: _Look((242, 240, 243), 0.0, 1, (0, 0, 0)),
+    VESSEL: _Look((205, 70, 90), 0.4, 6, (120, 40, 80)),
+}
+
+# Regions of a smooth field: where a class's field, plus its head start, is the highest, the class lies.
+_HEAD_STARTS = {TUMOR: 0.25, STROMA: 0.3, LYMPHOCYTES: -0.15, NECROSIS: -0.2}
+_REGION_PX = 160
+
+
+def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int = 0) -> list[str]:
+    """Write `images/*.png` (RGB) and `masks/*.png` (palettized).
+
+    Args:
+        directory: Where to; the folders are made. The same call twice writes the same bytes.
+        rois: How many ROIs.
+        size_px: Height of a ROI; its width differs by an eighth, as real ROIs are not square.
+        seed: Of everything drawn.
+
+    Returns:
+        The stems.
+
+    Raises:
+        SourceError: The folders hold files of another sample or data set.
+    """
+    stems = [_stem(number, seed) for number in range(rois)]
+    for name in ("images", "masks"):
+        folder = directory / name
+        folder.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(path for path in folder.iterdir() if path.stem not in stems)
+        if strangers:
+            raise SourceError(strangers[0], "is not of this sample", "name an empty folder")
+    for number, stem in enumerate(stems):
+        image, labels = draw_roi(size_px, size_px + size_px // 8, np.random.default_rng([seed, number]))
+        Image.fromarray(image).save(directory / "images" / f"{stem}.png", compress_level=1)
+        _palettized(labels).save(directory / "masks" / f"{stem}.png")
+    return stems
+
+
+def draw_roi(height: int, width: int, generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw one ROI.
+
+    Returns:
+        image uint8 (H, W, 3) and labels uint8 (H, W).
+    """
+    labels = _draw_labels(height, width, generator)
+    image = np.array([_LOOKS.get(code, _LOOKS[OUTSIDE]).ground for code in range(256)], np.uint8)[labels]
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 3), np.uint8)
+    for code, look in _LOOKS.items():
+        _draw_nuclei(image, labels == code, look, generator)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 1), np.uint8)
+    shade = _smooth_field(height, width, 300, generator)[..., None] * 8
+    noise = generator.normal(0, 5, image.shape).astype(np.float32)
+    return np.clip(image + shade + noise, 0, 255).astype(np.uint8), labels
+
+
+def _draw_labels(height: int, width: int, generator: np.random.Generator) -> NDArray[np.uint8]:
+    codes = np.array(list(_HEAD_STARTS), np.uint8)
+    fields = [_smooth_field(height, width, _REGION_PX, generator) + start for start in _HEAD_STARTS.values()]
+    labels = codes[np.argmax(fields, axis=0)]
+    for code, count, share in ((VESSEL, 4, 30), (EXCLUDE, 1, 20)):
+        for _ in range(count):
+            center = (int(generator.integers(0, width)), int(generator.integers(0, height)))
+            axes = tuple(int(a) for a in generator.integers(height // share // 2 + 2, height // share + 4, 2))
+            cv2.ellipse(labels, center, axes, float(generator.uniform(0, 180)), 0, 360, code, -1)
+    # ROIs of BCSS are turned against the slide's axes: a triangle at two corners is outside.
+    cut = height // 10
+    for x, y, dx, dy in ((0, 0, 2, 1), (width - 1, height - 1, -2, -1)):
+        corner = np.array([(x, y), (x + dx * cut, y), (x, y + dy * cut)], np.int32)
+        cv2.fillPoly(labels, [corner], OUTSIDE)
+    return labels
+
+
+def _smooth_field(height: int, width: int, grain_px: int, generator: np.random.Generator) -> NDArray[np.float32]:
+    """Noise of unit variance that changes over about `grain_px`."""
+    coarse = generator.normal(size=(height // grain_px + 4, width // grain_px + 4)).astype(np.float32)
+    size = (coarse.shape[1] * grain_px, coarse.shape[0] * grain_px)
+    return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC), np.float32)[
+        grain_px : grain_px + height, grain_px : grain_px + width
+    ]
+
+
+def _draw_nuclei(
+    image: NDArray[np.uint8], region: NDArray[np.bool_], look: _Look, generator: np.random.Generator
+) -> None:
+    rows, columns = np.nonzero(region)
+    count = int(len(rows) * look.nuclei / 10_000)
+    if not count:
+        return
+    for place in generator.integers(0, len(rows), count):
+        center = (int(columns[place]), int(rows[place]))
+        radii = (look.radius_px, max(look.radius_px * 2 // 3, 2))
+        cv2.ellipse(image, center, radii, float(generator.uniform(0, 180)), 0, 360, look.nucleus, -1)
+
+
+def _palettized(labels: NDArray[np.uint8]) -> Image.Image:
+    mask = Image.fromarray(labels, mode="L")
+    mask.putpalette([channel for info in BCSS_CLASSES for channel in info.color])
+    return mask
+
+
+def _stem(number: int, seed: int) -> str:
+    institution = INSTITUTIONS[number % len(INSTITUTIONS)]
+    x, y = 10_000 + 1000 * number, 20_000 + 100 * seed
+    return f"TCGA-{institution}-Z{number:03d}-DX1_xmin{x}_ymin{y}_MPP-0.2500"

@@ -1,0 +1,128 @@
+"""Turn a tile's labels into binary segments: one a pixel value, or one a connected component.
+
+Arrays are H, W; boxes are x, y with inclusive pixel indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.decode import LabelArray
+from prep.tiles import Tile
+
+NO_COMPONENT = 0
+"""`roi_component` of an object that is not one component."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One object of a tile.
+
+    Attributes:
+        mask: bool (S, S).
+        object_id: Unique in the tile: the pixel value, or the component's number in the tile from 1.
+        class_id: The pixel value.
+        roi_component: The component's number in the whole ROI from 1, or `NO_COMPONENT`.
+        box_xyxy: Left, top, right and bottom, inclusive.
+        area_px: Number of pixels.
+    """
+
+    mask: NDArray[np.bool_]
+    object_id: int
+    class_id: int
+    roi_component: int
+    box_xyxy: tuple[int, int, int, int]
+    area_px: int
+
+    @property
+    def touches_edge(self) -> bool:
+        """Whether it reaches the tile's edge, beyond which it may go on."""
+        left, top, right, bottom = self.box_xyxy
+        height, width = self.mask.shape
+        return left == 0 or top == 0 or right == width - 1 or bottom == height - 1
+
+
+def present_codes(labels: LabelArray) -> list[int]:
+    """The pixel values that occur, ascending."""
+    return [int(code) for code in np.flatnonzero(np.bincount(labels.ravel()))]
+
+
+def label_segments(tile: Tile, classes: frozenset[int], min_area_px: int) -> list[Segment]:
+    """One segment per wanted pixel value of the tile, by ascending value.
+
+    Args:
+        tile: The tile.
+        classes: Wanted pixel values.
+        min_area_px: Smaller ones are left out.
+    """
+    segments: list[Segment] = []
+    for code in present_codes(tile.labels):
+        if code in classes:
+            mask = (tile.labels == code) & tile.inside
+            area = int(np.count_nonzero(mask))
+            if area >= max(min_area_px, 1):
+                segments.append(Segment(mask, code, code, NO_COMPONENT, _box(mask), area))
+    return segments
+
+
+def component_segments(
+    tile: Tile, classes: frozenset[int], min_area_px: int, roi_components: NDArray[np.int32]
+) -> list[Segment]:
+    """One segment per 8-connected component of the tile, by class, then by first pixel row by row.
+
+    Args:
+        tile: The tile.
+        classes: Wanted pixel values.
+        min_area_px: Smaller ones are left out.
+        roi_components: int32 (H, W) of the whole ROI, from `number_components`.
+    """
+    segments: list[Segment] = []
+    for code in present_codes(tile.labels):
+        if code not in classes:
+            continue
+        for mask, box, area in _components((tile.labels == code) & tile.inside):
+            if area >= min_area_px:
+                y, x = np.unravel_index(int(np.argmax(mask)), mask.shape)
+                component = int(roi_components[tile.rows[y], tile.columns[x]])
+                segments.append(Segment(mask, len(segments) + 1, code, component, box, area))
+    return segments
+
+
+def number_components(labels: LabelArray, classes: frozenset[int]) -> NDArray[np.int32]:
+    """Number the 8-connected components of a whole ROI from 1, class by class in ascending order; 0 elsewhere.
+
+    Returns:
+        int32 (H, W).
+    """
+    numbers = np.zeros(labels.shape, np.int32)
+    total = 0
+    for code in present_codes(labels):
+        if code in classes:
+            of_code: NDArray[np.uint8] = np.equal(labels, code).astype(np.uint8)
+            _, numbered = cv2.connectedComponents(of_code, connectivity=8, ltype=cv2.CV_32S)
+            found = np.asarray(numbered, np.int32)
+            inside = found > 0
+            numbers[inside] = found[inside] + total
+            total += int(found.max())
+    return numbers
+
+
+def _components(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int, int, int], int]]:
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    for number in range(1, count):
+        left, top, width, height, area = (int(value) for value in stats[number])
+        component = np.zeros(mask.shape, bool)
+        window = (slice(top, top + height), slice(left, left + width))
+        component[window] = numbers[window] == number
+        yield component, (left, top, left + width - 1, top + height - 1), area
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    columns = np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])

@@ -1,0 +1,121 @@
+"""Create the store's arrays and join encoded chunks into shards.
+
+A shard file is the chunks of consecutive rows end to end, then an index of (offset, length) pairs as little-endian
+uint64 with all bits set for an absent chunk, then the index's CRC-32C: the `sharding_indexed` codec of the Zarr v3
+specification, with the index at the end. Joining needs no decoding, so it runs at the speed of the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import google_crc32c
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from schemas.layout import PIXEL_ARRAYS, ArraySpec, packing_attributes
+
+SHARD_BYTES = 64 << 20
+"""A shard holds about this much before compression: few files, and one fits in memory."""
+
+COLUMN_ROWS = 16384
+"""Rows of a column in one chunk."""
+
+_ABSENT = np.iinfo(np.uint64).max
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write.
+
+    Attributes:
+        path: Where it goes.
+        chunks: The encoded chunks of its rows, in order.
+        slots: How many rows a full shard has.
+    """
+
+    path: Path
+    chunks: tuple[Path, ...]
+    slots: int
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of the store with its digest.
+
+    Attributes:
+        path: Where it is.
+        sha256: Digest of its bytes.
+        size_bytes: Its length.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+def rows_per_shard(spec: ArraySpec) -> int:
+    """Rows of a shard: the largest power of two that keeps it near `SHARD_BYTES` before compression."""
+    row_bytes = math.prod(spec.row_shape) * np.dtype(spec.dtype).itemsize
+    return 1 << max(int(math.log2(SHARD_BYTES / row_bytes)), 0)
+
+
+def create_array(group: zarr.Group, spec: ArraySpec, rows: int, *, sharded: bool = False) -> zarr.Array[Any]:
+    """Create one array of the store.
+
+    Args:
+        group: Where it goes.
+        spec: What it is.
+        rows: Its length.
+        sharded: For a pixel array, whether chunks are gathered in shards.
+    """
+    chunk_rows = 1 if spec.path in PIXEL_ARRAYS else COLUMN_ROWS
+    packed = spec.row_dimensions == ("y", "x_byte")
+    return group.create_array(
+        spec.path,
+        shape=(rows, *spec.row_shape),
+        dtype=str if spec.dtype == "str" else spec.dtype,
+        chunks=(chunk_rows, *spec.row_shape),
+        shards=(rows_per_shard(spec), *spec.row_shape) if sharded else None,
+        compressors=_compressors(spec),
+        dimension_names=spec.dimension_names,
+        attributes={**packing_attributes(spec.row_shape[1] * 8)} if packed else None,
+        # An absent chunk reads as zeros without an error: writing all of them makes absence a fault.
+        config={"write_empty_chunks": True},
+    )
+
+
+def chunk_path(array_path: str, row: int, spec: ArraySpec) -> str:
+    """Path of a chunk or shard in the group, by its place along the first axis."""
+    return "/".join([array_path, "c", str(row), *("0" for _ in spec.row_shape)])
+
+
+def join_shard(chunks: list[bytes], slots: int) -> bytes:
+    """Lay chunks end to end and append the index and its checksum."""
+    index = np.full((slots, 2), _ABSENT, "<u8")
+    lengths = np.array([len(chunk) for chunk in chunks], np.uint64)
+    index[: len(chunks), 0] = np.cumsum(lengths) - lengths
+    index[: len(chunks), 1] = lengths
+    encoded = index.tobytes()
+    checksum = cast("int", google_crc32c.value(encoded))
+    return b"".join([*chunks, encoded, checksum.to_bytes(4, "little")])
+
+
+def write_shard(task: ShardTask) -> WrittenFile:
+    """Write one shard from its chunks."""
+    data = join_shard([path.read_bytes() for path in task.chunks], task.slots)
+    task.path.parent.mkdir(parents=True, exist_ok=True)
+    task.path.write_bytes(data)
+    return WrittenFile(task.path, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _compressors(spec: ArraySpec) -> list[BloscCodec | Crc32cCodec | ZstdCodec]:
+    if spec.path == "images":
+        # Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
+        return [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1), Crc32cCodec()]
+    return [ZstdCodec(level=3, checksum=True)]
