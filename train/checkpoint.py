@@ -1,0 +1,97 @@
+"""Checkpoints: written atomically, read without running code, loadable by Meta's `build_sam2`.
+
+A file holds tensors and plain Python values alone, since `torch.load(weights_only=True)`, which `build_sam2` uses,
+takes nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from schemas.errors import CheckpointError
+from train.model import MODEL_SIZES, ModelSize, PromptableSam
+
+Weights = dict[str, Tensor]
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint beside its place, flush it to the disk, and rename it there.
+
+    Raises:
+        CheckpointError: The disk is full or not writable; what was there before is untouched.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as RuntimeError.
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(path, f"cannot be written ({error})", "free space or choose another --out") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU; it must hold a state dict under `model`.
+
+    Raises:
+        CheckpointError: It is absent, damaged, or holds anything but tensors and plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(path, "is not there", "check the path") from error
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"cannot be read ({first})", "download or save it again") from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise CheckpointError(path, "holds no weights under 'model'", "give a checkpoint of SAM 2 or of bcss-train")
+    return cast("dict[str, Any]", content)
+
+
+def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
+    """Load weights strictly.
+
+    Raises:
+        CheckpointError: Keys or shapes differ; the message names some and the model they fit, if one does.
+    """
+    own = model.sam.state_dict()
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    misshapen = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
+    if missing or unexpected or misshapen:
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+            if keys
+        ]
+        raise CheckpointError(
+            path, f"does not fit the model {model.size}: {'; '.join(parts)}", f"try --model {_guess_size(weights)}"
+        )
+    model.sam.load_state_dict(weights)
+
+
+def trained_with(content: dict[str, Any]) -> tuple[ModelSize, int] | None:
+    """Model and image size that a checkpoint of ours carries; None for an official one."""
+    size, image_size = content.get("model_size"), content.get("image_size")
+    if size in MODEL_SIZES and isinstance(image_size, int):
+        return size, image_size
+    return None
+
+
+def _guess_size(weights: Weights) -> str:
+    """Which model weights belong to, from the width of the trunk and its depth."""
+    patches = weights.get("image_encoder.trunk.patch_embed.proj.weight")
+    if patches is None:
+        return " or ".join(MODEL_SIZES)
+    blocks = {key.split(".")[3] for key in weights if key.startswith("image_encoder.trunk.blocks.")}
+    by_trunk = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
+    return by_trunk.get((patches.shape[0], len(blocks)), " or ".join(MODEL_SIZES))

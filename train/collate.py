@@ -1,0 +1,135 @@
+"""Collate samples to a batch: objects of all images in one row, prompts padded to the longest.
+
+Axes: T frames (1 for images), B images, O objects of the whole batch, K points. Coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from schemas.prompts import PointLabel
+from train.sample import Sample
+
+
+@dataclass(frozen=True)
+class PointGroup:
+    """Objects whose prompts have the same number of real points.
+
+    A padding point would take part in the decoder's attention and change the mask, and the number of points decides
+    between three masks and one, so each number is decoded on its own, without padding.
+
+    Attributes:
+        count: Real points of each.
+        objects: int64 (n,), their places along O.
+    """
+
+    count: int
+    objects: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch.
+
+    Attributes:
+        images: uint8 [T, B, 3, H, W].
+        ignore: bool [T, B, H, W].
+        masks: bool [T, O, H, W].
+        point_coords: float32 [T, O, K, 2] as x, y.
+        point_labels: int32 [T, O, K], -1 is padding.
+        object_to_image: int64 [T, O, 2], the frame and the image of each object.
+        identifiers: int64 [T, O, 3], tile index, object id and frame.
+        class_ids: int64 [T, O].
+        sizes_wh: int64 [T, O, 2], width and height of the object's image.
+        groups: The objects by number of real points; all O once.
+        dropped: Objects that transforms lost.
+    """
+
+    images: Tensor
+    ignore: Tensor
+    masks: Tensor
+    point_coords: Tensor
+    point_labels: Tensor
+    object_to_image: Tensor
+    identifiers: Tensor
+    class_ids: Tensor
+    sizes_wh: Tensor
+    groups: tuple[PointGroup, ...]
+    dropped: int
+
+    @property
+    def num_objects(self) -> int:
+        """O."""
+        return self.masks.shape[1]
+
+    @property
+    def tile_indices(self) -> list[int]:
+        """The tiles that objects come from, ascending."""
+        return sorted(set(self.identifiers[0, :, 0].tolist()))
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy to a device, without waiting where the memory is pinned."""
+        moved = {
+            field.name: getattr(self, field.name).to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        groups = tuple(replace(group, objects=group.objects.to(device, non_blocking=True)) for group in self.groups)
+        return replace(self, **moved, groups=groups)
+
+    def pin_memory(self) -> Batch:
+        """Pin all tensors; the DataLoader calls this."""
+        pinned = {
+            field.name: getattr(self, field.name).pin_memory()
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        groups = tuple(replace(group, objects=group.objects.pin_memory()) for group in self.groups)
+        return replace(self, **pinned, groups=groups)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Collate samples of one image size; an image without objects is legal.
+
+    Args:
+        samples: B samples.
+    """
+    longest = max(sample.point_labels.shape[1] for sample in samples)
+    labels = torch.cat([_padded(sample.point_labels, longest, int(PointLabel.PADDING)) for sample in samples])
+    coords = torch.cat([_padded(sample.point_coords, longest, 0) for sample in samples])
+    image_of_object = torch.cat([torch.full((len(s.object_ids),), b) for b, s in enumerate(samples)])
+    tile_of_object = torch.tensor([s.tile_index for s in samples])[image_of_object]
+    frame = torch.zeros_like(image_of_object)
+    width, height = samples[0].size_wh
+    return Batch(
+        images=torch.stack([sample.image for sample in samples])[None],
+        ignore=torch.stack([sample.ignore for sample in samples])[None],
+        masks=torch.cat([sample.segments for sample in samples])[None],
+        point_coords=coords[None],
+        point_labels=labels[None],
+        object_to_image=torch.stack([frame, image_of_object], -1)[None],
+        identifiers=torch.stack([tile_of_object, torch.cat([s.object_ids for s in samples]), frame], -1)[None],
+        class_ids=torch.cat([sample.class_ids for sample in samples])[None],
+        sizes_wh=torch.tensor([width, height]).expand(len(frame), 2)[None].clone(),
+        groups=group_by_points(labels),
+        dropped=sum(sample.dropped for sample in samples),
+    )
+
+
+def group_by_points(labels: Tensor) -> tuple[PointGroup, ...]:
+    """Group objects by their number of real points.
+
+    Args:
+        labels: int32 (O, K), -1 is padding.
+    """
+    counts = (labels != PointLabel.PADDING).sum(-1)
+    return tuple(PointGroup(int(count), (counts == count).nonzero()[:, 0]) for count in counts.unique())
+
+
+def _padded(points: Tensor, length: int, value: int) -> Tensor:
+    missing = length - points.shape[1]
+    return F.pad(points, (0, 0) * (points.dim() - 2) + (0, missing), value=value)

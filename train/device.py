@@ -1,0 +1,38 @@
+"""Where a run computes."""
+
+from __future__ import annotations
+
+import torch
+
+from schemas.errors import ConfigError
+from train.config import DeviceChoice
+
+
+def pick_device(choice: DeviceChoice) -> torch.device:
+    """Resolve `auto`, and refuse CUDA where there is none.
+
+    Raises:
+        ConfigError: CUDA was asked for and is absent.
+    """
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda", "finds no CUDA device", "use --device cpu, or install a driver")
+    if choice == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(choice)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on CUDA, full precision elsewhere."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory that this process held: on the device for CUDA, resident otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024

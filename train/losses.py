@@ -1,0 +1,178 @@
+"""SAM 2's published training loss, with pixels that do not count left out of every term.
+
+Axes: N objects, M candidate masks of an object, H and W pixels. All terms are computed in float32.
+Source: Ravi et al., SAM 2: Segment Anything in Images and Videos, 2024, appendix on training, and the values that
+its published code (`MultiStepMultiMasksAndIous`) gives; the tests named golden hold it to those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+
+class LossConfig(BaseModel):
+    """Weights and choices of the loss; the defaults are the published ones.
+
+    Attributes:
+        mask_weight: Of the focal term.
+        dice_weight: Of the dice term.
+        iou_weight: Of the IoU head's term.
+        presence_weight: Of the object score's term.
+        focal_alpha: Balance of positive against negative pixels.
+        focal_gamma: Focus on hard pixels.
+        iou_uses_l1: L1 for the IoU head, else squared error.
+        supervise_all_iou: Whether the IoU head learns from all candidates, else from the chosen one.
+        predict_presence: Whether the model scores the object's presence.
+        presence_alpha: Focal balance of the presence term; negative means none.
+        presence_gamma: Focal focus of the presence term.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mask_weight: float = Field(default=20.0, ge=0)
+    dice_weight: float = Field(default=1.0, ge=0)
+    iou_weight: float = Field(default=1.0, ge=0)
+    presence_weight: float = Field(default=1.0, ge=0)
+    focal_alpha: float = 0.25
+    focal_gamma: float = Field(default=2.0, ge=0)
+    iou_uses_l1: bool = True
+    supervise_all_iou: bool = True
+    predict_presence: bool = True
+    presence_alpha: float = -1.0
+    presence_gamma: float = 0.0
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """What one decoder pass gives for N objects.
+
+    Attributes:
+        logits: (N, M, H, W), at the targets' resolution.
+        ious: (N, M), the IoU head's estimates.
+        presence_logits: (N, 1), the object score.
+    """
+
+    logits: Tensor
+    ious: Tensor
+    presence_logits: Tensor
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Terms of the loss, each a scalar summed over objects and divided by their number.
+
+    Attributes:
+        mask: Focal term.
+        dice: Dice term.
+        iou: IoU head.
+        presence: Object score.
+        total: The weighted sum.
+    """
+
+    mask: Tensor
+    dice: Tensor
+    iou: Tensor
+    presence: Tensor
+    total: Tensor
+
+    def __add__(self, other: LossTerms) -> LossTerms:
+        """Add the terms of another step or group of objects."""
+        return LossTerms(
+            self.mask + other.mask,
+            self.dice + other.dice,
+            self.iou + other.iou,
+            self.presence + other.presence,
+            self.total + other.total,
+        )
+
+
+def countable_objects(valid: Tensor) -> Tensor:
+    """Which objects have a pixel that counts; bool (N,) from bool (N, H, W)."""
+    return valid.flatten(1).any(1)
+
+
+def mask_loss(
+    prediction: MaskPrediction, targets: Tensor, valid: Tensor, num_objects: Tensor | float, config: LossConfig
+) -> LossTerms:
+    """Loss of one decoder pass.
+
+    Of several candidate masks only the one with the least weighted focal and dice loss is trained. An object without
+    a target pixel trains its presence alone, and one without a pixel that counts trains nothing.
+
+    Args:
+        prediction: The pass.
+        targets: bool (N, H, W).
+        valid: bool (N, H, W), false for don't-care pixels.
+        num_objects: What every term is divided by: countable objects over all processes, at least 1.
+        config: Weights and choices.
+    """
+    logits = prediction.logits.float().flatten(2)
+    inside = valid.flatten(1)[:, None]
+    truth = (targets & valid).flatten(1)[:, None].float()
+    counts = countable_objects(valid)[:, None]
+
+    focal = _mean_over(inside, _focal(logits, truth.expand_as(logits), config.focal_alpha, config.focal_gamma))
+    dice = _dice(logits, truth, inside)
+    iou_error = _iou_error(logits, truth, inside, prediction.ious.float(), l1=config.iou_uses_l1)
+    present = truth.amax(-1)
+
+    best = (config.mask_weight * focal + config.dice_weight * dice).argmin(1, keepdim=True)
+    iou_term = iou_error.mean(1, keepdim=True) if config.supervise_all_iou else iou_error.gather(1, best)
+    shown = present if config.predict_presence else torch.ones_like(present)
+    shown = shown * counts
+    if config.predict_presence:
+        scores = prediction.presence_logits.float()
+        presence = _focal(scores, present, config.presence_alpha, config.presence_gamma) * counts
+    else:
+        presence = torch.zeros_like(present)
+
+    mask_term = (focal.gather(1, best) * shown).sum() / num_objects
+    dice_term = (dice.gather(1, best) * shown).sum() / num_objects
+    iou_sum = (iou_term * shown).sum() / num_objects
+    presence_term = presence.sum() / num_objects
+    total = (
+        config.mask_weight * mask_term
+        + config.dice_weight * dice_term
+        + config.iou_weight * iou_sum
+        + config.presence_weight * presence_term
+    )
+    return LossTerms(mask_term, dice_term, iou_sum, presence_term, total)
+
+
+def _mean_over(inside: Tensor, values: Tensor) -> Tensor:
+    """Mean of (N, M, P) over the pixels that count, (N, M)."""
+    return (values * inside).sum(-1) / inside.sum(-1).clamp(min=1)
+
+
+def _focal(logits: Tensor, truth: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Focal loss of each element; Lin et al., Focal Loss for Dense Object Detection, 2017, equation 5."""
+    loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    if gamma:
+        probability = logits.sigmoid()
+        missed = probability + truth - 2 * probability * truth
+        loss = loss * missed**gamma
+    if alpha >= 0:
+        loss = loss * (alpha * truth + (1 - alpha) * (1 - truth))
+    return loss
+
+
+def _dice(logits: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
+    """Dice loss with a smoothing of 1, (N, M); Milletari et al., V-Net, 2016, equation 3, unsquared."""
+    probability = logits.sigmoid() * inside
+    overlap = 2 * (probability * truth).sum(-1)
+    return 1 - (overlap + 1) / (probability.sum(-1) + truth.sum(-1) + 1)
+
+
+def _iou_error(logits: Tensor, truth: Tensor, inside: Tensor, ious: Tensor, *, l1: bool) -> Tensor:
+    """Error of the IoU head against the IoU of its own masks, (N, M)."""
+    with torch.no_grad():
+        predicted = (logits > 0) & inside
+        true = truth > 0
+        intersection = (predicted & true).sum(-1).float()
+        actual = intersection / (predicted | true).sum(-1).clamp(min=1)
+    return F.l1_loss(ious, actual, reduction="none") if l1 else F.mse_loss(ious, actual, reduction="none")

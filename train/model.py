@@ -1,0 +1,204 @@
+"""SAM 2 as a promptable image model: Meta's modules, called with explicit prompts.
+
+Only what a single image needs is run: image encoder, prompt encoder and mask decoder. Memory encoder and memory
+attention stay in the state dict, so that Meta's code loads it, but are neither run nor trained.
+Axes: T frames (1), B images, O objects, N objects of one decoder pass, M candidate masks, K points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+from schemas.errors import ConfigError
+from train.collate import Batch
+from train.losses import MaskPrediction
+
+ModelSize = Literal["tiny", "small", "base_plus", "large"]
+MODEL_SIZES: tuple[ModelSize, ...] = get_args(ModelSize)
+
+_CONFIG_FILES: dict[ModelSize, str] = {
+    "tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "small": "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
+    "large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+}
+
+# Mean and standard deviation of ImageNet's RGB channels, which SAM 2 was trained with.
+_CHANNEL_MEAN = (0.485, 0.456, 0.406)
+_CHANNEL_STD = (0.229, 0.224, 0.225)
+
+_TRAINED_MODULES = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the image encoder gives for B images of side S.
+
+    Attributes:
+        embedding: (B, 256, S/16, S/16).
+        high_res: (B, 32, S/4, S/4) and (B, 64, S/8, S/8), for the decoder's last steps.
+    """
+
+    embedding: Tensor
+    high_res: tuple[Tensor, Tensor]
+
+    def of_objects(self, image_index: Tensor) -> ImageFeatures:
+        """Gather the features of each object's image, given by int64 (N,)."""
+        return ImageFeatures(
+            self.embedding[image_index], (self.high_res[0][image_index], self.high_res[1][image_index])
+        )
+
+
+@dataclass(frozen=True)
+class GroupPrediction:
+    """The prediction for one group of objects.
+
+    Attributes:
+        objects: int64 (N,), their places along the batch's O.
+        masks: Low-resolution logits (N, M, S/4, S/4), IoU estimates and object scores.
+    """
+
+    objects: Tensor
+    masks: MaskPrediction
+
+
+class PromptableSam(nn.Module):
+    """SAM 2 with explicit prompts on single images.
+
+    Args:
+        size: Which of Meta's four models.
+        image_size: Side of the input in pixels, a multiple of 32.
+    """
+
+    channel_mean: Tensor
+    channel_std: Tensor
+
+    def __init__(self, size: ModelSize, image_size: int) -> None:
+        super().__init__()
+        self.size: ModelSize = size
+        self.image_size = image_size
+        self.sam = build_base(size, image_size)
+        self.register_buffer("channel_mean", torch.tensor(_CHANNEL_MEAN)[:, None, None] * 255, persistent=False)
+        self.register_buffer("channel_std", torch.tensor(_CHANNEL_STD)[:, None, None] * 255, persistent=False)
+        self._frozen: tuple[nn.Module, ...] = ()
+        self._encoder_frozen = False
+        self.requires_grad_(False)
+        for name in _TRAINED_MODULES:
+            self.sam.get_submodule(name).requires_grad_(True)
+        self.sam.no_mem_embed.requires_grad_(True)
+        # Only a mask given as prompt passes it, so without correction clicks it would never see a gradient.
+        self.sam.sam_prompt_encoder.mask_downscaling.requires_grad_(False)
+
+    def freeze(self, names: tuple[str, ...]) -> None:
+        """Freeze modules of SAM 2 by name: no gradient, and evaluation mode in training too.
+
+        Raises:
+            ConfigError: There is no such module.
+        """
+        modules: list[nn.Module] = []
+        for name in names:
+            try:
+                modules.append(self.sam.get_submodule(name))
+            except AttributeError as error:
+                children = ", ".join(child for child, _ in self.sam.named_children())
+                raise ConfigError(f"--freeze {name}", "is no module of SAM 2", f"use one of {children}") from error
+            modules[-1].requires_grad_(False)
+        self._frozen = tuple(modules)
+        self._encoder_frozen = not any(p.requires_grad for p in self.sam.image_encoder.parameters())
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError("--freeze", "leaves nothing to train", "freeze fewer modules")
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> PromptableSam:
+        """Set the mode of all modules but the frozen ones."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def encode(self, images: Tensor) -> ImageFeatures:
+        """Encode uint8 (B, 3, S, S) images."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._encoder_frozen):
+            pixels = (images.float() - self.channel_mean) / self.channel_std
+            levels = self.sam.image_encoder(pixels)["backbone_fpn"]
+        # What Meta's `forward_image` does too; kept apart here, since these two layers belong to the decoder and are
+        # trained where the encoder is frozen.
+        decoder = self.sam.sam_mask_decoder
+        high_res = decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])
+        # Meta's image predictor adds this learned stand-in for an empty memory, too.
+        return ImageFeatures(levels[2] + self.sam.no_mem_embed.reshape(1, -1, 1, 1), high_res)
+
+    def decode(
+        self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None = None
+    ) -> MaskPrediction:
+        """Decode one prompt an object.
+
+        One click leaves open what is meant, so up to one point gives three candidates, as in SAM 2; more give one.
+        The object score is returned and not applied: in training it would replace the masks of objects that the
+        model misses by a constant, through which no gradient flows.
+
+        Args:
+            features: Of each object's image, N rows.
+            coords: float32 (N, K, 2) as x, y of pixel centres, without padding.
+            labels: int32 (N, K).
+            mask_logits: (N, 1, S/4, S/4), the logits of a previous pass.
+        """
+        prompt_encoder = self.sam.sam_prompt_encoder
+        sparse, dense = prompt_encoder(points=(coords, labels), boxes=None, masks=mask_logits)
+        logits, ious, _, presence = self.sam.sam_mask_decoder(
+            image_embeddings=features.embedding,
+            image_pe=prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=labels.shape[1] <= 1,
+            repeat_image=False,
+            high_res_features=list(features.high_res),
+        )
+        return MaskPrediction(logits, ious, presence)
+
+    def forward(self, batch: Batch) -> list[GroupPrediction]:
+        """Predict the masks of a batch, one decoder pass a group.
+
+        Raises:
+            ConfigError: The batch has more than one frame.
+        """
+        frames = batch.images.shape[0]
+        if frames != 1:
+            raise ConfigError(f"a batch of {frames} frames", "is a video, and this trains on images", "use T = 1")
+        features = self.encode(batch.images[0])
+        predictions: list[GroupPrediction] = []
+        for group in batch.groups:
+            objects = group.objects
+            image_index = batch.object_to_image[0, objects, 1]
+            labels = batch.point_labels[0, objects]
+            # A stable sort brings the real points to the front in their order, and the padding is cut off.
+            order = (labels < 0).to(torch.int8).argsort(dim=1, stable=True)[:, : group.count]
+            coords = batch.point_coords[0, objects].gather(1, order[..., None].expand(-1, -1, 2))
+            masks = self.decode(features.of_objects(image_index), coords, labels.gather(1, order))
+            predictions.append(GroupPrediction(objects, masks))
+        return predictions
+
+
+def build_base(size: ModelSize, image_size: int) -> SAM2Base:
+    """Build Meta's model with random weights on the CPU, in evaluation mode."""
+    overrides = [f"++model.image_size={image_size}"]
+    # Without postprocessing: it would swap in other masks where a single mask is unstable.
+    model = build_sam2(_CONFIG_FILES[size], device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=False)
+    return cast("SAM2Base", model)
+
+
+def config_file(size: ModelSize) -> str:
+    """Name of Meta's configuration of a model, which `build_sam2` takes."""
+    return _CONFIG_FILES[size]
+
+
+def upsample(logits: Tensor, height: int, width: int) -> Tensor:
+    """Bring logits (N, M, h, w) to (N, M, H, W) in float32, as SAM 2 does for its loss and its predictor."""
+    return F.interpolate(logits.float(), (height, width), mode="bilinear", align_corners=False)

@@ -1,0 +1,97 @@
+"""One training sample: a tile with some of its objects and one prompt for each.
+
+Axes: O objects, K points (the longest prompt of the sample), H and W pixels. Coordinates are x, y of pixel centres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.prompts import PointLabel, Prompt
+from schemas.record import Record
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A tile, its chosen objects and their prompts; every transform takes and returns one.
+
+    Attributes:
+        tile_index: The tile's index in the store.
+        image: uint8 (3, H, W), RGB.
+        segments: bool (O, H, W).
+        ignore: bool (H, W), pixels that no loss term sees.
+        point_coords: float32 (O, K, 2) as x, y; (0, 0) where padded.
+        point_labels: int32 (O, K), SAM 2's codes; -1 is padding.
+        object_ids: int64 (O,), unique in the tile.
+        class_ids: int64 (O,), pixel value of the class.
+        dropped: How many chosen objects a transform has lost.
+    """
+
+    tile_index: int
+    image: Tensor
+    segments: Tensor
+    ignore: Tensor
+    point_coords: Tensor
+    point_labels: Tensor
+    object_ids: Tensor
+    class_ids: Tensor
+    dropped: int = 0
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.shape[-1], self.image.shape[-2]
+
+    def keep(self, objects: Tensor) -> Sample:
+        """Keep some objects, given by a boolean (O,); the others count as dropped."""
+        return replace(
+            self,
+            segments=self.segments[objects],
+            point_coords=self.point_coords[objects],
+            point_labels=self.point_labels[objects],
+            object_ids=self.object_ids[objects],
+            class_ids=self.class_ids[objects],
+            dropped=self.dropped + int((~objects).sum()),
+        )
+
+
+def make_sample(record: Record, prompts: dict[int, Prompt], rows: np.ndarray) -> Sample:
+    """Turn a store's record into a sample.
+
+    Args:
+        record: The tile.
+        prompts: The prompt of each object id.
+        rows: int (O,), which objects of the record to take.
+    """
+    object_ids = record.object_ids[rows]
+    coords, labels = pad_prompts([prompts[int(object_id)] for object_id in object_ids])
+    return Sample(
+        tile_index=record.index,
+        image=torch.from_numpy(np.ascontiguousarray(record.image.transpose(2, 0, 1))),
+        segments=torch.from_numpy(record.segments[rows]),
+        ignore=torch.from_numpy(record.ignore),
+        point_coords=coords,
+        point_labels=labels,
+        object_ids=torch.from_numpy(object_ids.astype(np.int64)),
+        class_ids=torch.from_numpy(record.class_ids[rows].astype(np.int64)),
+    )
+
+
+def pad_prompts(prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
+    """Pad prompts to the longest.
+
+    Returns:
+        point_coords float32 (O, K, 2) and point_labels int32 (O, K), padded with (0, 0) and -1.
+    """
+    longest = max((len(prompt["point_labels"]) for prompt in prompts), default=0)
+    coords = torch.zeros(len(prompts), longest, 2)
+    labels = torch.full((len(prompts), longest), int(PointLabel.PADDING), dtype=torch.int32)
+    for row, prompt in enumerate(prompts):
+        count = len(prompt["point_labels"])
+        coords[row, :count] = torch.from_numpy(prompt["point_coords"])
+        labels[row, :count] = torch.from_numpy(prompt["point_labels"])
+    return coords, labels

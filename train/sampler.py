@@ -1,0 +1,45 @@
+"""The order of training: a pure function of seed and epoch, cut into global batches, of which a rank takes its slice.
+
+Nothing here touches a store or a process group; rank and world size are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from train.dataset import SampleRequest
+
+
+class EpochSampler(Sampler[list[SampleRequest]]):
+    """Batches of requests for one epoch at a time.
+
+    Args:
+        tile_indices: int (N,), the tiles to train on.
+        batch_size: Images per process and step.
+        seed: Of the order.
+        rank: This process.
+        world_size: All processes.
+    """
+
+    def __init__(
+        self, tile_indices: np.ndarray, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.tile_indices = tile_indices
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.tile_indices) // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
+        global_batch = self.batch_size * self.world_size
+        for start in range(0, len(order), global_batch):
+            batch = order[start : start + global_batch][self.rank :: self.world_size]
+            yield [SampleRequest(int(tile), self.epoch) for tile in batch]

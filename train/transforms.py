@@ -1,0 +1,148 @@
+"""Transforms of a whole sample: image, segments, ignored pixels and prompts move together or not at all.
+
+Axes: O objects, K points. Coordinates are x, y of pixel centres, so a mirror image of x is W-1-x. Padding points stay
+at (0, 0). Flips and quarter turns move pixels without resampling; only `resize` has to repair prompts afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from schemas.prompts import PointLabel
+from train.sample import Sample
+
+
+def flip_horizontal(sample: Sample) -> Sample:
+    """Mirror left and right."""
+    width, _ = sample.size_wh
+    return _moved(sample, lambda pixels: pixels.flip(-1), lambda x, y: (width - 1 - x, y))
+
+
+def flip_vertical(sample: Sample) -> Sample:
+    """Mirror top and bottom."""
+    _, height = sample.size_wh
+    return _moved(sample, lambda pixels: pixels.flip(-2), lambda x, y: (x, height - 1 - y))
+
+
+def quarter_turn(sample: Sample) -> Sample:
+    """Turn by 90 degrees against the clock; width and height change places."""
+    width, _ = sample.size_wh
+    return _moved(sample, lambda pixels: pixels.rot90(1, (-2, -1)), lambda x, y: (y, width - 1 - x))
+
+
+def random_orientation(sample: Sample, generator: torch.Generator) -> Sample:
+    """One of the eight flips and quarter turns, each equally likely."""
+    turns = int(torch.randint(4, (), generator=generator))
+    mirrored = bool(torch.randint(2, (), generator=generator))
+    for _ in range(turns):
+        sample = quarter_turn(sample)
+    return flip_horizontal(sample) if mirrored else sample
+
+
+def resize(sample: Sample, width: int, height: int) -> Sample:
+    """Resize image (antialiased bilinear) and masks (nearest pixel centre) and repair the prompts.
+
+    A point that leaves its side of the outline is moved to the nearest pixel on its side, a negative point without
+    one becomes padding, boxes are drawn anew, and an object without a pixel left is dropped and counted.
+    """
+    old_width, old_height = sample.size_wh
+    if (old_width, old_height) == (width, height):
+        return sample
+    image = F.interpolate(sample.image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
+    columns, rows = nearest_centers(old_width, width), nearest_centers(old_height, height)
+    resized = replace(
+        sample,
+        image=image.round().clamp(0, 255).to(torch.uint8),
+        segments=sample.segments[:, rows][:, :, columns],
+        ignore=sample.ignore[rows][:, columns],
+        point_coords=_unless_padding(
+            scale_points(sample.point_coords, (old_width, old_height), (width, height)), sample.point_labels
+        ),
+    )
+    return repair_prompts(resized.keep(resized.segments.flatten(1).any(1)))
+
+
+def nearest_centers(old: int, new: int) -> Tensor:
+    """For each of `new` pixels the one of `old` pixels under its centre; int64 (new,)."""
+    return (2 * torch.arange(new) + 1) * old // (2 * new)
+
+
+def scale_points(coords: Tensor, old_wh: tuple[int, int], new_wh: tuple[int, int]) -> Tensor:
+    """Move coordinates (..., 2) with an image that is resized; pixel centres are half a pixel from the edge."""
+    factor = torch.tensor(new_wh, dtype=coords.dtype) / torch.tensor(old_wh, dtype=coords.dtype)
+    return (coords + 0.5) * factor - 0.5
+
+
+def repair_prompts(sample: Sample) -> Sample:
+    """Make prompts true again after resampling; see `resize`."""
+    coords, labels = sample.point_coords.clone(), sample.point_labels.clone()
+    for row, segment in enumerate(sample.segments):
+        background = ~segment & ~sample.ignore
+        for label, allowed in ((PointLabel.POSITIVE, segment), (PointLabel.NEGATIVE, background)):
+            chosen = labels[row] == label
+            if chosen.any():
+                coords[row, chosen], found = _snapped(coords[row, chosen], allowed)
+                if not found:
+                    labels[row, chosen] = int(PointLabel.PADDING)
+        corners = (labels[row] == PointLabel.BOX_TOP_LEFT) | (labels[row] == PointLabel.BOX_BOTTOM_RIGHT)
+        if corners.any():
+            coords[row, corners] = mask_box(segment).reshape(2, 2).to(coords.dtype)
+    return replace(sample, point_coords=_unless_padding(coords, labels), point_labels=labels)
+
+
+def mask_box(mask: Tensor) -> Tensor:
+    """Inclusive bounds of a boolean (H, W) with at least one pixel, as x0, y0, x1, y1; int64 (4,)."""
+    columns, rows = mask.any(0).nonzero()[:, 0], mask.any(1).nonzero()[:, 0]
+    return torch.stack([columns[0], rows[0], columns[-1], rows[-1]])
+
+
+def _snapped(coords: Tensor, allowed: Tensor) -> tuple[Tensor, bool]:
+    """Move points (n, 2) whose pixel is not allowed to the nearest that is; say whether there is any."""
+    height, width = allowed.shape
+    bound = torch.tensor([width - 1, height - 1])
+    pixels = coords.round().long().clamp(min=torch.zeros_like(bound), max=bound)
+    wrong = ~allowed[pixels[:, 1], pixels[:, 0]]
+    if not wrong.any():
+        return coords, True
+    candidates = allowed.nonzero().flip(-1)
+    if not len(candidates):
+        return coords, False
+    moved = coords.clone()
+    for row in wrong.nonzero()[:, 0].tolist():
+        distance = (candidates - coords[row]).square().sum(-1)
+        moved[row] = candidates[distance.argmin()].to(coords.dtype)
+    return moved, True
+
+
+def _moved(
+    sample: Sample,
+    move_pixels: Callable[[Tensor], Tensor],
+    move_points: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> Sample:
+    coords = torch.stack(move_points(sample.point_coords[..., 0], sample.point_coords[..., 1]), -1)
+    return replace(
+        sample,
+        image=move_pixels(sample.image).contiguous(),
+        segments=move_pixels(sample.segments).contiguous(),
+        ignore=move_pixels(sample.ignore).contiguous(),
+        point_coords=_unless_padding(_corners_in_order(coords, sample.point_labels), sample.point_labels),
+    )
+
+
+def _corners_in_order(coords: Tensor, labels: Tensor) -> Tensor:
+    """Put a moved box's corners back: label 2 is the top-left, label 3, next to it, the bottom-right."""
+    first = (labels == PointLabel.BOX_TOP_LEFT).nonzero(as_tuple=True)
+    second = (first[0], first[1] + 1)
+    ordered = coords.clone()
+    ordered[first] = torch.minimum(coords[first], coords[second])
+    ordered[second] = torch.maximum(coords[first], coords[second])
+    return ordered
+
+
+def _unless_padding(coords: Tensor, labels: Tensor) -> Tensor:
+    return torch.where((labels == PointLabel.PADDING)[..., None], torch.zeros_like(coords), coords)
