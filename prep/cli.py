@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,20 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-
-class Layout(StrEnum):
-    """How a ROI becomes tiles."""
-
-    tile = "tile"
-    resize = "resize"
-
-
-class Objects(StrEnum):
-    """What one object is."""
-
-    label = "label"
-    component = "component"
 
 
 def _multiple_of_8(value: int) -> int:
@@ -62,10 +47,14 @@ def build(
     out: Annotated[Path, typer.Option(help="The store to write, for example bcss.zarr.")],
     images: Annotated[str, typer.Option(help="Folder of images in SRC_DIR.")] = "images",
     masks: Annotated[str, typer.Option(help="Folder of masks in SRC_DIR.")] = "masks",
-    layout: Annotated[Layout, typer.Option(help="Cut at native resolution, or one square a ROI.")] = Layout.tile,
+    layout: Annotated[
+        Literal["tile", "resize"], typer.Option(help="Cut at native resolution, or one square a ROI.")
+    ] = "tile",
     size: Annotated[int, typer.Option(min=8, callback=_multiple_of_8, help="Side of a tile, a multiple of 8.")] = 1024,
     stride: Annotated[int | None, typer.Option(min=1, help="Step between tiles; the size unless given.")] = None,
-    objects: Annotated[Objects, typer.Option(help="One object a class, or a connected component.")] = Objects.label,
+    objects: Annotated[
+        Literal["label", "component"], typer.Option(help="One object a class, or a connected component.")
+    ] = "label",
     classes: Annotated[str, typer.Option(help="Codes or names that become objects, or 'all'.")] = "1,2,3,4,18",
     ignore: Annotated[str, typer.Option(help="Codes or names left out of loss and scores.")] = "0,7,15",
     min_area: Annotated[
@@ -86,10 +75,10 @@ def build(
     config = BuildConfig(
         images=images,
         masks=masks,
-        layout=layout.value,
+        layout=layout,
         size_px=size,
         stride_px=stride or size,
-        objects=objects.value,
+        objects=objects,
         classes=ALL_CLASSES if classes.strip().lower() == ALL_CLASSES else parse_codes(classes),
         ignore=parse_codes(ignore),
         min_area_px=min_area or 0,

@@ -5,16 +5,12 @@ Axes: O objects, S pixels a side. Boxes and coordinates are x, y.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.record import Record
 from schemas.store import Store
-
-BaselineName = Literal["box", "image", "disc"]
-BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+from train.choices import BaselineName
 
 
 def disc_radius_px(store: Store) -> float:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from schemas.errors import CheckpointError
-from train.model import MODEL_SIZES, ModelSize, PromptableSam
+from train.choices import MODEL_SIZES, ModelSize
+from train.model import PromptableSam
 
 Weights = dict[str, Tensor]
 

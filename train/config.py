@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from train.dataset import PromptChoice
+from schemas.prompts import PromptKind
+from train.choices import DeviceChoice, ModelSize, PromptChoice
+from train.dataset import prompt_kinds
 from train.losses import LossConfig
-from train.model import ModelSize
-
-DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 
 class FitConfig(BaseModel):
@@ -64,3 +62,8 @@ class FitConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     device: DeviceChoice = "auto"
     loss: LossConfig = LossConfig()
+
+    @property
+    def prompt_kinds(self) -> tuple[PromptKind, ...]:
+        """The prompt kinds that validation scores."""
+        return prompt_kinds(self.prompt)

@@ -6,7 +6,6 @@ All randomness of a sample is keyed by (seed, epoch, tile), so neither workers n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,13 +13,17 @@ from torch.utils.data import Dataset
 
 from schemas.prompts import PromptKind
 from schemas.store import Store, open_store
+from train.choices import PromptChoice
 from train.sample import Sample, make_sample
 from train.transforms import random_orientation, resize
 
-PromptChoice = Literal["centroid", "multi_point", "box", "mixed"]
-
 MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
 """What `mixed` draws from, evenly, one draw an image."""
+
+
+def prompt_kinds(choice: PromptChoice) -> tuple[PromptKind, ...]:
+    """The kinds that a choice draws from."""
+    return MIXED_KINDS if choice == "mixed" else (choice,)
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,21 @@ class TileDataset(Dataset[Sample]):
         self.store: Store = open_store(store_path)
         self.options = options
 
+    def check(self) -> None:
+        """Ask for the first tile's prompts, so that a kind that the store lacks is refused before workers start.
+
+        Raises:
+            StoreError: The store lacks the prompt kind or negative points.
+        """
+        for kind in prompt_kinds(self.options.prompt):
+            self.store.prompts(0, kind, negatives=self.options.negatives)
+
     def __getitem__(self, request: SampleRequest) -> Sample:
         options = self.options
         generator = np.random.default_rng([options.seed, request.epoch, request.tile_index])
         # Drawn in a fixed order and always, so that switching one choice off does not shift the others.
-        kind = MIXED_KINDS[generator.integers(len(MIXED_KINDS))] if options.prompt == "mixed" else options.prompt
+        kinds = prompt_kinds(options.prompt)
+        kind = kinds[generator.integers(len(kinds))]
         torch_generator = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         record = self.store[request.tile_index]
         rows = np.arange(len(record.object_ids))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from schemas.errors import ConfigError
-from train.config import DeviceChoice
+from train.choices import DeviceChoice
 
 
 def pick_device(choice: DeviceChoice) -> torch.device:

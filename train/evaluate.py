@@ -9,20 +9,24 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StoreError
+from schemas.manifest import SPLITS
 from schemas.prompts import Prompt, PromptKind
 from schemas.record import Record
 from schemas.store import Store
-from train.baselines import BASELINES, BaselineName, baseline_masks, disc_radius_px
+from train.baselines import baseline_masks, disc_radius_px
 from train.checkpoint import load_checkpoint, load_weights, trained_with
+from train.choices import BASELINES, BaselineName, ModelSize
 from train.metrics import ScoreTable, score_masks
-from train.model import ModelSize, PromptableSam
+from train.model import PromptableSam
 from train.overlay import draw_overlay, side_by_side
 from train.predict import MaskPredictor
 
@@ -94,15 +98,62 @@ def load_predictor(
     return MaskPredictor(model.eval(), device)
 
 
+def load_predictors(
+    paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
+) -> dict[str, MaskPredictor]:
+    """Load checkpoints under names to tell them apart by: the file's stem, or its path where stems repeat."""
+    stems = [path.stem for path in paths]
+    return {
+        path.stem if stems.count(path.stem) == 1 else str(path): load_predictor(path, device, size, image_size)
+        for path in paths
+    }
+
+
+def overall_rows(result: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Rows (model, prompt kind, overall scores) of what `evaluate` returns."""
+    return [
+        (name, kind, scores["overall"]) for name, kinds in result["models"].items() for kind, scores in kinds.items()
+    ]
+
+
+def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) -> NDArray[np.int64]:
+    """Indices of the tiles of a split that have an object.
+
+    Raises:
+        StoreError: There is none, and that is not allowed.
+    """
+    splits = store.column("tiles/split")
+    chosen = np.ones(len(store), bool) if split == "all" else splits == split
+    indices = np.flatnonzero(chosen & (np.diff(store.column("tiles/object_offsets")) > 0))
+    if not len(indices) and not may_be_empty:
+        held = ", ".join(name for name in SPLITS if (splits == name).any())
+        raise StoreError(store.path, f"has no object in the split {split!r}", f"it has tiles in {held}")
+    return indices
+
+
+def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator[Record]:
+    """Read tiles in order, in worker processes where there are any."""
+    loader = DataLoader(
+        cast("Dataset[Record]", store),
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        multiprocessing_context="spawn" if workers else None,
+    )
+    return iter(loader)
+
+
 def answer_tiles(
-    store: Store, indices: Sequence[int], predictors: dict[str, MaskPredictor], protocol: Protocol
+    store: Store,
+    indices: Sequence[int],
+    predictors: dict[str, MaskPredictor],
+    protocol: Protocol,
+    workers: int = 0,
 ) -> Iterator[TileMasks]:
-    """Yield every model's and baseline's masks of every tile with objects; an image is encoded once a model."""
+    """Yield every model's and baseline's masks of every tile; an image is encoded once a model."""
     radius = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
-    for index in indices:
-        record = store[index]
-        if not len(record.object_ids):
-            continue
+    for record in read_records(store, indices, workers):
         clicks = np.stack([p["point_coords"][0] for p in _prompts(store, record, "centroid", negatives=False)])
         features = {name: predictor.embed(record.image) for name, predictor in predictors.items()}
         for kind in protocol.kinds:
@@ -126,7 +177,7 @@ def score_answers(answers: Iterator[TileMasks], on_answer: Callable[[TileMasks],
     return tables
 
 
-def summarize(tables: Tables, store: Store) -> dict[str, dict[str, object]]:
+def summarize(tables: Tables, store: Store) -> dict[str, dict[str, Any]]:
     """Means by model, prompt kind and class: `{NAME: {PROMPT: {"overall": ..., "classes": ...}}}`."""
     names = {info.code: info.name for info in store.manifest.classes}
     return {model: {kind: table.summary(names) for kind, table in by_kind.items()} for model, by_kind in tables.items()}
@@ -137,8 +188,10 @@ def evaluate(
     predictors: dict[str, MaskPredictor],
     protocol: Protocol,
     out: Path,
+    *,
+    workers: int = 0,
     on_tile: Callable[[int, int], None] | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Score models and baselines, and write `metrics.json` and `overlays.png`.
 
     Args:
@@ -146,6 +199,7 @@ def evaluate(
         predictors: The models by name; with none the baselines are scored alone.
         protocol: What they are asked.
         out: Folder to write to.
+        workers: Processes that read tiles; 0 reads in this one.
         on_tile: Told how many tiles of how many are done.
 
     Returns:
@@ -155,10 +209,7 @@ def evaluate(
         StoreError: The split has no tile.
         ConfigError: No tile of it has an object.
     """
-    offsets = store.column("tiles/object_offsets")
-    indices = [int(i) for i in store.tile_indices(protocol.split) if offsets[i + 1] > offsets[i]]
-    if not indices:
-        raise ConfigError(f"{store.path} split {protocol.split}", "has no object to score", "choose another --split")
+    indices: list[int] = tiles_with_objects(store, protocol.split).tolist()
     # Evenly over the split, and the same tiles for every model.
     shown = {indices[i * len(indices) // OVERLAY_TILES] for i in range(OVERLAY_TILES)}
     drawn_model = next(iter(predictors), f"baseline:{protocol.baselines[0]}")
@@ -174,8 +225,8 @@ def evaluate(
         if answer.record.index in shown and (answer.model, answer.kind) == (drawn_model, protocol.kinds[0]):
             panels.append(draw_overlay(answer.record, answer.masks, answer.prompts, colors))
 
-    tables = score_answers(answer_tiles(store, indices, predictors, protocol), watch)
-    result: dict[str, object] = {
+    tables = score_answers(answer_tiles(store, indices, predictors, protocol, workers), watch)
+    result: dict[str, Any] = {
         "protocol": {
             "store": store.path,
             "store_fingerprint": store.manifest.config_fingerprint,
@@ -192,6 +243,10 @@ def evaluate(
     Image.fromarray(side_by_side(panels, 4)).save(out / "overlays.png")
     (out / "metrics.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
+
+
+def _as_it_is(record: Any) -> Any:
+    return record
 
 
 def _prompts(store: Store, record: Record, kind: PromptKind, *, negatives: bool) -> list[Prompt]:

@@ -6,6 +6,7 @@ Axes: O objects, H and W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class ScoreTable:
         self.iou.extend(scores.iou.tolist())
         self.class_ids.extend(class_ids.tolist())
 
-    def summary(self, class_names: dict[int, str]) -> dict[str, object]:
+    def summary(self, class_names: dict[int, str]) -> dict[str, Any]:
         """Means over objects: `{"overall": {...}, "classes": {name: {"dice", "iou", "n"}}}`."""
         return {
             "overall": self._means(slice(None)),

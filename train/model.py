@@ -8,7 +8,7 @@ Axes: T frames (1), B images, O objects, N objects of one decoder pass, M candid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,9 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from schemas.errors import ConfigError
+from train.choices import ModelSize
 from train.collate import Batch
 from train.losses import MaskPrediction
-
-ModelSize = Literal["tiny", "small", "base_plus", "large"]
-MODEL_SIZES: tuple[ModelSize, ...] = get_args(ModelSize)
 
 _CONFIG_FILES: dict[ModelSize, str] = {
     "tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",

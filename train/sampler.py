@@ -22,6 +22,10 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         seed: Of the order.
         rank: This process.
         world_size: All processes.
+
+    Attributes:
+        epoch: Set it before each iteration.
+        first_batch: Where in the epoch to begin; a resumed run begins after the batches it has seen.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.first_batch = 0
 
     def __len__(self) -> int:
         return -(-len(self.tile_indices) // (self.batch_size * self.world_size))
@@ -40,6 +45,6 @@ class EpochSampler(Sampler[list[SampleRequest]]):
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
         global_batch = self.batch_size * self.world_size
-        for start in range(0, len(order), global_batch):
+        for start in range(self.first_batch * global_batch, len(order), global_batch):
             batch = order[start : start + global_batch][self.rank :: self.world_size]
             yield [SampleRequest(int(tile), self.epoch) for tile in batch]

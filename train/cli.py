@@ -1,0 +1,192 @@
+"""The command `bcss-train`: parse, call, report. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from schemas.console import run_command
+from train.choices import BASELINES, PROMPTS, BaselineName, DeviceChoice, ModelSize, PromptChoice, SplitChoice
+
+if TYPE_CHECKING:
+    from schemas.prompts import PromptKind
+    from train.runlog import StepRecord
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(
+    help="Fine-tune SAM 2 on a store, and score checkpoints. --debug shows tracebacks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _multiple_of_32(value: int | None) -> int | None:
+    if value is not None and (value % 32 or value < 128):
+        raise typer.BadParameter(f"{value} is not a multiple of 32 from 128 on")
+    return value
+
+
+def _each_of(names: tuple[str, ...], values: list[str] | None) -> list[str]:
+    # typer takes a Literal for one value and not yet for a repeatable option.
+    for value in values or []:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
+    return values or []
+
+
+def _baselines(values: list[str] | None) -> list[str]:
+    return _each_of(BASELINES, values)
+
+
+def _prompts(values: list[str] | None) -> list[str]:
+    return _each_of(PROMPTS, values)
+
+
+ImageSize = Annotated[int | None, typer.Option(callback=_multiple_of_32, help="Side of the model's input, pixels.")]
+
+
+@app.command()
+def fit(
+    store: Annotated[str, typer.Argument(help="A store that bcss-prep built.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("finetune_logs"),
+    model: Annotated[ModelSize, typer.Option(help="Which SAM 2.1.")] = "tiny",
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; random weights without it.")] = None,
+    image_size: ImageSize = 1024,
+    prompt: Annotated[PromptChoice, typer.Option(help="mixed draws a box or a click for each image.")] = "mixed",
+    negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training tiles.")] = 20,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 4,
+    max_objects: Annotated[int, typer.Option(min=1, help="Objects an image.")] = 3,
+    workers: Annotated[int, typer.Option(min=0, help="Loading processes; 0 loads in this one.")] = 2,
+    lr: Annotated[float, typer.Option(help="Peak rate of prompt encoder and mask decoder.")] = 5e-6,
+    vision_lr: Annotated[float, typer.Option(help="Peak rate of the image encoder.")] = 3e-6,
+    freeze: Annotated[str, typer.Option(help="Modules that stay as they are, as in image_encoder.")] = "",
+    augment: Annotated[bool, typer.Option("--augment/--no-augment", help="Flip and turn tiles.")] = True,
+    save_every_steps: Annotated[int, typer.Option(min=0, help="Save within epochs too; 0 does not.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, prompts and augmentation.")] = 0,
+    device: Annotated[DeviceChoice, typer.Option(help="auto takes CUDA where there is one.")] = "auto",
+) -> None:
+    """Fine-tune SAM 2 with the store's own prompts."""
+    from tqdm import tqdm
+
+    from schemas.store import open_store
+    from train.config import FitConfig
+    from train.trainer import fit as run_fit
+
+    config = FitConfig(
+        model=model,
+        init=init,
+        image_size=image_size or 1024,
+        prompt=prompt,
+        negatives=negatives,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        max_objects=max_objects,
+        workers=workers,
+        lr=lr,
+        vision_lr=vision_lr,
+        freeze=tuple(filter(None, (name.strip() for name in freeze.split(",")))),
+        augment=augment,
+        save_every_steps=save_every_steps,
+        seed=seed,
+        device=device,
+    )
+    opened = open_store(store)
+    with tqdm(desc="fit", unit="step") as bar:
+        summary = run_fit(opened, config, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
+    typer.echo(f"{summary['steps']} steps, loss {summary['loss_first']:.3f} -> {summary['loss_last']:.3f}")
+    typer.echo(f"checkpoint  {out / 'checkpoints' / 'checkpoint.pt'}")
+    typer.echo(f"numbers     {out / 'summary.json'}")
+    typer.echo(f"curves      tensorboard --logdir {out / 'tensorboard'}")
+
+
+@app.command()
+def evaluate(
+    store: Annotated[str, typer.Argument(help="A store that bcss-prep built.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json and overlays.png.")],
+    checkpoint: Annotated[list[Path] | None, typer.Option(help="A model to score; may be repeated.")] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="|".join(BASELINES), callback=_baselines, help="Score these alone; beside a checkpoint all stand."
+        ),
+    ] = None,
+    model: Annotated[ModelSize | None, typer.Option(help="Which model an official checkpoint is of.")] = None,
+    image_size: ImageSize = None,
+    split: Annotated[SplitChoice, typer.Option(help="Which tiles.")] = "test",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="|".join(PROMPTS), callback=_prompts, help="May be repeated; mixed is box and centroid."),
+    ] = None,
+    negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Loading processes; 0 loads in this one.")] = 0,
+    device: Annotated[DeviceChoice, typer.Option(help="auto takes CUDA where there is one.")] = "auto",
+) -> None:
+    """Score checkpoints and baselines on the same objects with the same prompts."""
+    from tqdm import tqdm
+
+    from schemas.store import open_store
+    from train.dataset import prompt_kinds
+    from train.device import pick_device
+    from train.evaluate import Protocol, load_predictors
+    from train.evaluate import evaluate as run_evaluate
+
+    if not checkpoint and not baseline:
+        raise typer.BadParameter("give at least one --checkpoint or --baseline")
+    opened = open_store(store)
+    chosen = cast("list[PromptChoice]", prompt or ["mixed"])
+    kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
+    protocol = Protocol(split, tuple(kinds), negatives)
+    if not checkpoint and baseline:
+        protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))
+    predictors = load_predictors(checkpoint or [], pick_device(device), model, image_size)
+    with tqdm(desc="evaluate", unit="tile") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        result = run_evaluate(opened, predictors, protocol, out, workers=workers, on_tile=show)
+    _print_table(result)
+    typer.echo(f"numbers  {out / 'metrics.json'}")
+    typer.echo(f"picture  {out / 'overlays.png'}")
+
+
+def _show(bar: object, record: StepRecord, total: int) -> None:
+    from tqdm import tqdm
+
+    assert isinstance(bar, tqdm)
+    bar.total = total
+    bar.update(record.step - bar.n)
+    rate = record.images / record.step_s
+    bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {record.data_wait_s / record.step_s:.0%}")
+
+
+def _print_table(result: dict[str, object]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from train.evaluate import overall_rows
+
+    table = Table("model", "prompt", "Dice", "IoU", "objects")
+    for name, kind, scores in overall_rows(result):
+        table.add_row(name, kind, f"{scores['dice']:.3f}", f"{scores['iou']:.3f}", str(scores["n"]))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point of `bcss-train`."""
+    run_command(app, "bcss-train")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What a run leaves behind beside its weights: `metrics.jsonl`, TensorBoard scalars, `config.json`, `summary.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+_NOT_PLOTTED = ("step", "epoch", "tiles")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One training step, a line of `metrics.jsonl`.
+
+    Attributes:
+        step: From 1.
+        epoch: From 1.
+        loss: The weighted sum that was minimised.
+        mask: Focal term, unweighted like all terms.
+        dice: Dice term.
+        iou: IoU head's term.
+        presence: Object score's term.
+        lr: Rate of prompt encoder and decoder.
+        vision_lr: Rate of the image encoder; 0 where it is frozen.
+        grad_norm: Of the gradient before it was clipped.
+        images: Images of the batch.
+        objects: Objects of the batch.
+        dropped: Objects that a transform lost.
+        data_wait_s: Time until the batch was there.
+        step_s: Time of the whole step, the wait included.
+        tiles: Tile indices of the batch.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    mask: float
+    dice: float
+    iou: float
+    presence: float
+    lr: float
+    vision_lr: float
+    grad_norm: float
+    images: int
+    objects: int
+    dropped: int
+    data_wait_s: float
+    step_s: float
+    tiles: list[int]
+
+
+class RunLog:
+    """Writer of `metrics.jsonl` and TensorBoard events in a run's folder.
+
+    Args:
+        out: The run's folder.
+        kept_steps: Steps that a resumed run builds on; lines of later ones, written after the checkpoint that the
+            run resumes from, are removed, so that the file is that of an uninterrupted run.
+    """
+
+    def __init__(self, out: Path, kept_steps: int = 0) -> None:
+        path = out / METRICS_FILE
+        lines = path.read_text(encoding="utf-8").splitlines() if kept_steps and path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= kept_steps]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(out / "tensorboard", purge_step=kept_steps + 1 if kept_steps else None)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def step(self, record: StepRecord) -> None:
+        """Write one step."""
+        values = asdict(record)
+        self._write(values)
+        for name, value in values.items():
+            if name not in _NOT_PLOTTED:
+                self._board.add_scalar(f"train/{name}", value, record.step)
+
+    def epoch(self, step: int, epoch: int, val: dict[str, Any] | None, score: float | None) -> None:
+        """Write the end of an epoch.
+
+        Args:
+            step: Steps done.
+            epoch: Epochs done.
+            val: Scores by prompt kind, None without a validation split.
+            score: What `best.pt` is chosen by.
+        """
+        self._write({"event": "epoch", "step": step, "epoch": epoch, "val": val, "val_score": score})
+        if score is not None:
+            self._board.add_scalar("val/dice", score, step)
+        self._board.flush()
+
+    def _write(self, values: dict[str, object]) -> None:
+        # A line at a time reaches the file, so that a killed run leaves whole lines.
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+
+def read_steps(out: Path) -> list[StepRecord]:
+    """Read the steps of a run from its `metrics.jsonl`."""
+    lines = (out / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [StepRecord(**entry) for entry in entries if "event" not in entry]
+
+
+def _step_of(line: str) -> int:
+    return int(json.loads(line)["step"])
