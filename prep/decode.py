@@ -5,7 +5,6 @@ Arrays are H, W.
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -102,12 +101,11 @@ def _grey_step(path: Path, image: Image.Image) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Generator[Image.Image]:
+    pillows_bound = Image.MAX_IMAGE_PIXELS
     try:
-        with warnings.catch_warnings():
-            # Our own bound below replaces Pillow's, which is under the size of a common ROI.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        with image:
+        # Our bound below takes the place of Pillow's, which is under the size of a whole-slide ROI.
+        Image.MAX_IMAGE_PIXELS = None
+        with Image.open(path) as image:
             if image.width * image.height > MAX_ROI_PX:
                 raise SourceError(
                     path, f"claims {image.width} x {image.height} px, over the bound of {MAX_ROI_PX} px", "cut the ROI"
@@ -117,10 +115,10 @@ def _opened(path: Path) -> Generator[Image.Image]:
         raise SourceError(path, "is not there", "check the path") from error
     except PermissionError as error:
         raise SourceError(path, "cannot be read", "check its permissions") from error
-    except Image.DecompressionBombError as error:
-        raise SourceError(path, f"is too large ({error})", "cut the ROI") from error
     except UnidentifiedImageError as error:
         raise SourceError(path, "is not an image file", "download or export it again") from error
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
         # The ways in which Pillow reports a damaged file, PNG chunks among them.
         raise SourceError(path, f"is damaged ({error})", "download or export it again") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = pillows_bound

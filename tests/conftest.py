@@ -1,0 +1,84 @@
+"""Fixtures that more than one folder of tests needs: sources on disk, a store built from them, the real data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.sample import write_sample
+from schemas.store import Store, open_store
+
+REAL_ROI = "TCGA-A2-A0D2"
+
+WriteRoi = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real masks and tissue, which is not part of the project."""
+    folder = os.environ.get("BCSS_REAL_DATA")
+    if not folder:
+        pytest.skip("BCSS_REAL_DATA does not name the folder of real masks and tissue")
+    return Path(folder) / "bcss"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of published loss values."""
+    folder = os.environ.get("BCSS_REAL_DATA")
+    if not folder:
+        pytest.skip("BCSS_REAL_DATA does not name the folder beside which the golden values lie")
+    return Path(folder).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def real_source(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source folder with the one real ROI that has both image and mask."""
+    source = tmp_path_factory.mktemp("real")
+    for name in ("images", "masks"):
+        (source / name).mkdir()
+        (found,) = (real_data / name).glob(f"{REAL_ROI}*")
+        (source / name / found.name).symlink_to(found.resolve())
+    return source
+
+
+@pytest.fixture(scope="session")
+def sample_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six small synthetic ROIs, not square, of four institutions."""
+    source = tmp_path_factory.mktemp("sample")
+    write_sample(source, rois=6, size_px=288, seed=1)
+    return source
+
+
+@pytest.fixture(scope="session")
+def store(sample_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of 128 px tiles of the synthetic ROIs."""
+    path = tmp_path_factory.mktemp("store") / "sample.zarr"
+    build_store(sample_source, path, BuildConfig(size_px=128))
+    return open_store(path)
+
+
+@pytest.fixture
+def write_roi(tmp_path: Path) -> WriteRoi:
+    """Write one ROI below `tmp_path / "source"`, with a mask from an array or from a picture."""
+
+    def write(stem: str, mask: NDArray[np.uint8] | Image.Image, image: NDArray[np.uint8] | None = None) -> Path:
+        source = tmp_path / "source"
+        picture = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+        if image is None:
+            generator = np.random.default_rng(0)
+            image = generator.integers(0, 256, (picture.height, picture.width, 3), np.uint8)
+        for name, content in (("images", Image.fromarray(image)), ("masks", picture)):
+            (source / name).mkdir(parents=True, exist_ok=True)
+            content.save(source / name / f"{stem}.png")
+        return source
+
+    return write

@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prep.build import BuildProgress, build_store
+from prep.config import BuildConfig
+from schemas.errors import ConfigError, SourceError, StoreError
+from schemas.store import Store, open_store
+
+SMALL = BuildConfig(size_px=128)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_workers_write_the_same_bytes_as_one(sample_source: Path, store: Store, tmp_path: Path) -> None:
+    build_store(sample_source, tmp_path / "two.zarr", SMALL, workers=2)
+    one, two = _files(Path(store.path)), _files(tmp_path / "two.zarr")
+    assert one == two
+    assert any(name.startswith("images/c/") for name in one)
+
+
+def test_manifest_says_what_went_in(store: Store, sample_source: Path) -> None:
+    manifest = store.manifest
+    assert len(manifest.sources) == 6
+    assert sum(source.tiles for source in manifest.sources) == manifest.complete.tiles == len(store)
+    assert (sample_source / manifest.sources[0].image).exists()
+    assert [info.name for info in manifest.classes][:2] == ["tumor", "stroma"]
+    assert manifest.config["size_px"] == 128
+
+
+def test_progress_counts_rois(sample_source: Path, tmp_path: Path) -> None:
+    seen: list[BuildProgress] = []
+    build_store(sample_source, tmp_path / "s.zarr", SMALL, on_progress=seen.append)
+    assert [step.done for step in seen] == [1, 2, 3, 4, 5, 6]
+    assert seen[-1].tiles == 54
+
+
+def test_existing_store_is_replaced_only_when_told(store: Store, write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, SMALL)
+    before = _files(out)
+    with pytest.raises(StoreError, match=r"s.zarr: exists; .*--overwrite"):
+        build_store(source, out, SMALL)
+    assert _files(out) == before
+    build_store(source, out, BuildConfig(size_px=64), overwrite=True)
+    assert open_store(out).manifest.tile_size_px == 64
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "source"]
+
+
+def test_overwrite_never_removes_what_is_no_store(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    precious = tmp_path / "s.zarr" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("years of work")
+    with pytest.raises(StoreError):
+        build_store(source, precious.parent, SMALL, overwrite=True)
+    assert precious.read_text() == "years of work"
+
+
+def test_failed_build_leaves_nothing(write_roi, tmp_path: Path) -> None:
+    write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("b", Image.new("RGB", (40, 40)))
+    with pytest.raises(SourceError, match=r"b.png: is a colour image"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_roi_smaller_than_a_tile_is_padded_with_ignored_pixels(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((30, 50), 1, np.uint8))
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    record = open_store(tmp_path / "s.zarr")[0]
+    assert record.segments[0].sum() == 30 * 50
+    assert not record.ignore[:30, :50].any()
+    assert record.ignore[30:].all()
+    assert record.ignore[:, 50:].all()
+    assert record.roi_size_xy == (50, 30)
+
+
+def test_roi_without_a_wanted_class_is_kept_out_and_listed(write_roi, tmp_path: Path, caplog) -> None:
+    write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("b", np.full((40, 40), 9, np.uint8))
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    opened = open_store(tmp_path / "s.zarr")
+    assert [record.frame_id for record in opened] == ["a"]
+    assert [(entry.frame_id, entry.objects) for entry in opened.manifest.sources] == [("a", 1), ("b", 0)]
+    assert "masks/b.png holds no wanted class" in caplog.text
+
+
+def test_unknown_code_is_refused_unless_all_are_wanted(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 77, np.uint8))
+    with pytest.raises(SourceError, match="unknown class code 77"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
+    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=128, classes="all"))
+    (info,) = open_store(tmp_path / "s.zarr").manifest.classes
+    assert (info.code, info.name) == (77, "class_77")
+
+
+def test_sixteen_bit_codes_survive(write_roi, tmp_path: Path) -> None:
+    labels = np.full((40, 40), 1000, np.uint16)
+    labels[:20] = 65535
+    source = write_roi("a", Image.fromarray(labels))
+    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=40, classes="all", ignore=(65535,)))
+    record = open_store(tmp_path / "s.zarr")[0]
+    np.testing.assert_array_equal(record.labels, labels)
+    assert record.class_ids.tolist() == [1000]
+    np.testing.assert_array_equal(record.ignore, labels == 65535)
+
+
+def test_component_objects_count_apart(write_roi, tmp_path: Path) -> None:
+    labels = np.full((64, 64), 2, np.uint8)
+    labels[4:16, 4:16] = labels[40:60, 40:60] = 1
+    source = write_roi("a", labels)
+    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, objects="component"))
+    opened = open_store(tmp_path / "s.zarr")
+    assert opened[0].object_ids.tolist() == [1, 2, 3]
+    assert opened[0].class_ids.tolist() == [1, 1, 2]
+    assert opened.column("objects/area_px").tolist() == [144, 400, 64 * 64 - 544]
+    assert opened.column("objects/touches_edge").tolist() == [False, False, True]
+
+
+def test_class_in_both_lists_and_wide_stride_are_refused() -> None:
+    with pytest.raises(ConfigError, match="names 7, which --ignore"):
+        BuildConfig(classes=(1, 7), ignore=(0, 7))
+    with pytest.raises(ConfigError, match="leaves pixels out"):
+        BuildConfig(size_px=64, stride_px=65)

@@ -1,0 +1,82 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prep.cli import main
+from schemas.store import open_store
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["bcss-prep", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    code = stop.value.code
+    return code if isinstance(code, int) else 0
+
+
+def test_sample_then_build(tmp_path: Path, monkeypatch, capsys) -> None:
+    assert _run(monkeypatch, "sample", tmp_path / "src", "--rois", 3, "--size", 128) == 0
+    out = tmp_path / "s.zarr"
+    assert _run(monkeypatch, "build", tmp_path / "src", "--out", out, "--size", 64, "--workers", 1) == 0
+    assert f"{out}: {len(open_store(out))} tiles" in capsys.readouterr().out
+
+
+def test_size_that_fills_no_byte_is_a_usage_error(tmp_path: Path, monkeypatch, capsys) -> None:
+    assert _run(monkeypatch, "build", tmp_path, "--out", tmp_path / "s.zarr", "--size", 100) == 2
+    assert "multiple of 8" in capsys.readouterr().err
+
+
+def _missing_mask(source: Path) -> None:
+    Image.new("RGB", (8, 8)).save(source / "images" / "b.png")
+
+
+def _off_by_one_column(source: Path) -> None:
+    Image.new("L", (41, 40), 1).save(source / "masks" / "a.png")
+
+
+def _truncated(source: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(source / "images" / "a.png")
+    data = (source / "images" / "a.png").read_bytes()
+    (source / "images" / "a.png").write_bytes(data[: len(data) // 2])
+
+
+def _colour_mask(source: Path) -> None:
+    Image.new("RGB", (40, 40)).save(source / "masks" / "a.png")
+
+
+def _empty(source: Path) -> None:
+    for path in [*source.glob("images/*"), *source.glob("masks/*")]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "named", "remedy"),
+    [
+        (_missing_mask, "images/b.png", "add the mask"),
+        (_off_by_one_column, "masks/a.png: is 41 x 40 px, but its image a.png is 40 x 40 px", "export both again"),
+        (_truncated, "images/a.png", "download or export it again"),
+        (_colour_mask, "masks/a.png", "save it palettized or grey"),
+        (_empty, "images", "put the ROIs there"),
+    ],
+)
+def test_bad_source_ends_in_one_line_and_leaves_nothing(
+    write_roi, tmp_path: Path, monkeypatch, capsys, break_it, named: str, remedy: str
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    break_it(source)
+    assert _run(monkeypatch, "build", source, "--out", tmp_path / "s.zarr", "--size", 64, "--workers", 1) == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(error) == 1
+    assert error[0].startswith("bcss-prep: error: ")
+    assert named in error[0]
+    assert remedy in error[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, prep.cli; print([m for m in ('zarr', 'numpy', 'cv2', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

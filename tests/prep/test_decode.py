@@ -1,0 +1,103 @@
+import struct
+import zlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from prep.decode import MAX_ROI_PX, image_header, read_image, read_mask
+from schemas.errors import SourceError
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.integers(0, 99))
+def test_palettized_mask_gives_its_indices_whatever_the_palette(labels: np.ndarray, seed: int) -> None:
+    mask = Image.fromarray(labels)
+    mask.putpalette(np.random.default_rng(seed).integers(0, 256, 768).tolist())
+    with TemporaryDirectory() as folder:
+        mask.save(Path(folder) / "m.png")
+        np.testing.assert_array_equal(read_mask(Path(folder) / "m.png"), labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_mask_gives_its_values(tmp_path: Path, dtype) -> None:
+    labels = np.arange(300, dtype=np.uint16).reshape(15, 20).astype(dtype)
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    read = read_mask(tmp_path / "m.png")
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, labels)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("color_type", [0, 3], ids=["grey", "palettized"])
+def test_few_bits_a_pixel_are_not_stretched(tmp_path: Path, bits: int, color_type: int) -> None:
+    values = np.arange(1 << bits, dtype=np.uint8)[None]
+    (tmp_path / "m.png").write_bytes(_png(values, bits, color_type))
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), values)
+
+
+def _png(values: np.ndarray, bits: int, color_type: int, size: tuple[int, int] | None = None) -> bytes:
+    """Write a PNG of one row by hand; Pillow writes grey with 8 or 16 bits alone."""
+    packed = np.packbits(((values[0][:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)).tobytes()
+    width, height = size or (values.shape[1], 1)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0))
+    palette = chunk(b"PLTE", bytes(range(48))) if color_type == 3 else b""
+    return b"\x89PNG\r\n\x1a\n" + header + palette + chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [("RGB", "is a colour image"), ("RGBA", "alpha channel"), ("LA", "alpha channel")],
+)
+def test_mask_with_colour_or_alpha_is_refused(tmp_path: Path, mode: str, message: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "m.png")
+    with pytest.raises(SourceError, match=f"m.png: .*{message}.*; save"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_truncated_file_is_named(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "i.png")
+    data = (tmp_path / "i.png").read_bytes()
+    (tmp_path / "i.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match=r"i.png: is damaged .*; download or export it again"):
+        read_image(tmp_path / "i.png")
+
+
+def test_text_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "i.png").write_text("not a picture")
+    with pytest.raises(SourceError, match="is not an image file"):
+        image_header(tmp_path / "i.png")
+
+
+def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    side = int(MAX_ROI_PX**0.5) + 1
+    (tmp_path / "bomb.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(side, side)))
+    with pytest.raises(SourceError, match=f"claims {side} x {side} px"):
+        read_mask(tmp_path / "bomb.png")
+
+
+def test_large_roi_is_no_bomb(tmp_path: Path) -> None:
+    # Over twice Pillow's own bound, where it refuses a file.
+    side = 14_000
+    (tmp_path / "large.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(side, side)))
+    assert image_header(tmp_path / "large.png").size == (side, side)
+
+
+def test_grey_image_becomes_rgb(tmp_path: Path) -> None:
+    Image.new("L", (3, 2), 7).save(tmp_path / "i.png")
+    assert read_image(tmp_path / "i.png").tolist() == [[[7, 7, 7]] * 3] * 2
+
+
+def test_sixteen_bit_colour_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "i.png")
+    with pytest.raises(SourceError, match="not 8-bit RGB"):
+        read_image(tmp_path / "i.png")

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from prep.discover import find_pairs
+from schemas.errors import SourceError
+
+BARCODE = "TCGA-A2-A0D2-DX1_xmin45749_ymin25055_MPP-0.2500"
+
+
+def _touch(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_pairs_are_sorted_and_carry_patient_and_institution(tmp_path: Path) -> None:
+    _touch(tmp_path / "images", "zoo.jpg", f"{BARCODE}.png", ".DS_Store", "notes.txt")
+    _touch(tmp_path / "masks", "zoo.png", f"{BARCODE}.png")
+    found = find_pairs(tmp_path)
+    assert [(roi.frame_id, roi.patient, roi.institution) for roi in found] == [
+        (BARCODE, "TCGA-A2-A0D2", "A2"),
+        ("zoo", "zoo", ""),
+    ]
+    assert found[1].image_path.name == "zoo.jpg"
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "message"),
+    [
+        (["a.png", "b.png"], ["a.png"], "b.png: has no mask .*; add the mask"),
+        (["a.png"], ["a.png", "b.png"], "b.png: has no image .*; add the image"),
+        ([], ["a.png"], "images: holds no .png"),
+        (["a.png", "a.jpg"], ["a.png"], "a.png: has the same stem as a.jpg"),
+    ],
+)
+def test_what_does_not_pair_is_named(tmp_path: Path, images, masks, message) -> None:
+    _touch(tmp_path / "images", *images)
+    _touch(tmp_path / "masks", *masks)
+    with pytest.raises(SourceError, match=message):
+        find_pairs(tmp_path)
+
+
+def test_absent_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="images: is not a folder; name the folders"):
+        find_pairs(tmp_path)

@@ -1,0 +1,96 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from prep.prompts import derive_points
+from prep.segments import Segment, label_segments
+from prep.tiles import cut_tiles
+from schemas.prompts import StoredPoints
+
+# SciPy's types leave open which of its results a call returns.
+ndimage: Any = scipy.ndimage
+
+IMAGES = arrays(np.uint8, (24, 24), elements=st.integers(0, 3))
+
+
+def _points(labels: np.ndarray, positive: int = 4, negative: int = 4) -> tuple[Segment, np.ndarray, StoredPoints]:
+    (tile,) = cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, labels.shape[0], labels.shape[0])
+    (segment,) = label_segments(tile, frozenset({1}), 1)
+    # Code 3 plays the ignored one.
+    background = (labels != 1) & (labels != 3)
+    return segment, background, derive_points(segment, background, positive, negative, np.random.default_rng(0))
+
+
+@given(IMAGES, st.integers(1, 6), st.integers(0, 6))
+def test_points_lie_where_their_labels_say(labels: np.ndarray, positive: int, negative: int) -> None:
+    assume((labels == 1).any())
+    segment, background, points = _points(labels, positive, negative)
+    (x, y) = points.interior_coords[0].astype(int)
+    assert segment.mask[y, x]
+    _check(points.positive_coords, points.positive_labels, 1, segment.mask)
+    _check(points.negative_coords, points.negative_labels, 0, background)
+    assert points.positive_labels[0] == 1
+    assert points.positive_coords[0].tolist() == [x, y]
+    # Negative points are padding only where too few pixels may hold one.
+    assert (points.negative_labels == 0).sum() >= min(negative, background.sum())
+    assert points.box_xyxy.tolist() == list(segment.box_xyxy)
+
+
+def _check(coords: np.ndarray, labels: np.ndarray, label: int, allowed: np.ndarray) -> None:
+    real = coords[labels == label].astype(int)
+    assert allowed[real[:, 1], real[:, 0]].all()
+    assert len({tuple(point) for point in real.tolist()}) == len(real)
+    assert set(labels.tolist()) <= {label, -1}
+    assert not coords[labels == -1].any()
+
+
+def test_centroid_is_taken_where_it_lies_on_the_segment() -> None:
+    labels = np.zeros((32, 32), np.uint8)
+    labels[4:13, 6:17] = 1
+    _, _, points = _points(labels)
+    assert points.interior_coords.tolist() == [[11, 8]]
+
+
+def test_ring_takes_the_pixel_farthest_from_its_border() -> None:
+    y, x = np.mgrid[:64, :64]
+    radius = np.hypot(x - 32, y - 32)
+    labels = ((radius > 12) & (radius < 24)).astype(np.uint8)
+    segment, _, points = _points(labels)
+    depth = ndimage.distance_transform_edt(segment.mask)
+    (px, py) = points.interior_coords[0].astype(int)
+    assert depth[py, px] > 0.9 * depth.max()
+
+
+def test_positive_points_reach_every_part_of_a_label_object() -> None:
+    labels = np.zeros((96, 96), np.uint8)
+    labels[8:40, 8:40] = labels[70:90, 70:90] = 1
+    segment, _, points = _points(labels)
+    parts, count = ndimage.label(segment.mask)
+    x, y = points.positive_coords.astype(int).T
+    assert count == 2
+    assert set(parts[y, x]) == {1, 2}
+
+
+def test_negative_points_are_near_and_not_on_the_outline() -> None:
+    labels = np.zeros((256, 256), np.uint8)
+    labels[100:140, 100:140] = 1
+    segment, _, points = _points(labels, negative=8)
+    distance = ndimage.distance_transform_edt(~segment.mask)
+    x, y = points.negative_coords.astype(int).T
+    assert (distance[y, x] > 2).all()
+    assert (distance[y, x] < 55).all()
+    assert (points.negative_labels == 0).all()
+
+
+@pytest.mark.parametrize("code", [1, 3])
+def test_without_room_negative_points_are_padding(code: int) -> None:
+    labels = np.full((16, 16), code, np.uint8)
+    labels[:8, :8] = 1
+    _, _, points = _points(labels)
+    assert points.negative_labels.tolist() == [-1] * 4
+    assert not points.negative_coords.any()

@@ -1,0 +1,151 @@
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+
+from schemas.errors import StoreError
+from schemas.prompts import PROMPT_KINDS
+from schemas.store import Store, open_store
+
+
+def test_record_has_the_shapes_and_types_it_promises(store: Store) -> None:
+    record = store[0]
+    count, size = len(record.object_ids), 128
+    assert record.image.shape == (size, size, 3)
+    assert record.image.dtype == np.uint8
+    assert record.labels.shape == (size, size)
+    assert record.ignore.shape == (size, size)
+    assert record.ignore.dtype == bool
+    assert record.segments.shape == (count, size, size)
+    assert record.segments.dtype == bool
+    assert record.class_ids.shape == (count,)
+    assert record.boxes_xyxy.shape == (count, 4)
+    assert record.origin_xy == (0, 0)
+    assert record.scale == (1.0, 1.0)
+    assert record.patient == "TCGA-A1-Z000"
+    assert record.institution == "A1"
+
+
+def test_segments_are_the_labels_class_by_class(store: Store) -> None:
+    for record in store:
+        for object_id, segment in zip(record.object_ids, record.segments, strict=True):
+            np.testing.assert_array_equal(segment, record.labels == object_id)
+        np.testing.assert_array_equal(record.ignore, np.isin(record.labels, [0, 7, 15]))
+
+
+def test_segments_by_object_id(store: Store) -> None:
+    record, segments = store[1], store.segments(1)
+    assert list(segments) == record.object_ids.tolist()
+    for row, object_id in enumerate(record.object_ids.tolist()):
+        np.testing.assert_array_equal(segments[object_id], record.segments[row])
+
+
+@pytest.mark.parametrize("kind", PROMPT_KINDS)
+def test_prompts_lie_where_their_labels_say(store: Store, kind) -> None:
+    for record in store:
+        for object_id, prompt in store.prompts(record.index, kind, negatives=True).items():
+            segment = record.segments[record.object_ids.tolist().index(object_id)]
+            for (x, y), label in zip(prompt["point_coords"].astype(int), prompt["point_labels"], strict=True):
+                if label == 1:
+                    assert segment[y, x]
+                if label == 0:
+                    assert not segment[y, x]
+                    assert not record.ignore[y, x]
+            if kind == "box":
+                ys, xs = np.nonzero(segment)
+                box = [[xs.min(), ys.min()], [xs.max(), ys.max()]]
+                assert prompt["point_coords"][:2].tolist() == box
+                assert prompt["point_labels"][:2].tolist() == [2, 3]
+
+
+def test_unknown_prompt_kind_is_named(store: Store) -> None:
+    with pytest.raises(StoreError, match="no prompt kind 'scribble'; choose one of centroid"):
+        store.prompts(0, "scribble")  # pyright: ignore[reportArgumentType]
+
+
+def test_indices_count_from_both_ends(store: Store) -> None:
+    assert store[-1].index == len(store) - 1
+    with pytest.raises(IndexError, match=f"{len(store)} tiles"):
+        store[len(store)]
+
+
+def test_pickled_store_is_its_path(store: Store) -> None:
+    store.column("tiles/split")
+    data = pickle.dumps(store)
+    assert len(data) < 300
+    np.testing.assert_array_equal(pickle.loads(data)[2].image, store[2].image)
+
+
+def test_repr_says_what_is_inside(store: Store) -> None:
+    text = repr(store)
+    assert f"{len(store)} tiles of 128 px from 6 patients" in text
+    assert "tumor" in text
+
+
+def test_split_without_tiles_names_those_that_have_some(store: Store) -> None:
+    with pytest.raises(StoreError, match="no tile in the split 'dev'; it has train"):
+        store.tile_indices("dev")
+
+
+def test_plain_zarr_and_xarray_read_the_same(store: Store) -> None:
+    group = zarr.open_group(store.path, mode="r")
+    images = group["images"]
+    assert isinstance(images, zarr.Array)
+    np.testing.assert_array_equal(images[0], store[0].image)
+    assert images.metadata.to_dict()["dimension_names"] == ("tile", "y", "x", "channel")
+    with xarray.open_zarr(store.path, consolidated=False) as data:
+        np.testing.assert_array_equal(data.images[0].values, store[0].image)
+        assert data.images.dims == ("tile", "y", "x", "channel")
+        width = data.ignore.attrs["width"]
+    assert width == 128
+    with xarray.open_zarr(store.path, group="objects", consolidated=False) as objects:
+        np.testing.assert_array_equal(objects.class_id.values, store.column("objects/class_id"))
+    with xarray.open_zarr(store.path, group="tiles", consolidated=False) as tiles:
+        assert tiles.frame_id.values[0] == store[0].frame_id
+
+
+def _edit_attributes(path: Path, edit) -> None:
+    metadata = json.loads((path / "zarr.json").read_text())
+    edit(metadata["attributes"]["bcss"])
+    (path / "zarr.json").write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda manifest: manifest.pop("complete"), "not a finished store"),
+        (lambda manifest: manifest.update(schema_version=2), "schema version 2, and this program reads 1"),
+        (lambda manifest: manifest.update(tile_size_px=-8), "damaged manifest .tile_size_px"),
+    ],
+)
+def test_unfinished_foreign_and_damaged_stores_are_refused(store: Store, tmp_path: Path, edit, message) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, copy)
+    _edit_attributes(copy, edit)
+    with pytest.raises(StoreError, match=message):
+        open_store(copy)
+
+
+def test_absent_store_and_foreign_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store is there"):
+        open_store(tmp_path / "nothing.zarr")
+    zarr.create_group(tmp_path / "other.zarr", zarr_format=3)
+    with pytest.raises(StoreError, match="not a finished store"):
+        open_store(tmp_path / "other.zarr")
+
+
+@pytest.mark.parametrize("name", ["images", "segments", "ignore"])
+def test_flipped_byte_is_an_error_and_never_other_pixels(store: Store, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, copy)
+    (shard,) = [path for path in (copy / name / "c" / "0").rglob("*") if path.is_file()]
+    data = bytearray(shard.read_bytes())
+    data[10] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match=f"{name} row"):
+        open_store(copy)[0]

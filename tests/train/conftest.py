@@ -1,0 +1,32 @@
+"""A small model with random weights, and a batch for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.prompts import PromptKind
+from schemas.store import Store
+from train.collate import Batch, collate
+from train.model import PromptableSam
+from train.sample import Sample, make_sample
+
+
+@pytest.fixture(scope="session")
+def tiny() -> PromptableSam:
+    """SAM 2.1 tiny at 128 px with random weights, in evaluation mode; leave its weights as they are."""
+    torch.manual_seed(0)
+    return PromptableSam("tiny", 128).eval()
+
+
+@pytest.fixture
+def mixed_batch(store: Store) -> Batch:
+    """Three images of the store with boxes, clicks with negatives, and one click."""
+    samples: list[Sample] = []
+    choices: list[tuple[PromptKind, bool]] = [("box", False), ("multi_point", True), ("centroid", False)]
+    for index, (kind, negatives) in enumerate(choices):
+        record = store[index]
+        prompts = store.prompts(index, kind, negatives=negatives)
+        samples.append(make_sample(record, prompts, np.arange(len(record.object_ids))))
+    return collate(samples)

@@ -1,0 +1,85 @@
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sam2.build_sam import build_sam2
+
+from schemas.errors import CheckpointError
+from train.checkpoint import load_checkpoint, load_weights, save_checkpoint, trained_with
+from train.model import PromptableSam, config_file
+
+
+def test_meta_loads_ours_strictly(tiny: PromptableSam, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "checkpoint.pt"
+    save_checkpoint(path, {"model": tiny.sam.state_dict(), "model_size": "tiny", "image_size": 128})
+    theirs = build_sam2(config_file("tiny"), str(path), device="cpu").state_dict()
+    for name, weight in tiny.sam.state_dict().items():
+        assert torch.equal(theirs[name], weight), name
+    assert trained_with(load_checkpoint(path)) == ("tiny", 128)
+    assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_official_checkpoint_says_nothing_of_its_model(tiny: PromptableSam, tmp_path: Path) -> None:
+    torch.save({"model": tiny.sam.state_dict()}, tmp_path / "sam2.1_hiera_tiny.pt")
+    assert trained_with(load_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt")) is None
+
+
+def test_another_size_is_named(tiny: PromptableSam) -> None:
+    small = PromptableSam("small", 128)
+    with pytest.raises(CheckpointError, match=r"w.pt: does not fit the model small: .*missing.*; try --model tiny"):
+        load_weights(small, tiny.sam.state_dict(), Path("w.pt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read"),
+        (b"PK\x03\x04 but no more", "cannot be read"),
+        (None, "is not there"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "c.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"c.pt: {message}"):
+        load_checkpoint(path)
+
+
+def test_truncated_checkpoint_is_named(tmp_path: Path) -> None:
+    torch.save({"model": {"a": torch.zeros(1000)}}, tmp_path / "c.pt")
+    data = (tmp_path / "c.pt").read_bytes()
+    (tmp_path / "c.pt").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+class _Attack:
+    def __reduce__(self):
+        return Path.touch, (Path("attacked"),)
+
+
+@pytest.mark.parametrize("content", [{"model": _Attack()}, {"model": {"a": np.float64(1)}}, [1], {"weights": {}}])
+def test_checkpoint_runs_no_code(tmp_path: Path, content: object, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "c.pt")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_failed_save_keeps_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"model": {"a": torch.ones(2)}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel refuses to write past this, as it does on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"c.pt: cannot be written .*; free space"):
+            save_checkpoint(path, {"model": {"a": torch.zeros(200_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+    assert load_checkpoint(path)["model"]["a"].tolist() == [1, 1]

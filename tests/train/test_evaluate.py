@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from schemas.errors import ConfigError, StoreError
+from schemas.store import Store
+from train.evaluate import Protocol, evaluate, load_predictor, tiles_with_objects
+from train.metrics import score_masks
+from train.model import PromptableSam
+from train.predict import MaskPredictor
+
+
+def test_metrics_json_has_models_and_baselines_on_the_same_objects(
+    store: Store, tiny: PromptableSam, tmp_path: Path
+) -> None:
+    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    seen: list[tuple[int, int]] = []
+    evaluate(
+        store, predictors, Protocol("test", ("box", "centroid"), False), tmp_path, on_tile=lambda *at: seen.append(at)
+    )
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    assert result["protocol"]["split"] == "test"
+    assert set(result["models"]) == {"model", "baseline:box", "baseline:image", "baseline:disc"}
+    counts = {scores["overall"]["n"] for kinds in result["models"].values() for scores in kinds.values()}
+    tiles = tiles_with_objects(store, "test")
+    assert counts == {int(np.diff(store.column("tiles/object_offsets"))[tiles].sum())}
+    for kinds in result["models"].values():
+        for scores in kinds.values():
+            assert scores["overall"]["n"] == sum(entry["n"] for entry in scores["classes"].values())
+    assert seen[-1] == (len(tiles), len(tiles))
+    with Image.open(tmp_path / "overlays.png") as picture:
+        assert picture.size == (2048, 1024)
+
+
+def test_box_baseline_is_the_filled_box(store: Store, tmp_path: Path) -> None:
+    result = evaluate(store, {}, Protocol("val", ("box",), False, baselines=("box",)), tmp_path)
+    expected = []
+    for index in tiles_with_objects(store, "val"):
+        record = store[index]
+        for segment, (left, top, right, bottom) in zip(record.segments, record.boxes_xyxy, strict=True):
+            filled = np.zeros_like(segment)
+            filled[top : bottom + 1, left : right + 1] = True
+            expected.append(score_masks(filled[None], segment[None], record.ignore).dice[0])
+    assert result["models"]["baseline:box"]["box"]["overall"]["dice"] == pytest.approx(np.mean(expected))
+
+
+def test_workers_change_nothing(store: Store, tiny: PromptableSam, tmp_path: Path) -> None:
+    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    protocol = Protocol("val", ("multi_point",), True)
+    one = evaluate(store, predictors, protocol, tmp_path / "0")
+    two = evaluate(store, predictors, protocol, tmp_path / "2", workers=2)
+    assert one == two
+
+
+def test_split_without_objects_is_said(store: Store) -> None:
+    with pytest.raises(StoreError, match="no object in the split 'dev'"):
+        tiles_with_objects(store, "dev")
+
+
+def test_official_checkpoint_needs_a_model(tiny: PromptableSam, tmp_path: Path) -> None:
+    torch.save({"model": tiny.sam.state_dict()}, tmp_path / "official.pt")
+    with pytest.raises(ConfigError, match=r"official.pt: does not say which model it is; give --model"):
+        load_predictor(tmp_path / "official.pt", torch.device("cpu"))
+    predictor = load_predictor(tmp_path / "official.pt", torch.device("cpu"), "tiny", 256)
+    assert predictor.model.image_size == 256

@@ -1,0 +1,135 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sam2.build_sam import build_sam2
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from schemas.errors import ConfigError
+from schemas.store import Store
+from train.batch_loss import batch_loss
+from train.collate import Batch, group_by_points
+from train.losses import LossConfig
+from train.model import PromptableSam, config_file, upsample
+
+
+def _by_object(model: PromptableSam, batch: Batch) -> dict[int, torch.Tensor]:
+    found: dict[int, torch.Tensor] = {}
+    with torch.no_grad():
+        for prediction in model(batch):
+            found.update(zip(prediction.objects.tolist(), prediction.masks.logits, strict=True))
+    return found
+
+
+def test_padding_points_take_no_part(tiny: PromptableSam, mixed_batch: Batch) -> None:
+    padded = replace(
+        mixed_batch,
+        point_coords=torch.nn.functional.pad(mixed_batch.point_coords, (0, 0, 0, 5)),
+        point_labels=torch.nn.functional.pad(mixed_batch.point_labels, (0, 5), value=-1),
+    )
+    padded = replace(padded, groups=group_by_points(padded.point_labels[0]))
+    plain, other = _by_object(tiny, mixed_batch), _by_object(tiny, padded)
+    assert plain.keys() == other.keys() == set(range(mixed_batch.num_objects))
+    for row, logits in plain.items():
+        torch.testing.assert_close(other[row], logits, rtol=0, atol=1e-5)
+
+
+def test_one_real_point_gives_three_masks_and_more_give_one(tiny: PromptableSam, mixed_batch: Batch) -> None:
+    counts = (mixed_batch.point_labels[0] >= 0).sum(-1)
+    for row, logits in _by_object(tiny, mixed_batch).items():
+        assert logits.shape == (3 if counts[row] <= 1 else 1, 32, 32)
+
+
+def test_an_object_does_not_depend_on_its_neighbours_in_the_batch(tiny: PromptableSam, mixed_batch: Batch) -> None:
+    alone = replace(mixed_batch, groups=group_by_points(mixed_batch.point_labels[0])[:1])
+    together = _by_object(tiny, mixed_batch)
+    for row, logits in _by_object(tiny, alone).items():
+        torch.testing.assert_close(together[row], logits, rtol=0, atol=1e-5)
+
+
+def test_a_video_is_refused(tiny: PromptableSam, mixed_batch: Batch) -> None:
+    video = replace(mixed_batch, images=mixed_batch.images.expand(2, -1, -1, -1, -1))
+    with pytest.raises(ConfigError, match="2 frames"):
+        tiny(video)
+
+
+def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch) -> None:
+    torch.manual_seed(0)
+    model = PromptableSam("tiny", 128).train()
+    batch_loss(model(mixed_batch), mixed_batch, LossConfig()).total.backward()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    stray = [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert stray == []
+
+
+def test_frozen_modules_keep_evaluation_mode_and_weights(mixed_batch: Batch) -> None:
+    model = PromptableSam("tiny", 128)
+    model.freeze(("image_encoder",))
+    model.train()
+    assert not model.sam.image_encoder.training
+    assert model.sam.sam_mask_decoder.training
+    batch_loss(model(mixed_batch), mixed_batch, LossConfig()).total.backward()
+    assert all(parameter.grad is None for parameter in model.sam.image_encoder.parameters())
+    assert model.sam.sam_mask_decoder.conv_s0.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("encoder",), "--freeze encoder: is no module"),
+        (("image_encoder", "sam_prompt_encoder", "sam_mask_decoder"), "leaves nothing|nothing"),
+    ],
+)
+def test_impossible_freezes_are_refused(names: tuple[str, ...], message: str) -> None:
+    model = PromptableSam("tiny", 128)
+    if len(names) == 3:
+        model.sam.no_mem_embed.requires_grad_(False)
+    with pytest.raises(ConfigError, match=message):
+        model.freeze(names)
+
+
+def _predictor(model: PromptableSam, tmp_path: Path) -> SAM2ImagePredictor:
+    torch.save({"model": model.sam.state_dict()}, tmp_path / "w.pt")
+    overrides = [f"++model.image_size={model.image_size}"]
+    sam = build_sam2(
+        config_file(model.size),
+        str(tmp_path / "w.pt"),
+        device="cpu",
+        hydra_overrides_extra=overrides,
+        apply_postprocessing=False,
+    )
+    predictor = SAM2ImagePredictor(sam)
+    # The stock feature sizes are those of a 1024 px input.
+    predictor._bb_feat_sizes = [(model.image_size // step, model.image_size // step) for step in (4, 8, 16)]
+    return predictor
+
+
+@pytest.mark.parametrize("kind", ["centroid", "multi_point", "box"])
+def test_masks_are_those_of_metas_image_predictor(tiny: PromptableSam, store: Store, tmp_path: Path, kind) -> None:
+    predictor = _predictor(tiny, tmp_path)
+    overlaps = []
+    for index in range(4):
+        record = store[index]
+        predictor.set_image(record.image)
+        with torch.no_grad():
+            features = tiny.encode(torch.from_numpy(record.image).permute(2, 0, 1)[None])
+        for prompt in store.prompts(index, kind).values():
+            coords, labels = prompt["point_coords"], prompt["point_labels"]
+            with torch.no_grad():
+                ours = tiny.decode(features, torch.from_numpy(coords)[None], torch.from_numpy(labels)[None])
+            theirs, ious, _ = predictor.predict(
+                point_coords=coords,
+                point_labels=labels,
+                multimask_output=len(labels) == 1,
+                return_logits=True,
+            )
+            logits = upsample(ours.logits, *record.image.shape[:2])[0].numpy()
+            np.testing.assert_allclose(ours.ious[0].numpy(), ious, atol=1e-4)
+            np.testing.assert_allclose(logits, theirs, atol=1e-3 * np.abs(theirs).max())
+            union = np.count_nonzero((logits > 0) | (theirs > 0))
+            overlaps.append(np.count_nonzero((logits > 0) & (theirs > 0)) / union if union else 1.0)
+    assert np.mean(overlaps) >= 0.99
+    assert len(overlaps) >= 8

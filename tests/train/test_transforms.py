@@ -1,0 +1,181 @@
+"""Every transform is held to the same promises on images that are not square and segments of any shape."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from train.sample import Sample
+from train.transforms import (
+    flip_horizontal,
+    flip_vertical,
+    mask_box,
+    nearest_centers,
+    quarter_turn,
+    random_orientation,
+    resize,
+    scale_points,
+)
+
+STEPS = {
+    "flip_horizontal": flip_horizontal,
+    "flip_vertical": flip_vertical,
+    "quarter_turn": quarter_turn,
+    "shrink": lambda sample: resize(sample, 21, 17),
+    "grow": lambda sample: resize(sample, 50, 70),
+}
+
+
+@st.composite
+def samples(draw: st.DrawFn) -> Sample:
+    """Blobs of 1 to 3 objects with points, boxes and padding; the objects are painted into the image."""
+    height, width = draw(st.integers(8, 40)), draw(st.integers(8, 40))
+    generator = np.random.default_rng(draw(st.integers(0, 10_000)))
+    count = draw(st.integers(1, 3))
+    segments = np.zeros((count, height, width), bool)
+    y, x = np.mgrid[:height, :width]
+    for segment in segments:
+        for _ in range(generator.integers(1, 3)):
+            cy, cx, radius = generator.uniform(0, height), generator.uniform(0, width), generator.uniform(2, 8)
+            segment |= (y - cy) ** 2 + (x - cx) ** 2 < radius**2
+        segment[generator.integers(height), generator.integers(width)] = True
+    ignore = (generator.random((height, width)) < 0.1) & ~segments.any(0)
+    coords = np.zeros((count, 7, 2), np.float32)
+    labels = np.full((count, 7), -1, np.int32)
+    for row, segment in enumerate(segments):
+        box = mask_box(torch.from_numpy(segment)).numpy()
+        coords[row, :2], labels[row, :2] = box.reshape(2, 2), [2, 3]
+        on, off = np.argwhere(segment)[:, ::-1], np.argwhere(~segment & ~ignore)[:, ::-1]
+        coords[row, 2:4], labels[row, 2:4] = on[generator.integers(len(on), size=2)], 1
+        if len(off):
+            coords[row, 4:6], labels[row, 4:6] = off[generator.integers(len(off), size=2)], 0
+    image = torch.from_numpy(segments[0].astype(np.uint8) * 255).expand(3, -1, -1).clone()
+    return Sample(
+        tile_index=0,
+        image=image,
+        segments=torch.from_numpy(segments),
+        ignore=torch.from_numpy(ignore),
+        point_coords=torch.from_numpy(coords),
+        point_labels=torch.from_numpy(labels),
+        object_ids=torch.arange(count),
+        class_ids=torch.arange(count),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(samples(), st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=6))
+def test_prompts_stay_true_through_any_composition(sample: Sample, names: list[str]) -> None:
+    moved = sample
+    for name in names:
+        moved = STEPS[name](moved)
+    width, height = moved.size_wh
+    assert moved.segments.shape[1:] == moved.ignore.shape == (height, width)
+    assert len(moved.object_ids) + moved.dropped == len(sample.object_ids)
+    for segment, coords, labels in zip(moved.segments, moved.point_coords, moved.point_labels, strict=True):
+        assert segment.any()
+        pixels = coords.round().long()
+        for (x, y), label in zip(pixels.tolist(), labels.tolist(), strict=True):
+            assert 0 <= x < width
+            assert 0 <= y < height
+            if label == 1:
+                assert segment[y, x]
+            elif label == 0:
+                assert not segment[y, x]
+                assert not moved.ignore[y, x]
+            elif label == -1:
+                assert (x, y) == (0, 0)
+        assert labels[:2].tolist() == [2, 3]
+        assert (pixels[:2].flatten() - mask_box(segment)).abs().max() <= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(samples(), st.lists(st.sampled_from(["flip_horizontal", "flip_vertical", "quarter_turn"]), max_size=5))
+def test_image_and_segment_stay_aligned_to_the_pixel(sample: Sample, names: list[str]) -> None:
+    moved = sample
+    for name in names:
+        moved = STEPS[name](moved)
+    assert torch.equal(moved.image[0] == 255, moved.segments[0])
+    assert (moved.ignore & moved.segments.any(0)).sum() == 0
+
+
+@settings(deadline=None)
+@given(samples(), st.integers(9, 60), st.integers(9, 60))
+def test_resized_image_and_segment_cover_each_other(sample: Sample, width: int, height: int) -> None:
+    moved = resize(sample, width, height)
+    if moved.object_ids[:1].tolist() == [0]:
+        # Where the smoothed picture is clearly inside or outside, the segment agrees.
+        inside, outside = moved.image[0] > 250, moved.image[0] < 5
+        if max(width / sample.size_wh[0], height / sample.size_wh[1]) >= 1:
+            assert moved.segments[0][inside].float().mean().nan_to_num(1) == 1
+            assert moved.segments[0][outside].float().mean().nan_to_num(0) == 0
+
+
+@given(samples())
+def test_four_turns_and_two_flips_give_the_sample_back(sample: Sample) -> None:
+    turned = quarter_turn(quarter_turn(quarter_turn(quarter_turn(sample))))
+    for other in (turned, flip_horizontal(flip_horizontal(sample)), flip_vertical(flip_vertical(sample))):
+        assert torch.equal(other.image, sample.image)
+        assert torch.equal(other.segments, sample.segments)
+        assert torch.equal(other.point_coords, sample.point_coords)
+
+
+def _one_pixel(width: int, height: int, x: int, y: int) -> Sample:
+    segments = torch.zeros(1, height, width, dtype=torch.bool)
+    segments[0, y, x] = True
+    return Sample(
+        tile_index=0,
+        image=segments.to(torch.uint8).expand(3, -1, -1) * 255,
+        segments=segments,
+        ignore=torch.zeros(height, width, dtype=torch.bool),
+        point_coords=torch.tensor([[[x, y]]], dtype=torch.float32),
+        point_labels=torch.ones(1, 1, dtype=torch.int32),
+        object_ids=torch.ones(1, dtype=torch.int64),
+        class_ids=torch.ones(1, dtype=torch.int64),
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [("flip_horizontal", (6, 1)), ("flip_vertical", (3, 3)), ("quarter_turn", (1, 6))],
+)
+def test_point_of_a_pixel_moves_by_its_index(step: str, expected: tuple[int, int]) -> None:
+    moved = STEPS[step](_one_pixel(10, 5, 3, 1))
+    assert tuple(moved.point_coords[0, 0].int().tolist()) == expected
+    assert moved.segments[0, expected[1], expected[0]]
+
+
+def test_width_scales_x_and_height_scales_y() -> None:
+    moved = scale_points(torch.tensor([[9.0, 4.0]]), (10, 5), (40, 5))
+    assert moved.tolist() == [[37.5, 4.0]]
+
+
+def test_lost_object_is_dropped_and_counted() -> None:
+    shrunk = resize(_one_pixel(40, 40, 1, 1), 10, 10)
+    assert shrunk.dropped == 1
+    assert shrunk.segments.shape == (0, 10, 10)
+
+
+def test_negative_point_without_room_becomes_padding() -> None:
+    sample = _one_pixel(8, 8, 0, 0)
+    segments = torch.ones(1, 8, 8, dtype=torch.bool)
+    segments[0, 0, 0] = False
+    sample = replace(sample, segments=segments, point_labels=torch.zeros(1, 1, dtype=torch.int32))
+    shrunk = resize(sample, 4, 4)
+    assert shrunk.point_labels.tolist() == [[-1]]
+    assert shrunk.point_coords.tolist() == [[[0, 0]]]
+
+
+def test_all_eight_orientations_are_drawn() -> None:
+    sample = _one_pixel(8, 8, 1, 0)
+    generator = torch.Generator().manual_seed(0)
+    seen = {tuple(random_orientation(sample, generator).point_coords[0, 0].int().tolist()) for _ in range(200)}
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize(("old", "new"), [(7, 3), (1024, 256), (3, 7), (5, 5)])
+def test_nearest_centre_is_the_pixel_under_it(old: int, new: int) -> None:
+    expected = np.floor((np.arange(new) + 0.5) * old / new).astype(int)
+    assert nearest_centers(old, new).tolist() == expected.tolist()
