@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help env demo test lint types format clean
+.PHONY: help env demo test lint types format constraints clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
@@ -20,5 +20,42 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo 'env: installing torch, sam2 and the project into $(VENV) (a few minutes, once)'
 	@$(PIP) setuptools wheel torch torchvision
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation sam2
-	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,s3,test,tools]'
+	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[test,tools]'
 	@touch $@
+
+# A minute of training from random weights shows that everything works, and nothing about what SAM 2 can do.
+demo: env $(DEMO)/evaluation/metrics.json
+	@echo
+	@echo 'checkpoint  $(DEMO)/run/checkpoints/checkpoint.pt'
+	@echo 'numbers     $(DEMO)/evaluation/metrics.json'
+	@echo 'picture     $(DEMO)/evaluation/overlays.png'
+
+$(DEMO)/evaluation/metrics.json:
+	rm -rf $(DEMO)
+	$(BIN)/bcss-prep sample $(DEMO)/data --rois 6 --size 768
+	$(BIN)/bcss-prep build $(DEMO)/data --out $(DEMO)/bcss.zarr --size 256
+	$(BIN)/bcss-train fit $(DEMO)/bcss.zarr --out $(DEMO)/run --model tiny --image-size 128 --prompt centroid \
+		--max-steps 120 --epochs 1000 --lr 3e-4 --vision-lr 3e-4 --device cpu --workers 1
+	$(BIN)/bcss-train evaluate $(DEMO)/bcss.zarr --checkpoint $(DEMO)/run/checkpoints/checkpoint.pt \
+		--prompt centroid --device cpu --out $(DEMO)/evaluation
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env
+	$(BIN)/pyright
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: env
+	@{ sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(DEMO) build dist .pytest_cache .ruff_cache .hypothesis

@@ -68,6 +68,7 @@ def build(
 ) -> None:
     """Build a store from images and masks."""
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from prep.build import build_store
     from prep.config import ALL_CLASSES, BuildConfig, parse_codes
@@ -86,7 +87,7 @@ def build(
         negative_points=negative_points,
         seed=seed,
     )
-    with tqdm(unit="ROI", desc="prepare") as bar:
+    with logging_redirect_tqdm(), tqdm(unit="ROI", desc="prepare") as bar:
         manifest = build_store(
             src_dir, out, config, workers=workers, overwrite=overwrite, on_progress=lambda step: _show(bar, step)
         )

@@ -76,6 +76,7 @@ def fit(
 ) -> None:
     """Fine-tune SAM 2 with the store's own prompts."""
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from schemas.store import open_store
     from train.config import FitConfig
@@ -101,7 +102,7 @@ def fit(
         device=device,
     )
     opened = open_store(store)
-    with tqdm(desc="fit", unit="step") as bar:
+    with logging_redirect_tqdm(), tqdm(desc="fit", unit="step") as bar:
         summary = run_fit(opened, config, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
     typer.echo(f"{summary['steps']} steps, loss {summary['loss_first']:.3f} -> {summary['loss_last']:.3f}")
     typer.echo(f"checkpoint  {out / 'checkpoints' / 'checkpoint.pt'}")

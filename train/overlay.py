@@ -36,10 +36,12 @@ def draw_overlay(
     """
     factor = side_px / record.image.shape[0]
     picture = np.asarray(cv2.resize(record.image, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)
-    for truth, mask, class_id in zip(record.segments, masks, record.class_ids, strict=True):
-        color = colors[int(class_id)]
+    for mask, class_id in zip(masks, record.class_ids, strict=True):
         tint = _resized(mask, side_px)
-        picture[tint] = (0.6 * picture[tint] + 0.4 * np.array(color)).astype(np.uint8)
+        picture[tint] = (0.6 * picture[tint] + 0.4 * np.array(colors[int(class_id)])).astype(np.uint8)
+    # All outlines above all tints, since predictions overlap.
+    for truth, class_id in zip(record.segments, record.class_ids, strict=True):
+        color = colors[int(class_id)]
         for line, width in ((_BLACK, 4), (color, 2)):
             cv2.drawContours(picture, _outlines(_resized(truth, side_px)), -1, line, width)
     for prompt, class_id in zip(prompts, record.class_ids, strict=True):
