@@ -1,48 +1,40 @@
 """Build a store: find the ROIs, prepare each, join shards, write columns, publish.
 
-Everything is written beside the destination and appears there by one rename, after the completion record.
+Everything is written beside the destination and appears there at once, with its completion record. A build that was
+killed leaves its working folder, and the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import accumulate
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any
 
-import numpy as np
-import zarr
-
-from prep.checksums import write_checksums
+from prep.assemble import STORE_DIR, StagedFolder, assemble
+from prep.checksums import sha256_of
 from prep.config import BuildConfig
 from prep.decode import image_header
 from prep.discover import RoiSource, find_pairs
+from prep.parallel import task_map
+from prep.publish import check_replaceable, publish_local, publish_remote, remote_lock
 from prep.roi import size_mismatch
-from prep.shards import ShardTask, chunk_path, create_array, rows_per_shard, write_shard
 from prep.split import bcss_split
-from prep.stage import StagedRoi, StageTask, load_columns, stage_roi
-from schemas.classes import describe_class
-from schemas.errors import SourceError, StoreError
-from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, ArraySpec, array_specs
-from schemas.manifest import Completion, Manifest, fingerprint
-from schemas.store import open_store
+from prep.stage import StagedRoi, StageTask, stage_roi
+from prep.workspace import open_workspace
+from schemas.errors import StoreError
+from schemas.layout import ArraySpec, array_specs
+from schemas.location import is_remote, normal_location
+from schemas.manifest import Manifest, Split, fingerprint
+from schemas.store import Store, open_store
 
 logger = logging.getLogger(__name__)
 
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
-
-
-class _Map(Protocol):
-    def __call__(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task], /) -> Iterator[_Result]: ...
+Splitter = Callable[[list[RoiSource]], dict[str, Split]]
 
 
 @dataclass(frozen=True)
@@ -62,55 +54,155 @@ class BuildProgress:
     source_bytes: int
 
 
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a build runs; none of it changes what is built.
+
+    Attributes:
+        workers: Processes.
+        dask_address: Scheduler to run on instead, or `local`.
+        overwrite: Whether an existing store may be replaced, once the new one is whole.
+        work_dir: Working folder; beside the destination unless given, or in the current folder for an object store.
+        on_progress: Called after each ROI.
+    """
+
+    workers: int = 1
+    dask_address: str | None = None
+    overwrite: bool = False
+    work_dir: Path | None = None
+    on_progress: Callable[[BuildProgress], None] | None = None
+
+
 def build_store(
     source_dir: Path,
-    destination: Path,
+    destination: str | Path,
     config: BuildConfig,
-    *,
-    workers: int = 1,
-    overwrite: bool = False,
-    on_progress: Callable[[BuildProgress], None] | None = None,
+    options: BuildOptions = BuildOptions(),
+    splitter: Splitter = bcss_split,
 ) -> Manifest:
     """Build a store from a folder of images and masks.
 
     Args:
         source_dir: Holds the folders of images and masks.
-        destination: The store to be; absent, or a store if `overwrite`.
+        destination: Path or URL of the store to be. A store that was built from the same sources with the same
+            configuration is left as it is.
         config: What to build.
-        workers: Processes; the arrays are the same for any number.
-        overwrite: Whether an existing store may be replaced, once the new one is whole.
-        on_progress: Called after each ROI.
+        options: How to run.
+        splitter: Divides patients into splits.
 
     Raises:
         SourceError: A source file cannot be used.
-        StoreError: The destination exists.
+        StoreError: The destination holds something else, or cannot be written.
+        ConfigError: The configuration contradicts the sources.
     """
-    _check_destination(destination, overwrite=overwrite)
+    location = normal_location(destination)
     rois = find_pairs(source_dir, config.images, config.masks)
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
-    partial = destination.with_name(f"{destination.name}.partial")
-    with _working_folder(partial), _worker_map(min(workers, len(rois))) as run:
-        splits = bcss_split(rois)
-        tasks = [
-            StageTask(roi, splits[roi.patient], source_dir, partial / "rois" / str(number), config, specs)
-            for number, roi in enumerate(rois)
-        ]
-        staged = list(_reported(run(stage_roi, tasks), len(tasks), on_progress))
-        kept = _with_objects(staged)
-        store_dir = partial / "store"
-        checksums_sha256 = _write_arrays(store_dir, kept, specs, run)
-        manifest = _complete(store_dir, staged, kept, config, checksums_sha256)
-        _publish(store_dir, destination, partial / "replaced")
+    splits = splitter(rois)
+    existing = _existing(location)
+    if existing is not None and not options.overwrite:
+        if _is_current(existing, config, rois, splits):
+            logger.info("%s is up to date", location)
+            return existing.manifest
+        raise StoreError(
+            location, "was built from other sources or settings", "choose another --out, or give --overwrite"
+        )
+    if existing is not None and not is_remote(location):
+        check_replaceable(Path(location))
+    plan = _plan(source_dir, config, rois, splits)
+    try:
+        with open_workspace(_work_dir(location, options), plan, start_again=options.overwrite) as work:
+            return _build_in(work, location, source_dir, config, options, _Plan(rois, splits, specs))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            error.filename or location,
+            f"cannot be written ({reason})",
+            "mend that, and the same command goes on from here",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Plan:
+    rois: list[RoiSource]
+    splits: dict[str, Split]
+    specs: tuple[ArraySpec, ...] = field(repr=False)
+
+
+def _build_in(
+    work: Path, location: str, source_dir: Path, config: BuildConfig, options: BuildOptions, plan: _Plan
+) -> Manifest:
+    tasks = [
+        StageTask(roi, plan.splits[roi.patient], source_dir, work / "rois" / f"{number:06d}", config, plan.specs)
+        for number, roi in enumerate(plan.rois)
+    ]
+    with ExitStack() as stack:
+        if is_remote(location):
+            stack.enter_context(remote_lock(location, _token(work)))
+        run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
+        prepared = _reported(run(stage_roi, tasks), len(tasks), options.on_progress)
+        staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
+        manifest = assemble(work, staged, config, plan.specs, run)
+        if is_remote(location):
+            publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
+        else:
+            publish_local(work / STORE_DIR, Path(location), work / "replaced")
     return manifest
 
 
-def _check_destination(destination: Path, *, overwrite: bool) -> None:
-    if not destination.exists():
-        return
-    if not overwrite:
-        raise StoreError(destination, "exists", "choose another --out, or give --overwrite to replace it")
-    # Only what a build of ours made is ever removed.
-    open_store(destination)
+def _existing(location: str) -> Store | None:
+    """The store at a location, None where nothing is.
+
+    Raises:
+        StoreError: Something else is there.
+    """
+    if not is_remote(location):
+        return open_store(location) if Path(location).exists() else None
+    try:
+        return open_store(location)
+    except StoreError:
+        # An unfinished upload of ours reads like nothing at all; the lock decides whether it may go on.
+        return None
+
+
+def _is_current(store: Store, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> bool:
+    """Whether a store is what would be built again."""
+    manifest = store.manifest
+    if manifest.config_fingerprint != fingerprint(config.model_dump(mode="json")):
+        return False
+    built = {source.frame_id: (source.image_sha256, source.mask_sha256) for source in manifest.sources}
+    if built.keys() != {roi.frame_id for roi in rois}:
+        return False
+    held = dict(zip(store.column("tiles/patient").tolist(), store.column("tiles/split").tolist(), strict=True))
+    if any(splits[patient] != split for patient, split in held.items()):
+        return False
+    return all((sha256_of(roi.image_path), sha256_of(roi.mask_path)) == built[roi.frame_id] for roi in rois)
+
+
+def _plan(source_dir: Path, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> dict[str, Any]:
+    return {
+        "tool_version": version("bcss-sam2"),
+        "source": str(source_dir.absolute()),
+        "config": config.model_dump(mode="json"),
+        "rois": [roi.frame_id for roi in rois],
+        "splits": splits,
+    }
+
+
+def _work_dir(location: str, options: BuildOptions) -> Path:
+    if options.work_dir is not None:
+        return options.work_dir
+    name = f"{location.rsplit('/', 1)[-1]}.partial"
+    return Path(name) if is_remote(location) else Path(location).with_name(name)
+
+
+def _token(work: Path) -> str:
+    """What this build's lock object holds, the same after a restart."""
+    path = work / "publish" / "token"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(uuid.uuid4().hex, encoding="ascii")
+    return path.read_text(encoding="ascii")
 
 
 def _check_headers(rois: list[RoiSource]) -> str:
@@ -123,35 +215,6 @@ def _check_headers(rois: list[RoiSource]) -> str:
         if mask.mode.startswith("I"):
             dtype = "uint16"
     return dtype
-
-
-@contextmanager
-def _working_folder(folder: Path) -> Generator[None]:
-    # What an interrupted build left has no use without its plan.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _worker_map(workers: int) -> Generator[_Map]:
-    """Yield an ordered map over processes, or over none where one is enough."""
-    if workers <= 1:
-        yield map
-        return
-    # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        yield executor.map
-    except BrokenProcessPool as error:
-        raise SourceError(
-            "a worker process", "died, often for want of memory", "run again with fewer --workers"
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _reported(
@@ -167,89 +230,3 @@ def _reported(
         if on_progress:
             on_progress(BuildProgress(done, total, tiles, source_bytes))
         yield roi
-
-
-def _with_objects(staged: list[StagedRoi]) -> list[StagedRoi]:
-    kept = [roi for roi in staged if roi.source.objects]
-    if not kept:
-        raise SourceError(
-            staged[0].source.mask, "and every other mask hold no wanted object", "check --classes and --min-area"
-        )
-    return kept
-
-
-def _write_arrays(store_dir: Path, rois: list[StagedRoi], specs: tuple[ArraySpec, ...], run: _Map) -> str:
-    """Write every array and return the digest over all checksums."""
-    group = zarr.create_group(store_dir, zarr_format=3)
-    columns = _joined_columns(rois)
-    rows = {
-        "tile": sum(roi.source.tiles for roi in rois),
-        "object": sum(roi.source.objects for roi in rois),
-    }
-    shards: list[ShardTask] = []
-    for spec in specs:
-        if spec.path in PIXEL_ARRAYS:
-            create_array(group, spec, rows[spec.axis], sharded=True)
-            shards.extend(_shard_tasks(store_dir, rois, spec))
-        else:
-            values = columns[spec.path]
-            array = create_array(group, spec, len(values))
-            array[:] = values.astype(object) if spec.dtype == "str" else values
-    return write_checksums(group, store_dir, list(run(write_shard, shards)))
-
-
-def _joined_columns(rois: list[StagedRoi]) -> dict[str, np.ndarray]:
-    parts = [load_columns(roi.directory) for roi in rois]
-    first_tiles = accumulate((roi.source.tiles for roi in rois), initial=0)
-    for part, first_tile in zip(parts, first_tiles, strict=False):
-        part["objects/tile_index"] = part["objects/tile_index"] + first_tile
-    joined = {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
-    joined["tiles/object_offsets"] = np.concatenate([[0], np.cumsum(joined.pop("object_counts"))])
-    return joined
-
-
-def _shard_tasks(store_dir: Path, rois: list[StagedRoi], spec: ArraySpec) -> list[ShardTask]:
-    chunks = [
-        roi.directory / chunk_path(spec.path, row, spec)
-        for roi in rois
-        for row in range(roi.source.tiles if spec.axis == "tile" else roi.source.objects)
-    ]
-    slots = rows_per_shard(spec)
-    return [
-        ShardTask(store_dir / chunk_path(spec.path, shard, spec), tuple(chunks[start : start + slots]), slots)
-        for shard, start in enumerate(range(0, len(chunks), slots))
-    ]
-
-
-def _complete(
-    store_dir: Path, staged: list[StagedRoi], kept: list[StagedRoi], config: BuildConfig, checksums_sha256: str
-) -> Manifest:
-    """Write the manifest, with the completion record in it, into the finished group."""
-    codes = sorted({code for roi in kept for code in roi.class_codes})
-    settings = config.model_dump(mode="json")
-    group = zarr.open_group(store_dir, mode="r+")
-    manifest = Manifest(
-        tool_version=version("bcss-sam2"),
-        tile_size_px=config.size_px,
-        objects=config.objects,
-        positive_points=config.positive_points,
-        negative_points=config.negative_points,
-        classes=tuple(describe_class(code) for code in codes),
-        ignore=config.ignore,
-        config=settings,
-        config_fingerprint=fingerprint(settings),
-        sources=tuple(roi.source for roi in staged),
-        complete=Completion(
-            tiles=sum(roi.source.tiles for roi in kept),
-            objects=sum(roi.source.objects for roi in kept),
-            checksums_sha256=checksums_sha256,
-        ),
-    )
-    group.attrs[ATTRIBUTES_KEY] = manifest.model_dump(mode="json")
-    return manifest
-
-
-def _publish(store_dir: Path, destination: Path, replaced: Path) -> None:
-    if destination.exists():
-        destination.rename(replaced)
-    store_dir.rename(destination)

@@ -6,14 +6,42 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import zarr
 
-from prep.shards import WrittenFile
-from prep.stage import sha256_of
 from schemas.manifest import fingerprint
+
+_COLUMNS = ("key", "sha256", "size_bytes")
+
+CHECKSUM_FILES = frozenset(
+    {"checksums/zarr.json", *(f"checksums/{name}/{file}" for name in _COLUMNS for file in ("zarr.json", "c/0"))}
+)
+"""Files that no checksum covers, the root's `zarr.json` aside."""
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file with its digest.
+
+    Attributes:
+        key: Its path in the store.
+        sha256: Digest of its bytes.
+        size_bytes: Its length.
+    """
+
+    key: str
+    sha256: str
+    size_bytes: int
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFile]) -> str:
@@ -24,12 +52,17 @@ def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFil
         store_dir: Its folder.
         written: Files whose digest is known since they were written; the others are read.
     """
-    known = {file.path: file for file in written}
-    files = sorted(path for path in store_dir.rglob("*") if path.is_file() and path != store_dir / "zarr.json")
+    known = {file.key: file for file in written}
+    keys = sorted(
+        path.relative_to(store_dir).as_posix()
+        for path in store_dir.rglob("*")
+        if path.is_file() and path != store_dir / "zarr.json"
+    )
+    digests = [known[key].sha256 if key in known else sha256_of(store_dir / key) for key in keys]
     columns = {
-        "key": np.array([path.relative_to(store_dir).as_posix() for path in files], object),
-        "sha256": np.array([known[path].sha256 if path in known else sha256_of(path) for path in files], object),
-        "size_bytes": np.array([path.stat().st_size for path in files], np.int64),
+        "key": np.array(keys, object),
+        "sha256": np.array(digests, object),
+        "size_bytes": np.array([(store_dir / key).stat().st_size for key in keys], np.int64),
     }
     for name, values in columns.items():
         array = group.create_array(
@@ -40,4 +73,4 @@ def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFil
             dimension_names=("file",),
         )
         array[:] = values
-    return fingerprint([str(digest) for digest in columns["sha256"]])
+    return fingerprint(digests)

@@ -11,7 +11,9 @@ import typer
 from schemas.console import run_command
 
 if TYPE_CHECKING:
-    from prep.build import BuildProgress
+    from prep.build import BuildProgress, Splitter
+    from prep.config import BuildConfig
+    from prep.summary import ClassCount, StoreSummary
 
 app = typer.Typer(
     help="Turn palettized masks into segments and point prompts in a Zarr store. --debug shows tracebacks.",
@@ -25,6 +27,14 @@ def _multiple_of_8(value: int) -> int:
     if value % 8:
         raise typer.BadParameter(f"{value} is not a multiple of 8")
     return value
+
+
+def _fractions(text: str | None) -> str | None:
+    try:
+        [float(part) for part in (text or "").split(",") if text]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not train,val,test as in 0.8,0.1,0.1") from error
+    return text
 
 
 @app.command()
@@ -44,54 +54,160 @@ def sample(
 @app.command()
 def build(
     src_dir: Annotated[Path, typer.Argument(help="Folder that holds images/ and masks/.")],
-    out: Annotated[Path, typer.Option(help="The store to write, for example bcss.zarr.")],
+    out: Annotated[str, typer.Option(help="The store to write: a path, or a URL like s3://bucket/bcss.zarr.")],
     images: Annotated[str, typer.Option(help="Folder of images in SRC_DIR.")] = "images",
     masks: Annotated[str, typer.Option(help="Folder of masks in SRC_DIR.")] = "masks",
-    layout: Annotated[
-        Literal["tile", "resize"], typer.Option(help="Cut at native resolution, or one square a ROI.")
-    ] = "tile",
+    layout: Annotated[Literal["tile", "resize"], typer.Option(help="Cut tiles, or one square a ROI.")] = "tile",
     size: Annotated[int, typer.Option(min=8, callback=_multiple_of_8, help="Side of a tile, a multiple of 8.")] = 1024,
     stride: Annotated[int | None, typer.Option(min=1, help="Step between tiles; the size unless given.")] = None,
+    edge: Annotated[
+        Literal["shift", "pad"],
+        typer.Option(help="Last row and column: shifted inside, or padded with ignored pixels."),
+    ] = "shift",
+    mpp: Annotated[float | None, typer.Option(help="Resample to so many um a pixel, read from the names.")] = None,
+    min_tissue: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out tiles with a smaller share of pixels that count.")
+    ] = 0.0,
     objects: Annotated[
-        Literal["label", "component"], typer.Option(help="One object a class, or a connected component.")
+        Literal["label", "component"], typer.Option(help="One object a class and tile, or a connected component.")
     ] = "label",
     classes: Annotated[str, typer.Option(help="Codes or names that become objects, or 'all'.")] = "1,2,3,4,18",
     ignore: Annotated[str, typer.Option(help="Codes or names left out of loss and scores.")] = "0,7,15",
+    class_map: Annotated[Path | None, typer.Option(help="TSV or JSON: code, name, and 'into' to merge codes.")] = None,
     min_area: Annotated[
         int | None, typer.Option(min=1, help="Smallest object, pixels; 64 for components, 1 for labels.")
     ] = None,
     positive_points: Annotated[int, typer.Option(min=1, help="Positive points an object.")] = 8,
     negative_points: Annotated[int, typer.Option(min=0, help="Negative points an object.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of points.")] = 0,
+    split_file: Annotated[
+        Path | None, typer.Option(help="CSV with patient (or frame_id) and split; the bcss preset unless given.")
+    ] = None,
+    split_fractions: Annotated[
+        str | None, typer.Option(callback=_fractions, help="Shares of patients for train,val,test, drawn by the seed.")
+    ] = None,
+    codec: Annotated[Literal["fast", "small"], typer.Option(help="Lossless images: quick to read, or small.")] = "fast",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of points and of split fractions.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; one a core unless given.")] = os.cpu_count() or 1,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
+    dask: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler to run on, or 'local'.", metavar="ADDRESS")
+    ] = None,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Working folder; OUT.partial unless given. Shared with Dask workers.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store, start again.")] = False,
 ) -> None:
-    """Build a store from images and masks."""
+    """Build a store from images and masks; after an interruption the same command goes on."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from prep.build import build_store
+    from prep.build import BuildOptions, build_store
+    from prep.class_map import read_class_map
     from prep.config import ALL_CLASSES, BuildConfig, parse_codes
+    from prep.summary import class_counts
+    from schemas.store import open_store
 
+    entries = read_class_map(class_map) if class_map else ()
     config = BuildConfig(
         images=images,
         masks=masks,
         layout=layout,
         size_px=size,
         stride_px=stride or size,
+        edge=edge,
+        mpp_um=mpp,
+        min_tissue=min_tissue,
         objects=objects,
-        classes=ALL_CLASSES if classes.strip().lower() == ALL_CLASSES else parse_codes(classes),
-        ignore=parse_codes(ignore),
+        classes=ALL_CLASSES if classes.strip().lower() == ALL_CLASSES else parse_codes(classes, entries),
+        ignore=parse_codes(ignore, entries),
+        class_map=entries,
         min_area_px=min_area or 0,
         positive_points=positive_points,
         negative_points=negative_points,
+        codec=codec,
         seed=seed,
     )
-    with logging_redirect_tqdm(), tqdm(unit="ROI", desc="prepare") as bar:
-        manifest = build_store(
-            src_dir, out, config, workers=workers, overwrite=overwrite, on_progress=lambda step: _show(bar, step)
-        )
+    splitter = _splitter(config, split_file, split_fractions)
+    with logging_redirect_tqdm(), tqdm(unit="ROI", desc="prepare", mininterval=0.5) as bar:
+        options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
+        manifest = build_store(src_dir, out, config, options, splitter)
+    _print_classes(class_counts(open_store(out)))
     typer.echo(f"{out}: {manifest.complete.tiles} tiles, {manifest.complete.objects} objects")
+
+
+@app.command()
+def inspect(
+    store: Annotated[str, typer.Argument(help="A store.")],
+    json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show what a store holds."""
+    from prep.summary import summarize_store
+    from schemas.store import open_store
+
+    summary = summarize_store(open_store(store))
+    if json:
+        typer.echo(summary.model_dump_json(indent=1))
+    else:
+        _print_summary(summary)
+
+
+@app.command()
+def verify(store: Annotated[str, typer.Argument(help="A store.")]) -> None:
+    """Hash every file of a store again and derive every array again from the labels."""
+    from tqdm import tqdm
+
+    from prep.verify import verify_store
+    from schemas.errors import StoreError
+    from schemas.store import open_store
+
+    opened = open_store(store)
+    with tqdm(unit="check", desc="verify", mininterval=0.5) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        problems = verify_store(opened, show)
+    for problem in problems:
+        typer.echo(f"{problem.where}: {problem.what}")
+    if problems:
+        raise StoreError(store, f"has {len(problems)} problems, listed above", "build it again with --overwrite")
+    typer.echo(f"{store}: whole; {len(opened)} tiles, {opened.manifest.complete.objects} objects")
+
+
+@app.command()
+def view(
+    store: Annotated[str, typer.Argument(help="A store.")],
+    out: Annotated[Path, typer.Option(help="Folder for index.html and tiles/.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many tiles, evenly over the store.")] = None,
+) -> None:
+    """Draw tiles with segments, points, boxes and ignored pixels, and a page that shows them."""
+    from tqdm import tqdm
+
+    from prep.view import write_view
+    from schemas.store import open_store
+
+    with tqdm(unit="tile", desc="draw", mininterval=0.5) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        paths = write_view(open_store(store), out, limit, show)
+    typer.echo(f"{len(paths)} tiles: open {out / 'index.html'}")
+
+
+def _splitter(config: BuildConfig, split_file: Path | None, fractions: str | None) -> Splitter:
+    from prep.split import bcss_split, file_split, fraction_split
+    from schemas.errors import ConfigError
+
+    if split_file and fractions:
+        raise ConfigError("--split-file", "and --split-fractions are both given", "choose one")
+    if split_file:
+        return lambda rois: file_split(rois, split_file)
+    if fractions:
+        shares = [float(part) for part in fractions.split(",")]
+        return lambda rois: fraction_split(rois, shares, config.seed)
+    return bcss_split
 
 
 def _show(bar: object, step: BuildProgress) -> None:
@@ -99,9 +215,54 @@ def _show(bar: object, step: BuildProgress) -> None:
 
     assert isinstance(bar, tqdm)
     bar.total = step.total
-    bar.update(step.done - bar.n)
     elapsed = max(bar.format_dict["elapsed"], 1e-3)
-    bar.set_postfix_str(f"{step.tiles / elapsed:.1f} tiles/s, {step.source_bytes / elapsed / 1e6:.0f} MB/s")
+    rates = f"{step.tiles / elapsed:.1f} tiles/s, {step.source_bytes / elapsed / 1e6:.0f} MB/s"
+    bar.set_postfix_str(rates, refresh=False)
+    bar.update(step.done - bar.n)
+
+
+def _print_classes(counts: tuple[ClassCount, ...] | list[ClassCount]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from schemas.manifest import SPLITS
+
+    table = Table("class", "code", *SPLITS, "Mpx", title="objects by class and split")
+    for name, code in dict.fromkeys((count.class_name, count.class_id) for count in counts):
+        of_class = {count.split: count for count in counts if count.class_id == code}
+        objects = (str(of_class[split].objects) if split in of_class else "-" for split in SPLITS)
+        pixels = sum(count.pixels for count in of_class.values())
+        table.add_row(name, str(code), *objects, f"{pixels / 1e6:.1f}")
+    Console().print(table)
+
+
+def _print_summary(summary: StoreSummary) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"[bold]{summary.path}[/]: {summary.tiles} tiles of {summary.tile_size_px} px, "
+        f"{summary.objects} {summary.object_kind} objects, {summary.stored_bytes / 1e6:.1f} MB, "
+        f"written by bcss-sam2 {summary.tool_version}"
+    )
+    splits = Table("split", "tiles", "ROIs", "patients")
+    for split in summary.splits:
+        splits.add_row(split.split, str(split.tiles), str(split.rois), str(split.patients))
+    console.print(splits)
+    _print_classes(summary.classes)
+    arrays = Table("array", "shape", "type", "MB", "of raw")
+    for array in summary.arrays:
+        share = array.stored_bytes / array.raw_bytes if array.raw_bytes else 0.0
+        shape = " x ".join(str(side) for side in array.shape)
+        arrays.add_row(array.name, shape, array.dtype, f"{array.stored_bytes / 1e6:.1f}", f"{share:.0%}")
+    console.print(arrays)
+    points = ", ".join(f"{mean:.1f} {name}" for name, mean in summary.prompts.items())
+    console.print(f"points an object: {points}, and a box")
+    settings = {key: value for key, value in summary.config.items() if value not in ([], None)}
+    console.print("settings: " + ", ".join(f"{key}={value}" for key, value in settings.items()), highlight=False)
+    if summary.kept_out:
+        console.print(f"kept out, without a wanted class: {', '.join(summary.kept_out)}")
 
 
 def main() -> None:

@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES
+from prep.class_map import ClassEntry
+from prep.tiles import Edge
+from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
 from schemas.errors import ConfigError
+from schemas.layout import Codec
 
 COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
@@ -30,6 +33,11 @@ class BuildConfig(BaseModel):
         positive_points: P.
         negative_points: Q.
         seed: Of the choice among candidate points.
+        edge: Whether tiles at the ROI's end are shifted inside or padded beyond it; padding counts as ignored.
+        mpp_um: Resolution to resample ROIs to, micrometres a pixel; native unless given.
+        min_tissue: Tiles with a smaller share of pixels that count are left out.
+        class_map: Codes with names and merges; those of BCSS unless given.
+        codec: `fast` for reading speed, `small` for size; both lossless.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +54,11 @@ class BuildConfig(BaseModel):
     positive_points: int = Field(default=8, ge=1)
     negative_points: int = Field(default=8, ge=0)
     seed: int = Field(default=0, ge=0)
+    edge: Edge = "shift"
+    mpp_um: float | None = Field(default=None, gt=0)
+    min_tissue: float = Field(default=0.0, ge=0, le=1)
+    class_map: tuple[ClassEntry, ...] = ()
+    codec: Codec = "fast"
 
     @model_validator(mode="before")
     @classmethod
@@ -72,20 +85,40 @@ class BuildConfig(BaseModel):
             )
         return self
 
+    @property
+    def merges(self) -> dict[int, int]:
+        """Codes that count as another one."""
+        return {entry.code: entry.into for entry in self.class_map if entry.into is not None}
+
+    def known_codes(self) -> set[int]:
+        """Pixel values that a mask may hold when not all are wanted."""
+        listed = {entry.code for entry in self.class_map} or {info.code for info in BCSS_CLASSES}
+        return listed | set(self.ignore) | (set() if self.classes == ALL_CLASSES else set(self.classes))
+
     def wanted(self, present: list[int]) -> frozenset[int]:
-        """Which of the present pixel values become objects."""
+        """Which of the present codes, after merges, become objects."""
         if self.classes == ALL_CLASSES:
             return frozenset(present) - set(self.ignore)
         return frozenset(present) & set(self.classes)
 
+    def describe(self, code: int) -> ClassInfo:
+        """Name and colour of a code."""
+        by_code = {entry.code: entry for entry in self.class_map}
+        return by_code[code].info() if code in by_code else describe_class(code)
 
-def parse_codes(text: str) -> tuple[int, ...]:
-    """Read a list of class codes or BCSS names, as in `1,2,dcis`; the empty text is an empty list.
+
+def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int, ...]:
+    """Read a list of class codes or names, as in `1,2,dcis`; the empty text is an empty list.
+
+    Args:
+        text: The list.
+        class_map: Names the codes; BCSS does unless given.
 
     Raises:
         ConfigError: An entry is neither.
     """
-    by_name = {info.name.lower(): info.code for info in BCSS_CLASSES}
+    infos = [entry.info() for entry in class_map] or BCSS_CLASSES
+    by_name = {info.name.lower(): info.code for info in infos}
     codes: list[int] = []
     for entry in filter(None, (part.strip().lower() for part in text.split(","))):
         if entry.isascii() and entry.isdigit():
@@ -93,5 +126,5 @@ def parse_codes(text: str) -> tuple[int, ...]:
         elif entry in by_name:
             codes.append(by_name[entry])
         else:
-            raise ConfigError(f"class {entry!r}", "is no code and no BCSS name", f"use one of {', '.join(by_name)}")
+            raise ConfigError(f"class {entry!r}", "is no code and no class name", f"use one of {', '.join(by_name)}")
     return tuple(dict.fromkeys(codes))

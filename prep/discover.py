@@ -14,6 +14,8 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff")
 # TCGA-<tissue source site>-<participant>-..., the barcode that BCSS file names start with.
 _TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])")
 
+_MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
+
 
 @dataclass(frozen=True)
 class RoiSource:
@@ -25,6 +27,7 @@ class RoiSource:
         mask_path: The label mask.
         patient: `TCGA-XX-XXXX` where the name has a TCGA barcode, else the stem.
         institution: The barcode's tissue source site, else empty.
+        mpp_um: Micrometres a pixel where the name says it, as in `MPP-0.2500`.
     """
 
     frame_id: str
@@ -32,6 +35,7 @@ class RoiSource:
     mask_path: Path
     patient: str
     institution: str
+    mpp_um: float | None = None
 
 
 def find_pairs(source_dir: Path, images: str = "images", masks: str = "masks") -> list[RoiSource]:
@@ -61,7 +65,8 @@ def find_pairs(source_dir: Path, images: str = "images", masks: str = "masks") -
 def _describe(stem: str, image_path: Path, mask_path: Path) -> RoiSource:
     barcode = _TCGA_BARCODE.match(stem)
     patient, institution = (barcode["patient"], barcode["institution"]) if barcode else (stem, "")
-    return RoiSource(stem, image_path, mask_path, patient, institution)
+    mpp = _MPP.search(stem)
+    return RoiSource(stem, image_path, mask_path, patient, institution, float(mpp["um"]) if mpp else None)
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

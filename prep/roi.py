@@ -6,7 +6,7 @@ Axes: N tiles, M objects of this ROI, S pixels a side. Arrays are H, W; coordina
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,7 @@ from prep.decode import LabelArray, read_image, read_mask
 from prep.discover import RoiSource
 from prep.prompts import derive_points
 from prep.segments import Segment, component_segments, label_segments, number_components, present_codes
-from prep.tiles import Tile, cut_tiles, resize_to_tile
-from schemas.classes import BCSS_CLASSES
+from prep.tiles import Tile, cut_tiles, resample, resize_to_tile
 from schemas.errors import SourceError
 from schemas.prompts import StoredPoints
 
@@ -53,12 +52,16 @@ class DecodedRoi:
     Attributes:
         image: uint8 (H, W, 3).
         labels: uint8 or uint16 (H, W).
-        wanted: The pixel values in it that become objects.
+        wanted: The codes in it, after merges, that become objects.
+        size_xy: Width and height of the files.
+        scale_xy: Pixels here a pixel of the files.
     """
 
     image: NDArray[np.uint8]
     labels: LabelArray
     wanted: frozenset[int]
+    size_xy: tuple[int, int]
+    scale_xy: tuple[float, float]
 
 
 def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
@@ -73,7 +76,24 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
     image = read_image(roi.image_path)
     if image.shape[:2] != labels.shape:
         raise size_mismatch(roi, (image.shape[1], image.shape[0]), (labels.shape[1], labels.shape[0]))
-    return DecodedRoi(image, labels, config.wanted(present))
+    size_xy, scale_xy = (labels.shape[1], labels.shape[0]), (1.0, 1.0)
+    if config.mpp_um is not None:
+        image, labels, scale_xy = resample(image, labels, _scale_to(roi, config.mpp_um))
+    merged = [config.merges.get(code, code) for code in present]
+    return DecodedRoi(image, labels, config.wanted(merged), size_xy, scale_xy)
+
+
+def _scale_to(roi: RoiSource, mpp_um: float) -> float:
+    """By how much a ROI shrinks to reach a resolution; it is never enlarged, which would make pixels up."""
+    if roi.mpp_um is None:
+        raise SourceError(
+            roi.image_path, "does not say its resolution", "name it like ..._MPP-0.2500, or leave out --mpp"
+        )
+    if mpp_um < roi.mpp_um * 0.999:
+        raise SourceError(
+            roi.image_path, f"has {roi.mpp_um} um a pixel, coarser than --mpp {mpp_um}", "give --mpp at least as large"
+        )
+    return min(roi.mpp_um / mpp_um, 1.0)
 
 
 def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[int, int]) -> SourceError:
@@ -88,27 +108,44 @@ def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[
 
 def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> Iterator[PreparedTile]:
     """Yield the ROI's tiles with their objects, row by row."""
-    components = number_components(pixels.labels, pixels.wanted) if config.objects == "component" else None
+    merge = merger(config, pixels.labels)
+    components = number_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
     if config.layout == "tile":
-        tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px)
+        tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px, config.edge, pixels.scale_xy)
     else:
         tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px)])
     for number, tile in enumerate(tiles):
-        ignore = np.isin(tile.labels, config.ignore) | ~tile.inside
+        codes = merge(tile.labels)
+        ignore = np.isin(codes, config.ignore) | ~tile.inside
+        if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
+            continue
         if components is None:
-            segments = label_segments(tile, pixels.wanted, config.min_area_px)
+            segments = label_segments(tile, codes, pixels.wanted, config.min_area_px)
         else:
-            segments = component_segments(tile, pixels.wanted, config.min_area_px, components)
+            segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
         # Keyed by place and not by order of work, so that the number of workers changes nothing.
         key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
-        yield PreparedTile(tile, ignore, [_prepare_object(s, tile, ignore, config, key) for s in segments])
+        yield PreparedTile(tile, ignore, [_prepare_object(s, codes, ignore, config, key) for s in segments])
+
+
+def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], LabelArray]:
+    """Make the function from labels, of the type of the given ones, to the codes that they count as."""
+    if not config.merges:
+        return lambda values: values
+    # Wide enough for the codes that others are merged into, which need not fit the mask's own type.
+    dtype = np.uint16 if max(config.merges.values()) > np.iinfo(labels.dtype).max else labels.dtype
+    table = np.arange(np.iinfo(labels.dtype).max + 1).astype(dtype)
+    for code, into in config.merges.items():
+        if code < len(table):
+            table[code] = into
+    return lambda values: table[values]
 
 
 def _prepare_object(
-    segment: Segment, tile: Tile, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
+    segment: Segment, codes: LabelArray, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
 ) -> PreparedObject:
     # Another component of the same class is off the segment, yet a negative click on it would contradict the class.
-    background = (tile.labels != segment.class_id) & ~ignore
+    background = (codes != segment.class_id) & ~ignore
     generator = np.random.default_rng([*key, segment.object_id])
     points = derive_points(segment, background, config.positive_points, config.negative_points, generator)
     return PreparedObject(segment, points)
@@ -116,7 +153,6 @@ def _prepare_object(
 
 def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict[str, object]:
     """What one tile adds to the columns `tiles/*`, without the offsets, which depend on the tiles before it."""
-    height, width = pixels.labels.shape
     return {
         "tiles/frame_id": roi.frame_id,
         "tiles/patient": roi.patient,
@@ -124,7 +160,7 @@ def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict
         "tiles/split": split,
         "tiles/origin_xy": tile.origin_xy,
         "tiles/scale_xy": tile.scale_xy,
-        "tiles/roi_size_xy": (width, height),
+        "tiles/roi_size_xy": pixels.size_xy,
     }
 
 
@@ -151,12 +187,12 @@ def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
 def _check_codes(roi: RoiSource, present: list[int], config: BuildConfig) -> None:
     if config.classes == ALL_CLASSES:
         return
-    known = {info.code for info in BCSS_CLASSES} | set(config.classes) | set(config.ignore)
+    known = config.known_codes()
     unknown = [code for code in present if code not in known]
     if unknown:
         codes = ", ".join(str(code) for code in unknown)
         raise SourceError(
             roi.mask_path,
             f"holds unknown class code {codes}",
-            "name it in --classes or --ignore, or take every code with --classes all",
+            "name it in --classes, --ignore or --class-map, or take every code with --classes all",
         )

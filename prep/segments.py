@@ -52,18 +52,19 @@ def present_codes(labels: LabelArray) -> list[int]:
     return [int(code) for code in np.flatnonzero(np.bincount(labels.ravel()))]
 
 
-def label_segments(tile: Tile, classes: frozenset[int], min_area_px: int) -> list[Segment]:
-    """One segment per wanted pixel value of the tile, by ascending value.
+def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_area_px: int) -> list[Segment]:
+    """One segment per wanted class of the tile, by ascending code.
 
     Args:
         tile: The tile.
-        classes: Wanted pixel values.
+        codes: uint8 or uint16 (S, S), the class of each pixel: the labels, after merges.
+        classes: Wanted codes.
         min_area_px: Smaller ones are left out.
     """
     segments: list[Segment] = []
-    for code in present_codes(tile.labels):
+    for code in present_codes(codes):
         if code in classes:
-            mask = (tile.labels == code) & tile.inside
+            mask = (codes == code) & tile.inside
             area = int(np.count_nonzero(mask))
             if area >= max(min_area_px, 1):
                 segments.append(Segment(mask, code, code, NO_COMPONENT, _box(mask), area))
@@ -71,21 +72,22 @@ def label_segments(tile: Tile, classes: frozenset[int], min_area_px: int) -> lis
 
 
 def component_segments(
-    tile: Tile, classes: frozenset[int], min_area_px: int, roi_components: NDArray[np.int32]
+    tile: Tile, codes: LabelArray, classes: frozenset[int], min_area_px: int, roi_components: NDArray[np.int32]
 ) -> list[Segment]:
     """One segment per 8-connected component of the tile, by class, then by first pixel row by row.
 
     Args:
         tile: The tile.
-        classes: Wanted pixel values.
+        codes: uint8 or uint16 (S, S), the class of each pixel.
+        classes: Wanted codes.
         min_area_px: Smaller ones are left out.
         roi_components: int32 (H, W) of the whole ROI, from `number_components`.
     """
     segments: list[Segment] = []
-    for code in present_codes(tile.labels):
+    for code in present_codes(codes):
         if code not in classes:
             continue
-        for mask, box, area in _components((tile.labels == code) & tile.inside):
+        for mask, box, area in _components((codes == code) & tile.inside):
             if area >= min_area_px:
                 y, x = np.unravel_index(int(np.argmax(mask)), mask.shape)
                 component = int(roi_components[tile.rows[y], tile.columns[x]])

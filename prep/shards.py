@@ -18,7 +18,9 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from schemas.layout import PIXEL_ARRAYS, ArraySpec, packing_attributes
+from prep.checksums import WrittenFile, sha256_of
+from prep.workspace import write_atomically
+from schemas.layout import PIXEL_ARRAYS, ArraySpec, Codec, packing_attributes
 
 SHARD_BYTES = 64 << 20
 """A shard holds about this much before compression: few files, and one fits in memory."""
@@ -34,29 +36,16 @@ class ShardTask:
     """One shard to write.
 
     Attributes:
-        path: Where it goes.
+        folder: The folder of shards.
+        key: The shard's path in it, which is its path in the store.
         chunks: The encoded chunks of its rows, in order.
         slots: How many rows a full shard has.
     """
 
-    path: Path
+    folder: Path
+    key: str
     chunks: tuple[Path, ...]
     slots: int
-
-
-@dataclass(frozen=True)
-class WrittenFile:
-    """A file of the store with its digest.
-
-    Attributes:
-        path: Where it is.
-        sha256: Digest of its bytes.
-        size_bytes: Its length.
-    """
-
-    path: Path
-    sha256: str
-    size_bytes: int
 
 
 def rows_per_shard(spec: ArraySpec) -> int:
@@ -65,13 +54,16 @@ def rows_per_shard(spec: ArraySpec) -> int:
     return 1 << max(int(math.log2(SHARD_BYTES / row_bytes)), 0)
 
 
-def create_array(group: zarr.Group, spec: ArraySpec, rows: int, *, sharded: bool = False) -> zarr.Array[Any]:
+def create_array(
+    group: zarr.Group, spec: ArraySpec, rows: int, *, codec: Codec = "fast", sharded: bool = False
+) -> zarr.Array[Any]:
     """Create one array of the store.
 
     Args:
         group: Where it goes.
         spec: What it is.
         rows: Its length.
+        codec: How images are compressed.
         sharded: For a pixel array, whether chunks are gathered in shards.
     """
     chunk_rows = 1 if spec.path in PIXEL_ARRAYS else COLUMN_ROWS
@@ -82,7 +74,7 @@ def create_array(group: zarr.Group, spec: ArraySpec, rows: int, *, sharded: bool
         dtype=str if spec.dtype == "str" else spec.dtype,
         chunks=(chunk_rows, *spec.row_shape),
         shards=(rows_per_shard(spec), *spec.row_shape) if sharded else None,
-        compressors=_compressors(spec),
+        compressors=_compressors(spec, codec),
         dimension_names=spec.dimension_names,
         attributes={**packing_attributes(spec.row_shape[1] * 8)} if packed else None,
         # An absent chunk reads as zeros without an error: writing all of them makes absence a fault.
@@ -107,15 +99,21 @@ def join_shard(chunks: list[bytes], slots: int) -> bytes:
 
 
 def write_shard(task: ShardTask) -> WrittenFile:
-    """Write one shard from its chunks."""
-    data = join_shard([path.read_bytes() for path in task.chunks], task.slots)
-    task.path.parent.mkdir(parents=True, exist_ok=True)
-    task.path.write_bytes(data)
-    return WrittenFile(task.path, hashlib.sha256(data).hexdigest(), len(data))
+    """Write one shard from its chunks, with its SHA-256 in a file beside it; a whole one that is there stays."""
+    path, record = task.folder / task.key, task.folder / f"{task.key}.sha256"
+    if record.exists() and path.exists() and sha256_of(path) == record.read_text(encoding="ascii"):
+        return WrittenFile(task.key, record.read_text(encoding="ascii"), path.stat().st_size)
+    data = join_shard([chunk.read_bytes() for chunk in task.chunks], task.slots)
+    digest = hashlib.sha256(data).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    # After the shard: a kill between the two leaves a shard without a record, which is written again.
+    write_atomically(record, digest)
+    return WrittenFile(task.key, digest, len(data))
 
 
-def _compressors(spec: ArraySpec) -> list[BloscCodec | Crc32cCodec | ZstdCodec]:
-    if spec.path == "images":
+def _compressors(spec: ArraySpec, codec: Codec) -> list[BloscCodec | Crc32cCodec | ZstdCodec]:
+    if spec.path == "images" and codec == "fast":
         # Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
         return [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1), Crc32cCodec()]
     return [ZstdCodec(level=3, checksum=True)]

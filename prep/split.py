@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from prep.discover import RoiSource
-from schemas.manifest import Split
+from schemas.errors import ConfigError
+from schemas.manifest import SPLITS, Split
 
 logger = logging.getLogger(__name__)
 
 BCSS_TEST_INSTITUTIONS = frozenset({"OL", "LL", "E2", "EW", "GM", "S3"})
 BCSS_SHUFFLE_SEED = 42
 TRAIN_FRACTION = 0.8
+
+_NAME_COLUMNS = ("patient", "frame_id", "name")
 
 
 def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
@@ -41,3 +47,68 @@ def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
     for place, position in enumerate(order):
         splits[rest[position]] = "train" if place < train_count else "val"
     return splits
+
+
+def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int) -> dict[str, Split]:
+    """Divide shuffled patients by fractions for train, val and test.
+
+    Args:
+        rois: The ROIs to divide.
+        fractions: Three shares that sum to 1.
+        seed: Of the shuffle.
+
+    Raises:
+        ConfigError: The shares are not three that sum to 1, or none is left for train.
+    """
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
+        raise ConfigError("--split-fractions", "are not three shares that sum to 1", "give train,val,test: 0.8,0.1,0.1")
+    patients = sorted({roi.patient for roi in rois})
+    order = np.random.default_rng(seed).permutation(len(patients))
+    bounds = np.round(np.cumsum(fractions) * len(patients)).astype(int)
+    bounds[0] = max(bounds[0], 1)
+    return {
+        patients[position]: SPLITS[int(np.searchsorted(bounds, place, side="right"))]
+        for place, position in enumerate(order)
+    }
+
+
+def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
+    """Read the division from a CSV with the columns `patient` (or `frame_id`, or `name`) and `split`.
+
+    Raises:
+        ConfigError: The file cannot be read, leaves a patient out, puts one on two sides, or leaves train empty.
+    """
+    chosen = _read_split_file(path)
+    splits: dict[str, Split] = {}
+    for roi in rois:
+        split = chosen.get(roi.frame_id) or chosen.get(roi.patient)
+        if split is None:
+            raise ConfigError(path, f"does not name {roi.frame_id}", f"add a line for it or for {roi.patient}")
+        if splits.setdefault(roi.patient, split) != split:
+            raise ConfigError(
+                path, f"puts patient {roi.patient} into {splits[roi.patient]} and {split}", "choose one of the two"
+            )
+    if "train" not in splits.values():
+        raise ConfigError(path, "leaves train empty", "put a patient of these ROIs into train")
+    return splits
+
+
+def _read_split_file(path: Path) -> dict[str, Split]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(path, f"cannot be read ({error})", "give a CSV with the columns patient,split") from error
+    column = next((name for name in _NAME_COLUMNS if rows and name in rows[0]), None)
+    if column is None or "split" not in rows[0]:
+        raise ConfigError(path, "lacks a column", "it needs patient,split (or frame_id,split)")
+    by_name: dict[str, Split] = {split: split for split in SPLITS}
+    chosen: dict[str, Split] = {}
+    for row in rows:
+        name, given = (row[column] or "").strip(), (row["split"] or "").strip()
+        split = by_name.get(given)
+        if split is None:
+            raise ConfigError(path, f"has split {given!r} for {name}", f"use one of {', '.join(SPLITS)}")
+        if chosen.setdefault(name, split) != split:
+            raise ConfigError(path, f"names {name} with two splits", "keep one of the lines")
+    return chosen

@@ -7,24 +7,30 @@ and each shard has one writer.
 
 from __future__ import annotations
 
-import hashlib
+import errno
+import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numcodecs.blosc
 import numpy as np
 import zarr
+from pydantic import BaseModel, ConfigDict
 
+from prep.checksums import sha256_of
 from prep.config import BuildConfig
 from prep.discover import RoiSource
 from prep.roi import DecodedRoi, PreparedTile, decode_roi, object_row, prepare_tiles, tile_row
 from prep.shards import create_array
 from schemas.bits import pack_mask
+from schemas.errors import SourceError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec
 from schemas.manifest import SourceRecord
 
 COLUMNS_FILE = "columns.npz"
+RECORD_FILE = "staged.json"
 
 
 @dataclass(frozen=True)
@@ -48,33 +54,67 @@ class StageTask:
     specs: tuple[ArraySpec, ...]
 
 
-@dataclass(frozen=True)
-class StagedRoi:
-    """One ROI, written.
+class StagedRoi(BaseModel):
+    """One ROI, written; kept in its folder as `staged.json`.
 
     Attributes:
-        directory: Where it was written.
         source: Its entry in the manifest.
-        class_codes: The wanted pixel values that it holds.
+        class_codes: The wanted codes that it holds.
+        files: SHA-256 of each file of its folder.
     """
 
-    directory: Path
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     source: SourceRecord
-    class_codes: frozenset[int]
+    class_codes: tuple[int, ...]
+    files: dict[str, str]
 
 
 def stage_roi(task: StageTask) -> StagedRoi:
-    """Prepare one ROI and write its chunks and columns.
+    """Prepare one ROI and write its chunks and columns; one that is there and whole stays.
 
     Raises:
-        SourceError: One of its files cannot be used.
+        SourceError: One of its files cannot be used, or has changed since it was prepared.
     """
+    digests = (sha256_of(task.roi.image_path), sha256_of(task.roi.mask_path))
+    there = _read_staged(task.directory)
+    if there is not None:
+        if (there.source.image_sha256, there.source.mask_sha256) != digests:
+            raise SourceError(
+                task.roi.mask_path, "or its image has changed since the build began", "give --overwrite to start again"
+            )
+        return there
+    # Two workers may hold the same task after a cluster has lost sight of one: each writes a folder of its own.
+    directory = task.directory.with_name(f"{task.directory.name}.{uuid4().hex}")
+    directory.mkdir(parents=True)
+    try:
+        staged = _stage(task, directory, digests)
+        (directory / RECORD_FILE).write_text(staged.model_dump_json(), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    shutil.rmtree(task.directory, ignore_errors=True)
+    try:
+        directory.rename(task.directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        # The other worker was first, with the same bytes.
+        shutil.rmtree(directory)
+    return staged
+
+
+def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> StagedRoi:
     # Threaded Blosc writes its blocks in the order in which they finish, and arrays must be equal byte by byte.
     numcodecs.blosc.use_threads = False
     pixels = decode_roi(task.roi, task.config)
     rows: dict[str, list[object]] = defaultdict(list)
-    group = zarr.create_group(task.directory, zarr_format=3)
-    arrays = {spec.path: create_array(group, spec, rows=0) for spec in task.specs if spec.path in PIXEL_ARRAYS}
+    group = zarr.create_group(directory, zarr_format=3)
+    arrays = {
+        spec.path: create_array(group, spec, rows=0, codec=task.config.codec)
+        for spec in task.specs
+        if spec.path in PIXEL_ARRAYS
+    }
     objects = 0
     for number, prepared in enumerate(prepare_tiles(task.roi, pixels, task.config)):
         for path, values in _pixel_rows(prepared, arrays["labels"].dtype).items():
@@ -85,21 +125,32 @@ def stage_roi(task: StageTask) -> StagedRoi:
         for item in prepared.objects:
             _add_row(rows, object_row(number, item))
         objects += len(prepared.objects)
-    _save_columns(task, rows)
-    record = _source_record(task, pixels, tiles=len(rows["object_counts"]), objects=objects)
-    return StagedRoi(task.directory, record, pixels.wanted)
+    _save_columns(directory, task.specs, rows)
+    record = _source_record(task, pixels, digests, tiles=len(rows["object_counts"]), objects=objects)
+    return StagedRoi(source=record, class_codes=tuple(sorted(pixels.wanted)), files=_file_digests(directory))
+
+
+def _read_staged(directory: Path) -> StagedRoi | None:
+    """The record of a folder that is whole, else None."""
+    try:
+        staged = StagedRoi.model_validate_json((directory / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return staged if _file_digests(directory) == staged.files else None
+
+
+def _file_digests(directory: Path) -> dict[str, str]:
+    return {
+        path.relative_to(directory).as_posix(): sha256_of(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != RECORD_FILE
+    }
 
 
 def load_columns(directory: Path) -> dict[str, np.ndarray]:
     """Read the columns that `stage_roi` wrote."""
     with np.load(directory / COLUMNS_FILE, allow_pickle=False) as archive:
         return {path: archive[path] for path in archive.files}
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pixel_rows(prepared: PreparedTile, label_dtype: np.dtype[np.generic]) -> dict[str, np.ndarray]:
@@ -117,25 +168,27 @@ def _add_row(rows: dict[str, list[object]], row: dict[str, object]) -> None:
         rows[path].append(value)
 
 
-def _save_columns(task: StageTask, rows: dict[str, list[object]]) -> None:
+def _save_columns(directory: Path, specs: tuple[ArraySpec, ...], rows: dict[str, list[object]]) -> None:
     columns = {
         spec.path: np.array(rows[spec.path], spec.dtype).reshape(-1, *spec.row_shape)
-        for spec in task.specs
+        for spec in specs
         if spec.path not in PIXEL_ARRAYS and spec.axis != "tile_bound"
     }
     columns["object_counts"] = np.array(rows["object_counts"], np.int64)
     # savez takes any mapping by keyword, and paths with a slash are allowed as member names.
-    np.savez(task.directory / COLUMNS_FILE, allow_pickle=False, **columns)
+    np.savez(directory / COLUMNS_FILE, allow_pickle=False, **columns)
 
 
-def _source_record(task: StageTask, pixels: DecodedRoi, tiles: int, objects: int) -> SourceRecord:
-    height, width = pixels.labels.shape
+def _source_record(
+    task: StageTask, pixels: DecodedRoi, digests: tuple[str, str], tiles: int, objects: int
+) -> SourceRecord:
+    width, height = pixels.size_xy
     return SourceRecord(
         frame_id=task.roi.frame_id,
         image=task.roi.image_path.relative_to(task.source_dir).as_posix(),
         mask=task.roi.mask_path.relative_to(task.source_dir).as_posix(),
-        image_sha256=sha256_of(task.roi.image_path),
-        mask_sha256=sha256_of(task.roi.mask_path),
+        image_sha256=digests[0],
+        mask_sha256=digests[1],
         width_px=width,
         height_px=height,
         tiles=tiles,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from prep.decode import LabelArray
+
+Edge = Literal["shift", "pad"]
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
@@ -41,39 +43,69 @@ class Tile:
     rows: NDArray[np.int64]
 
 
-def tile_starts(length_px: int, size_px: int, stride_px: int) -> list[int]:
+def tile_starts(length_px: int, size_px: int, stride_px: int, edge: Edge = "shift") -> list[int]:
     """Starts of tiles along one axis, so that every pixel is in a tile.
 
     The last tile is shifted back inside instead of padded: each tile is then full of tissue, at the price of a
     wider overlap. Only an axis shorter than a tile is padded.
     """
     last = max(length_px - size_px, 0)
+    if edge == "pad":
+        return list(range(0, last + stride_px, stride_px))
     return [*range(0, last, stride_px), last]
 
 
-def cut_tiles(image: NDArray[np.uint8], labels: LabelArray, size_px: int, stride_px: int) -> Iterator[Tile]:
-    """Yield the tiles of a ROI row by row at native resolution.
+def cut_tiles(
+    image: NDArray[np.uint8],
+    labels: LabelArray,
+    size_px: int,
+    stride_px: int,
+    edge: Edge = "shift",
+    scale_xy: tuple[float, float] = (1.0, 1.0),
+) -> Iterator[Tile]:
+    """Yield the tiles of a ROI row by row.
 
     Args:
         image: uint8 (H, W, 3).
         labels: uint8 or uint16 (H, W).
         size_px: S.
         stride_px: Step between tiles, at most S.
+        edge: Whether the last row and column are shifted inside the ROI or padded beyond it.
+        scale_xy: By how much both arrays were scaled before.
     """
     height, width = labels.shape
-    for y in tile_starts(height, size_px, stride_px):
-        for x in tile_starts(width, size_px, stride_px):
+    for y in tile_starts(height, size_px, stride_px, edge):
+        for x in tile_starts(width, size_px, stride_px, edge):
             columns, rows = _covered(x, width, size_px), _covered(y, height, size_px)
             window = (slice(y, y + size_px), slice(x, x + size_px))
             yield Tile(
-                (x, y),
-                (1.0, 1.0),
+                (round(x / scale_xy[0]), round(y / scale_xy[1])),
+                scale_xy,
                 _padded(image[window], size_px),
                 _padded(labels[window], size_px),
                 (rows >= 0)[:, None] & (columns >= 0)[None, :],
                 columns,
                 rows,
             )
+
+
+def resample(
+    image: NDArray[np.uint8], labels: LabelArray, factor: float
+) -> tuple[NDArray[np.uint8], LabelArray, tuple[float, float]]:
+    """Shrink a ROI: RGB by area, labels by nearest pixel centre.
+
+    Args:
+        image: uint8 (H, W, 3).
+        labels: uint8 or uint16 (H, W).
+        factor: New pixels an old one, at most 1.
+
+    Returns:
+        Image, labels, and the exact factor of x and y after rounding to whole pixels.
+    """
+    height, width = labels.shape
+    new_width, new_height = max(round(width * factor), 1), max(round(height * factor), 1)
+    resized, columns, rows = _resized(image, new_width, new_height)
+    return resized, labels[np.ix_(rows, columns)], (new_width / width, new_height / height)
 
 
 def resize_to_tile(image: NDArray[np.uint8], labels: LabelArray, size_px: int) -> Tile:
@@ -85,20 +117,29 @@ def resize_to_tile(image: NDArray[np.uint8], labels: LabelArray, size_px: int) -
         size_px: S; width and height are scaled each by its own factor.
     """
     height, width = labels.shape
-    shrinks = height >= size_px and width >= size_px
-    resized = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    # The centre of tile pixel i lies at (i + 1/2) / scale of the source, in source pixel floor of that.
-    columns = (2 * np.arange(size_px) + 1) * width // (2 * size_px)
-    rows = (2 * np.arange(size_px) + 1) * height // (2 * size_px)
+    resized, columns, rows = _resized(image, size_px, size_px)
     return Tile(
         (0, 0),
         (size_px / width, size_px / height),
-        np.asarray(resized, np.uint8),
+        resized,
         labels[np.ix_(rows, columns)],
         np.ones((size_px, size_px), bool),
         columns,
         rows,
     )
+
+
+def _resized(
+    image: NDArray[np.uint8], width: int, height: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Resize an image; also give the source's column and row under each new pixel centre."""
+    old_height, old_width = image.shape[:2]
+    shrinks = old_height >= height and old_width >= width
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    # The centre of new pixel i lies at (i + 1/2) / scale of the source, in source pixel floor of that.
+    columns = (2 * np.arange(width) + 1) * old_width // (2 * width)
+    rows = (2 * np.arange(height) + 1) * old_height // (2 * height)
+    return np.asarray(resized, np.uint8), columns, rows
 
 
 def _covered(start: int, length_px: int, size_px: int) -> NDArray[np.int64]:

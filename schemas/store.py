@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from schemas.bits import unpack_mask
 from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
+from schemas.location import normal_location, zarr_location
 from schemas.manifest import SPLITS, Manifest
 from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, StoredPoints
 from schemas.record import Record
@@ -28,7 +29,7 @@ def open_store(path: str | Path) -> Store:
     """Open a finished store for reading.
 
     Args:
-        path: The store's directory.
+        path: The store's directory, or its URL in an object store (`s3://bucket/bcss.zarr`).
 
     Raises:
         StoreError: There is no store, it is unfinished, or its schema is another one.
@@ -46,7 +47,7 @@ class Store:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
+        self.path = normal_location(path)
 
     def __getstate__(self) -> dict[str, str]:
         return {"path": self.path}
@@ -72,7 +73,7 @@ class Store:
     def group(self) -> zarr.Group:
         """The Zarr group, read-only."""
         try:
-            return zarr.open_group(self.path, mode="r", zarr_format=3)
+            return zarr.open_group(zarr_location(self.path), mode="r", zarr_format=3)
         except FileNotFoundError as error:
             raise StoreError(self.path, "no store is there", "make one with `bcss-prep build`") from error
         except (ValueError, KeyError, TypeError) as error:

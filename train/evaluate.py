@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from schemas.errors import ConfigError, StoreError
 from schemas.manifest import SPLITS
+from schemas.overlay import draw_overlay, side_by_side
 from schemas.prompts import Prompt, PromptKind
 from schemas.record import Record
 from schemas.store import Store
@@ -27,7 +28,6 @@ from train.checkpoint import load_checkpoint, load_weights, trained_with
 from train.choices import BASELINES, BaselineName, ModelSize
 from train.metrics import ScoreTable, score_masks
 from train.model import PromptableSam
-from train.overlay import draw_overlay, side_by_side
 from train.predict import MaskPredictor
 
 OVERLAY_TILES = 8
@@ -223,7 +223,7 @@ def evaluate(
             if on_tile:
                 on_tile(len(done), len(indices))
         if answer.record.index in shown and (answer.model, answer.kind) == (drawn_model, protocol.kinds[0]):
-            panels.append(draw_overlay(answer.record, answer.masks, answer.prompts, colors))
+            panels.append(draw_overlay(answer.record, answer.prompts, colors, answer.masks))
 
     tables = score_answers(answer_tiles(store, indices, predictors, protocol, workers), watch)
     result: dict[str, Any] = {

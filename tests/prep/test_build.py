@@ -1,10 +1,11 @@
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from prep.build import BuildProgress, build_store
+from prep.build import BuildOptions, BuildProgress, build_store
 from prep.config import BuildConfig
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.store import Store, open_store
@@ -17,7 +18,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_workers_write_the_same_bytes_as_one(sample_source: Path, store: Store, tmp_path: Path) -> None:
-    build_store(sample_source, tmp_path / "two.zarr", SMALL, workers=2)
+    build_store(sample_source, tmp_path / "two.zarr", SMALL, BuildOptions(workers=2))
     one, two = _files(Path(store.path)), _files(tmp_path / "two.zarr")
     assert one == two
     assert any(name.startswith("images/c/") for name in one)
@@ -34,22 +35,45 @@ def test_manifest_says_what_went_in(store: Store, sample_source: Path) -> None:
 
 def test_progress_counts_rois(sample_source: Path, tmp_path: Path) -> None:
     seen: list[BuildProgress] = []
-    build_store(sample_source, tmp_path / "s.zarr", SMALL, on_progress=seen.append)
+    build_store(sample_source, tmp_path / "s.zarr", SMALL, BuildOptions(on_progress=seen.append))
     assert [step.done for step in seen] == [1, 2, 3, 4, 5, 6]
     assert seen[-1].tiles == 54
 
 
-def test_existing_store_is_replaced_only_when_told(store: Store, write_roi, tmp_path: Path) -> None:
+def test_the_same_build_again_changes_nothing(store: Store, sample_source: Path, caplog) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(store.path).rglob("*")}
+    with caplog.at_level(logging.INFO):
+        assert build_store(sample_source, store.path, SMALL) == store.manifest
+    assert {path: path.stat().st_mtime_ns for path in Path(store.path).rglob("*")} == before
+    assert "is up to date" in caplog.text
+
+
+def test_other_settings_or_sources_replace_a_store_only_when_told(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
     build_store(source, out, SMALL)
     before = _files(out)
-    with pytest.raises(StoreError, match=r"s.zarr: exists; .*--overwrite"):
+    other = BuildConfig(size_px=64)
+    with pytest.raises(StoreError, match=r"s.zarr: was built from other sources or settings; .*--overwrite"):
+        build_store(source, out, other)
+    write_roi("a", np.full((40, 40), 2, np.uint8))
+    with pytest.raises(StoreError, match="other sources"):
         build_store(source, out, SMALL)
     assert _files(out) == before
-    build_store(source, out, BuildConfig(size_px=64), overwrite=True)
+    build_store(source, out, other, BuildOptions(overwrite=True))
     assert open_store(out).manifest.tile_size_px == 64
+    assert open_store(out)[0].class_ids.tolist() == [2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "source"]
+
+
+def test_file_that_no_build_wrote_keeps_a_store_from_being_replaced(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, SMALL)
+    (out / "notes.txt").write_text("seen by Anna")
+    with pytest.raises(StoreError, match=r"holds notes.txt, which no build wrote"):
+        build_store(source, out, BuildConfig(size_px=64), BuildOptions(overwrite=True))
+    assert (out / "notes.txt").read_text() == "seen by Anna"
 
 
 def test_overwrite_never_removes_what_is_no_store(write_roi, tmp_path: Path) -> None:
@@ -58,16 +82,29 @@ def test_overwrite_never_removes_what_is_no_store(write_roi, tmp_path: Path) -> 
     precious.parent.mkdir()
     precious.write_text("years of work")
     with pytest.raises(StoreError):
-        build_store(source, precious.parent, SMALL, overwrite=True)
+        build_store(source, precious.parent, SMALL, BuildOptions(overwrite=True))
     assert precious.read_text() == "years of work"
 
 
-def test_failed_build_leaves_nothing(write_roi, tmp_path: Path) -> None:
+def test_failed_build_leaves_no_store_and_goes_on_when_mended(write_roi, tmp_path: Path) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", Image.new("RGB", (40, 40)))
+    out = tmp_path / "s.zarr"
     with pytest.raises(SourceError, match=r"b.png: is a colour image"):
-        build_store(source, tmp_path / "s.zarr", SMALL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+        build_store(source, out, SMALL)
+    assert not out.exists()
+    with pytest.raises(StoreError):
+        open_store(tmp_path / "s.zarr.partial")
+    (staged,) = (tmp_path / "s.zarr.partial" / "rois").iterdir()
+    columns = staged / "columns.npz"
+    before = columns.stat().st_mtime_ns
+    write_roi("b", np.full((40, 40), 1, np.uint8))
+    seen: list[int] = []
+    options = BuildOptions(on_progress=lambda step: seen.append(columns.stat().st_mtime_ns))
+    build_store(source, out, SMALL, options)
+    assert seen == [before, before]
+    assert len(open_store(out)) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "source"]
 
 
 def test_roi_smaller_than_a_tile_is_padded_with_ignored_pixels(write_roi, tmp_path: Path) -> None:

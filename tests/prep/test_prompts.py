@@ -20,7 +20,7 @@ IMAGES = arrays(np.uint8, (24, 24), elements=st.integers(0, 3))
 
 def _points(labels: np.ndarray, positive: int = 4, negative: int = 4) -> tuple[Segment, np.ndarray, StoredPoints]:
     (tile,) = cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, labels.shape[0], labels.shape[0])
-    (segment,) = label_segments(tile, frozenset({1}), 1)
+    (segment,) = label_segments(tile, tile.labels, frozenset({1}), 1)
     # Code 3 plays the ignored one.
     background = (labels != 1) & (labels != 3)
     return segment, background, derive_points(segment, background, positive, negative, np.random.default_rng(0))

@@ -23,7 +23,7 @@ def _tiles(labels: np.ndarray):
 @given(LABELS)
 def test_label_segments_partition_the_wanted_labels(labels: np.ndarray) -> None:
     for tile in _tiles(labels):
-        segments = label_segments(tile, frozenset({0, 2, 3}), min_area_px=1)
+        segments = label_segments(tile, tile.labels, frozenset({0, 2, 3}), min_area_px=1)
         union = np.zeros((16, 16), int)
         for segment in segments:
             np.testing.assert_array_equal(segment.mask, (tile.labels == segment.object_id) & tile.inside)
@@ -36,7 +36,7 @@ def test_label_segments_partition_the_wanted_labels(labels: np.ndarray) -> None:
 def test_component_segments_are_scipys(labels: np.ndarray) -> None:
     components = number_components(labels, frozenset({1, 2, 3}))
     for tile in _tiles(labels):
-        segments = component_segments(tile, frozenset({1, 2, 3}), 1, components)
+        segments = component_segments(tile, tile.labels, frozenset({1, 2, 3}), 1, components)
         assert [segment.object_id for segment in segments] == list(range(1, len(segments) + 1))
         assert len(segments) == sum(ndimage.label(tile.labels == code, EIGHT)[1] for code in (1, 2, 3))
         for segment in segments:
@@ -68,5 +68,5 @@ def test_small_components_are_left_out() -> None:
     labels[0, 0] = 1
     labels[4:8, 4:8] = 1
     (tile,) = _tiles(labels)
-    found = component_segments(tile, frozenset({1}), 4, number_components(labels, frozenset({1})))
+    found = component_segments(tile, tile.labels, frozenset({1}), 4, number_components(labels, frozenset({1})))
     assert [(segment.area_px, segment.object_id, segment.roi_component) for segment in found] == [(16, 1, 2)]

@@ -1,15 +1,15 @@
 import numpy as np
 
+from schemas.overlay import draw_overlay, side_by_side
 from schemas.store import Store
-from train.overlay import draw_overlay, side_by_side
 
 
 def test_prediction_is_tinted_and_truth_outlined_in_the_class_colour(store: Store) -> None:
     record = store[0]
     prompts = list(store.prompts(0, "centroid").values())
     colors = {info.code: info.color for info in store.manifest.classes}
-    plain = draw_overlay(record, np.zeros_like(record.segments), prompts, colors, side_px=256)
-    tinted = draw_overlay(record, record.segments, prompts, colors, side_px=256)
+    plain = draw_overlay(record, prompts, colors, np.zeros_like(record.segments), side_px=256)
+    tinted = draw_overlay(record, prompts, colors, record.segments, side_px=256)
     assert plain.shape == (256, 256, 3)
     changed = (plain != tinted).any(-1)
     inside = np.repeat(np.repeat(record.segments.any(0), 2, 0), 2, 1)

@@ -1,0 +1,95 @@
+"""Run the tasks of a build in this process, in worker processes, or on a Dask cluster; results come in task order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, Protocol, TypeVar
+
+from schemas.errors import ConfigError, SourceError
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+
+DASK_LOCAL = "local"
+
+
+class TaskMap(Protocol):
+    """Applies a function to tasks and yields the results in their order."""
+
+    def __call__(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task], /) -> Iterator[_Result]:
+        """Apply the function to every task."""
+        ...
+
+
+@contextmanager
+def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap]:
+    """Open workers for a build.
+
+    Args:
+        workers: Processes; with one, tasks run in this process.
+        dask_address: A scheduler's address instead, or `local` for a cluster of `workers` processes on this machine.
+            Workers elsewhere need the source and the working folder under the same paths.
+
+    Raises:
+        ConfigError: Dask is not installed, or no scheduler answers.
+        SourceError: A worker process died.
+    """
+    if dask_address is not None:
+        with _dask_map(dask_address, workers) as run:
+            yield run
+    elif workers <= 1:
+        yield map
+    else:
+        with _process_map(workers) as run:
+            yield run
+
+
+@contextmanager
+def _process_map(workers: int) -> Generator[TaskMap]:
+    # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
+    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield executor.map
+    except BrokenProcessPool as error:
+        raise SourceError(
+            "a worker process", "died, often for want of memory", "repeat the command with fewer --workers"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
+    try:
+        from distributed import Client, LocalCluster
+        from distributed.scheduler import KilledWorker
+    except ImportError as error:
+        raise ConfigError("--dask", "needs dask.distributed", "pip install 'bcss-sam2[dask]'") from error
+    cluster: Any = None
+    try:
+        if address == DASK_LOCAL:
+            # One thread a worker: a ROI fills a core, and its memory is bounded for one at a time.
+            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+        client: Any = Client(cluster or address, timeout="15s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigError(
+            f"--dask {address}", f"finds no scheduler ({error})", "start one with `dask scheduler`, or use --dask local"
+        ) from error
+
+    def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
+        # Tasks are written to the disk as a whole or not at all, so one that a dead worker held is just run again.
+        futures = client.map(function, list(tasks), pure=False)
+        return (future.result() for future in futures)
+
+    try:
+        yield run
+    except KilledWorker as error:
+        raise SourceError("a Dask worker", f"died again and again ({error})", "give workers more memory") from error
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()

@@ -1,0 +1,208 @@
+"""Verify a store: hash every file again, and derive every array again from the labels.
+
+Axes: O objects of a tile, K points. Coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.checksums import CHECKSUM_FILES
+from prep.config import BuildConfig
+from prep.roi import merger
+from prep.shards import rows_per_shard
+from schemas.errors import BcssError
+from schemas.layout import PIXEL_ARRAYS, array_specs
+from schemas.location import is_remote, object_store
+from schemas.manifest import fingerprint
+from schemas.prompts import PROMPT_KINDS, PointLabel
+from schemas.record import Record
+from schemas.store import Store
+
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a store.
+
+    Attributes:
+        where: The file or tile.
+        what: What is wrong.
+    """
+
+    where: str
+    what: str
+
+
+def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+    """Check files, then tiles.
+
+    Args:
+        store: The store.
+        on_progress: Told how many files and tiles of how many are checked.
+
+    Returns:
+        All problems; none for a whole store.
+    """
+    problems: list[Problem] = []
+    try:
+        keys = [str(key) for key in store.column("checksums/key")]
+        digests = [str(digest) for digest in store.column("checksums/sha256")]
+    except BcssError as error:
+        return [Problem("checksums", f"cannot be read ({error})")]
+    if fingerprint(digests) != store.manifest.complete.checksums_sha256:
+        problems.append(Problem("checksums", "are not those of the completion record"))
+    total = len(keys) + len(store)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for done, (key, digest, found) in enumerate(
+            zip(keys, digests, pool.map(partial(_file_sha256, store), keys), strict=True), start=1
+        ):
+            if found != digest:
+                problems.append(
+                    Problem(key, "is missing" if found is None else "has other bytes" + _rows_of(store, key))
+                )
+            if on_progress:
+                on_progress(done, total)
+    problems.extend(_stray_files(store, keys))
+    for index in range(len(store)):
+        problems.extend(_verify_tile(store, index))
+        if on_progress:
+            on_progress(len(keys) + index + 1, total)
+    return problems
+
+
+def _file_sha256(store: Store, key: str) -> str | None:
+    if is_remote(store.path):
+        import obstore
+
+        try:
+            data = obstore.get(object_store(store.path), key).bytes()
+        except FileNotFoundError:
+            return None
+        return hashlib.sha256(memoryview(data)).hexdigest()
+    try:
+        with (Path(store.path) / key).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _rows_of(store: Store, key: str) -> str:
+    """Which rows a shard holds, for the message."""
+    name, _, place = key.partition("/c/")
+    if name not in PIXEL_ARRAYS:
+        return ""
+    specs = {spec.path: spec for spec in array_specs(store.manifest.tile_size_px, "uint8", 1, 0)}
+    rows = rows_per_shard(specs[name])
+    first = int(place.split("/")[0]) * rows
+    return f" ({specs[name].axis}s {first} to {min(first + rows, int(store.array(name).shape[0])) - 1})"
+
+
+def _stray_files(store: Store, keys: list[str]) -> list[Problem]:
+    if is_remote(store.path):
+        return []
+    known = {"zarr.json", *CHECKSUM_FILES, *keys}
+    root = Path(store.path)
+    found = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file())
+    return [Problem(key, "was written by no build") for key in found if key not in known]
+
+
+def _verify_tile(store: Store, index: int) -> Iterator[Problem]:
+    where = f"tile {index}"
+    try:
+        record = store[index]
+    except BcssError as error:
+        yield Problem(where, f"cannot be read ({error})")
+        return
+    where = f"tile {index} ({record.frame_id} at {record.origin_xy[0]}, {record.origin_xy[1]})"
+    config = BuildConfig.model_validate(store.manifest.config)
+    inside = _inside(record)
+    codes = merger(config, record.labels)(record.labels)
+    if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside):
+        yield Problem(where, "its ignored pixels are not those of its labels")
+    wanted = {info.code for info in store.manifest.classes}
+    yield from (Problem(where, what) for what in _wrong_segments(store, record, codes, inside, config, wanted))
+    yield from (Problem(where, what) for what in _wrong_prompts(store, record))
+
+
+def _inside(record: Record) -> NDArray[np.bool_]:
+    """Which pixels of a tile lie in the ROI."""
+    size = record.labels.shape[0]
+    ends = [
+        round(side * scale) - round(origin * scale)
+        for side, scale, origin in zip(record.roi_size_xy, record.scale, record.origin_xy, strict=True)
+    ]
+    y, x = np.ogrid[:size, :size]
+    return np.asarray((x < ends[0]) & (y < ends[1]), bool)
+
+
+def _wrong_segments(
+    store: Store,
+    record: Record,
+    codes: NDArray[np.uint8 | np.uint16],
+    inside: NDArray[np.bool_],
+    config: BuildConfig,
+    wanted: set[int],
+) -> Iterator[str]:
+    expected = _expected_segments(codes, inside, config, wanted)
+    if len(expected) != len(record.segments):
+        yield f"it has {len(record.segments)} objects, and its labels give {len(expected)}"
+        return
+    rows = store.object_rows(record.index)
+    areas = store.column("objects/area_px")[rows]
+    for row, (segment, (class_id, mask)) in enumerate(zip(record.segments, expected, strict=True)):
+        name = f"object {record.object_ids[row]}"
+        if record.class_ids[row] != class_id or not np.array_equal(segment, mask):
+            yield f"{name} is not the segment that its labels give"
+            continue
+        ys, xs = np.nonzero(mask)
+        if areas[row] != len(xs):
+            yield f"{name} has area {areas[row]}, and its segment {len(xs)}"
+        if record.boxes_xyxy[row].tolist() != [xs.min(), ys.min(), xs.max(), ys.max()]:
+            yield f"{name} has another box than its segment"
+
+
+def _expected_segments(
+    codes: NDArray[np.uint8 | np.uint16], inside: NDArray[np.bool_], config: BuildConfig, wanted: set[int]
+) -> list[tuple[int, NDArray[np.bool_]]]:
+    """Class and mask of every object, derived by the shortest way rather than by the builder's."""
+    found: list[tuple[int, NDArray[np.bool_]]] = []
+    for code in sorted(wanted):
+        mask = np.equal(codes, code) & inside
+        if config.objects == "label":
+            parts = [mask]
+        else:
+            _, numbered = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+            numbers = np.asarray(numbered)
+            parts = [numbers == number for number in range(1, int(numbers.max()) + 1)]
+        found.extend((code, part) for part in parts if np.count_nonzero(part) >= max(config.min_area_px, 1))
+    return found
+
+
+def _wrong_prompts(store: Store, record: Record) -> Iterator[str]:
+    segments = dict(zip(record.object_ids.tolist(), record.segments, strict=True))
+    for kind in PROMPT_KINDS:
+        prompts = store.prompts(record.index, kind, negatives=store.manifest.negative_points > 0)
+        for object_id, prompt in prompts.items():
+            coords, labels = prompt["point_coords"].astype(int), prompt["point_labels"]
+            if not len(labels):
+                yield f"object {object_id} has no point for the prompt {kind}"
+            elif coords.min() < 0 or coords.max() >= record.labels.shape[0]:
+                yield f"object {object_id} has a point outside the tile"
+            else:
+                on = segments[object_id][coords[:, 1], coords[:, 0]]
+                ignored = record.ignore[coords[:, 1], coords[:, 0]]
+                if not on[labels == PointLabel.POSITIVE].all():
+                    yield f"object {object_id} has a positive point off its segment"
+                if (on | ignored)[labels == PointLabel.NEGATIVE].any():
+                    yield f"object {object_id} has a negative point on its segment or on an ignored pixel"

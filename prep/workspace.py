@@ -1,0 +1,94 @@
+"""The folder in which a build works, beside its destination: locked, bound to one plan, kept until the build is done.
+
+A build that was killed leaves the folder; the next run of the same plan finds there what is finished. A run with
+another plan is refused, and a folder that no build made is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+
+from schemas.errors import StoreError
+
+PLAN_FILE = "plan.json"
+LOCK_FILE = "lock"
+
+
+@contextmanager
+def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> Generator[Path]:
+    """Lock a working folder for one plan; it is removed on success and kept on failure if it holds work.
+
+    Args:
+        folder: The working folder.
+        plan: What is built from what, as JSON values; equal plans give equal stores.
+        start_again: Whether the work of another plan may be thrown away.
+
+    Raises:
+        StoreError: Another build holds the folder, it belongs to another plan, or no build made it.
+    """
+    foreign = (
+        folder.exists() and not (folder / PLAN_FILE).exists() and {path.name for path in folder.iterdir()} - {LOCK_FILE}
+    )
+    if foreign:
+        raise StoreError(folder, "is in the way and was made by no build", "move it away, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StoreError(folder, "is in use by another build", "wait for it, or choose another --out") from error
+    try:
+        _bind(folder, plan, start_again=start_again)
+        yield folder
+        shutil.rmtree(folder)
+    except BaseException:
+        # What is already prepared spares the next run its work; an empty folder would only be in the way.
+        if not any((folder / "rois").glob("*/staged.json")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        lock.release()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file so that a reader finds all of it or none."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
+    path = folder / PLAN_FILE
+    begun = cast("dict[str, Any] | None", json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
+    # Through JSON, so that tuples and integer keys compare as they are stored.
+    wanted = json.loads(json.dumps(plan))
+    if begun is not None and begun != wanted:
+        if not start_again:
+            raise StoreError(
+                folder,
+                f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
+                "repeat the command that began it, or give --overwrite to start again",
+            )
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+    write_atomically(path, json.dumps(plan, indent=1))
+
+
+def _difference(begun: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
+    """Name the first setting in which two plans differ."""
+    for key in sorted(begun.keys() | wanted.keys()):
+        one, other = begun.get(key), wanted.get(key)
+        if one != other:
+            if isinstance(one, dict) and isinstance(other, dict):
+                return _difference(cast("dict[str, Any]", one), cast("dict[str, Any]", other), f"{prefix}{key}.")
+            return f"{prefix}{key}: {one} then, {other} now"
+    return "nothing"

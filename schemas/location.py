@@ -1,0 +1,59 @@
+"""Where a store lies: a folder, or a URL of an object store (`s3://`, `gs://`, `az://`) by the obstore package.
+
+Credentials and endpoints come from the environment, as for other tools of the object store (`AWS_ACCESS_KEY_ID`,
+`AWS_ENDPOINT_URL`, ...).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlparse
+
+from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import zarr.abc.store
+    from obstore.store import ObjectStore
+
+_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "http", "https")
+
+
+def normal_location(location: str | Path) -> str:
+    """A path or URL without a trailing slash; `file://` URLs become paths."""
+    text = str(location)
+    parsed = urlparse(text)
+    if parsed.scheme == "file":
+        return unquote(parsed.path).rstrip("/") or "/"
+    return text.rstrip("/") or "/"
+
+
+def is_remote(location: str) -> bool:
+    """Whether it is a URL of an object store."""
+    return urlparse(location).scheme in _SCHEMES and "://" in location
+
+
+def object_store(location: str) -> ObjectStore:
+    """Open an object store whose root is the location.
+
+    Raises:
+        ConfigError: obstore is not installed, or does not understand the URL.
+    """
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ImportError as error:
+        raise ConfigError(location, "needs the obstore package", "pip install 'bcss-sam2[s3]'") from error
+    try:
+        return from_url(location)
+    except (BaseError, ValueError) as error:
+        raise ConfigError(location, f"is no object store ({error})", "check the URL and the credentials") from error
+
+
+def zarr_location(location: str) -> str | zarr.abc.store.Store:
+    """What `zarr.open_group` takes for a location, for reading."""
+    if not is_remote(location):
+        return location
+    from zarr.storage import ObjectStore as ZarrObjectStore
+
+    return ZarrObjectStore(cast("Any", object_store(location)), read_only=True)

@@ -1,0 +1,93 @@
+"""Pictures of tiles: truth outlined in its class colour, prompts drawn, predictions tinted, ignored pixels hatched.
+
+Axes: O objects, S pixels a side of the tile. Arrays are H, W; coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.prompts import PointLabel, Prompt
+from schemas.record import Record
+
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_HATCH_STEP_PX = 12
+
+Color = tuple[int, int, int]
+
+
+def draw_overlay(
+    record: Record,
+    prompts: list[Prompt],
+    colors: dict[int, Color],
+    masks: NDArray[np.bool_] | None = None,
+    prompt_objects: list[int] | None = None,
+    side_px: int = 512,
+) -> NDArray[np.uint8]:
+    """Draw one tile.
+
+    Args:
+        record: The tile.
+        prompts: The prompt of each object.
+        colors: Colour of each class id.
+        masks: bool (O, S, S), the prediction for each object, where there is one.
+        prompt_objects: Which object each prompt is of, where there are several an object.
+        side_px: Side of the picture.
+
+    Returns:
+        uint8 (side_px, side_px, 3).
+    """
+    picture = np.asarray(cv2.resize(record.image, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)
+    _hatch(picture, _resized(record.ignore, side_px))
+    object_colors = [colors[int(class_id)] for class_id in record.class_ids]
+    for mask, color in zip(masks if masks is not None else [], object_colors, strict=masks is not None):
+        tint = _resized(mask, side_px)
+        picture[tint] = (0.6 * picture[tint] + 0.4 * np.array(color)).astype(np.uint8)
+    # All outlines above all tints, since predictions overlap.
+    for truth, color in zip(record.segments, object_colors, strict=True):
+        outlines = _outlines(_resized(truth, side_px))
+        cv2.drawContours(picture, outlines, -1, _BLACK, 4)
+        cv2.drawContours(picture, outlines, -1, color, 2)
+    owners = prompt_objects if prompt_objects is not None else range(len(object_colors))
+    for prompt, owner in zip(prompts, owners, strict=True):
+        _draw_prompt(picture, prompt, side_px / record.image.shape[0], object_colors[owner])
+    return picture
+
+
+def side_by_side(panels: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
+    """Lay panels of one size out in rows."""
+    blank = np.full_like(panels[0], 255)
+    padded = panels + [blank] * (-len(panels) % columns)
+    rows = [np.concatenate(padded[start : start + columns], 1) for start in range(0, len(padded), columns)]
+    return np.concatenate(rows)
+
+
+def _resized(mask: NDArray[np.bool_], side_px: int) -> NDArray[np.bool_]:
+    return cv2.resize(mask.view(np.uint8), (side_px, side_px), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def _hatch(picture: NDArray[np.uint8], ignore: NDArray[np.bool_]) -> None:
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    picture[ignore] = picture[ignore] // 2 + 100
+    picture[ignore & ((x + y) % _HATCH_STEP_PX < 2)] = _BLACK
+
+
+def _outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    found, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return [np.asarray(contour, np.int32) for contour in found]
+
+
+def _draw_prompt(picture: NDArray[np.uint8], prompt: Prompt, factor: float, color: Color) -> None:
+    corners: list[tuple[int, int]] = []
+    for (x, y), label in zip((prompt["point_coords"] + 0.5) * factor, prompt["point_labels"], strict=True):
+        place = (int(x), int(y))
+        if label in (PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT):
+            corners.append(place)
+            continue
+        marker = cv2.MARKER_STAR if label == PointLabel.POSITIVE else cv2.MARKER_TILTED_CROSS
+        cv2.drawMarker(picture, place, _WHITE, marker, 16, 5)
+        cv2.drawMarker(picture, place, color, marker, 14, 2)
+    if corners:
+        cv2.rectangle(picture, corners[0], corners[1], _WHITE, 1, cv2.LINE_AA)
