@@ -92,7 +92,10 @@ class BuildConfig(BaseModel):
 
     def known_codes(self) -> set[int]:
         """Pixel values that a mask may hold when not all are wanted."""
-        listed = {entry.code for entry in self.class_map} or {info.code for info in BCSS_CLASSES}
+        listed = {code for entry in self.class_map for code in (entry.code, entry.into) if code is not None}
+        # A map that names classes describes the data set; one that only merges leaves it BCSS.
+        if not any(entry.name for entry in self.class_map):
+            listed |= {info.code for info in BCSS_CLASSES}
         return listed | set(self.ignore) | (set() if self.classes == ALL_CLASSES else set(self.classes))
 
     def wanted(self, present: list[int]) -> frozenset[int]:

@@ -15,6 +15,7 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 DASK_LOCAL = "local"
+DASK_TIMEOUT_S = 15
 
 
 class TaskMap(Protocol):
@@ -74,7 +75,7 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
         if address == DASK_LOCAL:
             # One thread a worker: a ROI fills a core, and its memory is bounded for one at a time.
             cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
-        client: Any = Client(cluster or address, timeout="15s", set_as_default=False)
+        client: Any = Client(cluster or address, timeout=DASK_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(
             f"--dask {address}", f"finds no scheduler ({error})", "start one with `dask scheduler`, or use --dask local"

@@ -65,7 +65,7 @@ def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int)
     patients = sorted({roi.patient for roi in rois})
     order = np.random.default_rng(seed).permutation(len(patients))
     bounds = np.round(np.cumsum(fractions) * len(patients)).astype(int)
-    bounds[0] = max(bounds[0], 1)
+    bounds = np.maximum(bounds, 1)
     return {
         patients[position]: SPLITS[int(np.searchsorted(bounds, place, side="right"))]
         for place, position in enumerate(order)

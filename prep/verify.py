@@ -195,7 +195,7 @@ def _wrong_prompts(store: Store, record: Record) -> Iterator[str]:
         prompts = store.prompts(record.index, kind, negatives=store.manifest.negative_points > 0)
         for object_id, prompt in prompts.items():
             coords, labels = prompt["point_coords"].astype(int), prompt["point_labels"]
-            if not len(labels):
+            if not (labels > PointLabel.NEGATIVE).any():
                 yield f"object {object_id} has no point for the prompt {kind}"
             elif coords.min() < 0 or coords.max() >= record.labels.shape[0]:
                 yield f"object {object_id} has a point outside the tile"

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prep.tiles import cut_tiles, resize_to_tile, tile_starts
+from prep.tiles import cut_tiles, resample, resize_to_tile, tile_starts
 
 SIDES = st.integers(1, 40)
 
@@ -44,3 +44,25 @@ def test_resize_averages_colour_where_it_shrinks() -> None:
     image[:, 1::2] = 200
     tile = resize_to_tile(image, np.zeros((16, 16), np.uint8), 8)
     assert set(np.unique(tile.image)) == {100}
+
+
+def test_padded_tiles_keep_their_stride() -> None:
+    assert tile_starts(20, 8, 8, "pad") == [0, 8, 16]
+    assert tile_starts(16, 8, 8, "pad") == [0, 8]
+    assert tile_starts(17, 8, 4, "pad") == [0, 4, 8, 12]
+
+
+@given(SIDES, SIDES, st.sampled_from(["shift", "pad"]), st.sampled_from([0.25, 0.5, 0.8, 1.0]))
+def test_resampled_tiles_know_their_place_in_the_source(height: int, width: int, edge, factor: float) -> None:
+    generator = np.random.default_rng([height, width])
+    image = generator.integers(0, 256, (height, width, 3), np.uint8)
+    labels = generator.integers(0, 256, (height, width), np.uint8)
+    small, small_labels, scale = resample(image, labels, factor)
+    covered = np.zeros(small_labels.shape, bool)
+    for tile in cut_tiles(small, small_labels, 8, 8, edge, scale):
+        # A tile's place in the resampled ROI comes back from its place in the source.
+        x, y = (round(origin * step) for origin, step in zip(tile.origin_xy, tile.scale_xy, strict=True))
+        rows, columns = np.nonzero(tile.inside)
+        np.testing.assert_array_equal(tile.labels[rows, columns], small_labels[rows + y, columns + x])
+        covered[rows + y, columns + x] = True
+    assert covered.all()

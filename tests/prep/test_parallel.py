@@ -1,0 +1,89 @@
+"""Builds on a real Dask scheduler with real worker processes, all on loopback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prep.build import BuildOptions, build_store
+from prep.config import BuildConfig
+from prep.parallel import task_map
+from schemas.errors import ConfigError
+from schemas.store import Store
+
+pytest.importorskip("distributed", reason="the dask extra is not installed")
+
+SMALL = BuildConfig(size_px=128)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Cluster:
+    """A scheduler and two workers, each a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        described = folder / "scheduler.json"
+        common: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(described)]
+        flags = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+        self.scheduler = subprocess.Popen([*scheduler, *flags], **common)
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(described)]
+        flags = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--death-timeout", "60"]
+        self.workers = [subprocess.Popen([*worker, *flags], **common) for _ in range(2)]
+        while not described.exists() or not described.read_text():
+            assert self.scheduler.poll() is None
+            time.sleep(0.05)
+        self.address: str = json.loads(described.read_text())["address"]
+
+    def close(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("dask"))
+    yield started
+    started.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_dask_cluster_writes_the_same_bytes_even_when_a_worker_dies(
+    cluster: Cluster, sample_source: Path, store: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "s.zarr"
+    killed: list[int] = []
+
+    def kill_one(step: object) -> None:
+        if not killed:
+            killed.append(cluster.workers[0].pid)
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
+
+    build_store(sample_source, out, SMALL, BuildOptions(dask_address=cluster.address, on_progress=kill_one))
+    assert killed
+    assert _bytes(out) == _bytes(Path(store.path))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_local_cluster_keeps_the_order_of_tasks() -> None:
+    with task_map(2, "local") as run:
+        assert list(run(str, range(20))) == [str(number) for number in range(20)]
+
+
+def test_absent_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prep.parallel.DASK_TIMEOUT_S", 1)
+    with (
+        pytest.raises(ConfigError, match=r"--dask tcp://127.0.0.1:9: finds no scheduler"),
+        task_map(1, "tcp://127.0.0.1:9"),
+    ):
+        pytest.fail("a scheduler answered")

@@ -1,0 +1,134 @@
+"""Builds to a server that speaks the S3 protocol, in a process of its own on loopback."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prep.build import BuildOptions, build_store
+from prep.config import BuildConfig
+from prep.publish import LOCK_OBJECT
+from prep.summary import summarize_store
+from prep.verify import verify_store
+from schemas.errors import ConfigError, StoreError
+from schemas.location import object_store
+from schemas.store import Store, open_store
+
+obstore = pytest.importorskip("obstore", reason="the s3 extra is not installed")
+pytest.importorskip("moto", reason="moto is not installed")
+
+SMALL = BuildConfig(size_px=128)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    """The address of a server that keeps objects in memory."""
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stderr=file, stdout=file
+        )
+    found = None
+    while found is None:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+        time.sleep(0.05)
+    yield found[0]
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """An empty bucket, and an environment in which it is found."""
+    from urllib.request import Request, urlopen
+
+    name = f"b{abs(hash(request.node.name))}"
+    for key, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(key, value)
+    with urlopen(Request(f"{server}/{name}", method="PUT")):
+        return f"s3://{name}"
+
+
+def test_store_in_a_bucket_is_the_one_on_disk(
+    bucket: str, store: Store, sample_source: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"{bucket}/deep/down/sample.zarr"
+    build_store(sample_source, url, SMALL)
+    remote = open_store(url)
+    assert len(remote) == len(store)
+    np.testing.assert_array_equal(remote[3].image, store[3].image)
+    np.testing.assert_array_equal(remote[3].segments, store[3].segments)
+    assert verify_store(remote) == []
+    assert summarize_store(remote).model_dump(exclude={"path"}) == summarize_store(store).model_dump(exclude={"path"})
+    root = Path(store.path)
+    local = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    held = {entry["path"] for page in obstore.list(object_store(url)) for entry in page}
+    assert held == set(local)
+    for key, content in local.items():
+        assert bytes(obstore.get(object_store(url), key).bytes()) == content
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_keeps_a_second_build_out(bucket: str, sample_source: Path, tmp_path: Path) -> None:
+    url = f"{bucket}/s.zarr"
+    obstore.put(object_store(url), LOCK_OBJECT, b"somebody")
+    with pytest.raises(StoreError, match=rf"in use by another build; .*delete {LOCK_OBJECT}"):
+        build_store(sample_source, url, SMALL, BuildOptions(work_dir=tmp_path / "work"))
+    assert bytes(obstore.get(object_store(url), LOCK_OBJECT).bytes()) == b"somebody"
+
+
+def test_killed_build_takes_its_lock_again(bucket: str, sample_source: Path, tmp_path: Path) -> None:
+    url, work = f"{bucket}/s.zarr", tmp_path / "work"
+    command = [sys.executable, "-m", "prep.cli", "build", str(sample_source), "--out", url, "--size", "128"]
+    process = subprocess.Popen([*command, "--workers", "1", "--work-dir", str(work)], stderr=subprocess.DEVNULL)
+    while not list(work.glob("rois/*/staged.json")):
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with pytest.raises(StoreError, match=r"no store is there|not a finished store"):
+        open_store(url)
+    build_store(sample_source, url, SMALL, BuildOptions(work_dir=work))
+    assert verify_store(open_store(url)) == []
+
+
+def test_replaced_store_is_unreadable_until_it_is_whole(bucket: str, write_roi, tmp_path: Path) -> None:
+    url, work = f"{bucket}/s.zarr", BuildOptions(work_dir=tmp_path / "work")
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, work)
+    with pytest.raises(StoreError, match="other sources or settings"):
+        build_store(source, url, BuildConfig(size_px=64), work)
+    build_store(source, url, BuildConfig(size_px=64), BuildOptions(work_dir=tmp_path / "work", overwrite=True))
+    assert open_store(url)[0].image.shape == (64, 64, 3)
+    assert verify_store(open_store(url)) == []
+
+
+def test_damage_in_a_bucket_is_found(bucket: str, write_roi, tmp_path: Path) -> None:
+    url = f"{bucket}/s.zarr"
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work"))
+    root = object_store(url)
+    obstore.delete(root, "labels/c/0/0/0")
+    metadata = json.loads(bytes(obstore.get(root, "zarr.json").bytes()))
+    assert "complete" in metadata["attributes"]["bcss"]
+    problems = verify_store(open_store(url))
+    assert ("labels/c/0/0/0", "is missing") in {(problem.where, problem.what) for problem in problems}
+
+
+def test_absent_bucket_is_one_line(bucket: str) -> None:
+    with pytest.raises((StoreError, ConfigError), match=r"s3://nobody-has-this/s.zarr"):
+        open_store("s3://nobody-has-this/s.zarr")

@@ -1,0 +1,94 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.verify import verify_store
+from schemas.store import Store, open_store
+
+
+@pytest.fixture
+def copy(store: Store, tmp_path: Path) -> Path:
+    shutil.copytree(store.path, tmp_path / "copy.zarr")
+    return tmp_path / "copy.zarr"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BuildConfig(size_px=128),
+        BuildConfig(size_px=128, objects="component", min_area_px=20, edge="pad"),
+        BuildConfig(size_px=64, layout="resize"),
+        BuildConfig(size_px=96, stride_px=56, mpp_um=0.4, classes=(1, 2), ignore=(0, 7), min_tissue=0.2),
+    ],
+    ids=["label", "component", "resize", "resampled"],
+)
+def test_whole_stores_have_no_problem(sample_source: Path, tmp_path: Path, config: BuildConfig) -> None:
+    build_store(sample_source, tmp_path / "s.zarr", config)
+    opened = open_store(tmp_path / "s.zarr")
+    seen: list[tuple[int, int]] = []
+    assert verify_store(opened, lambda done, total: seen.append((done, total))) == []
+    assert seen[-1][0] == seen[-1][1] > len(opened)
+
+
+@pytest.mark.parametrize("name", ["images", "labels", "ignore", "segments"])
+def test_flipped_byte_names_its_shard_and_tiles(copy: Path, name: str) -> None:
+    (shard,) = [path for path in (copy / name / "c").rglob("*") if path.is_file()]
+    data = bytearray(shard.read_bytes())
+    data[8] ^= 4
+    shard.write_bytes(data)
+    problems = {problem.where: problem.what for problem in verify_store(open_store(copy))}
+    key = shard.relative_to(copy).as_posix()
+    assert "has other bytes" in problems[key]
+    assert " 0 to " in problems[key]
+
+
+def test_missing_shard_and_stray_file_are_named(copy: Path) -> None:
+    shutil.rmtree(copy / "labels" / "c")
+    (copy / "labels" / "old").write_text("left over")
+    problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
+    assert ("labels/c/0/0/0", "is missing") in problems
+    assert ("labels/old", "was written by no build") in problems
+
+
+def _rewrite(path: Path, name: str, change) -> None:
+    array = zarr.open_group(path, mode="r+")[name]
+    assert isinstance(array, zarr.Array)
+    values = np.asarray(array[:])
+    array[:] = change(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        ("labels", lambda v: np.where(v == 1, 2, v), "is not the segment that its labels give"),
+        ("ignore", lambda v: v ^ 128, "its ignored pixels are not those of its labels"),
+        ("segments", lambda v: v ^ 1, "is not the segment that its labels give"),
+        ("objects/area_px", lambda v: v + 1, "has area"),
+        ("objects/box_xyxy", lambda v: v + 1, "has another box than its segment"),
+        ("prompts/interior_coords", lambda v: v * 0 - 1, "has a point outside the tile"),
+        ("prompts/positive_coords", lambda v: v * 0, "has a positive point off its segment"),
+        ("prompts/interior_labels", lambda v: v * 0 - 1, "has no point for the prompt centroid"),
+    ],
+)
+def test_values_that_contradict_the_labels_are_named(copy: Path, name: str, change, what: str) -> None:
+    _rewrite(copy, name, change)
+    problems = [problem for problem in verify_store(open_store(copy)) if problem.where.startswith("tile")]
+    assert any(what in problem.what for problem in problems)
+    assert any("TCGA-" in problem.where for problem in problems)
+
+
+def test_negative_point_on_its_segment_is_named(copy: Path) -> None:
+    group = zarr.open_group(copy, mode="r+")
+    interior, negative = group["prompts/interior_coords"], group["prompts/negative_coords"]
+    assert isinstance(interior, zarr.Array)
+    assert isinstance(negative, zarr.Array)
+    values = np.asarray(negative[:])
+    values[:, :1] = np.asarray(interior[:])
+    negative[:] = values
+    problems = [problem.what for problem in verify_store(open_store(copy))]
+    assert any("has a negative point on its segment" in what for what in problems)

@@ -1,0 +1,143 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prep.build import BuildOptions, build_store
+from prep.config import BuildConfig
+from prep.workspace import open_workspace
+from schemas.errors import SourceError, StoreError
+from schemas.store import Store, open_store
+
+SMALL = BuildConfig(size_px=128)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _start(source: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "prep.cli", "build", str(source), "--out", str(out), "--size", "128"]
+    return subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def _wait_for(work: Path, staged: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(work.glob("rois/*/staged.json"))) < staged:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("staged", [1, 4])
+def test_killed_build_goes_on_and_ends_with_the_same_bytes(
+    sample_source: Path, store: Store, tmp_path: Path, staged: int
+) -> None:
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    process = _start(sample_source, out)
+    _wait_for(work, staged)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    finished = {path: path.stat().st_mtime_ns for path in work.glob("rois/*/columns.npz")}
+    assert staged <= len(finished) < 6
+    kept: list[bool] = []
+    options = BuildOptions(
+        on_progress=lambda _: kept.append(all(p.stat().st_mtime_ns == t for p, t in finished.items()))
+    )
+    build_store(sample_source, out, SMALL, options)
+    assert all(kept)
+    assert len(kept) == 6
+    assert _bytes(out) == _bytes(Path(store.path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr"]
+
+
+def test_damaged_work_is_done_again(sample_source: Path, store: Store, tmp_path: Path) -> None:
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    process = _start(sample_source, out)
+    _wait_for(work, 2)
+    process.kill()
+    process.wait()
+    victim = work / "rois" / "000000" / "images" / "c" / "0" / "0" / "0" / "0"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    build_store(sample_source, out, SMALL)
+    assert _bytes(out) == _bytes(Path(store.path))
+
+
+def test_other_settings_do_not_go_on_from_another_build(sample_source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.zarr"
+    process = _start(sample_source, out)
+    _wait_for(tmp_path / "s.zarr.partial", 1)
+    process.kill()
+    process.wait()
+    other = BuildConfig(size_px=64)
+    with pytest.raises(StoreError, match=r"config.size_px: 128 then, 64 now.*--overwrite to start again"):
+        build_store(sample_source, out, other)
+    build_store(sample_source, out, other, BuildOptions(overwrite=True))
+    assert open_store(out).manifest.tile_size_px == 64
+
+
+def test_changed_source_does_not_go_on(write_roi, tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("b", Image.new("RGB", (40, 40)))
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
+    write_roi("a", np.full((40, 40), 2, np.uint8))
+    write_roi("b", np.full((40, 40), 2, np.uint8))
+    with pytest.raises(SourceError, match=r"a.png: or its image has changed since the build began; give --overwrite"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
+
+
+def test_second_build_to_one_destination_is_refused(sample_source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.zarr"
+    process = _start(sample_source, out)
+    _wait_for(tmp_path / "s.zarr.partial", 1)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreError, match="is in use by another build"):
+            build_store(sample_source, out, SMALL)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(60) == 0
+    assert len(open_store(out)) == 54
+
+
+def test_folder_of_others_is_never_touched(tmp_path: Path) -> None:
+    work = tmp_path / "s.zarr.partial"
+    work.mkdir()
+    (work / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreError, match="was made by no build"), open_workspace(work, {}, start_again=True):
+        pytest.fail("the workspace was opened")
+    assert (work / "thesis.txt").read_text() == "years of work"
+
+
+def test_read_only_destination_ends_cleanly(write_roi, tmp_path: Path) -> None:
+    import numpy as np
+
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    with pytest.raises(StoreError, match=r"/proc/.*: cannot be written"):
+        build_store(source, Path("/proc/bcss/s.zarr"), SMALL)
+
+
+def test_full_disk_ends_cleanly_and_goes_on(sample_source: Path, store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "s.zarr"
+    # The kernel refuses to write a file past the limit as it does on a full disk, with a message of its own.
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+        "from prep.cli import main; main()"
+    )
+    command = [sys.executable, "-c", limited, "build", str(sample_source), "--out", str(out), "--size", "128"]
+    done = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True)
+    assert done.returncode == 1
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("bcss-prep: error: ")
+    assert "cannot be written (File too large); mend that, and the same command goes on from here" in error
+    assert "Traceback" not in done.stderr
+    build_store(sample_source, out, SMALL)
+    assert _bytes(out) == _bytes(Path(store.path))
