@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from prep.segments import Segment
 from schemas.prompts import PointLabel, StoredPoints
 
-MAX_CANDIDATES = 4096
+WINDOW_PX = 256
+"""Distances are taken on a grid of about this side: of a larger object's window every second, third, ... pixel."""
+
+MAX_CANDIDATES = 2048
 """Points are chosen among at most so many pixels: enough for an even spread, few enough to be quick."""
 
 BORDER_MARGIN_PX = 8.0
@@ -41,25 +44,20 @@ def derive_points(
     Returns:
         The points; where fewer exist than asked for, the rest is padding at (0, 0) with label -1.
     """
-    left, top, right, bottom = segment.box_xyxy
-    margin = int(NEAR_PX[1]) + 1
-    # Nearly all candidates lie in this window, which spares distance transforms over the whole tile.
-    offset_xy = np.array([max(left - margin, 0), max(top - margin, 0)])
-    window = (slice(offset_xy[1], bottom + margin + 1), slice(offset_xy[0], right + margin + 1))
-    mask = np.ascontiguousarray(segment.mask[window])
-
-    depth = _distance(mask, outside_is=False)
-    interior = _interior_point(mask, depth)
-    positives = _spread(_deep_pixels(mask, depth), positive_points, generator, first=interior)
-    candidates = _near_pixels(mask, background[window])
+    window, offset_xy, step = _window(segment)
+    mask, free = (np.ascontiguousarray(pixels[window]) for pixels in (segment.mask, background))
+    depth = _distance(mask, outside_is=False) * np.float32(step)
+    interior = _interior_point(segment, mask, depth, offset_xy, step)
+    deep = _deep_pixels(mask, depth) * step + offset_xy
+    positives = _spread(deep, positive_points, generator, first=interior)
+    candidates = _near_pixels(mask, free, step) * step + offset_xy
     if len(candidates) < negative_points:
-        everywhere = np.argwhere(background)[:, ::-1] - offset_xy
-        candidates = _nearest(everywhere, interior, MAX_CANDIDATES)
+        candidates = _nearest(np.argwhere(background)[:, ::-1], interior, MAX_CANDIDATES)
     negatives = _spread(candidates, negative_points, generator)
 
-    interior_coords, interior_labels = _padded(interior[None] + offset_xy, 1, PointLabel.POSITIVE)
-    positive_coords, positive_labels = _padded(positives + offset_xy, positive_points, PointLabel.POSITIVE)
-    negative_coords, negative_labels = _padded(negatives + offset_xy, negative_points, PointLabel.NEGATIVE)
+    interior_coords, interior_labels = _padded(interior[None], 1, PointLabel.POSITIVE)
+    positive_coords, positive_labels = _padded(positives, positive_points, PointLabel.POSITIVE)
+    negative_coords, negative_labels = _padded(negatives, negative_points, PointLabel.NEGATIVE)
     return StoredPoints(
         interior_coords,
         interior_labels,
@@ -71,6 +69,22 @@ def derive_points(
     )
 
 
+def _window(segment: Segment) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
+    """The grid on which an object's points are sought: its slices, the x, y of its first pixel, and its step.
+
+    Nearly all candidates lie near the object, which spares work over the whole tile; a grid pixel is a pixel of the
+    tile, so a point on it is on its side of the outline whatever the step.
+    """
+    left, top, right, bottom = segment.box_xyxy
+    margin = int(NEAR_PX[1]) + 1
+    height, width = segment.mask.shape
+    x, y = max(left - margin, 0), max(top - margin, 0)
+    end_x, end_y = min(right + margin + 1, width), min(bottom + margin + 1, height)
+    # A thin object could fall between the lines of a coarse grid; its own box keeps the step below its thickness.
+    step = max(min(max(end_x - x, end_y - y) // WINDOW_PX, min(right - left, bottom - top) // 8), 1)
+    return (slice(y, end_y, step), slice(x, end_x, step)), np.array([x, y]), step
+
+
 def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float32]:
     """Distance in pixels of each true pixel to the nearest false one, the array continued by `outside_is`."""
     padded = np.pad(mask, 1, constant_values=outside_is).view(np.uint8)
@@ -78,15 +92,21 @@ def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float3
     return np.asarray(distance[1:-1, 1:-1], np.float32)
 
 
-def _interior_point(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The centroid where it lies on the segment, else the pixel farthest from the border, as x, y."""
-    rows, columns = mask.sum(axis=1), mask.sum(axis=0)
-    area = rows.sum()
-    y = round(float(rows @ np.arange(len(rows)) / area))
-    x = round(float(columns @ np.arange(len(columns)) / area))
-    if not mask[y, x]:
-        y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return np.array([x, y], np.int64)
+def _interior_point(
+    segment: Segment, mask: NDArray[np.bool_], depth: NDArray[np.float32], offset_xy: NDArray[np.int64], step: int
+) -> NDArray[np.int64]:
+    """The centroid where it lies on the segment, else the grid's pixel farthest from the border, as x, y."""
+    left, top, right, bottom = segment.box_xyxy
+    moments = cv2.moments(segment.mask[top : bottom + 1, left : right + 1].view(np.uint8), binaryImage=True)
+    x = left + round(moments["m10"] / moments["m00"])
+    y = top + round(moments["m01"] / moments["m00"])
+    if segment.mask[y, x]:
+        return np.array([x, y], np.int64)
+    if not mask.any():
+        y, x = np.argwhere(segment.mask)[0]
+        return np.array([x, y], np.int64)
+    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return np.array([column, row], np.int64) * step + offset_xy
 
 
 def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -99,11 +119,12 @@ def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray
     return np.argwhere(mask & (depth >= margins[parts]))[:, ::-1]
 
 
-def _near_pixels(mask: NDArray[np.bool_], background: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Background pixels (n, 2) as x, y in a ring around the segment."""
-    distance = _distance(~mask, outside_is=True)
-    near = background & (distance >= NEAR_PX[0]) & (distance <= NEAR_PX[1])
-    return np.argwhere(near)[:, ::-1]
+def _near_pixels(mask: NDArray[np.bool_], background: NDArray[np.bool_], step: int) -> NDArray[np.int64]:
+    """Background pixels (n, 2) of the grid as x, y in a ring around the segment."""
+    distance = _distance(~mask, outside_is=True) * np.float32(step)
+    # The segment may come nearer between the grid's lines.
+    nearest = NEAR_PX[0] + step - 1
+    return np.argwhere(background & (distance >= nearest) & (distance <= NEAR_PX[1]))[:, ::-1]
 
 
 def _nearest(pixels: NDArray[np.int64], to_xy: NDArray[np.int64], count: int) -> NDArray[np.int64]:

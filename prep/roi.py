@@ -114,9 +114,10 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px, config.edge, pixels.scale_xy)
     else:
         tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px)])
+    ignored = np.isin(np.arange(1 << 16), config.ignore)
     for number, tile in enumerate(tiles):
         codes = merge(tile.labels)
-        ignore = np.isin(codes, config.ignore) | ~tile.inside
+        ignore = ignored[codes] | ~tile.inside
         if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
             continue
         if components is None:

@@ -20,6 +20,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from prep.checksums import WrittenFile, sha256_of
 from prep.workspace import write_atomically
+from schemas.codecs import JpegXlCodec
 from schemas.layout import PIXEL_ARRAYS, ArraySpec, Codec, packing_attributes
 
 SHARD_BYTES = 64 << 20
@@ -74,7 +75,7 @@ def create_array(
         dtype=str if spec.dtype == "str" else spec.dtype,
         chunks=(chunk_rows, *spec.row_shape),
         shards=(rows_per_shard(spec), *spec.row_shape) if sharded else None,
-        compressors=_compressors(spec, codec),
+        **_codecs(spec, codec),
         dimension_names=spec.dimension_names,
         attributes={**packing_attributes(spec.row_shape[1] * 8)} if packed else None,
         # An absent chunk reads as zeros without an error: writing all of them makes absence a fault.
@@ -112,8 +113,11 @@ def write_shard(task: ShardTask) -> WrittenFile:
     return WrittenFile(task.key, digest, len(data))
 
 
-def _compressors(spec: ArraySpec, codec: Codec) -> list[BloscCodec | Crc32cCodec | ZstdCodec]:
-    if spec.path == "images" and codec == "fast":
-        # Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
-        return [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1), Crc32cCodec()]
-    return [ZstdCodec(level=3, checksum=True)]
+def _codecs(spec: ArraySpec, codec: Codec) -> dict[str, Any]:
+    """Keyword arguments of `create_array`: serializer and compressors of one array."""
+    if spec.path != "images":
+        return {"compressors": [ZstdCodec(level=3, checksum=True)]}
+    if codec == "small":
+        return {"serializer": JpegXlCodec(), "compressors": [Crc32cCodec()]}
+    # Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
+    return {"compressors": [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1), Crc32cCodec()]}

@@ -12,6 +12,7 @@ import shutil
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numcodecs.blosc
@@ -31,6 +32,9 @@ from schemas.manifest import SourceRecord
 
 COLUMNS_FILE = "columns.npz"
 RECORD_FILE = "staged.json"
+
+TILES_AT_ONCE = 8
+"""Tiles that are encoded together: each call costs some milliseconds, and these are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +120,28 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
         if spec.path in PIXEL_ARRAYS
     }
     objects = 0
+    waiting: dict[str, list[np.ndarray]] = defaultdict(list)
     for number, prepared in enumerate(prepare_tiles(task.roi, pixels, task.config)):
         for path, values in _pixel_rows(prepared, arrays["labels"].dtype).items():
             if len(values):
-                arrays[path].append(values)
+                waiting[path].append(values)
+        if (number + 1) % TILES_AT_ONCE == 0:
+            _append(arrays, waiting)
         _add_row(rows, tile_row(task.roi, task.split, pixels, prepared.tile))
         rows["object_counts"].append(len(prepared.objects))
         for item in prepared.objects:
             _add_row(rows, object_row(number, item))
         objects += len(prepared.objects)
+    _append(arrays, waiting)
     _save_columns(directory, task.specs, rows)
     record = _source_record(task, pixels, digests, tiles=len(rows["object_counts"]), objects=objects)
     return StagedRoi(source=record, class_codes=tuple(sorted(pixels.wanted)), files=_file_digests(directory))
+
+
+def _append(arrays: dict[str, zarr.Array[Any]], waiting: dict[str, list[np.ndarray]]) -> None:
+    for path, rows in waiting.items():
+        arrays[path].append(np.concatenate(rows))
+    waiting.clear()
 
 
 def _read_staged(directory: Path) -> StagedRoi | None:

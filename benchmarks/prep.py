@@ -1,0 +1,133 @@
+# ruff: noqa: E402
+"""What building a store costs: against bare decoding of the same files, by processes, in memory and on disk.
+
+    python benchmarks/prep.py [--rois 4] [--size 4096] [--repeats 3]
+
+Sources are synthetic, of the size of BCSS. The last line is JSON: a list of claim, value, goal, met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+# Run as a script, this file's folder comes first, and in it this file would hide the package of the same name.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+from prep.build import BuildOptions, build_store
+from prep.config import BuildConfig
+from prep.decode import read_image, read_mask
+from prep.discover import find_pairs
+from prep.sample import write_sample
+from schemas.store import open_store
+
+BASE_MB = 400
+RAW_FACTOR = 2.5
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rois", type=int, default=4)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "source"
+        write_sample(source, arguments.rois, arguments.size)
+        megapixels = arguments.rois * arguments.size**2 * 9 / 8 / 1e6
+        decode, one, two = (
+            _median(work, arguments.repeats)
+            for work in (lambda: _decode(source), lambda: _build(source, 1), lambda: _build(source, 2))
+        )
+        components = _median(lambda: _build(source, 1, objects="component"), arguments.repeats)
+        peak_mb = _peak_of_worker_mb(source)
+        sizes = {codec: _size_ratio(source, codec) for codec in ("fast", "small")}
+    raw_mb = arguments.size**2 * 9 / 8 * 4 / 1e6
+    print(f"{arguments.rois} ROIs of {megapixels / arguments.rois:.1f} Mpx, one process unless said")
+    for name, seconds in (
+        ("bare decode", decode),
+        ("build, label objects", one),
+        ("build, component objects", components),
+        ("build, two processes", two),
+    ):
+        print(f"{name:26}{seconds:8.2f} s {megapixels / seconds:8.1f} Mpx/s {seconds / decode:8.2f} x decode")
+    print(f"{'peak of a worker':26}{peak_mb:8.0f} MB, bound {RAW_FACTOR * raw_mb + BASE_MB:.0f} MB")
+    for codec, ratio in sizes.items():
+        print(f"store, codec {codec:13}{ratio:8.2f} x the PNGs of its tiles")
+    claims = [
+        _claim("build / bare decode, one process", one / decode, 1.6, at_most=True),
+        _claim("speed of two processes / one", one / two, 1.8, at_most=False),
+        _claim("peak MB of a worker", peak_mb, RAW_FACTOR * raw_mb + BASE_MB, at_most=True),
+        _claim("store / PNG, fast", sizes["fast"], 1.7, at_most=True),
+        _claim("store / PNG, small", sizes["small"], 1.0, at_most=True),
+    ]
+    print(json.dumps(claims))
+
+
+def _claim(claim: str, value: float, goal: float, *, at_most: bool) -> dict[str, object]:
+    met = value <= goal if at_most else value >= goal
+    return {"claim": claim, "value": round(value, 3), "goal": round(goal, 3), "met": met}
+
+
+def _median(work: Callable[[], object], repeats: int) -> float:
+    seconds: list[float] = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _decode(source: Path) -> None:
+    for roi in find_pairs(source):
+        read_image(roi.image_path)
+        read_mask(roi.mask_path)
+
+
+def _build(source: Path, workers: int, **settings: object) -> None:
+    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        build_store(
+            source, Path(folder) / "s.zarr", BuildConfig.model_validate(settings), BuildOptions(workers=workers)
+        )
+
+
+def _peak_of_worker_mb(source: Path) -> float:
+    """Most memory of a process that prepares these ROIs; a fresh one, since a peak never falls."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_build_and_measure, (source,))
+
+
+def _build_and_measure(source: Path) -> float:
+    _build(source, 1, objects="component")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _size_ratio(source: Path, codec: str) -> float:
+    """Bytes of the store's images over those of the same tiles as PNG."""
+    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        path = Path(folder) / "s.zarr"
+        build_store(source, path, BuildConfig.model_validate({"codec": codec}), BuildOptions(workers=2))
+        stored = sum(file.stat().st_size for file in (path / "images").rglob("*") if file.is_file())
+        png = 0
+        for record in open_store(path):
+            buffer = io.BytesIO()
+            Image.fromarray(record.image).save(buffer, "PNG")
+            png += buffer.tell()
+    return stored / png
+
+
+if __name__ == "__main__":
+    main()

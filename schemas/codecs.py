@@ -1,0 +1,78 @@
+"""A Zarr v3 codec for small stores: lossless JPEG XL, one image a chunk, by the imagecodecs package.
+
+Found by plain zarr through the entry point group `zarr.codecs` wherever this package is installed.
+Source: ISO/IEC 18181-1, JPEG XL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+
+from schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer, NDBuffer
+
+CODEC_NAME = "bcss.jpegxl"
+
+EFFORT = 2
+"""Higher saves some per cent and takes a multiple of the time: see benchmarks/results.md."""
+
+
+@dataclass(frozen=True)
+class JpegXlCodec(ArrayBytesCodec):
+    """Chunks of uint8 (1, H, W, 3) as lossless JPEG XL."""
+
+    is_fixed_size = False
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> JpegXlCodec:  # noqa: ARG003 - nothing to configure
+        """Read the codec's metadata."""
+        return cls()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the codec's metadata."""
+        return {"name": CODEC_NAME, "configuration": {}}
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:  # noqa: ARG002
+        """Sizes differ from chunk to chunk."""
+        raise StoreError(CODEC_NAME, "has no fixed size", "use it without a codec that needs one")
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        pixels = await asyncio.to_thread(_decode, chunk_data.to_bytes())
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels.reshape(chunk_spec.shape))
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
+        pixels = np.ascontiguousarray(chunk_data.as_numpy_array()[0])
+        return chunk_spec.prototype.buffer.from_bytes(await asyncio.to_thread(_encode, pixels))
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    codecs: Any = _imagecodecs()
+    # One thread: stores are built by as many processes as there are cores, and bytes must not depend on threads.
+    return bytes(codecs.jpegxl_encode(pixels, lossless=True, effort=EFFORT, numthreads=1))
+
+
+def _decode(data: bytes) -> np.ndarray:
+    codecs: Any = _imagecodecs()
+    try:
+        return np.asarray(codecs.jpegxl_decode(data, numthreads=1))
+    except codecs.JpegxlError as error:
+        # What zarr's own codecs raise, so that a reader reports all damage in one way.
+        raise RuntimeError(f"not a JPEG XL image: {error}") from error
+
+
+def _imagecodecs() -> object:
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise StoreError(
+            "a store of small images", "needs the imagecodecs package", "pip install 'bcss-sam2[small]'"
+        ) from error
+    return imagecodecs
