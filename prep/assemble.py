@@ -13,8 +13,8 @@ import zarr
 from prep.checksums import write_checksums
 from prep.config import BuildConfig
 from prep.parallel import TaskMap
-from prep.shards import ShardTask, chunk_path, create_array, rows_per_shard, write_shard
-from prep.stage import StagedRoi, load_columns
+from prep.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_shard, write_shard
+from prep.stage import StagedRoi, chunk_file, load_columns
 from schemas.errors import SourceError
 from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, ArraySpec
 from schemas.manifest import Completion, Manifest, fingerprint
@@ -64,10 +64,12 @@ def _write_arrays(
     run: TaskMap,
 ) -> str:
     """Write every array into a fresh store and return the digest over all checksums."""
-    tasks = [task for spec in specs if spec.path in PIXEL_ARRAYS for task in _shard_tasks(work / "shards", rois, spec)]
+    parts = [load_columns(item.directory) for item in rois]
+    pixel_specs = [spec for spec in specs if spec.path in PIXEL_ARRAYS]
+    tasks = [task for spec in pixel_specs for task in _shard_tasks(work / "shards", rois, parts, spec)]
     written = list(run(write_shard, tasks))
     group = zarr.create_group(store_dir, zarr_format=3, overwrite=True)
-    columns = _joined_columns(rois)
+    columns = _joined_columns(rois, parts)
     rows = {
         "tile": sum(item.roi.source.tiles for item in rois),
         "object": sum(item.roi.source.objects for item in rois),
@@ -85,8 +87,7 @@ def _write_arrays(
     return write_checksums(group, store_dir, written)
 
 
-def _joined_columns(rois: list[StagedFolder]) -> dict[str, np.ndarray]:
-    parts = [load_columns(item.directory) for item in rois]
+def _joined_columns(rois: list[StagedFolder], parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     first_tiles = accumulate((item.roi.source.tiles for item in rois), initial=0)
     for part, first_tile in zip(parts, first_tiles, strict=False):
         part["objects/tile_index"] = part["objects/tile_index"] + first_tile
@@ -95,16 +96,25 @@ def _joined_columns(rois: list[StagedFolder]) -> dict[str, np.ndarray]:
     return joined
 
 
-def _shard_tasks(folder: Path, rois: list[StagedFolder], spec: ArraySpec) -> list[ShardTask]:
-    chunks = [
-        item.directory / chunk_path(spec.path, row, spec)
-        for item in rois
-        for row in range(item.roi.source.tiles if spec.axis == "tile" else item.roi.source.objects)
-    ]
+def _shard_tasks(
+    folder: Path, rois: list[StagedFolder], columns: list[dict[str, np.ndarray]], spec: ArraySpec
+) -> list[ShardTask]:
+    """Cut the rows of all ROIs into shards."""
     slots = rows_per_shard(spec)
+    pieces: list[list[ChunkRun]] = [[]]
+    free = slots
+    for item, part in zip(rois, columns, strict=True):
+        sizes: list[int] = part[f"sizes/{spec.path}"].tolist()
+        offset = row = 0
+        while row < len(sizes):
+            if not free:
+                pieces.append([])
+                free = slots
+            taken = tuple(sizes[row : row + free])
+            pieces[-1].append(ChunkRun(chunk_file(item.directory, spec.path), offset, taken))
+            offset, row, free = offset + sum(taken), row + len(taken), free - len(taken)
     return [
-        ShardTask(folder, chunk_path(spec.path, shard, spec), tuple(chunks[start : start + slots]), slots)
-        for shard, start in enumerate(range(0, len(chunks), slots))
+        ShardTask(folder, chunk_path(spec.path, shard, spec), tuple(runs), slots) for shard, runs in enumerate(pieces)
     ]
 
 

@@ -77,7 +77,7 @@ def _window(segment: Segment) -> tuple[tuple[slice, slice], NDArray[np.int64], i
     """
     left, top, right, bottom = segment.box_xyxy
     margin = int(NEAR_PX[1]) + 1
-    height, width = segment.mask.shape
+    height, width = segment.tile_shape
     x, y = max(left - margin, 0), max(top - margin, 0)
     end_x, end_y = min(right + margin + 1, width), min(bottom + margin + 1, height)
     # A thin object could fall between the lines of a coarse grid; its own box keeps the step below its thickness.
@@ -96,15 +96,14 @@ def _interior_point(
     segment: Segment, mask: NDArray[np.bool_], depth: NDArray[np.float32], offset_xy: NDArray[np.int64], step: int
 ) -> NDArray[np.int64]:
     """The centroid where it lies on the segment, else the grid's pixel farthest from the border, as x, y."""
-    left, top, right, bottom = segment.box_xyxy
-    moments = cv2.moments(segment.mask[top : bottom + 1, left : right + 1].view(np.uint8), binaryImage=True)
+    left, top, _, _ = segment.box_xyxy
+    moments = cv2.moments(np.ascontiguousarray(segment.crop).view(np.uint8), binaryImage=True)
     x = left + round(moments["m10"] / moments["m00"])
     y = top + round(moments["m01"] / moments["m00"])
-    if segment.mask[y, x]:
+    if segment.crop[y - top, x - left]:
         return np.array([x, y], np.int64)
     if not mask.any():
-        y, x = np.argwhere(segment.mask)[0]
-        return np.array([x, y], np.int64)
+        return np.argwhere(segment.crop)[0][::-1] + np.array([left, top])
     row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
     return np.array([column, row], np.int64) * step + offset_xy
 
@@ -149,7 +148,9 @@ def _spread(
     if count == 0 or not len(pixels):
         return np.zeros((0, 2), np.int64)
     if len(pixels) > MAX_CANDIDATES:
-        pixels = pixels[np.sort(generator.choice(len(pixels), MAX_CANDIDATES, replace=False))]
+        # One of each of equally long runs, in reading order: spread as evenly as the pixels are.
+        runs = (np.arange(MAX_CANDIDATES) + generator.random(MAX_CANDIDATES)) * len(pixels) / MAX_CANDIDATES
+        pixels = pixels[runs.astype(np.int64)]
     if first is None:
         outermost = np.argmax(((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1))
         first = np.asarray(pixels[outermost], np.int64)

@@ -126,7 +126,10 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
             segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
         # Keyed by place and not by order of work, so that the number of workers changes nothing.
         key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
-        yield PreparedTile(tile, ignore, [_prepare_object(s, codes, ignore, config, key) for s in segments])
+        # Another component of the same class is off the segment, yet a negative click on it would contradict the class.
+        backgrounds = {code: (codes != code) & ~ignore for code in {segment.class_id for segment in segments}}
+        objects = [_prepare_object(s, backgrounds[s.class_id], config, key) for s in segments]
+        yield PreparedTile(tile, ignore, objects)
 
 
 def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], LabelArray]:
@@ -143,10 +146,8 @@ def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], La
 
 
 def _prepare_object(
-    segment: Segment, codes: LabelArray, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
+    segment: Segment, background: NDArray[np.bool_], config: BuildConfig, key: list[int]
 ) -> PreparedObject:
-    # Another component of the same class is off the segment, yet a negative click on it would contradict the class.
-    background = (codes != segment.class_id) & ~ignore
     generator = np.random.default_rng([*key, segment.object_id])
     points = derive_points(segment, background, config.positive_points, config.negative_points, generator)
     return PreparedObject(segment, points)

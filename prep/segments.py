@@ -24,7 +24,8 @@ class Segment:
     """One object of a tile.
 
     Attributes:
-        mask: bool (S, S).
+        crop: bool, the part of its mask within its box; a tile may have hundreds of small objects.
+        tile_shape: H and W of the tile.
         object_id: Unique in the tile: the pixel value, or the component's number in the tile from 1.
         class_id: The pixel value.
         roi_component: The component's number in the whole ROI from 1, or `NO_COMPONENT`.
@@ -32,7 +33,8 @@ class Segment:
         area_px: Number of pixels.
     """
 
-    mask: NDArray[np.bool_]
+    crop: NDArray[np.bool_]
+    tile_shape: tuple[int, int]
     object_id: int
     class_id: int
     roi_component: int
@@ -40,10 +42,18 @@ class Segment:
     area_px: int
 
     @property
+    def mask(self) -> NDArray[np.bool_]:
+        """The mask, bool (S, S)."""
+        left, top, right, bottom = self.box_xyxy
+        mask = np.zeros(self.tile_shape, bool)
+        mask[top : bottom + 1, left : right + 1] = self.crop
+        return mask
+
+    @property
     def touches_edge(self) -> bool:
         """Whether it reaches the tile's edge, beyond which it may go on."""
         left, top, right, bottom = self.box_xyxy
-        height, width = self.mask.shape
+        height, width = self.tile_shape
         return left == 0 or top == 0 or right == width - 1 or bottom == height - 1
 
 
@@ -70,7 +80,9 @@ def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_a
             mask = (codes == code) & tile.inside
             area = int(np.count_nonzero(mask))
             if area >= max(min_area_px, 1):
-                segments.append(Segment(mask, code, code, NO_COMPONENT, _box(mask), area))
+                box = _box(mask)
+                crop = mask[box[1] : box[3] + 1, box[0] : box[2] + 1]
+                segments.append(Segment(crop, mask.shape, code, code, NO_COMPONENT, box, area))
     return segments
 
 
@@ -90,11 +102,11 @@ def component_segments(
     for code in present_codes(codes):
         if code not in classes:
             continue
-        for mask, box, area in _components((codes == code) & tile.inside):
-            if area >= min_area_px:
-                y, x = np.unravel_index(int(np.argmax(mask)), mask.shape)
-                component = int(roi_components[tile.rows[y], tile.columns[x]])
-                segments.append(Segment(mask, len(segments) + 1, code, component, box, area))
+        for crop, box, area in _components((codes == code) & tile.inside, min_area_px):
+            # The first pixel row by row tells which component of the ROI this is.
+            y, x = box[1], box[0] + int(np.argmax(crop[0]))
+            component = int(roi_components[tile.rows[y], tile.columns[x]])
+            segments.append(Segment(crop, codes.shape, len(segments) + 1, code, component, box, area))
     return segments
 
 
@@ -111,20 +123,22 @@ def number_components(labels: LabelArray, classes: frozenset[int]) -> NDArray[np
             of_code: NDArray[np.uint8] = np.equal(labels, code).astype(np.uint8)
             _, numbered = cv2.connectedComponents(of_code, connectivity=8, ltype=cv2.CV_32S)
             found = np.asarray(numbered, np.int32)
-            inside = found > 0
-            numbers[inside] = found[inside] + total
+            # The classes share no pixel, so where this one lies the others have left zeros.
+            numbers += found
+            cv2.add(numbers, np.array([total, 0, 0, 0], np.float64), dst=numbers, mask=of_code)
             total += int(found.max())
     return numbers
 
 
-def _components(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int, int, int], int]]:
+def _components(
+    mask: NDArray[np.bool_], min_area_px: int
+) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int, int, int], int]]:
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     for number in range(1, count):
         left, top, width, height, area = (int(value) for value in stats[number])
-        component = np.zeros(mask.shape, bool)
-        window = (slice(top, top + height), slice(left, left + width))
-        component[window] = numbers[window] == number
-        yield component, (left, top, left + width - 1, top + height - 1), area
+        if area >= min_area_px:
+            crop = numbers[top : top + height, left : left + width] == number
+            yield crop, (left, top, left + width - 1, top + height - 1), area
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -11,14 +11,14 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from prep.checksums import WrittenFile, sha256_of
+from prep.encode import BLOSC_LEVEL, ZSTD_LEVEL, with_crc32c
 from prep.workspace import write_atomically
 from schemas.codecs import JpegXlCodec
 from schemas.layout import PIXEL_ARRAYS, ArraySpec, Codec, packing_attributes
@@ -33,19 +33,34 @@ _ABSENT = np.iinfo(np.uint64).max
 
 
 @dataclass(frozen=True)
+class ChunkRun:
+    """Consecutive encoded chunks in one file.
+
+    Attributes:
+        path: The file.
+        offset: Where the first begins.
+        sizes: Bytes of each.
+    """
+
+    path: Path
+    offset: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ShardTask:
     """One shard to write.
 
     Attributes:
         folder: The folder of shards.
         key: The shard's path in it, which is its path in the store.
-        chunks: The encoded chunks of its rows, in order.
+        pieces: The encoded chunks of its rows, in order.
         slots: How many rows a full shard has.
     """
 
     folder: Path
     key: str
-    chunks: tuple[Path, ...]
+    pieces: tuple[ChunkRun, ...]
     slots: int
 
 
@@ -88,15 +103,13 @@ def chunk_path(array_path: str, row: int, spec: ArraySpec) -> str:
     return "/".join([array_path, "c", str(row), *("0" for _ in spec.row_shape)])
 
 
-def join_shard(chunks: list[bytes], slots: int) -> bytes:
-    """Lay chunks end to end and append the index and its checksum."""
+def shard_index(sizes: list[int], slots: int) -> bytes:
+    """The index of a shard whose chunks of these sizes lie end to end from its first byte."""
     index = np.full((slots, 2), _ABSENT, "<u8")
-    lengths = np.array([len(chunk) for chunk in chunks], np.uint64)
-    index[: len(chunks), 0] = np.cumsum(lengths) - lengths
-    index[: len(chunks), 1] = lengths
-    encoded = index.tobytes()
-    checksum = cast("int", google_crc32c.value(encoded))
-    return b"".join([*chunks, encoded, checksum.to_bytes(4, "little")])
+    lengths = np.array(sizes, np.uint64)
+    index[: len(sizes), 0] = np.cumsum(lengths) - lengths
+    index[: len(sizes), 1] = lengths
+    return with_crc32c(index.tobytes())
 
 
 def write_shard(task: ShardTask) -> WrittenFile:
@@ -104,20 +117,30 @@ def write_shard(task: ShardTask) -> WrittenFile:
     path, record = task.folder / task.key, task.folder / f"{task.key}.sha256"
     if record.exists() and path.exists() and sha256_of(path) == record.read_text(encoding="ascii"):
         return WrittenFile(task.key, record.read_text(encoding="ascii"), path.stat().st_size)
-    data = join_shard([chunk.read_bytes() for chunk in task.chunks], task.slots)
-    digest = hashlib.sha256(data).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    digest = hashlib.sha256()
+    with path.open("wb") as shard:
+        for piece in task.pieces:
+            with piece.path.open("rb") as chunks:
+                chunks.seek(piece.offset)
+                data = chunks.read(sum(piece.sizes))
+            digest.update(data)
+            shard.write(data)
+        index = shard_index([size for piece in task.pieces for size in piece.sizes], task.slots)
+        digest.update(index)
+        shard.write(index)
     # After the shard: a kill between the two leaves a shard without a record, which is written again.
-    write_atomically(record, digest)
-    return WrittenFile(task.key, digest, len(data))
+    write_atomically(record, digest.hexdigest())
+    return WrittenFile(task.key, digest.hexdigest(), path.stat().st_size)
 
 
 def _codecs(spec: ArraySpec, codec: Codec) -> dict[str, Any]:
     """Keyword arguments of `create_array`: serializer and compressors of one array."""
     if spec.path != "images":
-        return {"compressors": [ZstdCodec(level=3, checksum=True)]}
+        return {"compressors": [ZstdCodec(level=ZSTD_LEVEL, checksum=True)]}
     if codec == "small":
         return {"serializer": JpegXlCodec(), "compressors": [Crc32cCodec()]}
     # Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
-    return {"compressors": [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1), Crc32cCodec()]}
+    return {
+        "compressors": [BloscCodec(cname="lz4", clevel=BLOSC_LEVEL, shuffle="bitshuffle", typesize=1), Crc32cCodec()]
+    }

@@ -10,21 +10,20 @@ from __future__ import annotations
 import errno
 import shutil
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import numcodecs.blosc
+import cv2
 import numpy as np
-import zarr
 from pydantic import BaseModel, ConfigDict
 
 from prep.checksums import sha256_of
 from prep.config import BuildConfig
 from prep.discover import RoiSource
-from prep.roi import DecodedRoi, PreparedTile, decode_roi, object_row, prepare_tiles, tile_row
-from prep.shards import create_array
+from prep.encode import ChunkFile, encoder, use_one_thread
+from prep.roi import DecodedRoi, decode_roi, object_row, prepare_tiles, tile_row
 from schemas.bits import pack_mask
 from schemas.errors import SourceError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec
@@ -32,9 +31,6 @@ from schemas.manifest import SourceRecord
 
 COLUMNS_FILE = "columns.npz"
 RECORD_FILE = "staged.json"
-
-TILES_AT_ONCE = 8
-"""Tiles that are encoded together: each call costs some milliseconds, and these are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -109,39 +105,40 @@ def stage_roi(task: StageTask) -> StagedRoi:
 
 
 def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> StagedRoi:
-    # Threaded Blosc writes its blocks in the order in which they finish, and arrays must be equal byte by byte.
-    numcodecs.blosc.use_threads = False
+    # A ROI has one core: builds scale by processes, and threads of each library would fight for the same cores.
+    cv2.setNumThreads(1)
+    use_one_thread()
     pixels = decode_roi(task.roi, task.config)
     rows: dict[str, list[object]] = defaultdict(list)
-    group = zarr.create_group(directory, zarr_format=3)
-    arrays = {
-        spec.path: create_array(group, spec, rows=0, codec=task.config.codec)
-        for spec in task.specs
-        if spec.path in PIXEL_ARRAYS
-    }
     objects = 0
-    waiting: dict[str, list[np.ndarray]] = defaultdict(list)
-    for number, prepared in enumerate(prepare_tiles(task.roi, pixels, task.config)):
-        for path, values in _pixel_rows(prepared, arrays["labels"].dtype).items():
-            if len(values):
-                waiting[path].append(values)
-        if (number + 1) % TILES_AT_ONCE == 0:
-            _append(arrays, waiting)
-        _add_row(rows, tile_row(task.roi, task.split, pixels, prepared.tile))
-        rows["object_counts"].append(len(prepared.objects))
-        for item in prepared.objects:
-            _add_row(rows, object_row(number, item))
-        objects += len(prepared.objects)
-    _append(arrays, waiting)
-    _save_columns(directory, task.specs, rows)
+    with ExitStack() as stack:
+        files = {
+            spec.path: stack.enter_context(
+                ChunkFile(chunk_file(directory, spec.path), encoder(spec, task.config.codec))
+            )
+            for spec in task.specs
+            if spec.path in PIXEL_ARRAYS
+        }
+        dtypes = {spec.path: spec.dtype for spec in task.specs}
+        for number, prepared in enumerate(prepare_tiles(task.roi, pixels, task.config)):
+            files["images"].append(prepared.tile.image)
+            files["labels"].append(prepared.tile.labels.astype(dtypes["labels"]))
+            files["ignore"].append(pack_mask(prepared.ignore))
+            _add_row(rows, tile_row(task.roi, task.split, pixels, prepared.tile))
+            rows["object_counts"].append(len(prepared.objects))
+            for item in prepared.objects:
+                files["segments"].append(pack_mask(item.segment.mask))
+                _add_row(rows, object_row(number, item))
+            objects += len(prepared.objects)
+    sizes = {f"sizes/{path}": np.array(file.sizes, np.int64) for path, file in files.items()}
+    _save_columns(directory, task.specs, rows, sizes)
     record = _source_record(task, pixels, digests, tiles=len(rows["object_counts"]), objects=objects)
     return StagedRoi(source=record, class_codes=tuple(sorted(pixels.wanted)), files=_file_digests(directory))
 
 
-def _append(arrays: dict[str, zarr.Array[Any]], waiting: dict[str, list[np.ndarray]]) -> None:
-    for path, rows in waiting.items():
-        arrays[path].append(np.concatenate(rows))
-    waiting.clear()
+def chunk_file(directory: Path, array: str) -> Path:
+    """Where the encoded chunks of an array lie in a ROI's folder."""
+    return directory / f"{array}.chunks"
 
 
 def _read_staged(directory: Path) -> StagedRoi | None:
@@ -167,22 +164,14 @@ def load_columns(directory: Path) -> dict[str, np.ndarray]:
         return {path: archive[path] for path in archive.files}
 
 
-def _pixel_rows(prepared: PreparedTile, label_dtype: np.dtype[np.generic]) -> dict[str, np.ndarray]:
-    masks = [item.segment.mask for item in prepared.objects]
-    return {
-        "images": prepared.tile.image[None],
-        "labels": prepared.tile.labels[None].astype(label_dtype),
-        "ignore": pack_mask(prepared.ignore)[None],
-        "segments": np.stack([pack_mask(mask) for mask in masks]) if masks else np.zeros(0, np.uint8),
-    }
-
-
 def _add_row(rows: dict[str, list[object]], row: dict[str, object]) -> None:
     for path, value in row.items():
         rows[path].append(value)
 
 
-def _save_columns(directory: Path, specs: tuple[ArraySpec, ...], rows: dict[str, list[object]]) -> None:
+def _save_columns(
+    directory: Path, specs: tuple[ArraySpec, ...], rows: dict[str, list[object]], sizes: dict[str, np.ndarray]
+) -> None:
     columns = {
         spec.path: np.array(rows[spec.path], spec.dtype).reshape(-1, *spec.row_shape)
         for spec in specs
@@ -190,7 +179,7 @@ def _save_columns(directory: Path, specs: tuple[ArraySpec, ...], rows: dict[str,
     }
     columns["object_counts"] = np.array(rows["object_counts"], np.int64)
     # savez takes any mapping by keyword, and paths with a slash are allowed as member names.
-    np.savez(directory / COLUMNS_FILE, allow_pickle=False, **columns)
+    np.savez(directory / COLUMNS_FILE, allow_pickle=False, **columns, **sizes)
 
 
 def _source_record(

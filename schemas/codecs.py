@@ -49,14 +49,15 @@ class JpegXlCodec(ArrayBytesCodec):
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels.reshape(chunk_spec.shape))
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
-        pixels = np.ascontiguousarray(chunk_data.as_numpy_array()[0])
-        return chunk_spec.prototype.buffer.from_bytes(await asyncio.to_thread(_encode, pixels))
+        pixels = chunk_data.as_numpy_array()[0]
+        return chunk_spec.prototype.buffer.from_bytes(await asyncio.to_thread(encode_jpegxl, pixels))
 
 
-def _encode(pixels: np.ndarray) -> bytes:
+def encode_jpegxl(pixels: np.ndarray) -> bytes:
+    """Encode uint8 (H, W, 3)."""
     codecs: Any = _imagecodecs()
     # One thread: stores are built by as many processes as there are cores, and bytes must not depend on threads.
-    return bytes(codecs.jpegxl_encode(pixels, lossless=True, effort=EFFORT, numthreads=1))
+    return bytes(codecs.jpegxl_encode(np.ascontiguousarray(pixels), lossless=True, effort=EFFORT, numthreads=1))
 
 
 def _decode(data: bytes) -> np.ndarray:

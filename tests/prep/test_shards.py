@@ -4,35 +4,48 @@ import numpy as np
 import pytest
 import zarr
 
-from prep.shards import ShardTask, create_array, join_shard, rows_per_shard, write_shard
+from prep.encode import ChunkFile, encoder
+from prep.shards import ChunkRun, ShardTask, create_array, rows_per_shard, shard_index, write_shard
 from schemas.layout import ArraySpec
 
-SPEC = ArraySpec("images", "uint8", "tile", (1024, 1024, 3), ("y", "x", "channel"))
+IMAGES = ArraySpec("images", "uint8", "tile", (1024, 1024, 3), ("y", "x", "channel"))
+LABELS = ArraySpec("labels", "uint16", "tile", (1024, 1024), ("y", "x"))
+SEGMENTS = ArraySpec("segments", "uint8", "object", (1024, 128), ("y", "x_byte"))
 
 
-@pytest.mark.parametrize("rows", [1, 5, 16])
-def test_joined_shard_is_byte_for_byte_what_zarr_writes(tmp_path: Path, rows: int) -> None:
-    values = np.random.default_rng(rows).integers(0, 4, (rows, *SPEC.row_shape), np.uint8)
-    plain = create_array(zarr.create_group(tmp_path / "plain"), SPEC, rows)
-    sharded = create_array(zarr.create_group(tmp_path / "sharded"), SPEC, rows, sharded=True)
-    plain[:] = values
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize(
+    ("spec", "codec"),
+    [(IMAGES, "fast"), (IMAGES, "small"), (LABELS, "fast"), (SEGMENTS, "fast")],
+    ids=["images", "small images", "labels", "segments"],
+)
+def test_shard_is_byte_for_byte_what_zarr_writes(tmp_path: Path, spec: ArraySpec, codec, rows: int) -> None:
+    if codec == "small":
+        pytest.importorskip("imagecodecs", reason="the small extra is not installed")
+    values = np.random.default_rng(rows).integers(0, 4, (rows, *spec.row_shape)).astype(spec.dtype)
+    sharded = create_array(zarr.create_group(tmp_path / "theirs"), spec, rows, codec=codec, sharded=True)
     sharded[:] = values
-    chunks = tuple(tmp_path / "plain" / "images" / "c" / str(row) / "0" / "0" / "0" for row in range(rows))
-    task = ShardTask(tmp_path, "joined", chunks, rows_per_shard(SPEC))
-    written = write_shard(task)
-    theirs = tmp_path / "sharded" / "images" / "c" / "0" / "0" / "0" / "0"
+    with ChunkFile(tmp_path / "chunks", encoder(spec, codec)) as file:
+        for row in values:
+            file.append(row)
+    # In two pieces, as from two ROIs.
+    first = rows // 2
+    pieces = (
+        ChunkRun(tmp_path / "chunks", 0, tuple(file.sizes[:first])),
+        ChunkRun(tmp_path / "chunks", sum(file.sizes[:first]), tuple(file.sizes[first:])),
+    )
+    written = write_shard(ShardTask(tmp_path, "joined", pieces, rows_per_shard(spec)))
+    (theirs,) = [path for path in (tmp_path / "theirs" / spec.path / "c").rglob("*") if path.is_file()]
     assert (tmp_path / "joined").read_bytes() == theirs.read_bytes()
     assert written.size_bytes == theirs.stat().st_size
 
 
 def test_absent_rows_are_marked_in_the_index() -> None:
-    shard = join_shard([b"abc", b"de"], slots=4)
-    index = np.frombuffer(shard[5:-4], "<u8").reshape(4, 2)
-    assert shard[:5] == b"abcde"
+    index = np.frombuffer(shard_index([3, 2], slots=4)[:-4], "<u8").reshape(4, 2)
     assert index[:2].tolist() == [[0, 3], [3, 2]]
     assert (index[2:] == np.iinfo(np.uint64).max).all()
 
 
 def test_shards_hold_about_64_mib() -> None:
-    assert rows_per_shard(SPEC) == 16
-    assert rows_per_shard(ArraySpec("segments", "uint8", "object", (1024, 128), ("y", "x_byte"))) == 512
+    assert rows_per_shard(IMAGES) == 16
+    assert rows_per_shard(SEGMENTS) == 512

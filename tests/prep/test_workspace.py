@@ -61,7 +61,7 @@ def test_damaged_work_is_done_again(sample_source: Path, store: Store, tmp_path:
     _wait_for(work, 2)
     process.kill()
     process.wait()
-    victim = work / "rois" / "000000" / "images" / "c" / "0" / "0" / "0" / "0"
+    victim = work / "rois" / "000000" / "images.chunks"
     victim.write_bytes(victim.read_bytes()[:-1])
     build_store(sample_source, out, SMALL)
     assert _bytes(out) == _bytes(Path(store.path))
