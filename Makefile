@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo 'env: installing torch, sam2 and the project into $(VENV) (a few minutes, once)'
 	@$(PIP) setuptools wheel torch torchvision
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation sam2
-	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,s3,small,test,tools]'
+	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test,tools]'
 	@touch $@
 
 # A minute of training from random weights shows that everything works, and nothing about what SAM 2 can do.

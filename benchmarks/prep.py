@@ -1,7 +1,7 @@
 # ruff: noqa: E402
 """What building a store costs: against bare decoding of the same files, by processes, in memory and on disk.
 
-    python benchmarks/prep.py [--rois 4] [--size 4096] [--repeats 3]
+    python benchmarks/prep.py [--rois 8] [--size 4096] [--repeats 3]
 
 Sources are synthetic, of the size of BCSS. The last line is JSON: a list of claim, value, goal, met.
 """
@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import tempfile
@@ -39,7 +38,7 @@ RAW_FACTOR = 2.5
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rois", type=int, default=4)
+    parser.add_argument("--rois", type=int, default=8)
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -112,7 +111,9 @@ def _peak_of_worker_mb(source: Path) -> float:
 
 def _build_and_measure(source: Path) -> float:
     _build(source, 1, objects="component")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    # Not getrusage, whose maximum a spawned process inherits from its parent.
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1e3
 
 
 def _size_ratio(source: Path, codec: str) -> float:

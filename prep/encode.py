@@ -30,11 +30,11 @@ ZSTD_LEVEL = 3
 def encoder(spec: ArraySpec, codec: Codec) -> Encoder:
     """Make the function from one row of a pixel array to its encoded chunk."""
     if spec.path != "images":
-        zstd: Any = numcodecs.zstd.Zstd(level=ZSTD_LEVEL, checksum=True)
+        zstd = cast("Any", numcodecs.zstd).Zstd(level=ZSTD_LEVEL, checksum=True)
         return lambda row: bytes(zstd.encode(np.ascontiguousarray(row)))
     if codec == "small":
         return lambda row: with_crc32c(encode_jpegxl(row))
-    blosc: Any = numcodecs.blosc.Blosc(cname="lz4", clevel=BLOSC_LEVEL, shuffle=numcodecs.blosc.BITSHUFFLE)
+    blosc = cast("Any", numcodecs.blosc).Blosc(cname="lz4", clevel=BLOSC_LEVEL, shuffle=numcodecs.blosc.BITSHUFFLE)
     return lambda row: with_crc32c(bytes(blosc.encode(np.ascontiguousarray(row))))
 
 

@@ -24,11 +24,9 @@ def run_command(app: Callable[[], object], program: str) -> None:
     if debug:
         # The flag may stand before or after the sub-command, so it is taken out before the application parses.
         sys.argv.remove("--debug")
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO,
-        format=f"{program}: %(message)s",
-        stream=sys.stderr,
-    )
+    logging.basicConfig(level=logging.WARNING, format=f"{program}: %(message)s", stream=sys.stderr)
+    for package in ("prep", "schemas", "train"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         app()
     except (BcssError, OSError) as error:

@@ -1,6 +1,6 @@
-"""The loss of a whole batch from the model's predictions of its groups.
+"""The loss of a whole batch from the model's predictions of its groups, summed over decoder passes.
 
-Axes: N objects of a group, H and W pixels.
+Axes: N objects of a group, O objects of the batch, H and W pixels.
 """
 
 from __future__ import annotations
@@ -9,32 +9,40 @@ import torch
 from torch import Tensor
 
 from train.collate import Batch
-from train.losses import LossConfig, LossTerms, MaskPrediction, countable_objects, mask_loss
+from train.losses import LossConfig, LossTerms, MaskPrediction, mask_loss
 from train.model import GroupPrediction, upsample
 
 
-def batch_loss(predictions: list[GroupPrediction], batch: Batch, config: LossConfig) -> LossTerms:
-    """Sum the loss over the groups, divided by the objects of the batch that have a pixel that counts.
+def batch_loss(predictions: list[GroupPrediction], batch: Batch, config: LossConfig, num_objects: float) -> LossTerms:
+    """Sum the loss over groups and passes.
 
     Args:
-        predictions: One a group of the batch.
+        predictions: One a group of the batch; with none all terms are zero.
         batch: Targets and don't-care pixels.
         config: Weights and choices.
+        num_objects: What every term is divided by; see `mask_loss`.
     """
     valid = ~batch.ignore[0]
     image_index = batch.object_to_image[0, :, 1]
-    num_objects = countable_objects(valid)[image_index].sum().clamp(min=1)
+    weights = _object_weights(batch, config)
     height, width = batch.masks.shape[-2:]
-    terms: LossTerms | None = None
+    zero = torch.zeros((), device=batch.images.device)
+    total = LossTerms(zero, zero, zero, zero, zero)
     for prediction in predictions:
-        objects, masks = prediction.objects, prediction.masks
-        full = MaskPrediction(upsample(masks.logits, height, width), masks.ious, masks.presence_logits)
+        objects = prediction.objects
         targets, counts = batch.masks[0, objects], valid[image_index[objects]]
-        group = mask_loss(full, targets, counts, num_objects, config)
-        terms = group if terms is None else terms + group
-    return terms if terms is not None else _zero_terms(batch.images.device)
+        own_weights = None if weights is None else weights[objects]
+        for masks in prediction.passes:
+            full = MaskPrediction(upsample(masks.logits, height, width), masks.ious, masks.presence_logits)
+            total = total + mask_loss(full, targets, counts, num_objects, config, own_weights)
+    return total
 
 
-def _zero_terms(device: torch.device) -> LossTerms:
-    zero: Tensor = torch.zeros((), device=device)
-    return LossTerms(zero, zero, zero, zero, zero)
+def _object_weights(batch: Batch, config: LossConfig) -> Tensor | None:
+    """The class weight of each object, float32 (O,)."""
+    if not config.class_weights:
+        return None
+    weights = torch.ones(batch.num_objects, device=batch.class_ids.device)
+    for code, weight in config.class_weights.items():
+        weights[batch.class_ids[0] == code] = weight
+    return weights

@@ -7,11 +7,22 @@ from typing import Literal, get_args
 ModelSize = Literal["tiny", "small", "base_plus", "large"]
 MODEL_SIZES: tuple[ModelSize, ...] = get_args(ModelSize)
 
-PromptChoice = Literal["centroid", "multi_point", "box", "mixed"]
-PROMPTS: tuple[PromptChoice, ...] = get_args(PromptChoice)
+PromptChoice = Literal["centroid", "multi_point", "box", "mixed", "random"]
 
+StoredChoice = Literal["centroid", "multi_point", "box", "mixed"]
+"""Prompts that a store holds, and so what models are compared under."""
+STORED_CHOICES: tuple[StoredChoice, ...] = get_args(StoredChoice)
+
+BalanceChoice = Literal["none", "classes"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 SplitChoice = Literal["train", "val", "test", "all"]
 
 BaselineName = Literal["box", "image", "disc"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
+
+FREEZE_PRESETS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "decoder_only": ("image_encoder", "sam_prompt_encoder", "no_mem_embed"),
+    "decoder_and_neck": ("image_encoder.trunk", "sam_prompt_encoder", "no_mem_embed"),
+}
+"""Presets of `--freeze`: what stays as it is when only the mask decoder, or it and the neck, are trained."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from schemas.console import run_command
-from train.choices import BASELINES, PROMPTS, BaselineName, DeviceChoice, ModelSize, PromptChoice, SplitChoice
+from train.choices import (
+    BASELINES,
+    STORED_CHOICES,
+    BalanceChoice,
+    BaselineName,
+    DeviceChoice,
+    ModelSize,
+    PromptChoice,
+    SplitChoice,
+    StoredChoice,
+)
 
 if TYPE_CHECKING:
     from schemas.prompts import PromptKind
     from train.runlog import StepRecord
-
-logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Fine-tune SAM 2 on a store, and score checkpoints. --debug shows tracebacks.",
@@ -45,7 +53,7 @@ def _baselines(values: list[str] | None) -> list[str]:
 
 
 def _prompts(values: list[str] | None) -> list[str]:
-    return _each_of(PROMPTS, values)
+    return _each_of(STORED_CHOICES, values)
 
 
 ImageSize = Annotated[int | None, typer.Option(callback=_multiple_of_32, help="Side of the model's input, pixels.")]
@@ -53,58 +61,115 @@ ImageSize = Annotated[int | None, typer.Option(callback=_multiple_of_32, help="S
 
 @app.command()
 def fit(
-    store: Annotated[str, typer.Argument(help="A store that bcss-prep built.")],
+    store: Annotated[str, typer.Argument(help="A store that bcss-prep built, a path or a URL.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("finetune_logs"),
-    model: Annotated[ModelSize, typer.Option(help="Which SAM 2.1.")] = "tiny",
+    model: Annotated[ModelSize | None, typer.Option(help="Which SAM 2.1.", show_default="tiny")] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; random weights without it.")] = None,
-    image_size: ImageSize = 1024,
-    prompt: Annotated[PromptChoice, typer.Option(help="mixed draws a box or a click for each image.")] = "mixed",
-    negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training tiles.")] = 20,
+    image_size: Annotated[
+        int | None, typer.Option(callback=_multiple_of_32, help="Side of the input, pixels.", show_default="1024")
+    ] = None,
+    prompt: Annotated[
+        PromptChoice | None,
+        typer.Option(
+            help="mixed: box or click of the store for each image; random: drawn from the mask.", show_default="mixed"
+        ),
+    ] = None,
+    negatives: Annotated[
+        bool | None, typer.Option("--negatives/--no-negatives", help="Append stored negative clicks.")
+    ] = None,
+    corrections: Annotated[
+        int | None, typer.Option(min=0, help="Simulated clicks on the error after the prompt.", show_default="0")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the tiles.", show_default="20")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step and process.")] = 4,
-    max_objects: Annotated[int, typer.Option(min=1, help="Objects an image.")] = 3,
-    workers: Annotated[int, typer.Option(min=0, help="Loading processes; 0 loads in this one.")] = 2,
-    lr: Annotated[float, typer.Option(help="Peak rate of prompt encoder and mask decoder.")] = 5e-6,
-    vision_lr: Annotated[float, typer.Option(help="Peak rate of the image encoder.")] = 3e-6,
-    freeze: Annotated[str, typer.Option(help="Modules that stay as they are, as in image_encoder.")] = "",
-    augment: Annotated[bool, typer.Option("--augment/--no-augment", help="Flip and turn tiles.")] = True,
-    save_every_steps: Annotated[int, typer.Option(min=0, help="Save within epochs too; 0 does not.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step and process.", show_default="4")] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Batches a step.", show_default="1")] = None,
+    max_objects: Annotated[int | None, typer.Option(min=1, help="Objects an image.", show_default="3")] = None,
+    balance: Annotated[
+        BalanceChoice | None, typer.Option(help="classes: draw them equally often.", show_default="none")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Loading processes; 0 loads in this one.", show_default="2")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak rate of prompt encoder and decoder.", show_default="5e-06")
+    ] = None,
+    vision_lr: Annotated[
+        float | None, typer.Option(help="Peak rate of the image encoder.", show_default="3e-06")
+    ] = None,
+    warmup_steps: Annotated[int | None, typer.Option(min=0, help="Rise of the rates.", show_default="0")] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Factor of the rate from layer to layer of the trunk.", show_default="0.9")
+    ] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights; 0 keeps none.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Modules that stay, as in image_encoder, or decoder_only, decoder_and_neck.")
+    ] = None,
+    lora: Annotated[int | None, typer.Option(min=0, help="Rank of adapters in the image encoder.")] = None,
+    orientation: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="Flip and turn tiles.", show_default="augment")
+    ] = None,
+    save_every_steps: Annotated[int | None, typer.Option(min=0, help="Save within epochs too.")] = None,
+    patience: Annotated[int | None, typer.Option(min=0, help="Stop after epochs without a better score.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, prompts and augmentation.")] = 0,
-    device: Annotated[DeviceChoice, typer.Option(help="auto takes CUDA where there is one.")] = "auto",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of weights, order, prompts, augmentation.", show_default="0")
+    ] = None,
+    device: Annotated[
+        DeviceChoice | None, typer.Option(help="auto takes CUDA where there is one.", show_default="auto")
+    ] = None,
+    compile: Annotated[bool | None, typer.Option("--compile", help="Compile the image encoder.")] = None,  # noqa: A002
+    config: Annotated[Path | None, typer.Option(help="YAML of these settings and more; flags go on top.")] = None,
 ) -> None:
     """Fine-tune SAM 2 with the store's own prompts."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from schemas.store import open_store
-    from train.config import FitConfig
+    from train.config import read_config
     from train.trainer import fit as run_fit
 
-    config = FitConfig(
-        model=model,
-        init=init,
-        image_size=image_size or 1024,
-        prompt=prompt,
-        negatives=negatives,
-        epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        max_objects=max_objects,
-        workers=workers,
-        lr=lr,
-        vision_lr=vision_lr,
-        freeze=tuple(filter(None, (name.strip() for name in freeze.split(",")))),
-        augment=augment,
-        save_every_steps=save_every_steps,
-        seed=seed,
-        device=device,
-    )
+    flags = {
+        "model": model,
+        "init": init,
+        "image_size": image_size,
+        "prompt": prompt,
+        "negatives": negatives,
+        "corrections": corrections,
+        "epochs": epochs,
+        "max_steps": max_steps,
+        "batch_size": batch_size,
+        "max_objects": max_objects,
+        "balance": balance,
+        "workers": workers,
+        "freeze": freeze,
+        "save_every_steps": save_every_steps,
+        "patience": patience,
+        "seed": seed,
+        "device": device,
+        "compile": compile,
+        "augment.orientation": orientation,
+        "optimizer.accumulate": accumulate,
+        "optimizer.lr": lr,
+        "optimizer.vision_lr": vision_lr,
+        "optimizer.warmup_steps": warmup_steps,
+        "optimizer.layer_decay": layer_decay,
+        "optimizer.ema_decay": ema,
+        "lora.rank": lora,
+    }
+    settings = read_config(config, flags)
     opened = open_store(store)
-    with logging_redirect_tqdm(), tqdm(desc="fit", unit="step") as bar:
-        summary = run_fit(opened, config, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
-    typer.echo(f"{summary['steps']} steps, loss {summary['loss_first']:.3f} -> {summary['loss_last']:.3f}")
+    silent = int(os.environ.get("RANK", "0")) > 0
+    with logging_redirect_tqdm(), tqdm(desc="fit", unit="step", mininterval=0.5, disable=silent) as bar:
+        summary = run_fit(opened, settings, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
+    if silent:
+        return
+    if summary["stopped_by"]:
+        typer.echo(f"stopped by {summary['stopped_by']} after step {summary['steps']}; --resume goes on")
+    first = summary["loss_first"]
+    typer.echo(
+        f"{summary['steps']} steps" + ("" if first is None else f", loss {first:.3f} -> {summary['loss_last']:.3f}")
+    )
     typer.echo(f"checkpoint  {out / 'checkpoints' / 'checkpoint.pt'}")
     typer.echo(f"numbers     {out / 'summary.json'}")
     typer.echo(f"curves      tensorboard --logdir {out / 'tensorboard'}")
@@ -126,7 +191,9 @@ def evaluate(
     split: Annotated[SplitChoice, typer.Option(help="Which tiles.")] = "test",
     prompt: Annotated[
         list[str] | None,
-        typer.Option(metavar="|".join(PROMPTS), callback=_prompts, help="May be repeated; mixed is box and centroid."),
+        typer.Option(
+            metavar="|".join(STORED_CHOICES), callback=_prompts, help="May be repeated; mixed is box and centroid."
+        ),
     ] = None,
     negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Loading processes; 0 loads in this one.")] = 0,
@@ -144,7 +211,7 @@ def evaluate(
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
     opened = open_store(store)
-    chosen = cast("list[PromptChoice]", prompt or ["mixed"])
+    chosen = cast("list[StoredChoice]", prompt or ["mixed"])
     kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
     protocol = Protocol(split, tuple(kinds), negatives)
     if not checkpoint and baseline:
@@ -167,9 +234,10 @@ def _show(bar: object, record: StepRecord, total: int) -> None:
 
     assert isinstance(bar, tqdm)
     bar.total = total
-    bar.update(record.step - bar.n)
     rate = record.images / record.step_s
-    bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {record.data_wait_s / record.step_s:.0%}")
+    wait = record.data_wait_s / record.step_s
+    bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}", refresh=False)
+    bar.update(record.step - bar.n)
 
 
 def _print_table(result: dict[str, object]) -> None:

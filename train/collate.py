@@ -47,6 +47,9 @@ class Batch:
         sizes_wh: int64 [T, O, 2], width and height of the object's image.
         groups: The objects by number of real points; all O once.
         dropped: Objects that transforms lost.
+        countable: Objects whose image has a pixel that counts.
+        click_draws: float32 [T, O, D], see `train.clicks`; D may be 0.
+        color_draws: float32 [T, B, C], see `train.color`; C may be 0.
     """
 
     images: Tensor
@@ -60,6 +63,9 @@ class Batch:
     sizes_wh: Tensor
     groups: tuple[PointGroup, ...]
     dropped: int
+    countable: int
+    click_draws: Tensor
+    color_draws: Tensor
 
     @property
     def num_objects(self) -> int:
@@ -117,7 +123,16 @@ def collate(samples: list[Sample]) -> Batch:
         sizes_wh=torch.tensor([width, height]).expand(len(frame), 2)[None].clone(),
         groups=group_by_points(labels),
         dropped=sum(sample.dropped for sample in samples),
+        countable=sum(len(sample.object_ids) for sample in samples if not sample.ignore.all()),
+        click_draws=torch.cat([_draws(sample.click_draws, len(sample.object_ids)) for sample in samples])[None],
+        color_draws=torch.stack([_draws(sample.color_draws, None) for sample in samples])[None],
     )
+
+
+def _draws(draws: Tensor | None, rows: int | None) -> Tensor:
+    if draws is not None:
+        return draws
+    return torch.zeros(0) if rows is None else torch.zeros(rows, 0)
 
 
 def group_by_points(labels: Tensor) -> tuple[PointGroup, ...]:

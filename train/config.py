@@ -1,69 +1,182 @@
-"""Configuration of a training run; it is echoed to `config.json` and into every checkpoint."""
+"""Configuration of a training run: one model a component, echoed to `config.json` and into every checkpoint."""
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from schemas.errors import ConfigError
 from schemas.prompts import PromptKind
-from train.choices import DeviceChoice, ModelSize, PromptChoice
+from train.augment import AugmentConfig
+from train.choices import FREEZE_PRESETS, BalanceChoice, DeviceChoice, ModelSize, PromptChoice
 from train.dataset import prompt_kinds
 from train.losses import LossConfig
 
 
-class FitConfig(BaseModel):
-    """One training run. The optimizer's defaults are those of SAM 2's published fine-tuning.
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OptimizerConfig(_Strict):
+    """AdamW and its schedule; the defaults are those of SAM 2's published fine-tuning.
+
+    Attributes:
+        lr: Peak learning rate of prompt encoder and decoder.
+        vision_lr: Peak learning rate of the image encoder.
+        final_lr_fraction: Both fall along a cosine to this share.
+        warmup_steps: Both rise to their peak over so many steps.
+        layer_decay: Each layer of the trunk learns by this factor slower than the one above it.
+        weight_decay: On weights alone, neither on biases nor on norms.
+        clip_norm: Bound on the gradient's norm.
+        accumulate: Batches a step.
+        ema_decay: Of a moving average of the weights, which is validated and becomes best.pt; 0 keeps none.
+    """
+
+    lr: float = Field(default=5e-6, gt=0)
+    vision_lr: float = Field(default=3e-6, gt=0)
+    final_lr_fraction: float = Field(default=0.1, ge=0, le=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    layer_decay: float = Field(default=0.9, gt=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    clip_norm: float = Field(default=0.1, gt=0)
+    accumulate: int = Field(default=1, ge=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+
+
+class LoraConfig(_Strict):
+    """Low-rank adapters instead of full weights; Hu et al., LoRA, 2021.
+
+    Attributes:
+        rank: Of the adapters; 0 trains full weights.
+        alpha: Their scale is alpha / rank.
+        modules: Ends of the names of the linear layers that get one.
+    """
+
+    rank: int = Field(default=0, ge=0)
+    alpha: int = Field(default=16, gt=0)
+    modules: tuple[str, ...] = ("attn.qkv", "attn.proj")
+
+
+class FitConfig(_Strict):
+    """One training run.
 
     Attributes:
         model: Which of Meta's four models.
         init: Checkpoint to start from; random weights without it.
         image_size: Side of the model's input in pixels.
-        prompt: What each object is prompted with; `mixed` is a box or a click, drawn for each image.
+        prompt: What each object is prompted with; `mixed` is a box or a click of the store, drawn for each image,
+            `random` a box or a click drawn from the mask, as in SAM 2's own training.
         negatives: Whether stored negative points are appended.
+        corrections: Simulated clicks on the error after the first prompt, each with the logits before it.
         epochs: Passes over the training tiles.
         max_steps: Stop after so many steps, whatever the epochs.
         batch_size: Images per process and step.
-        max_objects: Objects an image and step, drawn evenly from the tile's.
+        max_objects: Objects an image and step.
+        balance: `classes` draws them so that classes come equally often, `none` evenly.
         workers: Loading processes; 0 loads in the training process.
-        lr: Peak learning rate of prompt encoder and decoder.
-        vision_lr: Peak learning rate of the image encoder.
-        final_lr_fraction: Both fall along a cosine to this share.
-        weight_decay: Of AdamW, on weights alone.
-        clip_norm: Bound on the gradient's norm.
-        freeze: Modules of SAM 2 that stay as they are.
-        augment: Whether tiles are flipped and turned.
+        freeze: Modules of SAM 2 that stay as they are, or a preset.
         save_every_steps: Also save within epochs; 0 saves at their ends alone.
+        patience: Stop after so many epochs without a better score; 0 never does.
+        best_by: What best.pt is chosen by, Dice or IoU.
         seed: Of initial weights, order, prompts and augmentation.
         device: `auto` takes CUDA where there is one.
+        compile: Whether encoder and decoder are compiled.
+        augment: Of tiles.
+        optimizer: And its schedule.
+        lora: Adapters.
         loss: Weights and choices of the loss.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ModelSize = "tiny"
     init: Path | None = None
     image_size: int = Field(default=1024, ge=128, multiple_of=32)
     prompt: PromptChoice = "mixed"
     negatives: bool = False
+    corrections: int = Field(default=0, ge=0, le=16)
     epochs: int = Field(default=20, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=4, ge=1)
     max_objects: int = Field(default=3, ge=1)
-    workers: int = Field(default=0, ge=0)
-    lr: float = Field(default=5e-6, gt=0)
-    vision_lr: float = Field(default=3e-6, gt=0)
-    final_lr_fraction: float = Field(default=0.1, ge=0, le=1)
-    weight_decay: float = Field(default=0.1, ge=0)
-    clip_norm: float = Field(default=0.1, gt=0)
+    balance: BalanceChoice = "none"
+    workers: int = Field(default=2, ge=0)
     freeze: tuple[str, ...] = ()
-    augment: bool = True
     save_every_steps: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0)
+    best_by: str = Field(default="dice", pattern="^(dice|iou)$")
     seed: int = Field(default=0, ge=0)
     device: DeviceChoice = "auto"
+    compile: bool = False
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    lora: LoraConfig = LoraConfig()
     loss: LossConfig = LossConfig()
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _expand_presets(cls, value: object) -> object:
+        names = [value] if isinstance(value, str) else list(cast("list[str]", value or ()))
+        parts = [part.strip() for name in names for part in name.split(",") if part.strip()]
+        return tuple(module for part in parts for module in FREEZE_PRESETS.get(part, (part,)))
 
     @property
     def prompt_kinds(self) -> tuple[PromptKind, ...]:
         """The prompt kinds that validation scores."""
         return prompt_kinds(self.prompt)
+
+
+def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
+    """Read a run's configuration from a YAML file, with flags on top.
+
+    Args:
+        path: The file, or None for the defaults.
+        overrides: Values by dotted key, as in `{"optimizer.lr": 1e-4}`; None is not given.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is not allowed.
+    """
+    values = _read_yaml(path) if path else {}
+    for key, value in overrides.items():
+        if value is not None:
+            *parents, last = key.split(".")
+            place = values
+            for parent in parents:
+                place = place.setdefault(parent, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"{path}", f"gives {parent} as {place!r}", "it is a group of settings")
+            place[last] = value
+    try:
+        return FitConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(path or "the configuration", f"has an unknown key {key}", _nearest(key)) from error
+        raise ConfigError(path or f"--{key}", f"{key}: {first['msg']}", "see `bcss-train fit --help`") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(path, "is not there", "check --config") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(path, f"is no YAML file ({first})", "write `key: value` lines") from error
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError(path, "is no mapping", "write `key: value` lines")
+    return cast("dict[str, Any]", content or {})
+
+
+def _nearest(key: str) -> str:
+    *parents, last = key.split(".")
+    model: type[BaseModel] = FitConfig
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    close = difflib.get_close_matches(last, list(model.model_fields), n=1, cutoff=0.0)
+    return f"did you mean {'.'.join([*parents, close[0]])}?"

@@ -6,32 +6,46 @@ All randomness of a sample is keyed by (seed, epoch, tile), so neither workers n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from schemas.prompts import PromptKind
 from schemas.store import Store, open_store
-from train.choices import PromptChoice
+from train.augment import AugmentConfig, augment_geometry
+from train.choices import BalanceChoice, PromptChoice
+from train.clicks import DRAWS_PER_CLICK, with_random_prompts
+from train.color import DRAWS as COLOR_DRAWS
 from train.sample import Sample, make_sample
-from train.transforms import random_orientation, resize
+from train.transforms import resize
 
 MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
-"""What `mixed` draws from, evenly, one draw an image."""
+"""What `mixed` draws from, evenly, one draw an image; what `random` is validated by."""
 
 
 def prompt_kinds(choice: PromptChoice) -> tuple[PromptKind, ...]:
-    """The kinds that a choice draws from."""
-    return MIXED_KINDS if choice == "mixed" else (choice,)
+    """The stored kinds that a choice draws from or is validated by."""
+    if choice == "mixed" or choice == "random":
+        return MIXED_KINDS
+    return (choice,)
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Which tile, in which epoch."""
+    """Which tile, in which epoch.
+
+    Attributes:
+        tile_index: The tile.
+        epoch: From 0.
+        empty: Whether its objects are left out: a process without a tile in a batch still takes part in it.
+    """
 
     tile_index: int
     epoch: int
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,17 +56,21 @@ class SampleOptions:
         image_size: Side of the model's input in pixels.
         prompt: Which prompt.
         negatives: Whether negative points are appended.
-        max_objects: At most so many objects an image, drawn evenly.
-        augment: Whether flips and quarter turns are drawn.
+        corrections: How many correction clicks draws are needed for.
+        max_objects: At most so many objects an image.
+        balance: Whether objects are drawn evenly, or so that classes come equally often.
+        augment: What is drawn.
         seed: Of all draws.
     """
 
     image_size: int
-    prompt: PromptChoice
-    negatives: bool
-    max_objects: int
-    augment: bool
-    seed: int
+    prompt: PromptChoice = "mixed"
+    negatives: bool = False
+    corrections: int = 0
+    max_objects: int = 3
+    balance: BalanceChoice = "none"
+    augment: AugmentConfig = AugmentConfig()  # noqa: RUF009 - frozen
+    seed: int = 0
 
 
 class TileDataset(Dataset[Sample]):
@@ -83,12 +101,32 @@ class TileDataset(Dataset[Sample]):
         kinds = prompt_kinds(options.prompt)
         kind = kinds[generator.integers(len(kinds))]
         torch_generator = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
+        color_draws = torch.from_numpy(generator.random(COLOR_DRAWS, np.float32))
         record = self.store[request.tile_index]
-        rows = np.arange(len(record.object_ids))
-        if len(rows) > options.max_objects:
-            rows = np.sort(generator.choice(rows, options.max_objects, replace=False))
+        rows = self._chosen(record.class_ids, generator)
         prompts = self.store.prompts(request.tile_index, kind, negatives=options.negatives)
-        sample = make_sample(record, prompts, rows)
-        if options.augment:
-            sample = random_orientation(sample, torch_generator)
-        return resize(sample, options.image_size, options.image_size)
+        draws = torch.from_numpy(generator.random((len(rows), DRAWS_PER_CLICK * options.corrections), np.float32))
+        sample = make_sample(record, prompts, rows).with_draws(draws, color_draws)
+        if request.empty:
+            sample = sample.without_objects()
+        sample = augment_geometry(sample, options.augment, torch_generator)
+        sample = resize(sample, options.image_size, options.image_size)
+        return with_random_prompts(sample, torch_generator) if options.prompt == "random" else sample
+
+    def _chosen(self, class_ids: NDArray[np.int32], generator: np.random.Generator) -> NDArray[np.int64]:
+        """Rows of the objects that are trained on this time, in the tile's order."""
+        rows = np.arange(len(class_ids))
+        if len(rows) <= self.options.max_objects:
+            return rows
+        weights = None
+        if self.options.balance == "classes":
+            weights = np.array([self._class_weights[int(code)] for code in class_ids])
+            weights /= weights.sum()
+        return np.sort(generator.choice(rows, self.options.max_objects, replace=False, p=weights))
+
+    @cached_property
+    def _class_weights(self) -> dict[int, float]:
+        """The rarer a class among the training objects, the more often its objects are drawn."""
+        of_train = self.store.column("tiles/split")[self.store.column("objects/tile_index")] == "train"
+        codes, counts = np.unique(self.store.column("objects/class_id")[of_train], return_counts=True)
+        return {int(code): 1.0 / int(count) for code, count in zip(codes, counts, strict=True)}

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import torch
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TrainingError
 from train.choices import DeviceChoice
+
+if TYPE_CHECKING:
+    from train.config import FitConfig
 
 
 def pick_device(choice: DeviceChoice) -> torch.device:
@@ -24,6 +31,23 @@ def pick_device(choice: DeviceChoice) -> torch.device:
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 on CUDA, full precision elsewhere."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+@contextmanager
+def out_of_memory_as_error(config: FitConfig) -> Generator[None]:
+    """Say what to lower where the device's memory runs out.
+
+    Raises:
+        TrainingError: It ran out.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingError(
+            f"batch of {config.batch_size} images of {config.image_size} px with up to {config.max_objects} objects",
+            "does not fit the device's memory",
+            "lower --batch-size (and raise --accumulate), --max-objects or --image-size, or --freeze image_encoder",
+        ) from error
 
 
 def peak_memory_bytes(device: torch.device) -> int:

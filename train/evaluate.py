@@ -177,6 +177,16 @@ def score_answers(answers: Iterator[TileMasks], on_answer: Callable[[TileMasks],
     return tables
 
 
+def merge_tables(parts: Sequence[Tables]) -> Tables:
+    """Join the tables of several processes."""
+    merged: Tables = {}
+    for part in parts:
+        for model, by_kind in part.items():
+            for kind, table in by_kind.items():
+                merged.setdefault(model, {}).setdefault(kind, ScoreTable()).extend(table)
+    return merged
+
+
 def summarize(tables: Tables, store: Store) -> dict[str, dict[str, Any]]:
     """Means by model, prompt kind and class: `{NAME: {PROMPT: {"overall": ..., "classes": ...}}}`."""
     names = {info.code: info.name for info in store.manifest.classes}

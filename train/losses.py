@@ -30,6 +30,7 @@ class LossConfig(BaseModel):
         predict_presence: Whether the model scores the object's presence.
         presence_alpha: Focal balance of the presence term; negative means none.
         presence_gamma: Focal focus of the presence term.
+        class_weights: Factor of an object's terms by its class code; 1 unless given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class LossConfig(BaseModel):
     predict_presence: bool = True
     presence_alpha: float = -1.0
     presence_gamma: float = 0.0
+    class_weights: dict[int, float] = Field(default_factory=dict[int, float])
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,12 @@ def countable_objects(valid: Tensor) -> Tensor:
 
 
 def mask_loss(
-    prediction: MaskPrediction, targets: Tensor, valid: Tensor, num_objects: Tensor | float, config: LossConfig
+    prediction: MaskPrediction,
+    targets: Tensor,
+    valid: Tensor,
+    num_objects: Tensor | float,
+    config: LossConfig,
+    object_weights: Tensor | None = None,
 ) -> LossTerms:
     """Loss of one decoder pass.
 
@@ -110,11 +117,14 @@ def mask_loss(
         valid: bool (N, H, W), false for don't-care pixels.
         num_objects: What every term is divided by: countable objects over all processes, at least 1.
         config: Weights and choices.
+        object_weights: (N,), by which each object's terms are multiplied; 1 unless given.
     """
     logits = prediction.logits.float().flatten(2)
     inside = valid.flatten(1)[:, None]
     truth = (targets & valid).flatten(1)[:, None].float()
-    counts = countable_objects(valid)[:, None]
+    counts = countable_objects(valid)[:, None].float()
+    if object_weights is not None:
+        counts = counts * object_weights[:, None]
 
     focal = _mean_over(inside, _focal(logits, truth.expand_as(logits), config.focal_alpha, config.focal_gamma))
     dice = _dice(logits, truth, inside)

@@ -60,6 +60,12 @@ class ScoreTable:
         self.iou.extend(scores.iou.tolist())
         self.class_ids.extend(class_ids.tolist())
 
+    def extend(self, other: ScoreTable) -> None:
+        """Add the objects of another table."""
+        self.dice.extend(other.dice)
+        self.iou.extend(other.iou)
+        self.class_ids.extend(other.class_ids)
+
     def summary(self, class_names: dict[int, str]) -> dict[str, Any]:
         """Means over objects: `{"overall": {...}, "classes": {name: {"dice", "iou", "n"}}}`."""
         return {

@@ -17,7 +17,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from schemas.errors import ConfigError
-from train.choices import ModelSize
+from train.choices import FREEZE_PRESETS, ModelSize
+from train.clicks import DRAWS_PER_CLICK, correction_clicks
 from train.collate import Batch
 from train.losses import MaskPrediction
 
@@ -56,15 +57,16 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class GroupPrediction:
-    """The prediction for one group of objects.
+    """The predictions for one group of objects.
 
     Attributes:
         objects: int64 (N,), their places along the batch's O.
-        masks: Low-resolution logits (N, M, S/4, S/4), IoU estimates and object scores.
+        passes: After the first prompt and after each correction: low-resolution logits (N, M, S/4, S/4), IoU
+            estimates and object scores.
     """
 
     objects: Tensor
-    masks: MaskPrediction
+    passes: tuple[MaskPrediction, ...]
 
 
 class PromptableSam(nn.Module):
@@ -73,13 +75,15 @@ class PromptableSam(nn.Module):
     Args:
         size: Which of Meta's four models.
         image_size: Side of the input in pixels, a multiple of 32.
+        corrections: Clicks on the error that follow the first prompt in training.
     """
 
     channel_mean: Tensor
     channel_std: Tensor
 
-    def __init__(self, size: ModelSize, image_size: int) -> None:
+    def __init__(self, size: ModelSize, image_size: int, corrections: int = 0) -> None:
         super().__init__()
+        self.corrections = corrections
         self.size: ModelSize = size
         self.image_size = image_size
         self.sam = build_base(size, image_size)
@@ -92,7 +96,7 @@ class PromptableSam(nn.Module):
             self.sam.get_submodule(name).requires_grad_(True)
         self.sam.no_mem_embed.requires_grad_(True)
         # Only a mask given as prompt passes it, so without correction clicks it would never see a gradient.
-        self.sam.sam_prompt_encoder.mask_downscaling.requires_grad_(False)
+        self.sam.sam_prompt_encoder.mask_downscaling.requires_grad_(corrections > 0)
 
     def freeze(self, names: tuple[str, ...]) -> None:
         """Freeze modules of SAM 2 by name: no gradient, and evaluation mode in training too.
@@ -102,11 +106,14 @@ class PromptableSam(nn.Module):
         """
         modules: list[nn.Module] = []
         for name in names:
+            if name == "no_mem_embed":
+                self.sam.no_mem_embed.requires_grad_(False)
+                continue
             try:
                 modules.append(self.sam.get_submodule(name))
             except AttributeError as error:
-                children = ", ".join(child for child, _ in self.sam.named_children())
-                raise ConfigError(f"--freeze {name}", "is no module of SAM 2", f"use one of {children}") from error
+                choices = ", ".join((*FREEZE_PRESETS, *_TRAINED_MODULES))
+                raise ConfigError(f"--freeze {name}", "is no module of SAM 2", f"use one of {choices}") from error
             modules[-1].requires_grad_(False)
         self._frozen = tuple(modules)
         self._encoder_frozen = not any(p.requires_grad for p in self.sam.image_encoder.parameters())
@@ -122,7 +129,7 @@ class PromptableSam(nn.Module):
         return self
 
     def encode(self, images: Tensor) -> ImageFeatures:
-        """Encode uint8 (B, 3, S, S) images."""
+        """Encode images (B, 3, S, S) from 0 to 255."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._encoder_frozen):
             pixels = (images.float() - self.channel_mean) / self.channel_std
             levels = self.sam.image_encoder(pixels)["backbone_fpn"]
@@ -161,8 +168,12 @@ class PromptableSam(nn.Module):
         )
         return MaskPrediction(logits, ious, presence)
 
-    def forward(self, batch: Batch) -> list[GroupPrediction]:
-        """Predict the masks of a batch, one decoder pass a group.
+    def forward(self, batch: Batch, images: Tensor | None = None) -> list[GroupPrediction]:
+        """Predict the masks of a batch, group by group.
+
+        Args:
+            batch: The batch.
+            images: (B, 3, S, S) from 0 to 255 instead of the batch's own, after colour augmentation.
 
         Raises:
             ConfigError: The batch has more than one frame.
@@ -170,7 +181,7 @@ class PromptableSam(nn.Module):
         frames = batch.images.shape[0]
         if frames != 1:
             raise ConfigError(f"a batch of {frames} frames", "is a video, and this trains on images", "use T = 1")
-        features = self.encode(batch.images[0])
+        features = self.encode(batch.images[0] if images is None else images)
         predictions: list[GroupPrediction] = []
         for group in batch.groups:
             objects = group.objects
@@ -179,9 +190,37 @@ class PromptableSam(nn.Module):
             # A stable sort brings the real points to the front in their order, and the padding is cut off.
             order = (labels < 0).to(torch.int8).argsort(dim=1, stable=True)[:, : group.count]
             coords = batch.point_coords[0, objects].gather(1, order[..., None].expand(-1, -1, 2))
-            masks = self.decode(features.of_objects(image_index), coords, labels.gather(1, order))
-            predictions.append(GroupPrediction(objects, masks))
+            prompt = coords, labels.gather(1, order)
+            passes = self._passes(features.of_objects(image_index), prompt, batch, objects)
+            predictions.append(GroupPrediction(objects, passes))
         return predictions
+
+    def _passes(
+        self, features: ImageFeatures, prompt: tuple[Tensor, Tensor], batch: Batch, objects: Tensor
+    ) -> tuple[MaskPrediction, ...]:
+        """Decode the first prompt, then one more click at a time, each with the best logits so far."""
+        coords, labels = prompt
+        passes = [self.decode(features, coords, labels)]
+        if not self.corrections:
+            return tuple(passes)
+        targets = batch.masks[0, objects]
+        valid = ~batch.ignore[0, batch.object_to_image[0, objects, 1]]
+        draws = batch.click_draws[0, objects]
+        for number in range(self.corrections):
+            last = passes[-1]
+            best = last.ious.argmax(1)
+            logits = last.logits[torch.arange(len(best), device=best.device), best][:, None]
+            with torch.no_grad():
+                shown = upsample(logits, *targets.shape[-2:])
+                first = DRAWS_PER_CLICK * number
+                click = correction_clicks(shown, targets, valid, draws[:, first : first + DRAWS_PER_CLICK])
+            coords, labels = torch.cat([coords, click[0]], 1), torch.cat([labels, click[1]], 1)
+            passes.append(self.decode(features, coords, labels, logits))
+        return tuple(passes)
+
+    def compile_parts(self) -> None:
+        """Compile the image encoder in place; its parameters keep their names."""
+        self.sam.image_encoder.compile()
 
 
 def build_base(size: ModelSize, image_size: int) -> SAM2Base:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
+
+from schemas.overlay import side_by_side
 
 METRICS_FILE = "metrics.jsonl"
 _NOT_PLOTTED = ("step", "epoch", "tiles")
@@ -59,12 +64,16 @@ class RunLog:
     """Writer of `metrics.jsonl` and TensorBoard events in a run's folder.
 
     Args:
-        out: The run's folder.
+        out: The run's folder; None for a process that writes nothing.
         kept_steps: Steps that a resumed run builds on; lines of later ones, written after the checkpoint that the
             run resumes from, are removed, so that the file is that of an uninterrupted run.
     """
 
-    def __init__(self, out: Path, kept_steps: int = 0) -> None:
+    def __init__(self, out: Path | None, kept_steps: int = 0) -> None:
+        self._file: TextIO | None = None
+        self._board: SummaryWriter | None = None
+        if out is None:
+            return
         path = out / METRICS_FILE
         lines = path.read_text(encoding="utf-8").splitlines() if kept_steps and path.exists() else []
         kept = [line for line in lines if _step_of(line) <= kept_steps]
@@ -78,8 +87,10 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
 
     def step(self, record: StepRecord) -> None:
         """Write one step."""
@@ -87,7 +98,7 @@ class RunLog:
         self._write(values)
         for name, value in values.items():
             if name not in _NOT_PLOTTED:
-                self._board.add_scalar(f"train/{name}", value, record.step)
+                self._scalar(f"train/{name}", value, record.step)
 
     def epoch(self, step: int, epoch: int, val: dict[str, Any] | None, score: float | None) -> None:
         """Write the end of an epoch.
@@ -100,13 +111,26 @@ class RunLog:
         """
         self._write({"event": "epoch", "step": step, "epoch": epoch, "val": val, "val_score": score})
         if score is not None:
-            self._board.add_scalar("val/dice", score, step)
-        self._board.flush()
+            self._scalar("val/score", score, step)
+        for kind, scores in (val or {}).items():
+            self._scalar(f"val/dice/{kind}", scores["overall"]["dice"], step)
+        if self._board is not None:
+            self._board.flush()
+
+    def panels(self, step: int, panels: list[NDArray[np.uint8]]) -> None:
+        """Show overlays in TensorBoard, uint8 (H, W, 3) each."""
+        if self._board is not None and panels:
+            self._board.add_image("val/overlays", side_by_side(panels, 4), step, dataformats="HWC")
+
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        if self._board is not None:
+            self._board.add_scalar(name, value, step)
 
     def _write(self, values: dict[str, object]) -> None:
-        # A line at a time reaches the file, so that a killed run leaves whole lines.
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            # A line at a time reaches the file, so that a killed run leaves whole lines.
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
 
 
 def read_steps(out: Path) -> list[StepRecord]:
@@ -116,5 +140,9 @@ def read_steps(out: Path) -> list[StepRecord]:
     return [StepRecord(**entry) for entry in entries if "event" not in entry]
 
 
-def _step_of(line: str) -> int:
-    return int(json.loads(line)["step"])
+def _step_of(line: str) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except ValueError:
+        # The line that a kill cut short; whatever step it was of will be made again.
+        return math.inf

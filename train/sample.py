@@ -29,6 +29,8 @@ class Sample:
         object_ids: int64 (O,), unique in the tile.
         class_ids: int64 (O,), pixel value of the class.
         dropped: How many chosen objects a transform has lost.
+        click_draws: float32 (O, D), numbers in [0, 1) that correction clicks are drawn by.
+        color_draws: float32 (C,), numbers in [0, 1) that colours are drawn by.
     """
 
     tile_index: int
@@ -40,6 +42,8 @@ class Sample:
     object_ids: Tensor
     class_ids: Tensor
     dropped: int = 0
+    click_draws: Tensor | None = None
+    color_draws: Tensor | None = None
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -56,7 +60,20 @@ class Sample:
             object_ids=self.object_ids[objects],
             class_ids=self.class_ids[objects],
             dropped=self.dropped + int((~objects).sum()),
+            click_draws=None if self.click_draws is None else self.click_draws[objects],
         )
+
+    def without_objects(self) -> Sample:
+        """Leave all objects out; none of them counts as dropped."""
+        return replace(self.keep(torch.zeros(len(self.object_ids), dtype=torch.bool)), dropped=self.dropped)
+
+    def with_draws(self, click_draws: Tensor, color_draws: Tensor) -> Sample:
+        """Attach the numbers that clicks and colours are drawn by."""
+        return replace(self, click_draws=click_draws, color_draws=color_draws)
+
+    def with_prompts(self, coords: Tensor, labels: Tensor) -> Sample:
+        """Replace the prompts: float32 (O, K, 2) and int32 (O, K)."""
+        return replace(self, point_coords=coords, point_labels=labels)
 
 
 def make_sample(record: Record, prompts: dict[int, Prompt], rows: np.ndarray) -> Sample:

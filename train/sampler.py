@@ -46,5 +46,7 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
         global_batch = self.batch_size * self.world_size
         for start in range(self.first_batch * global_batch, len(order), global_batch):
-            batch = order[start : start + global_batch][self.rank :: self.world_size]
-            yield [SampleRequest(int(tile), self.epoch) for tile in batch]
+            batch = order[start : start + global_batch]
+            mine = [SampleRequest(int(tile), self.epoch) for tile in batch[self.rank :: self.world_size]]
+            # The last batch may be too small for all; whoever has nothing to train still joins every collective.
+            yield mine or [SampleRequest(int(batch[0]), self.epoch, empty=True)]

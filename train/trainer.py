@@ -1,7 +1,8 @@
 """Fine-tune SAM 2 on a store: the story of one run, from top to bottom.
 
-A run is a function of its configuration and its store. The order of tiles is keyed by (seed, epoch), a sample's draws
-by (seed, epoch, tile), and the model's own (drop path) by (seed, step), so a resumed run goes on bit by bit.
+A run is a function of its configuration and its store. The order of tiles is keyed by (seed, epoch) and everything
+that is drawn for a sample by (seed, epoch, tile); the model draws nothing. So a resumed run goes on bit by bit, and
+neither workers nor processes change what is trained.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +22,30 @@ from torch.utils.data import DataLoader
 
 from schemas.errors import CheckpointError, TrainingError
 from schemas.store import Store
-from train.batch_loss import batch_loss
-from train.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from train.checkpoint import save_checkpoint
 from train.collate import Batch, collate
 from train.config import FitConfig
 from train.dataset import SampleOptions, TileDataset
-from train.device import autocast, peak_memory_bytes, pick_device
-from train.evaluate import Protocol, answer_tiles, score_answers, summarize, tiles_with_objects
-from train.model import PromptableSam
-from train.optimizer import make_optimizer, set_learning_rates
-from train.predict import MaskPredictor
+from train.device import out_of_memory_as_error, peak_memory_bytes, pick_device
+from train.distributed import World, open_world
+from train.evaluate import tiles_with_objects
+from train.optimizer import set_learning_rates
+from train.parity import check_against_predictor
+from train.run import Run, previous_of, restore_run, save_last, start_run
 from train.runlog import RunLog, StepRecord
 from train.sampler import EpochSampler
+from train.step import TrainStep
+from train.stop import StopRequest, stop_on_signals
+from train.validate import validate
 
 logger = logging.getLogger(__name__)
 
 OnStep = Callable[[StepRecord, int], None]
 
 
-@dataclass
-class Run:
-    """Everything that changes while a run goes on.
-
-    Attributes:
-        model: Being trained.
-        optimizer: Its optimizer.
-        steps: Steps done.
-        elapsed_s: Time spent, earlier parts of a resumed run included.
-        loss: Of the last step.
-        best_score: Validation score of `best.pt`, None before there is one.
-        val: The last validation.
-        history: The steps of this part of the run.
-    """
-
-    model: PromptableSam
-    optimizer: torch.optim.Optimizer
-    steps: int = 0
-    elapsed_s: float = 0.0
-    loss: float = float("nan")
-    best_score: float | None = None
-    val: dict[str, Any] | None = None
-    history: list[StepRecord] = field(default_factory=list)
-
-
 def fit(
     store: Store, config: FitConfig, out: Path, *, resume: bool = False, on_step: OnStep | None = None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Train, and write checkpoints, logs and `summary.json`.
 
     Args:
@@ -80,73 +59,149 @@ def fit(
         What `summary.json` holds.
 
     Raises:
-        StoreError: The store has no training tile.
-        ConfigError: The configuration does not fit the store or the machine.
+        StoreError: The store has no training tile, or lacks the prompt.
+        ConfigError: The configuration does not fit the store, the machine or the run that is resumed.
         CheckpointError: A checkpoint cannot be read or written, or the folder holds another run.
-        TrainingError: The loss is no longer finite.
+        TrainingError: The loss is no longer finite, or memory ran out.
     """
-    device = pick_device(config.device)
+    device_type = pick_device(config.device).type
+    with open_world(device_type) as world, stop_on_signals() as stop, out_of_memory_as_error(config):
+        device = torch.device(device_type, world.local_rank) if device_type == "cuda" else torch.device("cpu")
+        return _fit(store, config, out, _Place(world, device, stop), resume=resume, on_step=on_step)
+
+
+class _Place:
+    """Where a run takes place: its processes, its device, and whether it was asked to stop."""
+
+    def __init__(self, world: World, device: torch.device, stop: StopRequest) -> None:
+        self.world = world
+        self.device = device
+        self.stop = stop
+
+    def must_stop(self) -> bool:
+        """Whether any process was asked to stop: all stop after the same step."""
+        return self.world.sum([float(bool(self.stop))], self.device)[0] > 0
+
+
+def _fit(
+    store: Store, config: FitConfig, out: Path, place: _Place, *, resume: bool, on_step: OnStep | None
+) -> dict[str, Any]:
+    world, device = place.world, place.device
     train_tiles = tiles_with_objects(store, "train")
     val_tiles = tiles_with_objects(store, "val", may_be_empty=True)
     if not len(val_tiles):
         logger.warning("%s has no validation tile: nothing chooses a best.pt, and none is written", store.path)
     checkpoint = out / "checkpoints" / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
+    if not resume and (checkpoint.exists() or previous_of(checkpoint).exists()):
         raise CheckpointError(checkpoint, "is of an earlier run", "give --resume to go on, or choose another --out")
 
-    run = _start(config, device)
-    if resume and checkpoint.exists():
-        _restore(run, checkpoint)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_json(out / "config.json", _describe(store, config))
-    sampler = EpochSampler(train_tiles, config.batch_size, config.seed)
+    accumulate = config.optimizer.accumulate
+    sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
     loader = _make_loader(store, config, sampler, device)
-    total_steps = min(config.epochs * len(sampler), config.max_steps or config.epochs * len(sampler))
-    with RunLog(out, kept_steps=run.steps) as log:
-        while run.steps < total_steps:
-            sampler.epoch, sampler.first_batch = divmod(run.steps, len(sampler))
-            for record in _train_epoch(run, loader, config, device, sampler, total_steps):
+    steps_per_epoch = -(-len(sampler) // accumulate)
+    total_steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
+    run = start_run(config, steps_per_epoch, device)
+    if not (resume and restore_run(run, checkpoint)) and config.init:
+        check_against_predictor(run.model, store, int(train_tiles[0]), device)
+    if config.compile:
+        run.model.compile_parts()
+    train_step = TrainStep(run.model, run.optimizer, config, world, device)
+
+    world.wait()
+    if world.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_json(out / "config.json", _describe(store, config))
+    with RunLog(out if world.is_main else None, kept_steps=run.steps) as log:
+        while run.steps < total_steps and not place.stop:
+            sampler.epoch, done = divmod(run.steps, steps_per_epoch)
+            sampler.first_batch = done * accumulate
+            for record in _train_epoch(run, loader, train_step, place, sampler.epoch, total_steps, out):
                 log.step(record)
                 if on_step:
                     on_step(record, total_steps)
-                if config.save_every_steps and run.steps % config.save_every_steps == 0:
-                    save_checkpoint(checkpoint, _content(run, config, sampler))
-            score = _validate(run, store, val_tiles, config, device)
-            log.epoch(run.steps, sampler.epoch + 1, run.val, score)
-            if score is not None and (run.best_score is None or score > run.best_score):
-                run.best_score = score
-                save_checkpoint(checkpoint.with_name("best.pt"), _content(run, config, sampler))
-            save_checkpoint(checkpoint, _content(run, config, sampler))
-    summary = _summary(run, config, sampler, device)
-    _write_json(out / "summary.json", summary)
+                if world.is_main and config.save_every_steps and run.steps % config.save_every_steps == 0:
+                    save_last(run, checkpoint)
+            if run.steps % steps_per_epoch and run.steps < total_steps:
+                break
+            _end_epoch(run, store, val_tiles, place, log, checkpoint)
+            if config.patience and run.epochs_since_best >= config.patience:
+                logger.info("no better score for %d epochs: the run ends", run.epochs_since_best)
+                break
+    summary = _summary(run, device, place.stop.by)
+    if world.is_main:
+        if place.stop:
+            save_last(run, checkpoint)
+        _write_json(out / "summary.json", summary)
     return summary
 
 
-def _start(config: FitConfig, device: torch.device) -> Run:
-    torch.manual_seed(config.seed)
-    model = PromptableSam(config.model, config.image_size)
-    if config.init:
-        load_weights(model, load_checkpoint(config.init)["model"], config.init)
-        logger.info("starts from %s", config.init)
-    else:
-        logger.warning("starts from random weights, which need far more data than a fine-tuning; --init gives better")
-    model.freeze(config.freeze)
-    model.to(device).train()
-    return Run(model, make_optimizer(model, config))
+def _train_epoch(
+    run: Run,
+    loader: DataLoader[Any],
+    train_step: TrainStep,
+    place: _Place,
+    epoch: int,
+    total_steps: int,
+    out: Path,
+) -> Iterator[StepRecord]:
+    """Train to the end of the epoch or of the run, or until a signal, and yield each step after it was made."""
+    config = run.config.optimizer
+    batches_left = iter(loader)
+    start = time.perf_counter()
+    while run.steps < total_steps:
+        batches: list[Batch] = list(islice(batches_left, config.accumulate))
+        if not batches:
+            return
+        waited = time.perf_counter() - start
+        rates = set_learning_rates(run.optimizer, run.steps, total_steps, config)
+        try:
+            values = train_step(batches)
+        except TrainingError as error:
+            tiles = [tile for batch in batches for tile in batch.tile_indices]
+            _write_json(out / f"failed_batch.{place.world.rank}.json", {"step": run.steps + 1, "tiles": tiles})
+            raise TrainingError(f"step {run.steps + 1}, {error.args[0]}", *error.args[1:]) from error
+        run.steps += 1
+        run.loss = values["loss"]
+        if run.ema is not None:
+            run.ema.update_parameters(run.model)
+        stopping = place.must_stop()
+        took = time.perf_counter() - start
+        run.elapsed_s += took
+        record = StepRecord(
+            step=run.steps,
+            epoch=epoch + 1,
+            **values,
+            lr=rates.get("decoder", 0.0),
+            vision_lr=rates.get("vision", 0.0),
+            images=sum(batch.images.shape[1] for batch in batches) * place.world.size,
+            objects=sum(batch.num_objects for batch in batches),
+            dropped=sum(batch.dropped for batch in batches),
+            data_wait_s=waited,
+            step_s=took,
+            tiles=[tile for batch in batches for tile in batch.tile_indices],
+        )
+        run.history.append(record)
+        yield record
+        if stopping:
+            place.stop.by = place.stop.by or "SIGTERM"
+            return
+        start = time.perf_counter()
 
 
-def _restore(run: Run, checkpoint: Path) -> None:
-    content = load_checkpoint(checkpoint)
-    load_weights(run.model, content["model"], checkpoint)
-    try:
-        run.optimizer.load_state_dict(content["optimizer"])
-        run.steps, run.elapsed_s, run.loss = content["steps"], content["time_elapsed"], content["loss"]
-        run.best_score = content["best_meter_values"].get("val_dice")
-    except (KeyError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            checkpoint, f"cannot be resumed ({error})", "give the flags that the run was started with"
-        ) from error
-    logger.info("resumes %s after step %d", checkpoint, run.steps)
+def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log: RunLog, checkpoint: Path) -> None:
+    """Validate, and save what is to be kept."""
+    score = None
+    if len(val_tiles):
+        run.val, score, panels = validate(run.scored_model, store, val_tiles, run.config, place.world, place.device)
+        log.panels(run.steps, panels)
+    log.epoch(run.steps, -(-run.steps // run.steps_per_epoch), run.val, score)
+    run.epochs_since_best += 1
+    if score is not None and (run.best_score is None or score > run.best_score):
+        run.best_score, run.epochs_since_best = score, 0
+        if place.world.is_main:
+            save_checkpoint(checkpoint.with_name("best.pt"), run.best_content())
+    if place.world.is_main:
+        save_last(run, checkpoint)
 
 
 def _make_loader(store: Store, config: FitConfig, sampler: EpochSampler, device: torch.device) -> DataLoader[Any]:
@@ -154,7 +209,9 @@ def _make_loader(store: Store, config: FitConfig, sampler: EpochSampler, device:
         image_size=config.image_size,
         prompt=config.prompt,
         negatives=config.negatives,
+        corrections=config.corrections,
         max_objects=config.max_objects,
+        balance=config.balance,
         augment=config.augment,
         seed=config.seed,
     )
@@ -172,104 +229,7 @@ def _make_loader(store: Store, config: FitConfig, sampler: EpochSampler, device:
     )
 
 
-def _train_epoch(
-    run: Run,
-    loader: DataLoader[Any],
-    config: FitConfig,
-    device: torch.device,
-    sampler: EpochSampler,
-    total_steps: int,
-) -> Iterator[StepRecord]:
-    """Train to the end of the epoch or of the run, and yield each step after it was made."""
-    start = time.perf_counter()
-    for batch in loader:
-        waited = time.perf_counter() - start
-        rates = set_learning_rates(run.optimizer, run.steps, total_steps, config.final_lr_fraction)
-        torch.manual_seed(_seed_of_step(config.seed, run.steps))
-        values = _train_step(run, batch.to(device), config, device)
-        run.steps += 1
-        run.loss = values["loss"]
-        took = time.perf_counter() - start
-        run.elapsed_s += took
-        record = StepRecord(
-            step=run.steps,
-            epoch=sampler.epoch + 1,
-            **values,
-            lr=rates.get("decoder", 0.0),
-            vision_lr=rates.get("vision", 0.0),
-            images=batch.images.shape[1],
-            objects=batch.num_objects,
-            dropped=batch.dropped,
-            data_wait_s=waited,
-            step_s=took,
-            tiles=batch.tile_indices,
-        )
-        run.history.append(record)
-        yield record
-        if run.steps >= total_steps:
-            return
-        start = time.perf_counter()
-
-
-def _train_step(run: Run, batch: Batch, config: FitConfig, device: torch.device) -> dict[str, float]:
-    """Forward, backward, clip and update; return the loss, its terms and the gradient's norm."""
-    run.optimizer.zero_grad(set_to_none=True)
-    with autocast(device):
-        predictions = run.model(batch)
-    terms = batch_loss(predictions, batch, config.loss)
-    norm = torch.zeros(())
-    if predictions:
-        terms.total.backward()
-        parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-    names = ("loss", "mask", "dice", "iou", "presence", "grad_norm")
-    # One transfer for all numbers: each `.item()` would wait for the device.
-    numbers = torch.stack(
-        [terms.total, terms.mask, terms.dice, terms.iou, terms.presence, norm.to(terms.total)]
-    ).tolist()
-    if not np.isfinite(numbers).all():
-        raise TrainingError(
-            f"step {run.steps + 1}, tiles {batch.tile_indices}",
-            f"the loss or its gradient is not finite ({dict(zip(names, numbers, strict=True))})",
-            "lower --lr, or look at these tiles",
-        )
-    run.optimizer.step()
-    return dict(zip(names, numbers, strict=True))
-
-
-def _seed_of_step(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _validate(run: Run, store: Store, tiles: np.ndarray, config: FitConfig, device: torch.device) -> float | None:
-    """Score the validation tiles as `evaluate` does; return the mean Dice over objects and prompt kinds."""
-    if not len(tiles):
-        return None
-    protocol = Protocol("val", config.prompt_kinds, config.negatives, baselines=())
-    answers = answer_tiles(store, tiles.tolist(), {"model": MaskPredictor(run.model, device)}, protocol)
-    tables = score_answers(answers)
-    run.val = summarize(tables, store)["model"]
-    return float(np.mean([np.mean(table.dice) for table in tables["model"].values()]))
-
-
-def _content(run: Run, config: FitConfig, sampler: EpochSampler) -> dict[str, Any]:
-    """What a checkpoint holds: tensors and plain Python values alone."""
-    return {
-        "model": run.model.sam.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": None,
-        "epoch": run.steps // len(sampler),
-        "steps": run.steps,
-        "loss": run.loss,
-        "time_elapsed": run.elapsed_s,
-        "best_meter_values": {} if run.best_score is None else {"val_dice": run.best_score},
-        "model_size": config.model,
-        "image_size": config.image_size,
-        "config": config.model_dump(mode="json"),
-    }
-
-
-def _describe(store: Store, config: FitConfig) -> dict[str, object]:
+def _describe(store: Store, config: FitConfig) -> dict[str, Any]:
     return {
         **config.model_dump(mode="json"),
         "store": store.path,
@@ -278,13 +238,13 @@ def _describe(store: Store, config: FitConfig) -> dict[str, object]:
     }
 
 
-def _summary(run: Run, config: FitConfig, sampler: EpochSampler, device: torch.device) -> dict[str, object]:
+def _summary(run: Run, device: torch.device, stopped_by: str) -> dict[str, Any]:
     # The first step of a process pays for start-up, so it says nothing of the rate.
     steady = run.history[1:] or run.history
     seconds = sum(record.step_s for record in steady)
     return {
         "steps": run.steps,
-        "epochs": run.steps / len(sampler),
+        "epochs": run.steps / run.steps_per_epoch,
         "loss_first": run.history[0].loss if run.history else None,
         "loss_last": run.loss,
         "images_per_s": sum(record.images for record in steady) / seconds if seconds else None,
@@ -293,11 +253,12 @@ def _summary(run: Run, config: FitConfig, sampler: EpochSampler, device: torch.d
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "objects_dropped": sum(record.dropped for record in run.history),
         "seconds": run.elapsed_s,
+        "stopped_by": stopped_by or None,
         "val": run.val,
-        "best_val_dice": run.best_score,
-        "prompt": config.prompt,
+        "best_val": run.best_score,
+        "prompt": run.config.prompt,
     }
 
 
-def _write_json(path: Path, values: dict[str, object]) -> None:
+def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

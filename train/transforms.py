@@ -67,6 +67,60 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
     return repair_prompts(resized.keep(resized.segments.flatten(1).any(1)))
 
 
+def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
+    """Cut a window out; points beyond it become padding or are derived anew, and boxes are drawn anew.
+
+    Args:
+        sample: The sample.
+        left: First column.
+        top: First row.
+        width: Columns.
+        height: Rows.
+    """
+    window = (..., slice(top, top + height), slice(left, left + width))
+    cut = replace(
+        sample,
+        image=sample.image[window].contiguous(),
+        segments=sample.segments[window].contiguous(),
+        ignore=sample.ignore[window].contiguous(),
+        point_coords=sample.point_coords - torch.tensor([left, top]),
+    )
+    return repair_prompts(keep_points_inside(cut.keep(cut.segments.flatten(1).any(1))))
+
+
+def pad(sample: Sample, width: int, height: int) -> Sample:
+    """Extend to a size at the right and the bottom; the new pixels are black and ignored."""
+    old_width, old_height = sample.size_wh
+    edges = (0, width - old_width, 0, height - old_height)
+    return replace(
+        sample,
+        image=F.pad(sample.image, edges),
+        segments=F.pad(sample.segments, edges),
+        ignore=F.pad(sample.ignore, edges, value=True),
+    )
+
+
+def keep_points_inside(sample: Sample) -> Sample:
+    """Turn points beyond the image into padding; an object without a click left gets one in the middle of its segment.
+
+    Box corners stay, since `repair_prompts` draws boxes anew.
+    """
+    width, height = sample.size_wh
+    coords, labels = sample.point_coords.clone(), sample.point_labels.clone()
+    pixels = coords.round()
+    bound = torch.tensor([width - 1, height - 1])
+    outside = ((pixels < 0) | (pixels > bound)).any(-1) & (labels <= PointLabel.POSITIVE)
+    had_click = (labels == PointLabel.POSITIVE).any(1)
+    labels[outside] = int(PointLabel.PADDING)
+    for row in (had_click & ~(labels == PointLabel.POSITIVE).any(1)).nonzero()[:, 0].tolist():
+        place = int((sample.point_labels[row] == PointLabel.POSITIVE).nonzero()[0])
+        ys, xs = sample.segments[row].nonzero(as_tuple=True)
+        # The middle pixel in reading order lies on the segment whatever its shape.
+        coords[row, place] = torch.stack([xs[len(xs) // 2], ys[len(ys) // 2]]).to(coords.dtype)
+        labels[row, place] = int(PointLabel.POSITIVE)
+    return replace(sample, point_coords=_unless_padding(coords, labels), point_labels=labels)
+
+
 def nearest_centers(old: int, new: int) -> Tensor:
     """For each of `new` pixels the one of `old` pixels under its centre; int64 (new,)."""
     return (2 * torch.arange(new) + 1) * old // (2 * new)

@@ -16,7 +16,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store import Store, open_store
 from train.checkpoint import load_checkpoint
-from train.config import FitConfig
+from train.config import FitConfig, OptimizerConfig
 from train.device import pick_device
 from train.evaluate import load_predictor
 from train.model import config_file, upsample
@@ -92,7 +92,12 @@ def run(real_source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[St
     build_store(real_source, folder / "bcss.zarr", BuildConfig(size_px=512))
     store = open_store(folder / "bcss.zarr")
     config = FitConfig(
-        image_size=IMAGE_SIZE, max_steps=20, batch_size=2, lr=1e-4, vision_lr=1e-4, workers=0, device="cpu"
+        image_size=IMAGE_SIZE,
+        max_steps=20,
+        batch_size=2,
+        optimizer=OptimizerConfig(lr=1e-4, vision_lr=1e-4),
+        workers=0,
+        device="cpu",
     )
     fit(store, config, folder / "out")
     return store, folder / "out"

@@ -10,6 +10,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from schemas.errors import ConfigError
 from schemas.store import Store
 from train.batch_loss import batch_loss
+from train.choices import FREEZE_PRESETS
 from train.collate import Batch, group_by_points
 from train.losses import LossConfig
 from train.model import PromptableSam, config_file, upsample
@@ -19,7 +20,7 @@ def _by_object(model: PromptableSam, batch: Batch) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     with torch.no_grad():
         for prediction in model(batch):
-            found.update(zip(prediction.objects.tolist(), prediction.masks.logits, strict=True))
+            found.update(zip(prediction.objects.tolist(), prediction.passes[0].logits, strict=True))
     return found
 
 
@@ -58,7 +59,7 @@ def test_a_video_is_refused(tiny: PromptableSam, mixed_batch: Batch) -> None:
 def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch) -> None:
     torch.manual_seed(0)
     model = PromptableSam("tiny", 128).train()
-    batch_loss(model(mixed_batch), mixed_batch, LossConfig()).total.backward()
+    batch_loss(model(mixed_batch), mixed_batch, LossConfig(), 5.0).total.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
     stray = [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None]
@@ -71,7 +72,7 @@ def test_frozen_modules_keep_evaluation_mode_and_weights(mixed_batch: Batch) -> 
     model.train()
     assert not model.sam.image_encoder.training
     assert model.sam.sam_mask_decoder.training
-    batch_loss(model(mixed_batch), mixed_batch, LossConfig()).total.backward()
+    batch_loss(model(mixed_batch), mixed_batch, LossConfig(), 5.0).total.backward()
     assert all(parameter.grad is None for parameter in model.sam.image_encoder.parameters())
     assert model.sam.sam_mask_decoder.conv_s0.weight.grad is not None
 
@@ -133,3 +134,25 @@ def test_masks_are_those_of_metas_image_predictor(tiny: PromptableSam, store: St
             overlaps.append(np.count_nonzero((logits > 0) & (theirs > 0)) / union if union else 1.0)
     assert np.mean(overlaps) >= 0.99
     assert len(overlaps) >= 8
+
+
+def test_corrections_add_a_click_and_a_pass_and_train_the_mask_prompt(mixed_batch: Batch) -> None:
+    torch.manual_seed(0)
+    model = PromptableSam("tiny", 128, corrections=2).train()
+    batch = replace(mixed_batch, click_draws=torch.rand(1, mixed_batch.num_objects, 4))
+    predictions = model(batch)
+    assert all(len(prediction.passes) == 3 for prediction in predictions)
+    assert all(prediction.passes[1].logits.shape[1] == 1 for prediction in predictions)
+    batch_loss(predictions, batch, LossConfig(), 5.0).total.backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    weight = model.sam.sam_prompt_encoder.mask_downscaling[0].weight
+    assert isinstance(weight, torch.nn.Parameter)
+    assert weight.grad is not None
+    assert weight.grad.any()
+
+
+def test_preset_freezes_all_but_the_decoder() -> None:
+    model = PromptableSam("tiny", 128)
+    model.freeze(FREEZE_PRESETS["decoder_only"])
+    trained = {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"sam_mask_decoder"}

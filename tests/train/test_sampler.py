@@ -6,7 +6,7 @@ from train.sampler import EpochSampler
 
 def _epoch(sampler: EpochSampler, epoch: int) -> list[list[int]]:
     sampler.epoch = epoch
-    return [[request.tile_index for request in batch] for batch in sampler]
+    return [[request.tile_index for request in batch if not request.empty] for batch in sampler]
 
 
 TILES = np.arange(100, 123)

@@ -4,32 +4,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from sam2.build_sam import build_sam2
 
 from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import CheckpointError, ConfigError, TrainingError
 from schemas.store import Store, open_store
 from train.checkpoint import load_checkpoint
-from train.config import FitConfig
-from train.runlog import StepRecord, read_steps
+from train.config import FitConfig, OptimizerConfig
+from train.model import config_file
+from train.runlog import read_steps
 from train.trainer import fit
 
-FAST = FitConfig(image_size=128, batch_size=2, max_objects=2, lr=1e-4, vision_lr=1e-4, device="cpu", seed=3)
+RATES = OptimizerConfig(lr=1e-4, vision_lr=1e-4)
+FAST = FitConfig(image_size=128, batch_size=2, max_objects=2, optimizer=RATES, workers=0, device="cpu", seed=3)
 
 
 def _with(**changes: object) -> FitConfig:
     return FitConfig.model_validate({**FAST.model_dump(), **changes})
-
-
-@pytest.fixture(scope="module")
-def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Nine training tiles and six to validate on."""
-    from prep.sample import write_sample
-
-    folder = tmp_path_factory.mktemp("small")
-    write_sample(folder / "source", rois=2, size_px=128, seed=5)
-    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=64))
-    return open_store(folder / "s.zarr")
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +53,6 @@ def test_run_leaves_what_the_design_says(straight: Path) -> None:
     assert all(len(line["tiles"]) == 2 for line in lines if "event" not in line)
 
 
-def test_resumed_run_is_bit_for_bit_the_uninterrupted_one(store: Store, straight: Path, tmp_path: Path) -> None:
-    def kill(record: StepRecord, total: int) -> None:
-        if record.step == 3:
-            raise KeyboardInterrupt
-
-    config = _with(max_steps=4, save_every_steps=2, workers=1)
-    with pytest.raises(KeyboardInterrupt):
-        fit(store, config, tmp_path, on_step=kill)
-    fit(store, config, tmp_path, resume=True)
-    ours, theirs = (load_checkpoint(run / "checkpoints" / "checkpoint.pt") for run in (tmp_path, straight))
-    for name, weight in theirs["model"].items():
-        assert torch.equal(ours["model"][name], weight), name
-    assert _tensors(ours["optimizer"]) == _tensors(theirs["optimizer"])
-    assert [(s.step, s.loss, s.tiles) for s in read_steps(tmp_path)] == [
-        (s.step, s.loss, s.tiles) for s in read_steps(straight)
-    ]
-
-
-def _tensors(optimizer: dict) -> list[list[float]]:
-    return [state["exp_avg"].double().sum().item() for _, state in sorted(optimizer["state"].items())]
-
-
 def test_earlier_run_is_not_written_over(store: Store, straight: Path) -> None:
     before = (straight / "checkpoints" / "checkpoint.pt").read_bytes()
     with pytest.raises(CheckpointError, match="is of an earlier run; give --resume"):
@@ -107,18 +77,78 @@ def test_without_validation_no_best_is_written_and_it_says_so(write_roi, tmp_pat
 
 def test_init_starts_from_the_given_weights(store: Store, straight: Path, tmp_path: Path) -> None:
     init = straight / "checkpoints" / "checkpoint.pt"
-    fit(store, _with(max_steps=1, lr=1e-12, vision_lr=1e-12, init=init, weight_decay=0), tmp_path)
+    fit(store, _with(max_steps=1, init=init, optimizer={"lr": 1e-12, "vision_lr": 1e-12, "weight_decay": 0}), tmp_path)
     ours, theirs = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt"), load_checkpoint(init)
     for name, weight in theirs["model"].items():
         torch.testing.assert_close(ours["model"][name], weight, rtol=1e-5, atol=1e-8)
 
 
 def test_loss_that_is_not_finite_stops_and_names_its_tiles(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"step \d+, tiles \[\d+, \d+\]: the loss or its gradient is not finite"):
-        fit(store, _with(max_steps=3, lr=1e20, vision_lr=1e20, clip_norm=1e30), tmp_path)
+    with pytest.raises(TrainingError, match=r"step \d+, tiles \[\d+, \d+\]: loss or gradient is not finite"):
+        fit(store, _with(max_steps=3, optimizer={"lr": 1e20, "vision_lr": 1e20, "clip_norm": 1e30}), tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_absent_cuda_is_said(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="finds no CUDA device"):
         fit(store, _with(device="cuda"), tmp_path)
+
+
+def test_tiles_of_a_failed_batch_are_kept(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError):
+        fit(store, _with(max_steps=3, optimizer={"lr": 1e20, "vision_lr": 1e20, "clip_norm": 1e30}), tmp_path)
+    failed = json.loads((tmp_path / "failed_batch.0.json").read_text())
+    assert len(failed["tiles"]) == 2
+    assert failed["step"] >= 1
+
+
+def test_accumulated_batches_are_one_large_batch(store: Store, tmp_path: Path) -> None:
+    large = _with(max_steps=2, batch_size=4)
+    small = _with(max_steps=2, batch_size=2, optimizer={**RATES.model_dump(), "accumulate": 2})
+    fit(store, large, tmp_path / "large")
+    fit(store, small, tmp_path / "small")
+    for one, other in zip(read_steps(tmp_path / "large"), read_steps(tmp_path / "small"), strict=True):
+        assert sorted(one.tiles) == sorted(other.tiles)
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
+
+
+def test_run_ends_after_epochs_without_a_better_score(store: Store, tmp_path: Path) -> None:
+    config = _with(epochs=30, batch_size=36, patience=1, optimizer={"lr": 1e-12, "vision_lr": 1e-12})
+    summary = fit(store, config, tmp_path)
+    assert summary["epochs"] == 2
+
+
+def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path) -> None:
+    fit(store, _with(max_steps=3, optimizer={**RATES.model_dump(), "ema_decay": 0.5}), tmp_path)
+    last = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
+    name = "sam_mask_decoder.conv_s0.weight"
+    assert torch.equal(last["ema"][name], best["model"][name])
+    assert not torch.equal(last["model"][name], best["model"][name])
+
+
+def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    init = straight / "checkpoints" / "checkpoint.pt"
+    config = _with(max_steps=2, init=init, lora={"rank": 4}, save_every_steps=1)
+    fit(store, config, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "checkpoint.pt"
+    merged, before = load_checkpoint(path)["model"], load_checkpoint(init)["model"]
+    assert merged.keys() == before.keys()
+    changed = {name for name in merged if "trunk" in name and not torch.equal(merged[name], before[name])}
+    assert changed
+    assert all(name.endswith(("attn.qkv.weight", "attn.proj.weight")) for name in changed)
+    build_sam2(config_file("tiny"), str(path), device="cpu")
+    adapters = [name for name in load_checkpoint(path)["adapter"] if "lora_" in name]
+    assert len(adapters) == 2 * 2 * 12
+
+
+def test_colour_and_class_weights_reach_the_loss(store: Store, tmp_path: Path) -> None:
+    plain = fit(store, _with(max_steps=1), tmp_path / "plain")
+    stained = fit(store, _with(max_steps=1, augment={"stain": 0.3, "hue": 0.1}), tmp_path / "stained")
+    weighted = fit(
+        store, _with(max_steps=1, loss={"class_weights": dict.fromkeys(range(20), 2.0)}), tmp_path / "weighted"
+    )
+    assert stained["loss_first"] != plain["loss_first"]
+    assert weighted["loss_first"] == pytest.approx(2 * plain["loss_first"], rel=1e-5)

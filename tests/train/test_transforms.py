@@ -1,5 +1,6 @@
 """Every transform is held to the same promises on images that are not square and segments of any shape."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,24 +9,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from train.affine import Affine, affine
 from train.sample import Sample
 from train.transforms import (
+    crop,
     flip_horizontal,
     flip_vertical,
     mask_box,
     nearest_centers,
+    pad,
     quarter_turn,
     random_orientation,
     resize,
     scale_points,
 )
 
-STEPS = {
+STEPS: dict[str, Callable[[Sample], Sample]] = {
     "flip_horizontal": flip_horizontal,
     "flip_vertical": flip_vertical,
     "quarter_turn": quarter_turn,
     "shrink": lambda sample: resize(sample, 21, 17),
     "grow": lambda sample: resize(sample, 50, 70),
+    "pad": lambda sample: pad(sample, sample.size_wh[0] + 5, sample.size_wh[1] + 3),
+    "crop": lambda sample: crop(sample, 2, 1, max(sample.size_wh[0] - 5, 1), max(sample.size_wh[1] - 3, 1)),
+    "turn": lambda sample: affine(sample, Affine.around_center(*sample.size_wh, angle=0.4, scale=1.1, shear=0.1)),
+    "shift": lambda sample: affine(sample, Affine(torch.tensor([[1.0, 0, 3], [0, 1, -2]], dtype=torch.float64))),
 }
 
 
@@ -88,6 +96,8 @@ def test_prompts_stay_true_through_any_composition(sample: Sample, names: list[s
             elif label == -1:
                 assert (x, y) == (0, 0)
         assert labels[:2].tolist() == [2, 3]
+        # An object that had a click still has one.
+        assert (labels == 1).any()
         assert (pixels[:2].flatten() - mask_box(segment)).abs().max() <= 1
 
 
@@ -179,3 +189,37 @@ def test_all_eight_orientations_are_drawn() -> None:
 def test_nearest_centre_is_the_pixel_under_it(old: int, new: int) -> None:
     expected = np.floor((np.arange(new) + 0.5) * old / new).astype(int)
     assert nearest_centers(old, new).tolist() == expected.tolist()
+
+
+def test_affine_moves_pixels_and_points_alike() -> None:
+    shift = Affine(torch.tensor([[1.0, 0, 3], [0, 1, -2]], dtype=torch.float64))
+    moved = affine(_one_pixel(20, 12, 4, 7), shift)
+    assert moved.point_coords.tolist() == [[[7, 5]]]
+    assert moved.segments[0].nonzero().tolist() == [[5, 7]]
+    assert moved.image[0, 5, 7] == 255
+    # What came from beyond the edge does not count.
+    assert moved.ignore[:, :3].all()
+    assert moved.ignore[-2:].all()
+    assert not moved.ignore[:-2, 3:].any()
+
+
+@given(st.floats(-3, 3), st.floats(0.5, 2), st.floats(-0.5, 0.5))
+def test_affine_undone_is_nothing(angle: float, scale: float, shear: float) -> None:
+    drawn = Affine.around_center(31, 17, angle=angle, scale=scale, shear=shear)
+    places = torch.tensor([[0.0, 0.0], [30.0, 16.0], [4.0, 9.0]], dtype=torch.float64)
+    torch.testing.assert_close(drawn.inverse().apply(drawn.apply(places)), places)
+    center = torch.tensor([15.0, 8.0], dtype=torch.float64)
+    torch.testing.assert_close(drawn.apply(center), center)
+
+
+def test_click_that_leaves_the_image_is_derived_anew() -> None:
+    sample = _one_pixel(20, 20, 1, 1)
+    sample.segments[0, 10:15, 10:15] = True
+    cropped = crop(sample, 8, 8, 10, 10)
+    assert cropped.point_labels.tolist() == [[1]]
+    x, y = cropped.point_coords[0, 0].int().tolist()
+    assert cropped.segments[0, y, x]
+
+
+def test_object_cut_away_is_dropped_and_counted() -> None:
+    assert crop(_one_pixel(20, 20, 1, 1), 8, 8, 10, 10).dropped == 1

@@ -1,0 +1,76 @@
+"""Two gloo processes on the CPU, started by torchrun as users start them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from schemas.store import Store
+from train.checkpoint import load_checkpoint
+from train.config import read_config
+from train.runlog import read_steps
+from train.trainer import fit
+
+FLAGS = {"image_size": 128, "max_objects": 2, "optimizer.lr": 1e-4, "workers": 0, "device": "cpu"}
+
+
+def _torchrun(store: Store, out: Path, *flags: str) -> subprocess.Popen[bytes]:
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    run += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "train.cli", "fit", store.path]
+    common = ["--out", str(out), "--image-size", "128", "--max-objects", "2", "--lr", "1e-4", "--workers", "0"]
+    return subprocess.Popen(
+        [*run, *common, "--device", "cpu", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_two_processes_train_what_one_trains(store: Store, tmp_path: Path) -> None:
+    # 36 tiles in global batches of 5: the last batch has a single tile, so the second process has none.
+    alone = read_config(None, {**FLAGS, "batch_size": 10, "max_steps": 8})
+    fit(store, alone, tmp_path / "alone")
+    process = _torchrun(store, tmp_path / "two", "--batch-size", "5", "--max-steps", "8")
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said.decode()[-3000:]
+    one, two = read_steps(tmp_path / "alone"), read_steps(tmp_path / "two")
+    assert len(one) == len(two) == 8
+    for a, b in zip(one, two, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)
+        assert set(b.tiles) <= set(a.tiles)
+    scores = [
+        load_checkpoint(tmp_path / run / "checkpoints" / "checkpoint.pt")["best_meter_values"]
+        for run in ("alone", "two")
+    ]
+    assert scores[0]["dice"] == pytest.approx(scores[1]["dice"], abs=0.02)
+
+
+def test_process_without_a_tile_joins_every_collective(store: Store, tmp_path: Path) -> None:
+    # 36 tiles in global batches of 10 leave 6, and of 7 times 2 leave 8 of 14: a share of 35 leaves one tile.
+    process = _torchrun(store, tmp_path, "--batch-size", "7", "--epochs", "1", "--no-augment")
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said.decode()[-3000:]
+    assert len(read_steps(tmp_path)) == 3
+
+
+def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_path: Path) -> None:
+    process = _torchrun(store, tmp_path, "--batch-size", "1", "--max-steps", "30", "--save-every-steps", "2")
+    metrics = tmp_path / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count('"grad_norm"') < 4:
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = [child for child in children if b"train.cli" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    assert len(ranks) == 2
+    os.kill(int(ranks[1]), signal.SIGKILL)
+    process.communicate(timeout=90)
+    assert process.returncode != 0
+    done = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"]
+    again = _torchrun(store, tmp_path, "--batch-size", "1", "--max-steps", str(done + 2), "--resume")
+    _, said = again.communicate(timeout=120)
+    assert again.returncode == 0, said.decode()[-3000:]
+    assert load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"] == done + 2

@@ -1,0 +1,97 @@
+"""Random augmentation of samples: what is drawn, and in which order.
+
+Geometry is drawn for each sample from its own generator and moves image, segments, ignored pixels and prompts together.
+Colour is drawn for each image of a batch, on the device that trains; see `train.color`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from train.affine import Affine, affine
+from train.sample import Sample
+from train.transforms import crop, random_orientation
+
+REDRAWS = 5
+"""How often an affine map that would lose an object is drawn anew before the sample stays as it is."""
+
+
+class AugmentConfig(BaseModel):
+    """What is drawn; zeros switch a part off.
+
+    Attributes:
+        orientation: One of the eight flips and quarter turns.
+        rotate_deg: Rotation by up to so many degrees.
+        scale: Zoom by up to this share, in or out.
+        shear_deg: Shear by up to so many degrees.
+        crop: Random crop to down to this share of each side.
+        brightness: Factor from 1 - x to 1 + x.
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: Turn of the colour circle by up to this share.
+        grey: Share of images that lose their colour.
+        stain: Jitter of haematoxylin, eosin and residue in optical density: factor from 1 - x to 1 + x.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    orientation: bool = True
+    rotate_deg: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    shear_deg: float = Field(default=0.0, ge=0, lt=45)
+    crop: float = Field(default=1.0, gt=0, le=1)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    grey: float = Field(default=0.0, ge=0, le=1)
+    stain: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def has_affine(self) -> bool:
+        """Whether an affine map is drawn."""
+        return bool(self.rotate_deg or self.scale or self.shear_deg)
+
+
+def augment_geometry(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Sample:
+    """Draw orientation, affine map and crop, in this order."""
+    if config.orientation:
+        sample = random_orientation(sample, generator)
+    if config.has_affine:
+        sample = _random_affine(sample, config, generator)
+    if config.crop < 1:
+        sample = _random_crop(sample, config.crop, generator)
+    return sample
+
+
+def _random_affine(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Sample:
+    width, height = sample.size_wh
+    for _ in range(REDRAWS):
+        turn, zoom, shear = (2 * torch.rand(3, generator=generator) - 1).tolist()
+        drawn = Affine.around_center(
+            width,
+            height,
+            angle=math.radians(config.rotate_deg * turn),
+            scale=math.exp(math.log1p(config.scale) * zoom),
+            shear=math.tan(math.radians(config.shear_deg * shear)),
+        )
+        moved = affine(sample, drawn)
+        if moved.dropped == sample.dropped and (moved.point_labels >= 0).any(1).all():
+            return moved
+    return sample
+
+
+def _random_crop(sample: Sample, least: float, generator: torch.Generator) -> Sample:
+    width, height = sample.size_wh
+    for _ in range(REDRAWS):
+        share, x, y = torch.rand(3, generator=generator).tolist()
+        side = least + (1 - least) * share
+        new_width, new_height = max(round(width * side), 1), max(round(height * side), 1)
+        left, top = round(x * (width - new_width)), round(y * (height - new_height))
+        cropped = crop(sample, left, top, new_width, new_height)
+        if cropped.dropped == sample.dropped:
+            return cropped
+    return sample

@@ -1,0 +1,111 @@
+"""One training step: forward, backward, clip, update; over several batches and processes where there are some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from schemas.errors import TrainingError
+from train.augment import AugmentConfig
+from train.batch_loss import batch_loss
+from train.collate import Batch
+from train.color import augment_color
+from train.config import FitConfig
+from train.device import autocast
+from train.distributed import World
+from train.losses import LossTerms
+from train.model import PromptableSam
+
+TERMS = ("loss", "mask", "dice", "iou", "presence")
+
+
+class TrainStep:
+    """Makes steps with a model and its optimizer.
+
+    Args:
+        model: Being trained, on its device.
+        optimizer: Over its trainable parameters.
+        config: The run.
+        world: The processes of the run.
+        device: Where the model is.
+    """
+
+    def __init__(
+        self,
+        model: PromptableSam,
+        optimizer: torch.optim.Optimizer,
+        config: FitConfig,
+        world: World,
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.config = config
+        self.world = world
+        self.device = device
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.parallel = self._wrap() if world.size > 1 else None
+
+    def _wrap(self) -> DistributedDataParallel:
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+
+    def __call__(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """Make one step.
+
+        Args:
+            batches: The batches of the step, whose gradients are summed as if they were one.
+
+        Returns:
+            The loss, its terms and the gradient's norm, over all processes.
+
+        Raises:
+            TrainingError: Loss or gradient is not finite.
+        """
+        (objects,) = self.world.sum([float(sum(batch.countable for batch in batches))], self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(len(TERMS), device=self.device)
+        for place, batch in enumerate(batches):
+            last = place == len(batches) - 1
+            with nullcontext() if last or self.parallel is None else self.parallel.no_sync():
+                sums += self._accumulate(batch.to(self.device), max(objects, 1.0))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
+        # One transfer for all numbers: each `.item()` would wait for the device.
+        numbers: list[float] = torch.cat([sums, norm.detach().reshape(1).to(sums)]).tolist()
+        values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1], self.device), strict=True))
+        values["grad_norm"] = numbers[-1]
+        if not np.isfinite(list(values.values())).all():
+            tiles = [tile for batch in batches for tile in batch.tile_indices]
+            raise TrainingError(
+                f"tiles {tiles}", f"loss or gradient is not finite ({values})", "lower --lr, or look at these tiles"
+            )
+        if objects:
+            self.optimizer.step()
+        return values
+
+    def _accumulate(self, batch: Batch, objects: float) -> Tensor:
+        """Add the gradient of one batch; return loss and terms, as this process's share of the sum."""
+        forward = self.parallel or self.model
+        with autocast(self.device):
+            predictions = forward(batch, self._images(batch, self.config.augment))
+        terms = batch_loss(predictions, batch, self.config.loss, objects)
+        # DDP averages gradients over processes, and the loss is their sum.
+        loss = terms.total * self.world.size
+        if not predictions:
+            # Whoever has no object still joins the collectives of the backward pass, with gradients of zero.
+            loss = loss + sum((parameter * 0).sum() for parameter in self.parameters)
+        loss.backward()
+        return _detached(terms)
+
+    def _images(self, batch: Batch, augment: AugmentConfig) -> Tensor:
+        draws = batch.color_draws[0]
+        return augment_color(batch.images[0], draws, augment) if draws.shape[1] else batch.images[0]
+
+
+def _detached(terms: LossTerms) -> Tensor:
+    return torch.stack([terms.total, terms.mask, terms.dice, terms.iou, terms.presence]).detach()
