@@ -40,7 +40,7 @@ $(DEMO)/evaluation/metrics.json:
 		--prompt centroid --device cpu --out $(DEMO)/evaluation
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: env
 	$(BIN)/ruff check .

@@ -16,6 +16,10 @@ from prep.config import BuildConfig
 from prep.sample import write_sample
 from schemas.store import Store, open_store
 
+# Tests run side by side, and sums of floats depend on the number of threads: one thread here and in every process
+# that a test starts, before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 REAL_ROI = "TCGA-A2-A0D2"
 
 WriteRoi = Callable[..., Path]
