@@ -27,7 +27,8 @@ def with_random_prompts(sample: Sample, generator: torch.Generator) -> Sample:
     boxes = bool(torch.rand((), generator=generator) < 0.5)
     draws = torch.rand(len(sample.segments), 4, generator=generator)
     if boxes:
-        coords = torch.stack([_jittered_box(m, d) for m, d in zip(sample.segments, draws, strict=True)] or [])
+        drawn = [_jittered_box(mask, own) for mask, own in zip(sample.segments, draws, strict=True)]
+        coords = torch.stack(drawn) if drawn else torch.zeros(0, 2, 2)
         labels = torch.tensor([[PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]]).expand(len(coords), 2)
     else:
         coords = _nth_pixel(sample.segments, draws[:, 0])[:, None]

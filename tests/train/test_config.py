@@ -1,0 +1,74 @@
+"""A run's settings: YAML with flags on top, and errors that name the key."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError
+from train.choices import FREEZE_PRESETS
+from train.config import FitConfig, read_config
+
+
+def _yaml(folder: Path, text: str) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flags_go_on_top_of_the_file_and_the_file_on_top_of_the_defaults(tmp_path: Path) -> None:
+    path = _yaml(tmp_path, "epochs: 7\nbatch_size: 2\noptimizer: {lr: 0.001, warmup_steps: 5}\naugment: {crop: 0.5}\n")
+    config = read_config(path, {"batch_size": 3, "optimizer.lr": 0.01, "seed": None})
+    assert (config.epochs, config.batch_size, config.seed) == (7, 3, 0)
+    assert (config.optimizer.lr, config.optimizer.warmup_steps) == (0.01, 5)
+    assert config.augment.crop == 0.5
+    assert read_config(None, {}) == FitConfig()
+
+
+def test_what_a_run_echoes_is_a_configuration_again(tmp_path: Path) -> None:
+    config = read_config(None, {"freeze": "decoder_only", "lora.rank": 4, "loss.class_weights": {1: 2.0}})
+    path = tmp_path / "config.json"
+    path.write_text(config.model_dump_json(), encoding="utf-8")
+    assert read_config(path, {}) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "unknown key epoch; did you mean epochs?"),
+        ("optimizer: {learning_rate: 1}", "unknown key optimizer.learning_rate; did you mean optimizer."),
+        ("augment: {rotate: 3}", "unknown key augment.rotate; did you mean augment.rotate_deg?"),
+        ("epochs: many", "epochs: Input should be a valid integer"),
+        ("image_size: 1000", "image_size: Input should be a multiple of 32"),
+        ("augment: {crop: 0}", "augment.crop: Input should be greater than 0"),
+        ("optimizer: 3", "gives optimizer as 3; it is a group of settings"),
+        ("- a\n- b", "is no mapping"),
+        ("a: [", "is no YAML file"),
+        ("a: !!python/object/apply:os.system ['touch /tmp/executed']", "is no YAML file"),
+        ("init: !!python/name:os.system", "is no YAML file"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = _yaml(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, {"optimizer.lr": 1e-4})
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert not Path("/tmp/executed").exists()
+
+
+def test_absent_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        read_config(tmp_path / "none.yaml", {})
+    path = tmp_path / "run.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is no YAML file"):
+        read_config(path, {})
+
+
+def test_freeze_takes_presets_modules_and_both() -> None:
+    preset = FREEZE_PRESETS["decoder_only"]
+    assert read_config(None, {"freeze": "decoder_only"}).freeze == preset
+    assert read_config(None, {"freeze": "image_encoder.trunk, sam_mask_decoder"}).freeze == (
+        "image_encoder.trunk",
+        "sam_mask_decoder",
+    )
