@@ -93,9 +93,7 @@ class BuildConfig(BaseModel):
     def known_codes(self) -> set[int]:
         """Pixel values that a mask may hold when not all are wanted."""
         listed = {code for entry in self.class_map for code in (entry.code, entry.into) if code is not None}
-        # A map that names classes describes the data set; one that only merges leaves it BCSS.
-        if not any(entry.name for entry in self.class_map):
-            listed |= {info.code for info in BCSS_CLASSES}
+        listed |= {info.code for info in _described(self.class_map)}
         return listed | set(self.ignore) | (set() if self.classes == ALL_CLASSES else set(self.classes))
 
     def wanted(self, present: list[int]) -> frozenset[int]:
@@ -110,6 +108,13 @@ class BuildConfig(BaseModel):
         return by_code[code].info() if code in by_code else describe_class(code)
 
 
+def _described(class_map: tuple[ClassEntry, ...]) -> tuple[ClassInfo, ...]:
+    """The classes with a name: a map that gives names describes its data set, one that only merges leaves it BCSS."""
+    if any(entry.name for entry in class_map):
+        return tuple(entry.info() for entry in class_map)
+    return BCSS_CLASSES
+
+
 def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int, ...]:
     """Read a list of class codes or names, as in `1,2,dcis`; the empty text is an empty list.
 
@@ -120,8 +125,7 @@ def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int,
     Raises:
         ConfigError: An entry is neither.
     """
-    infos = [entry.info() for entry in class_map] or BCSS_CLASSES
-    by_name = {info.name.lower(): info.code for info in infos}
+    by_name = {info.name.lower(): info.code for info in _described(class_map)}
     codes: list[int] = []
     for entry in filter(None, (part.strip().lower() for part in text.split(","))):
         if entry.isascii() and entry.isdigit():

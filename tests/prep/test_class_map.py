@@ -21,6 +21,14 @@ def test_the_data_sets_own_table_is_a_class_map(real_data: Path) -> None:
     assert parse_codes("dcis,blood_vessel", entries) == (20, 18)
 
 
+def test_map_that_only_merges_leaves_the_data_set_its_names(tmp_path: Path) -> None:
+    entries = read_class_map(_write(tmp_path, "merges.json", '{"19": 1}'))
+    assert parse_codes("tumor,stroma", entries) == (1, 2)
+    named = read_class_map(_write(tmp_path, "own.json", '[{"code": 9, "name": "gland"}]'))
+    with pytest.raises(ConfigError, match=r"class 'tumor'.* use one of gland"):
+        parse_codes("tumor", named)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
