@@ -74,10 +74,12 @@ class ImageHeader:
     Attributes:
         size: Width and height in pixels.
         mode: Pillow's name for the pixel format.
+        palette_rgb: Red, green and blue of each index, empty without a palette.
     """
 
     size: tuple[int, int]
     mode: str
+    palette_rgb: bytes
 
 
 def image_header(path: Path) -> ImageHeader:
@@ -87,7 +89,8 @@ def image_header(path: Path) -> ImageHeader:
         SourceError: The file is absent, too large, or no image.
     """
     with _opened(path) as image:
-        return ImageHeader(image.size, image.mode)
+        palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else b""
+        return ImageHeader(image.size, image.mode, palette)
 
 
 def _grey_step(path: Path, image: Image.Image) -> int:

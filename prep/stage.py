@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prep.checksums import sha256_of
 from prep.config import BuildConfig
+from prep.decode import image_header
 from prep.discover import RoiSource
 from prep.encode import ChunkFile, encoder, use_one_thread
 from prep.roi import DecodedRoi, decode_roi, object_row, prepare_tiles, tile_row
@@ -194,6 +195,8 @@ def _source_record(
         mask_sha256=digests[1],
         width_px=width,
         height_px=height,
+        mpp_um=task.roi.mpp_um,
+        palette=image_header(task.roi.mask_path).palette_rgb.hex(),
         tiles=tiles,
         objects=objects,
     )

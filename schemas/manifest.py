@@ -30,6 +30,8 @@ class SourceRecord(_Strict):
         mask_sha256: Digest of the mask file.
         width_px: Width of the ROI in source pixels.
         height_px: Height of the ROI in source pixels.
+        mpp_um: Micrometres a source pixel, None where the name does not say.
+        palette: Red, green and blue of each of the mask's indices in hexadecimal, empty for a grey mask.
         tiles: How many tiles it gave.
         objects: How many objects it gave; 0 means that it was kept out, since nothing in it is wanted.
     """
@@ -41,6 +43,8 @@ class SourceRecord(_Strict):
     mask_sha256: str
     width_px: int = Field(gt=0)
     height_px: int = Field(gt=0)
+    mpp_um: float | None = Field(default=None, gt=0)
+    palette: str = Field(default="", pattern="^([0-9a-f]{6}){0,256}$")
     tiles: int = Field(ge=0)
     objects: int = Field(ge=0)
 

@@ -20,7 +20,7 @@ from schemas.bits import unpack_mask
 from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
 from schemas.location import normal_location, zarr_location
-from schemas.manifest import SPLITS, Manifest
+from schemas.manifest import SPLITS, Manifest, SourceRecord
 from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, StoredPoints
 from schemas.record import Record
 
@@ -139,6 +139,14 @@ class Store:
             # Zarr and numcodecs report a failed checksum or a short chunk in these two ways.
             where = f"{self.path}/{path} row {rows}"
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
+
+    def source(self, frame_id: str) -> SourceRecord:
+        """The manifest's entry of a ROI: its files, size, resolution and palette."""
+        return self._sources[frame_id]
+
+    @cached_property
+    def _sources(self) -> dict[str, SourceRecord]:
+        return {source.frame_id: source for source in self.manifest.sources}
 
     def object_rows(self, index: int) -> slice:
         """Rows of a tile's objects in `segments`, `objects/*` and `prompts/*`."""

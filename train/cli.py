@@ -172,13 +172,15 @@ def fit(
     )
     typer.echo(f"checkpoint  {out / 'checkpoints' / 'checkpoint.pt'}")
     typer.echo(f"numbers     {out / 'summary.json'}")
+    if (out / "report.html").exists():
+        typer.echo(f"report      {out / 'report.html'}")
     typer.echo(f"curves      tensorboard --logdir {out / 'tensorboard'}")
 
 
 @app.command()
 def evaluate(
     store: Annotated[str, typer.Argument(help="A store that bcss-prep built.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json and overlays.png.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and overlays.png.")],
     checkpoint: Annotated[list[Path] | None, typer.Option(help="A model to score; may be repeated.")] = None,
     baseline: Annotated[
         list[str] | None,
@@ -196,6 +198,12 @@ def evaluate(
         ),
     ] = None,
     negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average logits over the eight flips and quarter turns.")] = False,
+    corrections: Annotated[int, typer.Option(min=0, help="Simulated clicks on the error after the prompt.")] = 0,
+    threshold: Annotated[str, typer.Option(metavar="LOGIT|val", help="Of masks; val chooses it on that split.")] = "0",
+    tolerance_um: Annotated[float, typer.Option(min=0, help="Of outlines, for surface Dice.")] = 2.0,
+    save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
+    stitch: Annotated[bool, typer.Option("--stitch", help="Write a palettized PNG of each ROI.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Loading processes; 0 loads in this one.")] = 0,
     device: Annotated[DeviceChoice, typer.Option(help="auto takes CUDA where there is one.")] = "auto",
 ) -> None:
@@ -203,30 +211,41 @@ def evaluate(
     from tqdm import tqdm
 
     from schemas.store import open_store
+    from train.answers import Protocol
     from train.dataset import prompt_kinds
     from train.device import pick_device
-    from train.evaluate import Protocol, load_predictors
     from train.evaluate import evaluate as run_evaluate
+    from train.evaluate import file_sinks, with_thresholds, write_evaluation
+    from train.predict import load_predictors
+    from train.report import run_of, write_report
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
     opened = open_store(store)
     chosen = cast("list[StoredChoice]", prompt or ["mixed"])
     kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
-    protocol = Protocol(split, tuple(kinds), negatives)
+    protocol = Protocol(
+        split, tuple(kinds), negatives, tta=tta, corrections=corrections, tolerance_um=tolerance_um or None
+    )
     if not checkpoint and baseline:
         protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))
     predictors = load_predictors(checkpoint or [], pick_device(device), model, image_size)
+    protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
+    sinks = file_sinks(opened, out, protocol, save_masks=save_masks, stitch=stitch)
     with tqdm(desc="evaluate", unit="tile") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        result = run_evaluate(opened, predictors, protocol, out, workers=workers, on_tile=show)
-    _print_table(result)
+        found = run_evaluate(opened, predictors, protocol, workers=workers, sinks=sinks, on_tile=show)
+    write_evaluation(found, out)
+    run = run_of(checkpoint[0]) if checkpoint else None
+    write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
+    _print_table(found.result)
     typer.echo(f"numbers  {out / 'metrics.json'}")
     typer.echo(f"picture  {out / 'overlays.png'}")
+    typer.echo(f"report   {out / 'report.html'}")
 
 
 def _show(bar: object, record: StepRecord, total: int) -> None:
@@ -246,9 +265,11 @@ def _print_table(result: dict[str, object]) -> None:
 
     from train.evaluate import overall_rows
 
-    table = Table("model", "prompt", "Dice", "IoU", "objects")
+    table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects")
     for name, kind, scores in overall_rows(result):
-        table.add_row(name, kind, f"{scores['dice']:.3f}", f"{scores['iou']:.3f}", str(scores["n"]))
+        ends = scores["ci95"]["dice"]
+        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "one patient"
+        table.add_row(name, kind, f"{scores['dice']:.3f}", interval, f"{scores['iou']:.3f}", str(scores["n"]))
     Console().print(table)
 
 

@@ -1,223 +1,84 @@
-"""Score models and baselines under one protocol: the same objects, the same stored prompts, the same pixels.
-
-Axes: O objects of a tile, S pixels a side. Masks are compared at the store's resolution, don't-care pixels left out.
-"""
+"""Score models and baselines on the same objects with the same stored prompts, and write what they gave."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
-from schemas.errors import ConfigError, StoreError
-from schemas.manifest import SPLITS
+from schemas.errors import ConfigError
 from schemas.overlay import draw_overlay, side_by_side
-from schemas.prompts import Prompt, PromptKind
-from schemas.record import Record
+from schemas.prompts import PromptKind
 from schemas.store import Store
-from train.baselines import baseline_masks, disc_radius_px
-from train.checkpoint import load_checkpoint, load_weights, trained_with
-from train.choices import BASELINES, BaselineName, ModelSize
-from train.metrics import ScoreTable, score_masks
-from train.model import PromptableSam
+from train.answers import Protocol, Tables, TileAnswer, answer_tiles, gather_scores, summarize, tiles_with_objects
+from train.export import MaskWriter
+from train.metrics import score_masks
 from train.predict import MaskPredictor
+from train.scores import paired_difference
+from train.stitch import RoiStitcher
 
 OVERLAY_TILES = 8
+CANDIDATE_THRESHOLDS = tuple(sorted(np.linspace(-3, 3, 25).tolist(), key=abs))
+"""Logits; of equally good ones the one nearest to 0 is taken."""
 
-Tables = dict[str, dict[PromptKind, ScoreTable]]
 
+class AnswerSink(Interface):
+    """What wants to see every answer, such as a writer of masks."""
 
-@dataclass(frozen=True)
-class TileMasks:
-    """One model's answer for one tile and prompt kind.
+    def __call__(self, answer: TileAnswer) -> None:
+        """See one answer."""
+        ...
 
-    Attributes:
-        model: The model's or baseline's name.
-        kind: The prompt kind.
-        record: The tile.
-        prompts: The prompt of each object, in the record's order.
-        masks: bool (O, S, S).
-    """
-
-    model: str
-    kind: PromptKind
-    record: Record
-    prompts: list[Prompt]
-    masks: NDArray[np.bool_]
+    def close(self) -> None:
+        """Finish after the last one."""
+        ...
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What all models are asked.
+class Evaluation:
+    """What an evaluation found.
 
     Attributes:
-        split: The tiles.
-        kinds: The prompt kinds, each scored by itself.
-        negatives: Whether negative points are appended.
-        baselines: Which baselines stand beside the models.
+        result: What `metrics.json` holds.
+        tables: The scores of every object.
+        panels: Overlays of some tiles.
     """
 
-    split: str
-    kinds: tuple[PromptKind, ...]
-    negatives: bool
-    baselines: tuple[BaselineName, ...] = BASELINES
-
-
-def load_predictor(
-    path: Path, device: torch.device, size: ModelSize | None = None, image_size: int | None = None
-) -> MaskPredictor:
-    """Load a checkpoint for prediction.
-
-    Args:
-        path: Ours carries its model and image size; an official one takes them from the other arguments.
-        device: Where to run.
-        size: The model.
-        image_size: Side of its input in pixels.
-
-    Raises:
-        CheckpointError: The file cannot be read or is of another model.
-        ConfigError: The file does not say its model, and neither does the caller.
-    """
-    content = load_checkpoint(path)
-    own = trained_with(content)
-    if own is None and size is None:
-        raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
-    own_size, own_image_size = own or (None, 1024)
-    chosen = size or own_size
-    assert chosen is not None
-    model = PromptableSam(chosen, image_size or own_image_size)
-    load_weights(model, content["model"], path)
-    return MaskPredictor(model.eval(), device)
-
-
-def load_predictors(
-    paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
-) -> dict[str, MaskPredictor]:
-    """Load checkpoints under names to tell them apart by: the file's stem, or its path where stems repeat."""
-    stems = [path.stem for path in paths]
-    return {
-        path.stem if stems.count(path.stem) == 1 else str(path): load_predictor(path, device, size, image_size)
-        for path in paths
-    }
-
-
-def overall_rows(result: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Rows (model, prompt kind, overall scores) of what `evaluate` returns."""
-    return [
-        (name, kind, scores["overall"]) for name, kinds in result["models"].items() for kind, scores in kinds.items()
-    ]
-
-
-def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) -> NDArray[np.int64]:
-    """Indices of the tiles of a split that have an object.
-
-    Raises:
-        StoreError: There is none, and that is not allowed.
-    """
-    splits = store.column("tiles/split")
-    chosen = np.ones(len(store), bool) if split == "all" else splits == split
-    indices = np.flatnonzero(chosen & (np.diff(store.column("tiles/object_offsets")) > 0))
-    if not len(indices) and not may_be_empty:
-        held = ", ".join(name for name in SPLITS if (splits == name).any())
-        raise StoreError(store.path, f"has no object in the split {split!r}", f"it has tiles in {held}")
-    return indices
-
-
-def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator[Record]:
-    """Read tiles in order, in worker processes where there are any."""
-    loader = DataLoader(
-        cast("Dataset[Record]", store),
-        batch_size=None,
-        sampler=indices,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        multiprocessing_context="spawn" if workers else None,
-    )
-    return iter(loader)
-
-
-def answer_tiles(
-    store: Store,
-    indices: Sequence[int],
-    predictors: dict[str, MaskPredictor],
-    protocol: Protocol,
-    workers: int = 0,
-) -> Iterator[TileMasks]:
-    """Yield every model's and baseline's masks of every tile; an image is encoded once a model."""
-    radius = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
-    for record in read_records(store, indices, workers):
-        clicks = np.stack([p["point_coords"][0] for p in _prompts(store, record, "centroid", negatives=False)])
-        features = {name: predictor.embed(record.image) for name, predictor in predictors.items()}
-        for kind in protocol.kinds:
-            prompts = _prompts(store, record, kind, negatives=protocol.negatives)
-            for name, predictor in predictors.items():
-                masks = predictor.masks(features[name], prompts, record.image.shape[0])
-                yield TileMasks(name, kind, record, prompts, masks)
-            for baseline in protocol.baselines:
-                masks = baseline_masks(baseline, record, clicks, radius)
-                yield TileMasks(f"baseline:{baseline}", kind, record, prompts, masks)
-
-
-def score_answers(answers: Iterator[TileMasks], on_answer: Callable[[TileMasks], None] | None = None) -> Tables:
-    """Gather the scores of answers by model and prompt kind."""
-    tables: Tables = {}
-    for answer in answers:
-        table = tables.setdefault(answer.model, {}).setdefault(answer.kind, ScoreTable())
-        table.add(score_masks(answer.masks, answer.record.segments, answer.record.ignore), answer.record.class_ids)
-        if on_answer:
-            on_answer(answer)
-    return tables
-
-
-def merge_tables(parts: Sequence[Tables]) -> Tables:
-    """Join the tables of several processes."""
-    merged: Tables = {}
-    for part in parts:
-        for model, by_kind in part.items():
-            for kind, table in by_kind.items():
-                merged.setdefault(model, {}).setdefault(kind, ScoreTable()).extend(table)
-    return merged
-
-
-def summarize(tables: Tables, store: Store) -> dict[str, dict[str, Any]]:
-    """Means by model, prompt kind and class: `{NAME: {PROMPT: {"overall": ..., "classes": ...}}}`."""
-    names = {info.code: info.name for info in store.manifest.classes}
-    return {model: {kind: table.summary(names) for kind, table in by_kind.items()} for model, by_kind in tables.items()}
+    result: dict[str, Any]
+    tables: Tables
+    panels: list[NDArray[np.uint8]]
 
 
 def evaluate(
     store: Store,
     predictors: dict[str, MaskPredictor],
     protocol: Protocol,
-    out: Path,
     *,
     workers: int = 0,
+    sinks: tuple[AnswerSink, ...] = (),
     on_tile: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Score models and baselines, and write `metrics.json` and `overlays.png`.
+) -> Evaluation:
+    """Score models and baselines.
 
     Args:
         store: Where tiles and prompts come from.
         predictors: The models by name; with none the baselines are scored alone.
         protocol: What they are asked.
-        out: Folder to write to.
         workers: Processes that read tiles; 0 reads in this one.
+        sinks: Shown every answer.
         on_tile: Told how many tiles of how many are done.
 
-    Returns:
-        What `metrics.json` holds.
-
     Raises:
-        StoreError: The split has no tile.
-        ConfigError: No tile of it has an object.
+        StoreError: No tile of the split has an object.
     """
     indices: list[int] = tiles_with_objects(store, protocol.split).tolist()
     # Evenly over the split, and the same tiles for every model.
@@ -225,40 +86,129 @@ def evaluate(
     drawn_model = next(iter(predictors), f"baseline:{protocol.baselines[0]}")
     colors = {info.code: info.color for info in store.manifest.classes}
     panels: list[NDArray[np.uint8]] = []
-    done: list[int] = []
+    done: set[int] = set()
 
-    def watch(answer: TileMasks) -> None:
+    def watch(answer: TileAnswer) -> None:
+        for sink in sinks:
+            sink(answer)
         if answer.record.index not in done:
-            done.append(answer.record.index)
+            done.add(answer.record.index)
             if on_tile:
                 on_tile(len(done), len(indices))
         if answer.record.index in shown and (answer.model, answer.kind) == (drawn_model, protocol.kinds[0]):
             panels.append(draw_overlay(answer.record, answer.prompts, colors, answer.masks))
 
-    tables = score_answers(answer_tiles(store, indices, predictors, protocol, workers), watch)
+    tables = gather_scores(answer_tiles(store, indices, predictors, protocol, workers), watch)
+    for sink in sinks:
+        sink.close()
     result: dict[str, Any] = {
-        "protocol": {
-            "store": store.path,
-            "store_fingerprint": store.manifest.config_fingerprint,
-            "split": protocol.split,
-            "prompts": list(protocol.kinds),
-            "negatives": protocol.negatives,
-            "tiles": len(indices),
-            "resolution_px": store.manifest.tile_size_px,
-            "overlays_show": drawn_model,
-        },
+        "protocol": _describe(store, protocol, len(indices), drawn_model),
         "models": summarize(tables, store),
+        "paired": _paired(tables, protocol.kinds),
     }
+    return Evaluation(result, tables, panels)
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Write `metrics.json`, `objects.csv` with every object's scores, and `overlays.png`."""
     out.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(side_by_side(panels, 4)).save(out / "overlays.png")
-    (out / "metrics.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+    Image.fromarray(side_by_side(evaluation.panels, 4)).save(out / "overlays.png")
+    (out / "metrics.json").write_text(json.dumps(evaluation.result, indent=1) + "\n", encoding="utf-8")
+    with (out / "objects.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        names: list[str] = []
+        for model, by_kind in evaluation.tables.items():
+            for kind, table in by_kind.items():
+                if not names:
+                    names = [field.name for field in fields(table) if field.name != "clicks_dice"]
+                    writer.writerow(["model", "prompt", *names])
+                for row in zip(*(getattr(table, name).tolist() for name in names), strict=True):
+                    writer.writerow([model, kind, *row])
 
 
-def _as_it_is(record: Any) -> Any:
-    return record
+def file_sinks(
+    store: Store, out: Path, protocol: Protocol, *, save_masks: bool, stitch: bool
+) -> tuple[AnswerSink, ...]:
+    """What writes masks below `out/masks` and ROIs below `out/stitched`, as wanted."""
+    sinks: list[AnswerSink] = []
+    if save_masks:
+        sinks.append(MaskWriter(store, out / "masks"))
+    if stitch:
+        sinks.append(RoiStitcher(store, out / "stitched", protocol.thresholds))
+    return tuple(sinks)
 
 
-def _prompts(store: Store, record: Record, kind: PromptKind, *, negatives: bool) -> list[Prompt]:
-    prompts = store.prompts(record.index, kind, negatives=negatives)
-    return [prompts[int(object_id)] for object_id in record.object_ids]
+def with_thresholds(
+    wanted: str, store: Store, predictors: dict[str, MaskPredictor], protocol: Protocol, workers: int = 0
+) -> Protocol:
+    """Set the threshold of logits: a number for all, or for `val` what suits each model and prompt kind best there.
+
+    Raises:
+        ConfigError: It is neither, or the split that is scored is, or contains, the validation split.
+        StoreError: There is no validation tile.
+    """
+    if wanted != "val":
+        try:
+            value = float(wanted)
+        except ValueError as error:
+            raise ConfigError(f"--threshold {wanted}", "is neither a number nor val", "0 is SAM 2's own") from error
+        return replace(protocol, thresholds={(name, kind): value for name in predictors for kind in protocol.kinds})
+    if protocol.split in ("val", "all"):
+        raise ConfigError(
+            "--threshold val", f"would choose on what is scored, the split {protocol.split!r}", "score --split test"
+        )
+    indices: list[int] = tiles_with_objects(store, "val").tolist()
+    asked = replace(protocol, split="val", baselines=(), corrections=0, tolerance_um=None)
+    sums: dict[tuple[str, PromptKind], NDArray[np.float64]] = {}
+    for answer in answer_tiles(store, indices, predictors, asked, workers):
+        record = answer.record
+        assert answer.prediction is not None
+        size = record.image.shape[0]
+        dice = [
+            score_masks(answer.prediction.masks(size, threshold), record.segments, record.ignore).dice.sum()
+            for threshold in CANDIDATE_THRESHOLDS
+        ]
+        key = (answer.model, answer.kind)
+        sums[key] = sums.get(key, np.zeros(len(dice))) + dice
+    chosen = {key: float(CANDIDATE_THRESHOLDS[int(total.argmax())]) for key, total in sums.items()}
+    return replace(protocol, thresholds=chosen)
+
+
+def overall_rows(result: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Rows (model, prompt kind, overall scores) of `Evaluation.result`."""
+    return [
+        (name, kind, scores["overall"]) for name, kinds in result["models"].items() for kind, scores in kinds.items()
+    ]
+
+
+def _describe(store: Store, protocol: Protocol, tiles: int, drawn_model: str) -> dict[str, Any]:
+    return {
+        "store": store.path,
+        "store_fingerprint": store.manifest.config_fingerprint,
+        "split": protocol.split,
+        "prompts": list(protocol.kinds),
+        "negatives": protocol.negatives,
+        "tiles": tiles,
+        "resolution_px": store.manifest.tile_size_px,
+        "surface_tolerance_um": protocol.tolerance_um,
+        "tta": protocol.tta,
+        "corrections": protocol.corrections,
+        "thresholds": {f"{model}, {kind}": value for (model, kind), value in protocol.thresholds.items()},
+        "intervals": "95 %, bootstrap over patients",
+        "overlays_show": drawn_model,
+    }
+
+
+def _paired(tables: Tables, kinds: tuple[PromptKind, ...]) -> list[dict[str, Any]]:
+    """Differences on the same objects: each model against the models after it and every baseline."""
+    return [
+        {
+            "prompt": kind,
+            "model": first,
+            "minus": second,
+            **paired_difference(tables[first][kind], tables[second][kind]),
+        }
+        for kind in kinds
+        for first, second in combinations(tables, 2)
+        if not first.startswith("baseline:")
+    ]

@@ -12,6 +12,7 @@ from schemas.store import Store
 from train.metrics import score_masks
 from train.model import PromptableSam
 from train.predict import MaskPredictor
+from train.sample import pad_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,10 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
     """
     record = store[tile]
     prompts = list(store.prompts(tile, "box").values())
+    coords, labels = pad_prompts(prompts)
     size = record.image.shape[0]
     ours = MaskPredictor(model, device)
-    masks = ours.masks(ours.embed(record.image), prompts, size)
+    masks = ours.predict(ours.views(record.image), coords, labels, size).masks(size)
     theirs = SAM2ImagePredictor(model.sam)
     side = model.image_size
     theirs._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]

@@ -22,15 +22,18 @@ from torch.utils.data import DataLoader
 
 from schemas.errors import CheckpointError, TrainingError
 from schemas.store import Store
+from train.answers import Protocol, tiles_with_objects
 from train.checkpoint import save_checkpoint
 from train.collate import Batch, collate
 from train.config import FitConfig
 from train.dataset import SampleOptions, TileDataset
 from train.device import out_of_memory_as_error, peak_memory_bytes, pick_device
 from train.distributed import World, open_world
-from train.evaluate import tiles_with_objects
+from train.evaluate import evaluate
 from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
+from train.predict import MaskPredictor
+from train.report import write_report
 from train.run import Run, previous_of, restore_run, save_last, start_run
 from train.runlog import RunLog, StepRecord
 from train.sampler import EpochSampler
@@ -132,7 +135,19 @@ def _fit(
         if place.stop:
             save_last(run, checkpoint)
         _write_json(out / "summary.json", summary)
+        if not place.stop:
+            _report(run, store, val_tiles, device, out)
     return summary
+
+
+def _report(run: Run, store: Store, val_tiles: np.ndarray, device: torch.device, out: Path) -> None:
+    """Write `report.html`: the last weights, or their average, beside the baselines on the validation split."""
+    evaluation = protocol = predictors = None
+    if len(val_tiles):
+        protocol = Protocol("val", run.config.prompt_kinds, run.config.negatives)
+        predictors = {"last": MaskPredictor(run.scored_model, device)}
+        evaluation = evaluate(store, predictors, protocol)
+    write_report(out / "report.html", f"Run {out.name}", store, evaluation, predictors, protocol, out)
 
 
 def _train_epoch(

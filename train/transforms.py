@@ -38,10 +38,23 @@ def quarter_turn(sample: Sample) -> Sample:
 def random_orientation(sample: Sample, generator: torch.Generator) -> Sample:
     """One of the eight flips and quarter turns, each equally likely."""
     turns = int(torch.randint(4, (), generator=generator))
-    mirrored = bool(torch.randint(2, (), generator=generator))
+    return orient(sample, turns, mirrored=bool(torch.randint(2, (), generator=generator)))
+
+
+def orient(sample: Sample, turns: int, *, mirrored: bool) -> Sample:
+    """Turn by so many quarters against the clock, then mirror left and right or not."""
     for _ in range(turns):
         sample = quarter_turn(sample)
     return flip_horizontal(sample) if mirrored else sample
+
+
+def orient_points(coords: Tensor, labels: Tensor, side: int, turns: int, *, mirrored: bool) -> Tensor:
+    """Move coordinates (O, K, 2) as `orient` moves those of a square image of this side."""
+    for _ in range(turns):
+        coords = torch.stack([coords[..., 1], side - 1 - coords[..., 0]], -1)
+    if mirrored:
+        coords = torch.stack([side - 1 - coords[..., 0], coords[..., 1]], -1)
+    return _unless_padding(_corners_in_order(coords, labels), labels)
 
 
 def resize(sample: Sample, width: int, height: int) -> Sample:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from schemas.overlay import draw_overlay
 from schemas.store import Store
+from train.answers import Protocol, TileAnswer, answer_tiles, gather_scores, merge_tables, summarize
 from train.config import FitConfig
 from train.distributed import World
-from train.evaluate import Protocol, TileMasks, answer_tiles, merge_tables, score_answers, summarize
 from train.model import PromptableSam
 from train.predict import MaskPredictor
 
@@ -45,13 +45,13 @@ def validate(
     colors = {info.code: info.color for info in store.manifest.classes}
     panels: list[NDArray[np.uint8]] = []
 
-    def watch(answer: TileMasks) -> None:
+    def watch(answer: TileAnswer) -> None:
         if answer.record.index in shown and answer.kind == protocol.kinds[0]:
             panels.append(draw_overlay(answer.record, answer.prompts, colors, answer.masks, side_px=256))
 
     mine: list[int] = tiles[world.rank :: world.size].tolist()
     answers = answer_tiles(store, mine, {"model": MaskPredictor(model, device)}, protocol)
-    gathered = world.gather((score_answers(answers, watch), panels))
+    gathered = world.gather((gather_scores(answers, watch), panels))
     tables = merge_tables([part for part, _ in gathered])
     scores = [getattr(table, config.best_by) for table in tables["model"].values()]
     summary = summarize(tables, store)["model"]

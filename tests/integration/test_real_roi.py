@@ -18,9 +18,10 @@ from schemas.store import Store, open_store
 from train.checkpoint import load_checkpoint
 from train.config import FitConfig, OptimizerConfig
 from train.device import pick_device
-from train.evaluate import load_predictor
 from train.model import config_file, upsample
+from train.predict import load_predictor
 from train.runlog import read_steps
+from train.sample import pad_prompts
 from train.trainer import fit
 
 CLASSES, IGNORED = [1, 2, 3, 4, 18], [0, 7, 15]
@@ -126,14 +127,14 @@ def test_meta_loads_the_checkpoint_and_its_predictor_gives_our_masks(run: tuple[
     overlaps = []
     for record in [store[0], store[len(store) // 2]]:
         theirs.set_image(record.image)
-        features = ours.embed(record.image)
+        views = ours.views(record.image)
         for kind in ("centroid", "box", "multi_point"):
             for prompt in store.prompts(record.index, kind).values():
                 coords, labels = prompt["point_coords"], prompt["point_labels"]
                 masks, ious, _ = theirs.predict(
                     point_coords=coords, point_labels=labels, multimask_output=len(labels) == 1
                 )
-                mask = ours.masks(features, [prompt], 512)[0]
+                mask = ours.predict(views, *pad_prompts([prompt]), 512).masks(512)[0]
                 other = masks[np.argmax(ious)].astype(bool)
                 union = np.count_nonzero(mask | other)
                 overlaps.append(np.count_nonzero(mask & other) / union if union else 1.0)
@@ -145,10 +146,10 @@ def test_training_path_gives_the_predictors_logits(run: tuple[Store, Path]) -> N
     ours = load_predictor(out / "checkpoints" / "checkpoint.pt", pick_device("cpu"))
     record = store[1]
     prompts = list(store.prompts(1, "box").values())
-    features = ours.embed(record.image)
-    masks = ours.masks(features, prompts, 512)
+    views = ours.views(record.image)
+    masks = ours.predict(views, *pad_prompts(prompts), 512).masks(512)
     for prompt, mask in zip(prompts, masks, strict=True):
         coords = (torch.from_numpy(prompt["point_coords"])[None] + 0.5) * IMAGE_SIZE / 512 - 0.5
         with torch.no_grad():
-            found = ours.model.decode(features, coords, torch.from_numpy(prompt["point_labels"])[None])
+            found = ours.model.decode(views[0].features, coords, torch.from_numpy(prompt["point_labels"])[None])
         np.testing.assert_array_equal((upsample(found.logits, 512, 512)[0, 0] > 0).numpy(), mask)

@@ -31,6 +31,10 @@ def test_manifest_says_what_went_in(store: Store, sample_source: Path) -> None:
     assert (sample_source / manifest.sources[0].image).exists()
     assert [info.name for info in manifest.classes][:2] == ["tumor", "stroma"]
     assert manifest.config["size_px"] == 128
+    source = manifest.sources[0]
+    with Image.open(sample_source / source.mask) as mask:
+        assert bytes.fromhex(source.palette) == bytes(mask.getpalette("RGB") or ())
+    assert source.mpp_um == 0.25
 
 
 def test_progress_counts_rois(sample_source: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from PIL import Image
 
 from schemas.errors import ConfigError, StoreError
 from schemas.store import Store
-from train.evaluate import Protocol, evaluate, load_predictor, tiles_with_objects
+from train.answers import Protocol, tiles_with_objects
+from train.evaluate import evaluate, write_evaluation
 from train.metrics import score_masks
 from train.model import PromptableSam
-from train.predict import MaskPredictor
+from train.predict import MaskPredictor, load_predictor
 
 
 def test_metrics_json_has_models_and_baselines_on_the_same_objects(
@@ -19,9 +20,8 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
 ) -> None:
     predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
     seen: list[tuple[int, int]] = []
-    evaluate(
-        store, predictors, Protocol("test", ("box", "centroid"), False), tmp_path, on_tile=lambda *at: seen.append(at)
-    )
+    protocol = Protocol("test", ("box", "centroid"))
+    write_evaluation(evaluate(store, predictors, protocol, on_tile=lambda *at: seen.append(at)), tmp_path)
     result = json.loads((tmp_path / "metrics.json").read_text())
     assert result["protocol"]["split"] == "test"
     assert set(result["models"]) == {"model", "baseline:box", "baseline:image", "baseline:disc"}
@@ -36,8 +36,8 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
         assert picture.size == (2048, 1024)
 
 
-def test_box_baseline_is_the_filled_box(store: Store, tmp_path: Path) -> None:
-    result = evaluate(store, {}, Protocol("val", ("box",), False, baselines=("box",)), tmp_path)
+def test_box_baseline_is_the_filled_box(store: Store) -> None:
+    result = evaluate(store, {}, Protocol("val", ("box",), baselines=("box",))).result
     expected = []
     for index in tiles_with_objects(store, "val"):
         record = store[index]
@@ -48,12 +48,12 @@ def test_box_baseline_is_the_filled_box(store: Store, tmp_path: Path) -> None:
     assert result["models"]["baseline:box"]["box"]["overall"]["dice"] == pytest.approx(np.mean(expected))
 
 
-def test_workers_change_nothing(store: Store, tiny: PromptableSam, tmp_path: Path) -> None:
+def test_workers_change_nothing(store: Store, tiny: PromptableSam) -> None:
     predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
     protocol = Protocol("val", ("multi_point",), True)
-    one = evaluate(store, predictors, protocol, tmp_path / "0")
-    two = evaluate(store, predictors, protocol, tmp_path / "2", workers=2)
-    assert one == two
+    one = evaluate(store, predictors, protocol)
+    two = evaluate(store, predictors, protocol, workers=2)
+    assert one.result == two.result
 
 
 def test_split_without_objects_is_said(store: Store) -> None:

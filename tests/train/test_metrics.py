@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.metrics import ScoreTable, score_masks
+from train.metrics import score_masks
 
 MASKS = arrays(bool, (2, 6, 7))
 
@@ -26,17 +26,3 @@ def test_ignored_pixels_do_not_count(predicted: np.ndarray, truth: np.ndarray, r
     changed = predicted.copy()
     changed[:, row] ^= True
     np.testing.assert_array_equal(score_masks(predicted, truth, ignore).dice, score_masks(changed, truth, ignore).dice)
-
-
-def test_table_averages_over_objects_not_over_classes() -> None:
-    table = ScoreTable()
-    truth = np.ones((3, 4, 4), bool)
-    predicted = truth.copy()
-    predicted[2] = False
-    table.add(score_masks(predicted, truth, np.zeros((4, 4), bool)), np.array([1, 1, 2], np.int32))
-    summary = table.summary({1: "tumor", 2: "stroma", 3: "absent"})
-    assert summary["overall"] == {"dice": pytest.approx(2 / 3), "iou": pytest.approx(2 / 3), "n": 3}
-    assert summary["classes"] == {
-        "tumor": {"dice": 1.0, "iou": 1.0, "n": 2},
-        "stroma": {"dice": 0.0, "iou": 0.0, "n": 1},
-    }

@@ -1,0 +1,146 @@
+"""The report's plots, as SVG text that stands in a page."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from train.answers import Tables
+from train.runlog import METRICS_FILE, read_steps
+
+_COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
+_BASELINE_COLORS = ("#777777", "#aaaaaa", "#cccccc")
+_SIZE_BINS = 12
+_METADATA = {"Date": None, "Creator": None}
+
+
+def bars_by_class(models: dict[str, Any]) -> str:
+    """Mean Dice of each class with its interval, a bar a model and prompt kind."""
+    series = [(f"{model}, {kind}", model, scores) for model, kinds in models.items() for kind, scores in kinds.items()]
+    classes = list(dict.fromkeys(name for _, _, scores in series for name in scores["classes"]))
+    figure = _figure(0.28 * len(classes) * max(len(series), 2) + 1.4)
+    axes = figure.subplots()
+    height = 0.8 / len(series)
+    for number, (label, model, scores) in enumerate(series):
+        means = [scores["classes"].get(name) for name in classes]
+        dice = np.array([entry["dice"] if entry else np.nan for entry in means])
+        ends = np.array([entry["ci95"]["dice"] or (np.nan, np.nan) if entry else (np.nan, np.nan) for entry in means])
+        places = np.arange(len(classes)) + (number + 0.5) * height - 0.4
+        axes.barh(places, dice, height, label=label, color=_color(model, number))
+        axes.errorbar(dice, places, xerr=_arms(dice, ends), fmt="none", ecolor="#222222", elinewidth=1)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("Dice, 95 % interval over patients")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def dice_by_size(tables: Tables) -> str:
+    """Every object's Dice against its area for the first model, and the mean in bins of area for all."""
+    figure = _figure(3.6)
+    axes = figure.subplots()
+    first = next(iter(next(iter(tables.values())).values()))
+    axes.scatter(first.area_px.clip(1), first.dice, s=6, alpha=0.25, color=_COLORS[0], linewidths=0)
+    for number, (model, by_kind) in enumerate(tables.items()):
+        for kind, table in by_kind.items():
+            size, mean = _binned(table.area_px.clip(1), table.dice)
+            axes.plot(size, mean, marker="o", markersize=3, label=f"{model}, {kind}", color=_color(model, number))
+    axes.set_xscale("log")
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("area of the object, pixels")
+    axes.set_ylabel("Dice")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def dice_by_clicks(tables: Tables) -> str:
+    """Mean Dice after each simulated click; empty where none were."""
+    drawn = [
+        (f"{model}, {kind}", table.clicks_dice.mean(0))
+        for model, by_kind in tables.items()
+        for kind, table in by_kind.items()
+        if table.clicks_dice.shape[1] > 1
+    ]
+    if not drawn:
+        return ""
+    figure = _figure(3.2)
+    axes = figure.subplots()
+    for number, (label, dice) in enumerate(drawn):
+        axes.plot(range(len(dice)), dice, marker="o", markersize=4, label=label, color=_COLORS[number % len(_COLORS)])
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("clicks after the prompt")
+    axes.set_ylabel("Dice")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def training_curves(run: Path) -> str:
+    """Loss of every step and the validation score of every epoch, from a run's `metrics.jsonl`."""
+    steps = read_steps(run)
+    lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    epochs = [entry for entry in map(json.loads, lines) if entry.get("event") == "epoch"]
+    figure = _figure(3.2)
+    loss_axes, score_axes = figure.subplots(1, 2)
+    number, loss = np.array([step.step for step in steps]), np.array([step.loss for step in steps])
+    loss_axes.plot(number, loss, color=_COLORS[0], alpha=0.3, linewidth=0.8)
+    window = max(len(loss) // 50, 1)
+    if len(loss) >= window:
+        smooth = np.convolve(loss, np.full(window, 1 / window), "valid")
+        loss_axes.plot(number[window - 1 :], smooth, color=_COLORS[0])
+    loss_axes.set_xlabel("step")
+    loss_axes.set_ylabel("loss")
+    for place, kind in enumerate(dict.fromkeys(kind for entry in epochs for kind in entry["val"] or {})):
+        scored = [entry for entry in epochs if kind in (entry["val"] or {})]
+        dice = [entry["val"][kind]["overall"]["dice"] for entry in scored]
+        score_axes.plot(
+            [entry["step"] for entry in scored], dice, marker="o", markersize=3, label=kind, color=_COLORS[place]
+        )
+    score_axes.set_ylim(0, 1)
+    score_axes.set_xlabel("step")
+    score_axes.set_ylabel("validation Dice")
+    if score_axes.lines:
+        score_axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _figure(height_in: float) -> Figure:
+    figure = Figure(figsize=(9, height_in), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def _color(model: str, number: int) -> str:
+    if model.startswith("baseline:"):
+        return _BASELINE_COLORS[number % len(_BASELINE_COLORS)]
+    return _COLORS[number % len(_COLORS)]
+
+
+def _arms(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lengths of error bars, (2, n); none where an interval is unknown."""
+    return np.nan_to_num(np.abs(ends.T - values))
+
+
+def _binned(size: NDArray[np.int64], dice: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean Dice in bins of equal width in the logarithm of size."""
+    edges = np.geomspace(size.min(), size.max() + 1, _SIZE_BINS + 1)
+    owner = np.clip(np.digitize(size, edges) - 1, 0, _SIZE_BINS - 1)
+    count = np.bincount(owner, minlength=_SIZE_BINS)
+    there = count > 0
+    center = np.sqrt(edges[:-1] * edges[1:])
+    return center[there], np.bincount(owner, dice, minlength=_SIZE_BINS)[there] / count[there]
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=_METADATA)
+    text = buffer.getvalue()
+    # Without the XML declaration, which has no place within a page.
+    return text[text.index("<svg") :]
