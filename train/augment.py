@@ -7,6 +7,7 @@ Colour is drawn for each image of a batch, on the device that trains; see `train
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +17,7 @@ from train.sample import Sample
 from train.transforms import crop, random_orientation
 
 REDRAWS = 5
-"""How often an affine map that would lose an object is drawn anew before the sample stays as it is."""
+"""How often a map that would lose an object is drawn anew before it is skipped and counted."""
 
 
 class AugmentConfig(BaseModel):
@@ -81,7 +82,7 @@ def _random_affine(sample: Sample, config: AugmentConfig, generator: torch.Gener
         moved = affine(sample, drawn)
         if moved.dropped == sample.dropped and (moved.point_labels >= 0).any(1).all():
             return moved
-    return sample
+    return replace(sample, skipped=sample.skipped + 1)
 
 
 def _random_crop(sample: Sample, least: float, generator: torch.Generator) -> Sample:
@@ -94,4 +95,4 @@ def _random_crop(sample: Sample, least: float, generator: torch.Generator) -> Sa
         cropped = crop(sample, left, top, new_width, new_height)
         if cropped.dropped == sample.dropped:
             return cropped
-    return sample
+    return replace(sample, skipped=sample.skipped + 1)

@@ -7,7 +7,6 @@ takes nothing else.
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +20,13 @@ from train.model import PromptableSam
 Weights = dict[str, Tensor]
 
 
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = None) -> None:
     """Write a checkpoint beside its place, flush it to the disk, and rename it there.
+
+    Args:
+        path: Where it goes.
+        content: Tensors and plain values.
+        keep_as: Where the one that is there goes, once the new one is whole; unless given it is replaced.
 
     Raises:
         CheckpointError: The disk is full or not writable; what was there before is untouched.
@@ -34,6 +38,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep_as is not None and path.exists():
+            path.replace(keep_as)
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as RuntimeError.
@@ -51,7 +57,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(path, "is not there", "check the path") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:
+        # Damaged bytes make the unpickler fail in any way there is: IndexError, struct.error, TypeError and more.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(path, f"cannot be read ({first})", "download or save it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
@@ -70,13 +77,13 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
     misshapen = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
     if missing or unexpected or misshapen:
         parts = [
-            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            f"{len(keys)} {what} ({_by_module(keys)})"
             for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
             if keys
         ]
-        raise CheckpointError(
-            path, f"does not fit the model {model.size}: {'; '.join(parts)}", f"try --model {_guess_size(weights)}"
-        )
+        guess = _guess_size(weights)
+        remedy = "save or download it again, it is not whole" if guess == model.size else f"try --model {guess}"
+        raise CheckpointError(path, f"does not fit the model {model.size}: {'; '.join(parts)}", remedy)
     model.sam.load_state_dict(weights)
 
 
@@ -86,6 +93,15 @@ def trained_with(content: dict[str, Any]) -> tuple[ModelSize, int] | None:
     if size in MODEL_SIZES and isinstance(image_size, int):
         return size, image_size
     return None
+
+
+def _by_module(keys: list[str]) -> str:
+    """Keys in few words: one by its name, more of one module by its first two parts and their number."""
+    modules: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        modules.setdefault(".".join(key.split(".")[:2]), []).append(key)
+    said = [found[0] if len(found) == 1 else f"{name}.* {len(found)}" for name, found in modules.items()]
+    return ", ".join(said[:6]) + (f", and {len(said) - 6} more modules" if len(said) > 6 else "")
 
 
 def _guess_size(weights: Weights) -> str:

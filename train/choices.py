@@ -22,7 +22,8 @@ BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 FREEZE_PRESETS: dict[str, tuple[str, ...]] = {
     "none": (),
+    "all": (),
     "decoder_only": ("image_encoder", "sam_prompt_encoder", "no_mem_embed"),
     "decoder_and_neck": ("image_encoder.trunk", "sam_prompt_encoder", "no_mem_embed"),
 }
-"""Presets of `--freeze`: what stays as it is when only the mask decoder, or it and the neck, are trained."""
+"""Presets of `--freeze`, named by what is still trained, and the modules that stay as they are."""

@@ -103,7 +103,7 @@ def fit(
     ] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights; 0 keeps none.")] = None,
     freeze: Annotated[
-        str | None, typer.Option(help="Modules that stay, as in image_encoder, or decoder_only, decoder_and_neck.")
+        str | None, typer.Option(help="Modules that stay, or what is trained: decoder_only, decoder_and_neck, all.")
     ] = None,
     lora: Annotated[int | None, typer.Option(min=0, help="Rank of adapters in the image encoder.")] = None,
     orientation: Annotated[
@@ -119,6 +119,9 @@ def fit(
         DeviceChoice | None, typer.Option(help="auto takes CUDA where there is one.", show_default="auto")
     ] = None,
     compile: Annotated[bool | None, typer.Option("--compile", help="Compile the image encoder.")] = None,  # noqa: A002
+    report: Annotated[
+        bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of these settings and more; flags go on top.")] = None,
 ) -> None:
     """Fine-tune SAM 2 with the store's own prompts."""
@@ -148,6 +151,7 @@ def fit(
         "seed": seed,
         "device": device,
         "compile": compile,
+        "report": report,
         "augment.orientation": orientation,
         "optimizer.accumulate": accumulate,
         "optimizer.lr": lr,

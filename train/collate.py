@@ -44,9 +44,10 @@ class Batch:
         object_to_image: int64 [T, O, 2], the frame and the image of each object.
         identifiers: int64 [T, O, 3], tile index, object id and frame.
         class_ids: int64 [T, O].
-        sizes_wh: int64 [T, O, 2], width and height of the object's image.
+        sizes_wh: int64 [T, O, 2], width and height of the object's tile before any transform.
         groups: The objects by number of real points; all O once.
         dropped: Objects that transforms lost.
+        skipped: Random maps that were left out, lest they lose an object.
         countable: Objects whose image has a pixel that counts.
         click_draws: float32 [T, O, D], see `train.clicks`; D may be 0.
         color_draws: float32 [T, B, C], see `train.color`; C may be 0.
@@ -63,6 +64,7 @@ class Batch:
     sizes_wh: Tensor
     groups: tuple[PointGroup, ...]
     dropped: int
+    skipped: int
     countable: int
     click_draws: Tensor
     color_draws: Tensor
@@ -110,7 +112,6 @@ def collate(samples: list[Sample]) -> Batch:
     image_of_object = torch.cat([torch.full((len(s.object_ids),), b) for b, s in enumerate(samples)])
     tile_of_object = torch.tensor([s.tile_index for s in samples])[image_of_object]
     frame = torch.zeros_like(image_of_object)
-    width, height = samples[0].size_wh
     return Batch(
         images=torch.stack([sample.image for sample in samples])[None],
         ignore=torch.stack([sample.ignore for sample in samples])[None],
@@ -120,9 +121,10 @@ def collate(samples: list[Sample]) -> Batch:
         object_to_image=torch.stack([frame, image_of_object], -1)[None],
         identifiers=torch.stack([tile_of_object, torch.cat([s.object_ids for s in samples]), frame], -1)[None],
         class_ids=torch.cat([sample.class_ids for sample in samples])[None],
-        sizes_wh=torch.tensor([width, height]).expand(len(frame), 2)[None].clone(),
+        sizes_wh=torch.tensor([s.original_wh for s in samples]).reshape(-1, 2)[image_of_object][None],
         groups=group_by_points(labels),
         dropped=sum(sample.dropped for sample in samples),
+        skipped=sum(sample.skipped for sample in samples),
         countable=sum(len(sample.object_ids) for sample in samples if not sample.ignore.all()),
         click_draws=torch.cat([_draws(sample.click_draws, len(sample.object_ids)) for sample in samples])[None],
         color_draws=torch.stack([_draws(sample.color_draws, None) for sample in samples])[None],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import ConfigError
 from schemas.prompts import PromptKind
@@ -15,6 +15,9 @@ from train.augment import AugmentConfig
 from train.choices import FREEZE_PRESETS, BalanceChoice, DeviceChoice, ModelSize, PromptChoice
 from train.dataset import prompt_kinds
 from train.losses import LossConfig
+
+ECHO_KEYS = ("store", "store_fingerprint", "versions")
+"""What `config.json` says beside the settings; ignored when that file is given as `--config`."""
 
 
 class _Strict(BaseModel):
@@ -84,7 +87,8 @@ class FitConfig(_Strict):
         best_by: What best.pt is chosen by, Dice or IoU.
         seed: Of initial weights, order, prompts and augmentation.
         device: `auto` takes CUDA where there is one.
-        compile: Whether encoder and decoder are compiled.
+        compile: Whether the image encoder is compiled.
+        report: Whether report.html is written at the end, with one more validation beside the baselines.
         augment: Of tiles.
         optimizer: And its schedule.
         lora: Adapters.
@@ -110,6 +114,7 @@ class FitConfig(_Strict):
     seed: int = Field(default=0, ge=0)
     device: DeviceChoice = "auto"
     compile: bool = False
+    report: bool = True
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     lora: LoraConfig = LoraConfig()
@@ -118,9 +123,17 @@ class FitConfig(_Strict):
     @field_validator("freeze", mode="before")
     @classmethod
     def _expand_presets(cls, value: object) -> object:
-        names = [value] if isinstance(value, str) else list(cast("list[str]", value or ()))
-        parts = [part.strip() for name in names for part in name.split(",") if part.strip()]
+        names = [value] if isinstance(value, str) else value or ()
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError("must be names of modules or presets")
+        parts = [part.strip() for name in cast("list[str]", names) for part in name.split(",") if part.strip()]
         return tuple(module for part in parts for module in FREEZE_PRESETS.get(part, (part,)))
+
+    @model_validator(mode="after")
+    def _check_together(self) -> FitConfig:
+        if self.prompt == "random" and self.negatives:
+            raise ConfigError("--negatives", "are of the store, and --prompt random takes none", "use --corrections")
+        return self
 
     @property
     def prompt_kinds(self) -> tuple[PromptKind, ...]:
@@ -139,6 +152,8 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
         ConfigError: The file cannot be read, or a key or value is not allowed.
     """
     values = _read_yaml(path) if path else {}
+    for key in ECHO_KEYS:
+        values.pop(key, None)
     for key, value in overrides.items():
         if value is not None:
             *parents, last = key.split(".")
@@ -155,7 +170,16 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(path or "the configuration", f"has an unknown key {key}", _nearest(key)) from error
-        raise ConfigError(path or f"--{key}", f"{key}: {first['msg']}", "see `bcss-train fit --help`") from error
+        if overrides.get(key) is not None or path is None:
+            raise ConfigError(f"--{_flag(key)}", first["msg"], "see `bcss-train fit --help`") from error
+        raise ConfigError(path, f"{key}: {first['msg']}", "see docs/train.md") from error
+
+
+def _flag(key: str) -> str:
+    """The flag of a dotted key."""
+    return {"optimizer.ema_decay": "ema", "augment.orientation": "augment", "lora.rank": "lora"}.get(
+        key, key.split(".")[-1].replace("_", "-")
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

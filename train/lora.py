@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 _BASE = ".base_layer."
 _MARK = ".lora_"
+_NAME = "default"
 
 
 def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
-    """Put adapters into the image encoder's linear layers; of the encoder they alone are trained.
+    """Put adapters into the image encoder's linear layers; of its trunk they alone are trained.
 
     Raises:
         ConfigError: peft is not installed, or no layer has such a name.
@@ -36,9 +37,13 @@ def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
         raise ConfigError(
             "lora.modules", f"{', '.join(config.modules)} end no linear layer's name", f"as in {names[0]}"
         )
+    neck = [parameter for parameter in model.sam.image_encoder.neck.parameters() if parameter.requires_grad]
     model.sam.image_encoder.requires_grad_(False)
     peft_config = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen)
     inject_adapter_in_model(peft_config, model.sam.image_encoder)
+    # What the neck does is for --freeze to say.
+    for parameter in neck:
+        parameter.requires_grad_(True)
 
 
 def merged_weights(model: PromptableSam) -> dict[str, Tensor]:
@@ -50,7 +55,7 @@ def merged_weights(model: PromptableSam) -> dict[str, Tensor]:
     for name, module in model.sam.named_modules():
         delta = getattr(module, "get_delta_weight", None)
         if delta is not None:
-            deltas[f"{name}.weight"] = delta("default")
+            deltas[f"{name}.weight"] = delta(_NAME)
     merged: dict[str, Tensor] = {}
     for name, weight in state.items():
         if _MARK not in name:
@@ -59,11 +64,34 @@ def merged_weights(model: PromptableSam) -> dict[str, Tensor]:
     return merged
 
 
-def adapter_state(model: PromptableSam) -> dict[str, Any]:
-    """All weights under the adapted names: adapters and the layers that they stand beside."""
-    return model.sam.state_dict()
+def weights_of(model: PromptableSam) -> dict[str, dict[str, Tensor]]:
+    """What a checkpoint holds of a model.
+
+    Returns:
+        Under `model` the weights for `build_sam2`. With adapters also `adapter`, their weights as peft names them
+        within the image encoder, and `base_layers`, the layers under them, which merged weights do not give back.
+    """
+    parts = {"model": merged_weights(model)}
+    state = model.sam.state_dict()
+    adapter = {_adapter_key(name): weight for name, weight in state.items() if _MARK in name}
+    if adapter:
+        parts |= {"adapter": adapter, "base_layers": {n: w for n, w in state.items() if _BASE in n}}
+    return parts
 
 
-def load_adapters(model: PromptableSam, state: dict[str, Any]) -> None:
-    """Take up the state that `adapter_state` gave."""
+def load_adapted(model: PromptableSam, parts: dict[str, Any]) -> None:
+    """Take up what `weights_of` gave of a model with adapters.
+
+    Raises:
+        KeyError: A part is absent or of other adapters.
+    """
+    merged, adapter, base = parts["model"], parts["adapter"], parts["base_layers"]
+    state: dict[str, Any] = {}
+    for name in model.sam.state_dict():
+        state[name] = adapter[_adapter_key(name)] if _MARK in name else base[name] if _BASE in name else merged[name]
     model.sam.load_state_dict(state)
+
+
+def _adapter_key(name: str) -> str:
+    # peft leaves out the adapter's name where it saves one.
+    return name.removeprefix("image_encoder.").replace(f".{_NAME}.", ".")

@@ -90,7 +90,6 @@ class PromptableSam(nn.Module):
         self.register_buffer("channel_mean", torch.tensor(_CHANNEL_MEAN)[:, None, None] * 255, persistent=False)
         self.register_buffer("channel_std", torch.tensor(_CHANNEL_STD)[:, None, None] * 255, persistent=False)
         self._frozen: tuple[nn.Module, ...] = ()
-        self._encoder_frozen = False
         self.requires_grad_(False)
         for name in _TRAINED_MODULES:
             self.sam.get_submodule(name).requires_grad_(True)
@@ -116,8 +115,8 @@ class PromptableSam(nn.Module):
                 raise ConfigError(f"--freeze {name}", "is no module of SAM 2", f"use one of {choices}") from error
             modules[-1].requires_grad_(False)
         self._frozen = tuple(modules)
-        self._encoder_frozen = not any(p.requires_grad for p in self.sam.image_encoder.parameters())
-        if not any(parameter.requires_grad for parameter in self.parameters()):
+        # The stand-in for an empty memory is a single vector, and nobody means to train that alone.
+        if not any(p.requires_grad for p in self.parameters() if p is not self.sam.no_mem_embed):
             raise ConfigError("--freeze", "leaves nothing to train", "freeze fewer modules")
         self.train(self.training)
 
@@ -130,7 +129,9 @@ class PromptableSam(nn.Module):
 
     def encode(self, images: Tensor) -> ImageFeatures:
         """Encode images (B, 3, S, S) from 0 to 255."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._encoder_frozen):
+        # Asked anew each time, since adapters may be added after modules were frozen.
+        trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             pixels = (images.float() - self.channel_mean) / self.channel_std
             levels = self.sam.image_encoder(pixels)["backbone_fpn"]
         # What Meta's `forward_image` does too; kept apart here, since these two layers belong to the decoder and are

@@ -9,10 +9,12 @@ import torch
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from schemas.store import Store
+from train.collate import collate
+from train.device import autocast
 from train.metrics import score_masks
-from train.model import PromptableSam
-from train.predict import MaskPredictor
-from train.sample import pad_prompts
+from train.model import PromptableSam, upsample
+from train.sample import make_sample
+from train.transforms import resize, scale_points
 
 logger = logging.getLogger(__name__)
 
@@ -20,35 +22,41 @@ LEAST_DICE = 0.97
 """Resizing differs in rounding and bfloat16 in more, so masks agree almost, not always to the pixel."""
 
 
+@torch.inference_mode()
 def check_against_predictor(model: PromptableSam, store: Store, tile: int, device: torch.device) -> float:
     """Compare one tile's masks under box prompts, and warn loudly where they differ.
 
-    The predictor gets feature sizes for the model's input, since its own are for 1024 px, and the size that the model
-    has, since a tile's resolution may be another.
+    Ours come the way that training goes: sample, resize, collate, forward. The predictor gets the same prompts in the
+    tile's pixels, feature sizes for the model's input, since its own are for 1024 px, and resizes the tile itself.
 
     Returns:
         Mean Dice between the two.
     """
     record = store[tile]
-    prompts = list(store.prompts(tile, "box").values())
-    coords, labels = pad_prompts(prompts)
-    size = record.image.shape[0]
-    ours = MaskPredictor(model, device)
-    masks = ours.predict(ours.views(record.image), coords, labels, size).masks(size)
-    theirs = SAM2ImagePredictor(model.sam)
-    side = model.image_size
-    theirs._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]
+    size, side = record.image.shape[0], model.image_size
+    sample = make_sample(record, store.prompts(tile, "box"), np.arange(len(record.object_ids)))
+    batch = collate([resize(sample, side, side)])
+    if not batch.num_objects:
+        logger.warning("tile %d has no object left at %d px: the training path could not be checked", tile, side)
+        return 1.0
     was_training = model.training
     model.eval()
-    theirs.set_image(record.image)
-    found = np.stack(
-        [
-            theirs.predict(p["point_coords"], p["point_labels"], multimask_output=False)[0][0].astype(bool)
-            for p in prompts
+    with autocast(device):
+        (group,) = model(batch.to(device))
+    last = group.passes[-1]
+    best = last.logits[torch.arange(len(last.ious), device=device), last.ious.argmax(1)]
+    masks = (upsample(best[:, None], size, size)[:, 0] > 0).cpu().numpy()
+    theirs = SAM2ImagePredictor(model.sam)
+    theirs._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]
+    coords = scale_points(batch.point_coords[0], (side, side), (size, size)).numpy()
+    with autocast(device):
+        theirs.set_image(record.image)
+        found = [
+            theirs.predict(xy, labels, multimask_output=False)[0][0].astype(bool)
+            for xy, labels in zip(coords, batch.point_labels[0].numpy(), strict=True)
         ]
-    )
     model.train(was_training)
-    dice = float(score_masks(masks, found, np.zeros((size, size), bool)).dice.mean())
+    dice = float(score_masks(masks, np.stack(found), np.zeros((size, size), bool)).dice.mean())
     if dice < LEAST_DICE:
         logger.warning(
             "THE TRAINING PATH DISAGREES WITH SAM2ImagePredictor ON TILE %d (Dice %.3f between their masks): scores "
@@ -56,4 +64,6 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
             tile,
             dice,
         )
+    else:
+        logger.info("the training path masks tile %d as SAM2ImagePredictor does (Dice %.3f)", tile, dice)
     return dice

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -13,15 +14,43 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from schemas.errors import CheckpointError, ConfigError
 from train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from train.config import FitConfig
-from train.lora import adapter_state, add_adapters, load_adapters, merged_weights
+from train.lora import add_adapters, load_adapted, weights_of
 from train.model import PromptableSam
 from train.optimizer import make_optimizer
-from train.runlog import StepRecord
+from train.rng import rng_states, set_rng_states
 
 logger = logging.getLogger(__name__)
 
-FREE_SETTINGS = {"workers", "save_every_steps", "patience", "device", "init", "compile", "epochs", "max_steps"}
-"""Settings that a resumed run may change; all others decide what is trained."""
+FREE_SETTINGS = {
+    "workers",
+    "save_every_steps",
+    "patience",
+    "device",
+    "init",
+    "compile",
+    "epochs",
+    "max_steps",
+    "report",
+}
+"""Settings that a resumed run may change; a longer run also stretches the rest of the cosine."""
+
+SPLIT_SETTINGS = {"batch_size", "optimizer.accumulate"}
+"""Settings that may change together with the number of processes, as long as a step has as many images."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run is made on; a resumed one must be made on the same.
+
+    Attributes:
+        data_sha256: Digest of the store's content.
+        global_batch: Images of a step, over all processes and accumulated batches.
+        steps_per_epoch: Steps of an epoch.
+    """
+
+    data_sha256: str
+    global_batch: int
+    steps_per_epoch: int
 
 
 @dataclass
@@ -32,29 +61,34 @@ class Run:
         config: Its configuration.
         model: Being trained.
         optimizer: Its optimizer.
-        steps_per_epoch: Steps of an epoch.
+        origin: What it is made on.
         ema: Moving average of the weights, where one is kept.
         steps: Steps done.
         elapsed_s: Time spent, earlier parts of a resumed run included.
         loss: Of the last step.
         best_score: Validation score of `best.pt`, None before there is one.
         epochs_since_best: Epochs without a better one.
+        scored_steps: How many steps had been done when the weights were validated last.
         val: The last validation.
-        history: The steps of this part of the run.
     """
 
     config: FitConfig
     model: PromptableSam
     optimizer: torch.optim.Optimizer
-    steps_per_epoch: int
+    origin: Origin
     ema: AveragedModel | None = None
     steps: int = 0
     elapsed_s: float = 0.0
     loss: float = float("nan")
     best_score: float | None = None
     epochs_since_best: int = 0
+    scored_steps: int = 0
     val: dict[str, Any] | None = None
-    history: list[StepRecord] = field(default_factory=list[StepRecord])
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs done."""
+        return self.steps // self.origin.steps_per_epoch
 
     @property
     def scored_model(self) -> PromptableSam:
@@ -65,61 +99,59 @@ class Run:
         """What a checkpoint holds: tensors and plain Python values alone."""
         config = self.config
         content: dict[str, Any] = {
-            "model": merged_weights(self.model),
+            **weights_of(self.model),
             "optimizer": self.optimizer.state_dict(),
             "scaler": None,
             "scheduler": {"step": self.steps},
-            "epoch": self.steps // self.steps_per_epoch,
+            "epoch": self.epochs_done,
             "steps": self.steps,
-            "sampler": {"epoch": self.steps // self.steps_per_epoch, "batch": self.steps % self.steps_per_epoch},
+            "sampler": {"epoch": self.epochs_done, "batch": self.steps % self.origin.steps_per_epoch},
+            "origin": asdict(self.origin),
             "loss": self.loss,
             "time_elapsed": self.elapsed_s,
             "best_meter_values": {} if self.best_score is None else {config.best_by: self.best_score},
             "epochs_since_best": self.epochs_since_best,
-            "rng": {"torch": torch.get_rng_state(), "cuda": list(torch.cuda.get_rng_state_all())},
+            "scored_steps": self.scored_steps,
+            "val": self.val,
+            "rng": rng_states(),
             "threads": torch.get_num_threads(),
             "model_size": config.model,
             "image_size": config.image_size,
             "config": config.model_dump(mode="json"),
         }
         if self.ema is not None:
-            content["ema"] = merged_weights(self.scored_model)
-        if config.lora.rank:
-            content["adapter"] = adapter_state(self.model)
+            content["ema"] = weights_of(self.scored_model)
         return content
 
     def best_content(self) -> dict[str, Any]:
         """What `best.pt` holds: the weights that were scored, without the optimizer."""
-        content = self.content()
-        content["model"] = content.pop("ema", content["model"])
+        content = self.content() | weights_of(self.scored_model)
+        content.pop("ema", None)
         del content["optimizer"]
         return content
 
 
-def start_run(config: FitConfig, steps_per_epoch: int, device: torch.device) -> Run:
+def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     """Build the model, from `--init` or seeded random weights, and its optimizer."""
     torch.manual_seed(config.seed)
     model = PromptableSam(config.model, config.image_size, config.corrections)
     if config.init:
         load_weights(model, load_checkpoint(config.init)["model"], config.init)
-        logger.info("starts from %s", config.init)
-    else:
-        logger.warning("starts from random weights, which need far more data than a fine-tuning; --init gives better")
-    model.freeze(config.freeze)
+    # Nothing else gives the head of the object score a gradient.
+    unused = () if config.loss.predict_presence else ("sam_mask_decoder.pred_obj_score_head",)
+    model.freeze((*config.freeze, *unused))
     if config.lora.rank:
         add_adapters(model, config.lora)
     model.to(device).train()
     average = None
     if config.optimizer.ema_decay:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay))
-    return Run(config, model, make_optimizer(model, config.optimizer), steps_per_epoch, average)
+    return Run(config, model, make_optimizer(model, config.optimizer), origin, average)
 
 
 def save_last(run: Run, path: Path) -> None:
     """Write `checkpoint.pt`; the one before it stays as `previous.pt`."""
-    if path.exists():
-        path.replace(previous_of(path))
-    save_checkpoint(path, run.content())
+    save_checkpoint(path, run.content(), keep_as=previous_of(path))
 
 
 def previous_of(path: Path) -> Path:
@@ -142,8 +174,10 @@ def restore_run(run: Run, path: Path) -> bool:
             if candidate == candidates[-1]:
                 raise
             logger.warning("%s; taking the one before it", error)
+            # Out of the way, lest the next save keep it as the one before.
+            candidate.replace(candidate.with_suffix(".damaged"))
             continue
-        _check_config(run.config, content, candidate)
+        _check_config(run, content, candidate)
         _restore(run, content, candidate)
         logger.info("resumes %s after step %d", candidate, run.steps)
         return True
@@ -152,19 +186,18 @@ def restore_run(run: Run, path: Path) -> bool:
 
 def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
     try:
-        if run.config.lora.rank:
-            load_adapters(run.model, content["adapter"])
-        else:
-            load_weights(run.model, content["model"], path)
+        _load(run.model, content, path)
         if run.ema is not None:
-            load_weights(run.scored_model, content["ema"], path)
+            _load(run.scored_model, content["ema"], path)
             run.ema.n_averaged.fill_(content["steps"])
         run.optimizer.load_state_dict(content["optimizer"])
         run.steps, run.elapsed_s, run.loss = content["steps"], content["time_elapsed"], content["loss"]
         run.best_score = content["best_meter_values"].get(run.config.best_by)
         run.epochs_since_best = content["epochs_since_best"]
+        run.scored_steps, run.val = content["scored_steps"], content["val"]
+        set_rng_states(content["rng"])
         threads = content["threads"]
-    except (KeyError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(path, f"cannot be resumed ({error})", "start a new run with --init") from error
     if threads != torch.get_num_threads():
         logger.warning(
@@ -175,15 +208,32 @@ def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
         )
 
 
-def _check_config(config: FitConfig, content: dict[str, Any], path: Path) -> None:
-    begun = content.get("config")
-    if not isinstance(begun, dict):
+def _load(model: PromptableSam, parts: dict[str, Any], path: Path) -> None:
+    if "adapter" in parts:
+        load_adapted(model, parts)
+    else:
+        load_weights(model, parts["model"], path)
+
+
+def _check_config(run: Run, content: dict[str, Any], path: Path) -> None:
+    begun, origin = content.get("config"), content.get("origin")
+    if not isinstance(begun, dict) or not isinstance(origin, dict):
         raise CheckpointError(path, "is not of bcss-train fit", "use it with --init")
-    now = config.model_dump(mode="json")
-    for key in sorted(now.keys() - FREE_SETTINGS):
-        if begun.get(key) != now[key]:
+    then = dict(_flat({**origin, **cast("dict[str, Any]", begun)}))
+    now = dict(_flat({**asdict(run.origin), **run.config.model_dump(mode="json")}))
+    for key in sorted((now.keys() | then.keys()) - FREE_SETTINGS - SPLIT_SETTINGS):
+        if then.get(key) != now.get(key):
             raise ConfigError(
                 path,
-                f"was begun with {key} = {begun.get(key)}, not {now[key]}",
-                "repeat its flags, or choose another --out",
+                f"was begun with {key} = {then.get(key)}, not {now.get(key)}",
+                "repeat its store, flags and processes, or choose another --out",
             )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted key."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -37,6 +37,7 @@ class StepRecord:
         images: Images of the batch.
         objects: Objects of the batch.
         dropped: Objects that a transform lost.
+        skipped: Random maps that were left out, lest they lose an object.
         data_wait_s: Time until the batch was there.
         step_s: Time of the whole step, the wait included.
         tiles: Tile indices of the batch.
@@ -55,6 +56,7 @@ class StepRecord:
     images: int
     objects: int
     dropped: int
+    skipped: int
     data_wait_s: float
     step_s: float
     tiles: list[int]
@@ -113,7 +115,9 @@ class RunLog:
         if score is not None:
             self._scalar("val/score", score, step)
         for kind, scores in (val or {}).items():
-            self._scalar(f"val/dice/{kind}", scores["overall"]["dice"], step)
+            for name, means in {"overall": scores["overall"], **scores["classes"]}.items():
+                for measure in ("dice", "iou"):
+                    self._scalar(f"val/{measure}/{kind}/{name}", means[measure], step)
         if self._board is not None:
             self._board.flush()
 

@@ -29,6 +29,8 @@ class Sample:
         object_ids: int64 (O,), unique in the tile.
         class_ids: int64 (O,), pixel value of the class.
         dropped: How many chosen objects a transform has lost.
+        skipped: How many random maps were left out, since each draw would have lost an object.
+        original_wh: Width and height of the tile before any transform.
         click_draws: float32 (O, D), numbers in [0, 1) that correction clicks are drawn by.
         color_draws: float32 (C,), numbers in [0, 1) that colours are drawn by.
     """
@@ -42,6 +44,8 @@ class Sample:
     object_ids: Tensor
     class_ids: Tensor
     dropped: int = 0
+    skipped: int = 0
+    original_wh: tuple[int, int] = (0, 0)
     click_draws: Tensor | None = None
     color_draws: Tensor | None = None
 
@@ -95,6 +99,7 @@ def make_sample(record: Record, prompts: dict[int, Prompt], rows: np.ndarray) ->
         point_labels=labels,
         object_ids=torch.from_numpy(object_ids.astype(np.int64)),
         class_ids=torch.from_numpy(record.class_ids[rows].astype(np.int64)),
+        original_wh=(record.image.shape[1], record.image.shape[0]),
     )
 
 

@@ -42,8 +42,16 @@ class EpochSampler(Sampler[list[SampleRequest]]):
     def __len__(self) -> int:
         return -(-len(self.tile_indices) // (self.batch_size * self.world_size))
 
+    def tiles_of(self, first_batch: int, batches: int) -> list[int]:
+        """The tiles of some batches of the epoch, over all processes."""
+        global_batch = self.batch_size * self.world_size
+        return self._order()[first_batch * global_batch : (first_batch + batches) * global_batch].tolist()
+
+    def _order(self) -> np.ndarray:
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
+
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
+        order = self._order()
         global_batch = self.batch_size * self.world_size
         for start in range(self.first_batch * global_batch, len(order), global_batch):
             batch = order[start : start + global_batch]

@@ -22,6 +22,7 @@ from train.losses import LossTerms
 from train.model import PromptableSam
 
 TERMS = ("loss", "mask", "dice", "iou", "presence")
+COUNTS = ("objects", "dropped", "skipped")
 
 
 class TrainStep:
@@ -55,19 +56,22 @@ class TrainStep:
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
 
-    def __call__(self, batches: Sequence[Batch]) -> dict[str, float]:
+    def __call__(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, int]]:
         """Make one step.
 
         Args:
             batches: The batches of the step, whose gradients are summed as if they were one.
 
         Returns:
-            The loss, its terms and the gradient's norm, over all processes.
+            The loss, its terms and the gradient's norm; and how many objects, lost objects and skipped maps there
+            were. All are of all processes.
 
         Raises:
             TrainingError: Loss or gradient is not finite.
         """
-        (objects,) = self.world.sum([float(sum(batch.countable for batch in batches))], self.device)
+        names = ("countable", "num_objects", "dropped", "skipped")
+        counted = [float(sum(getattr(batch, name) for batch in batches)) for name in names]
+        objects, *counts = self.world.sum(counted, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(TERMS), device=self.device)
         for place, batch in enumerate(batches):
@@ -86,7 +90,7 @@ class TrainStep:
             )
         if objects:
             self.optimizer.step()
-        return values
+        return values, {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
 
     def _accumulate(self, batch: Batch, objects: float) -> Tensor:
         """Add the gradient of one batch; return loss and terms, as this process's share of the sum."""

@@ -33,6 +33,15 @@ class StopRequest:
         logger.warning("%s: the run ends and is saved after this step", self.by)
 
 
+def leave_signals_to_parent(_worker: int) -> None:
+    """Make a loading process ignore the signals that a terminal or a scheduler sends to the whole group.
+
+    It is still needed for the step that the training process finishes, and ends with that process.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_on_signals() -> Generator[StopRequest]:
     """Take SIGTERM and SIGINT for as long as a run goes on; only the main thread of a program can."""

@@ -1,8 +1,8 @@
 """Fine-tune SAM 2 on a store: the story of one run, from top to bottom.
 
 A run is a function of its configuration and its store. The order of tiles is keyed by (seed, epoch) and everything
-that is drawn for a sample by (seed, epoch, tile); the model draws nothing. So a resumed run goes on bit by bit, and
-neither workers nor processes change what is trained.
+that is drawn for a sample by (seed, epoch, tile); the model draws nothing. So on one device a resumed run goes on bit
+by bit, and neither workers nor processes change which data a step sees.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
 from train.predict import MaskPredictor
 from train.report import write_report
-from train.run import Run, previous_of, restore_run, save_last, start_run
-from train.runlog import RunLog, StepRecord
+from train.run import Origin, Run, previous_of, restore_run, save_last, start_run
+from train.runlog import RunLog, StepRecord, read_steps
 from train.sampler import EpochSampler
 from train.step import TrainStep
-from train.stop import StopRequest, stop_on_signals
+from train.stop import StopRequest, leave_signals_to_parent, stop_on_signals
 from train.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -82,8 +82,11 @@ class _Place:
         self.stop = stop
 
     def must_stop(self) -> bool:
-        """Whether any process was asked to stop: all stop after the same step."""
-        return self.world.sum([float(bool(self.stop))], self.device)[0] > 0
+        """Whether any process was asked to stop: all ask in the same places, so all stop after the same step."""
+        asked = self.world.sum([float(bool(self.stop))], self.device)[0] > 0
+        if asked:
+            self.stop.by = self.stop.by or "SIGTERM"
+        return asked
 
 
 def _fit(
@@ -103,9 +106,12 @@ def _fit(
     loader = _make_loader(store, config, sampler, device)
     steps_per_epoch = -(-len(sampler) // accumulate)
     total_steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
-    run = start_run(config, steps_per_epoch, device)
-    if not (resume and restore_run(run, checkpoint)) and config.init:
-        check_against_predictor(run.model, store, int(train_tiles[0]), device)
+    origin = Origin(
+        store.manifest.complete.checksums_sha256, config.batch_size * accumulate * world.size, steps_per_epoch
+    )
+    run = start_run(config, origin, device)
+    if not (resume and restore_run(run, checkpoint)):
+        _check_start(run, store, int(train_tiles[0]), device)
     if config.compile:
         run.model.compile_parts()
     train_step = TrainStep(run.model, run.optimizer, config, world, device)
@@ -115,29 +121,47 @@ def _fit(
         out.mkdir(parents=True, exist_ok=True)
         _write_json(out / "config.json", _describe(store, config))
     with RunLog(out if world.is_main else None, kept_steps=run.steps) as log:
-        while run.steps < total_steps and not place.stop:
+        while not place.must_stop():
+            at_end = run.steps > 0 and (run.steps % steps_per_epoch == 0 or run.steps == total_steps)
+            if at_end and run.scored_steps != run.steps:
+                _end_epoch(run, store, val_tiles, place, log, checkpoint)
+                continue
+            if run.steps >= total_steps or _is_patience_out(run):
+                break
             sampler.epoch, done = divmod(run.steps, steps_per_epoch)
             sampler.first_batch = done * accumulate
-            for record in _train_epoch(run, loader, train_step, place, sampler.epoch, total_steps, out):
+            for record in _train_epoch(run, loader, sampler, train_step, place, total_steps, out):
                 log.step(record)
                 if on_step:
                     on_step(record, total_steps)
-                if world.is_main and config.save_every_steps and run.steps % config.save_every_steps == 0:
+                # At an epoch's end the weights are validated first, and then saved.
+                within = run.steps % steps_per_epoch and run.steps < total_steps
+                if world.is_main and within and config.save_every_steps and run.steps % config.save_every_steps == 0:
                     save_last(run, checkpoint)
-            if run.steps % steps_per_epoch and run.steps < total_steps:
-                break
-            _end_epoch(run, store, val_tiles, place, log, checkpoint)
-            if config.patience and run.epochs_since_best >= config.patience:
-                logger.info("no better score for %d epochs: the run ends", run.epochs_since_best)
-                break
-    summary = _summary(run, device, place.stop.by)
+    summary: dict[str, Any] = {}
     if world.is_main:
         if place.stop:
             save_last(run, checkpoint)
+        summary = _summary(run, read_steps(out), device, place.stop.by)
         _write_json(out / "summary.json", summary)
-        if not place.stop:
+        if config.report and not place.stop:
             _report(run, store, val_tiles, device, out)
     return summary
+
+
+def _check_start(run: Run, store: Store, tile: int, device: torch.device) -> None:
+    if run.config.init:
+        logger.info("starts from %s", run.config.init)
+        check_against_predictor(run.model, store, tile, device)
+    else:
+        logger.warning("starts from random weights, which need far more data than a fine-tuning; --init gives better")
+
+
+def _is_patience_out(run: Run) -> bool:
+    if not run.config.patience or run.epochs_since_best < run.config.patience:
+        return False
+    logger.info("no better score for %d epochs: the run ends", run.epochs_since_best)
+    return True
 
 
 def _report(run: Run, store: Store, val_tiles: np.ndarray, device: torch.device, out: Path) -> None:
@@ -153,26 +177,27 @@ def _report(run: Run, store: Store, val_tiles: np.ndarray, device: torch.device,
 def _train_epoch(
     run: Run,
     loader: DataLoader[Any],
+    sampler: EpochSampler,
     train_step: TrainStep,
     place: _Place,
-    epoch: int,
     total_steps: int,
     out: Path,
 ) -> Iterator[StepRecord]:
     """Train to the end of the epoch or of the run, or until a signal, and yield each step after it was made."""
     config = run.config.optimizer
-    batches_left = iter(loader)
+    batches_left, place_in_epoch = iter(loader), sampler.first_batch
     start = time.perf_counter()
     while run.steps < total_steps:
         batches: list[Batch] = list(islice(batches_left, config.accumulate))
         if not batches:
             return
         waited = time.perf_counter() - start
+        tiles = sampler.tiles_of(place_in_epoch, len(batches))
+        place_in_epoch += len(batches)
         rates = set_learning_rates(run.optimizer, run.steps, total_steps, config)
         try:
-            values = train_step(batches)
+            values, counts = train_step(batches)
         except TrainingError as error:
-            tiles = [tile for batch in batches for tile in batch.tile_indices]
             _write_json(out / f"failed_batch.{place.world.rank}.json", {"step": run.steps + 1, "tiles": tiles})
             raise TrainingError(f"step {run.steps + 1}, {error.args[0]}", *error.args[1:]) from error
         run.steps += 1
@@ -182,23 +207,19 @@ def _train_epoch(
         stopping = place.must_stop()
         took = time.perf_counter() - start
         run.elapsed_s += took
-        record = StepRecord(
+        yield StepRecord(
             step=run.steps,
-            epoch=epoch + 1,
+            epoch=sampler.epoch + 1,
             **values,
             lr=rates.get("decoder", 0.0),
             vision_lr=rates.get("vision", 0.0),
-            images=sum(batch.images.shape[1] for batch in batches) * place.world.size,
-            objects=sum(batch.num_objects for batch in batches),
-            dropped=sum(batch.dropped for batch in batches),
+            images=len(tiles),
+            **counts,
             data_wait_s=waited,
             step_s=took,
-            tiles=[tile for batch in batches for tile in batch.tile_indices],
+            tiles=tiles,
         )
-        run.history.append(record)
-        yield record
         if stopping:
-            place.stop.by = place.stop.by or "SIGTERM"
             return
         start = time.perf_counter()
 
@@ -209,12 +230,14 @@ def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log
     if len(val_tiles):
         run.val, score, panels = validate(run.scored_model, store, val_tiles, run.config, place.world, place.device)
         log.panels(run.steps, panels)
-    log.epoch(run.steps, -(-run.steps // run.steps_per_epoch), run.val, score)
-    run.epochs_since_best += 1
-    if score is not None and (run.best_score is None or score > run.best_score):
-        run.best_score, run.epochs_since_best = score, 0
-        if place.world.is_main:
-            save_checkpoint(checkpoint.with_name("best.pt"), run.best_content())
+    run.scored_steps = run.steps
+    log.epoch(run.steps, -(-run.steps // run.origin.steps_per_epoch), run.val, score)
+    if score is not None:
+        run.epochs_since_best += 1
+        if run.best_score is None or score > run.best_score:
+            run.best_score, run.epochs_since_best = score, 0
+            if place.world.is_main:
+                save_checkpoint(checkpoint.with_name("best.pt"), run.best_content())
     if place.world.is_main:
         save_last(run, checkpoint)
 
@@ -241,6 +264,7 @@ def _make_loader(store: Store, config: FitConfig, sampler: EpochSampler, device:
         # Workers live through all epochs and are spawned: a fork copies whatever locks the parent's threads hold.
         persistent_workers=config.workers > 0,
         multiprocessing_context="spawn" if config.workers else None,
+        worker_init_fn=leave_signals_to_parent,
     )
 
 
@@ -253,20 +277,22 @@ def _describe(store: Store, config: FitConfig) -> dict[str, Any]:
     }
 
 
-def _summary(run: Run, device: torch.device, stopped_by: str) -> dict[str, Any]:
-    # The first step of a process pays for start-up, so it says nothing of the rate.
-    steady = run.history[1:] or run.history
+def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by: str) -> dict[str, Any]:
+    """What `summary.json` holds, of the whole run, earlier parts of a resumed one included."""
+    # The first step pays for start-up, so it says nothing of the rate.
+    steady = steps[1:] or steps
     seconds = sum(record.step_s for record in steady)
     return {
         "steps": run.steps,
-        "epochs": run.steps / run.steps_per_epoch,
-        "loss_first": run.history[0].loss if run.history else None,
+        "epochs": run.steps / run.origin.steps_per_epoch,
+        "loss_first": steps[0].loss if steps else None,
         "loss_last": run.loss,
         "images_per_s": sum(record.images for record in steady) / seconds if seconds else None,
         "data_wait_fraction": sum(record.data_wait_s for record in steady) / seconds if seconds else None,
         "peak_memory_bytes": peak_memory_bytes(device),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "objects_dropped": sum(record.dropped for record in run.history),
+        "objects_dropped": sum(record.dropped for record in steps),
+        "maps_skipped": sum(record.skipped for record in steps),
         "seconds": run.elapsed_s,
         "stopped_by": stopped_by or None,
         "val": run.val,

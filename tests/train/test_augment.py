@@ -57,6 +57,7 @@ def test_map_that_would_lose_an_object_is_drawn_anew_and_at_last_left_out(place:
         result = augment_geometry(_dot(*place), moved, torch.Generator().manual_seed(seed))
         assert result.segments.any()
         assert result.dropped == 0
+        assert bool(result.ignore.any()) != bool(result.skipped)
         turned += bool(result.ignore.any())
     # A single pixel in a corner survives few turns, and some of them are found.
     assert 0 < turned < 30

@@ -37,6 +37,7 @@ def test_another_size_is_named(tiny: PromptableSam) -> None:
     [
         (b"", "cannot be read"),
         (b"PK\x03\x04 but no more", "cannot be read"),
+        (b"junk", "cannot be read"),
         (None, "is not there"),
     ],
 )
@@ -54,6 +55,28 @@ def test_truncated_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.pt").write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_checkpoint(tmp_path / "c.pt")
+
+
+def test_flipped_bytes_are_an_error_of_ours_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    torch.save({"model": {"a": torch.zeros(10)}, "steps": 3}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    failed = 0
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            load_checkpoint(path)
+        except CheckpointError:
+            failed += 1
+    assert failed > 50
+
+
+def test_file_that_lacks_a_key_is_not_taken_for_another_model(tiny: PromptableSam) -> None:
+    weights = tiny.sam.state_dict()
+    del weights["no_mem_embed"]
+    expected = r"w.pt: does not fit the model tiny: 1 missing \(no_mem_embed\); save or download it again"
+    with pytest.raises(CheckpointError, match=expected):
+        load_weights(tiny, weights, Path("w.pt"))
 
 
 class _Attack:

@@ -1,5 +1,6 @@
 """A run's settings: YAML with flags on top, and errors that name the key."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def test_what_a_run_echoes_is_a_configuration_again(tmp_path: Path) -> None:
     assert read_config(path, {}) == config
 
 
+def test_the_echo_of_a_run_is_a_configuration_again(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    echo = {**FitConfig(epochs=3).model_dump(mode="json"), "store": "s", "store_fingerprint": "f", "versions": {}}
+    path.write_text(json.dumps(echo), encoding="utf-8")
+    assert read_config(path, {}) == FitConfig(epochs=3)
+
+
+def test_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:
+    for path in (None, _yaml(tmp_path, "epochs: 2")):
+        with pytest.raises(ConfigError, match="--lr: Input should be greater than 0"):
+            read_config(path, {"optimizer.lr": -1.0})
+    with pytest.raises(ConfigError, match="--negatives: are of the store"):
+        read_config(None, {"prompt": "random", "negatives": True})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -41,6 +57,8 @@ def test_what_a_run_echoes_is_a_configuration_again(tmp_path: Path) -> None:
         ("image_size: 1000", "image_size: Input should be a multiple of 32"),
         ("augment: {crop: 0}", "augment.crop: Input should be greater than 0"),
         ("optimizer: 3", "gives optimizer as 3; it is a group of settings"),
+        ("freeze: 5", "freeze: Value error, must be names of modules or presets"),
+        ("freeze: [1]", "freeze: Value error, must be names of modules or presets"),
         ("- a\n- b", "is no mapping"),
         ("a: [", "is no YAML file"),
         ("a: !!python/object/apply:os.system ['touch /tmp/executed']", "is no YAML file"),

@@ -12,8 +12,10 @@ from schemas.store import Store
 from train.batch_loss import batch_loss
 from train.choices import FREEZE_PRESETS
 from train.collate import Batch, group_by_points
+from train.config import FitConfig
 from train.losses import LossConfig
 from train.model import PromptableSam, config_file, upsample
+from train.run import Origin, start_run
 
 
 def _by_object(model: PromptableSam, batch: Batch) -> dict[int, torch.Tensor]:
@@ -56,10 +58,13 @@ def test_a_video_is_refused(tiny: PromptableSam, mixed_batch: Batch) -> None:
         tiny(video)
 
 
-def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch) -> None:
-    torch.manual_seed(0)
-    model = PromptableSam("tiny", 128).train()
-    batch_loss(model(mixed_batch), mixed_batch, LossConfig(), 5.0).total.backward()
+@pytest.mark.parametrize("settings", [{}, {"corrections": 1}, {"loss": {"predict_presence": False}}])
+def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch, settings: dict[str, object]) -> None:
+    config = FitConfig.model_validate({"image_size": 128, **settings})
+    model = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
+    draws = torch.rand(1, mixed_batch.num_objects, 2)
+    predictions = model(replace(mixed_batch, click_draws=draws))
+    batch_loss(predictions, mixed_batch, config.loss, 5.0).total.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
     stray = [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None]
@@ -86,8 +91,6 @@ def test_frozen_modules_keep_evaluation_mode_and_weights(mixed_batch: Batch) -> 
 )
 def test_impossible_freezes_are_refused(names: tuple[str, ...], message: str) -> None:
     model = PromptableSam("tiny", 128)
-    if len(names) == 3:
-        model.sam.no_mem_embed.requires_grad_(False)
     with pytest.raises(ConfigError, match=message):
         model.freeze(names)
 

@@ -1,6 +1,8 @@
 """Runs that are killed, asked to stop, or damaged, and go on: real processes, real signals."""
 
 import json
+import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from schemas.errors import ConfigError
-from schemas.store import Store
-from train.checkpoint import load_checkpoint
+from prep.build import build_store
+from prep.config import BuildConfig
+from schemas.errors import CheckpointError, ConfigError
+from schemas.store import Store, open_store
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import read_config
 from train.runlog import StepRecord, read_steps
 from train.trainer import fit
@@ -29,12 +33,25 @@ FLAGS = {
     "corrections": 1,
     "device": "cpu",
     "seed": 3,
+    "report": False,
 }
 
 
 def _command(store: Store, out: Path, *more: str) -> list[str]:
     flags = ["--image-size", "128", "--batch-size", "2", "--max-objects", "2", "--max-steps", "12", "--lr", "1e-4"]
-    flags += ["--vision-lr", "1e-4", "--ema", "0.5", "--corrections", "1", "--device", "cpu", "--seed", "3"]
+    flags += [
+        "--vision-lr",
+        "1e-4",
+        "--ema",
+        "0.5",
+        "--corrections",
+        "1",
+        "--device",
+        "cpu",
+        "--seed",
+        "3",
+        "--no-report",
+    ]
     return [sys.executable, "-m", "train.cli", "fit", store.path, "--out", str(out), *flags, *more]
 
 
@@ -47,9 +64,9 @@ def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _assert_same(run: Path, straight: Path) -> None:
     ours, theirs = (load_checkpoint(folder / "checkpoints" / "checkpoint.pt") for folder in (run, straight))
-    for part in ("model", "ema"):
-        for name, weight in theirs[part].items():
-            assert torch.equal(ours[part][name], weight), name
+    for mine, other in ((ours["model"], theirs["model"]), (ours["ema"]["model"], theirs["ema"]["model"])):
+        for name, weight in other.items():
+            assert torch.equal(mine[name], weight), name
     for number, state in theirs["optimizer"]["state"].items():
         for key, value in state.items():
             assert torch.equal(ours["optimizer"]["state"][number][key], value)
@@ -84,10 +101,14 @@ def test_killed_run_goes_on_bit_by_bit(store: Store, straight: Path, tmp_path: P
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_step_saves_and_exits_0(store: Store, straight: Path, tmp_path: Path, number: int) -> None:
     process = subprocess.Popen(
-        _command(store, tmp_path, "--workers", "0"), stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=False
+        _command(store, tmp_path, "--workers", "1"),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     _wait_for_step(process, tmp_path, 2)
-    process.send_signal(number)
+    # As a terminal and a scheduler do: to the loading processes, too.
+    os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     steps = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"]
@@ -110,6 +131,11 @@ def test_corrupt_checkpoint_is_named_and_the_one_before_is_taken(
         fit(store, config, tmp_path, on_step=stop)
     last = tmp_path / "checkpoints" / "checkpoint.pt"
     last.write_bytes(last.read_bytes()[:100_000])
+    before = load_checkpoint(tmp_path / "checkpoints" / "previous.pt")["steps"]
+    with pytest.raises(KeyboardInterrupt):
+        fit(store, config, tmp_path, resume=True, on_step=stop)
+    # The damaged file never takes the place of the whole one.
+    assert load_checkpoint(tmp_path / "checkpoints" / "previous.pt")["steps"] == before
     fit(store, config, tmp_path, resume=True)
     assert "checkpoint.pt: cannot be read" in caplog.text
     assert "taking the one before it" in caplog.text
@@ -118,16 +144,77 @@ def test_corrupt_checkpoint_is_named_and_the_one_before_is_taken(
 
 def test_other_settings_are_refused(store: Store, straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "run")
-    with pytest.raises(ConfigError, match="was begun with batch_size = 2, not 3; repeat its flags"):
+    with pytest.raises(
+        ConfigError, match="was begun with global_batch = 2, not 3; repeat its store, flags and processes"
+    ):
         fit(store, read_config(None, {**FLAGS, "batch_size": 3}), tmp_path / "run", resume=True)
 
 
 def test_finished_run_is_left_as_it_is(store: Store, straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "run")
-    before = (tmp_path / "run" / "checkpoints" / "checkpoint.pt").read_bytes()
-    summary = fit(store, read_config(None, {**FLAGS, "workers": 0}), tmp_path / "run", resume=True)
-    assert summary["steps"] == 12
-    assert (tmp_path / "run" / "checkpoints" / "checkpoint.pt").read_bytes() == before
+    files = [tmp_path / "run" / name for name in ("checkpoints/checkpoint.pt", "metrics.jsonl", "summary.json")]
+    before = [path.read_bytes() for path in files]
+    fit(store, read_config(None, {**FLAGS, "workers": 0}), tmp_path / "run", resume=True)
+    assert [path.read_bytes() for path in files[:2]] == before[:2]
+    then, now = json.loads(before[2]), json.loads(files[2].read_bytes())
+    assert now | {"peak_memory_bytes": 0} == then | {"peak_memory_bytes": 0}
+
+
+def test_run_killed_in_validation_validates_when_resumed(
+    store: Store, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config(None, {**FLAGS, "workers": 0, "save_every_steps": 1})
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.trainer.validate", die)
+        with pytest.raises(KeyboardInterrupt):
+            fit(store, config, tmp_path)
+    assert not (tmp_path / "checkpoints" / "best.pt").exists()
+    summary = fit(store, config, tmp_path, resume=True)
+    assert summary["val"] is not None
+    assert (tmp_path / "checkpoints" / "best.pt").exists()
+    _assert_same(tmp_path, straight)
+
+
+def test_another_store_is_refused(store: Store, straight: Path, tmp_path: Path, sample_source: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    config = store.manifest.config | {"seed": 5}
+    build_store(sample_source, tmp_path / "other.zarr", BuildConfig.model_validate(config))
+    with pytest.raises(ConfigError, match="was begun with data_sha256"):
+        fit(open_store(tmp_path / "other.zarr"), read_config(None, FLAGS), tmp_path / "run", resume=True)
+
+
+def test_full_disk_leaves_the_last_checkpoint(straight: Path, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    shutil.copy(straight / "checkpoints" / "checkpoint.pt", path)
+    before, content = path.read_bytes(), load_checkpoint(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be written .*; free space"):
+            save_checkpoint(path, content, keep_as=tmp_path / "previous.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_run_with_adapters_and_average_goes_on_bit_by_bit(store: Store, straight: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    init = str(straight / "checkpoints" / "checkpoint.pt")
+    flags = {**FLAGS, "workers": 0, "init": init, "lora.rank": 2, "freeze": "decoder_only", "corrections": 0}
+    for out, stops in (("whole", [4]), ("parts", [2, 4])):
+        for stop in stops:
+            fit(store, read_config(None, {**flags, "max_steps": stop, "epochs": 1}), tmp_path / out, resume=True)
+    whole, parts = (load_checkpoint(tmp_path / out / "checkpoints" / "checkpoint.pt") for out in ("whole", "parts"))
+    # The end of the cosine moved with --max-steps, so the weights differ; the parts that are restored do not.
+    assert whole["adapter"].keys() == parts["adapter"].keys()
+    assert all(torch.equal(weight, parts["base_layers"][name]) for name, weight in whole["base_layers"].items())
+    assert parts["steps"] == 4
+    assert any("lora_B" in name and weight.abs().sum() > 0 for name, weight in parts["adapter"].items())
 
 
 def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:

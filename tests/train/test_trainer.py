@@ -10,14 +10,21 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import CheckpointError, ConfigError, TrainingError
 from schemas.store import Store, open_store
+from train.batch_loss import batch_loss
 from train.checkpoint import load_checkpoint
+from train.collate import collate
 from train.config import FitConfig, OptimizerConfig
-from train.model import config_file
+from train.dataset import SampleOptions, SampleRequest, TileDataset
+from train.device import out_of_memory_as_error
+from train.model import PromptableSam, config_file
+from train.run import Origin, start_run
 from train.runlog import read_steps
 from train.trainer import fit
 
 RATES = OptimizerConfig(lr=1e-4, vision_lr=1e-4)
-FAST = FitConfig(image_size=128, batch_size=2, max_objects=2, optimizer=RATES, workers=0, device="cpu", seed=3)
+FAST = FitConfig(
+    image_size=128, batch_size=2, max_objects=2, optimizer=RATES, workers=0, device="cpu", seed=3, report=False
+)
 
 
 def _with(**changes: object) -> FitConfig:
@@ -28,7 +35,7 @@ def _with(**changes: object) -> FitConfig:
 def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps without a break."""
     out = tmp_path_factory.mktemp("straight")
-    fit(store, _with(max_steps=4), out)
+    fit(store, _with(max_steps=4, report=True), out)
     return out
 
 
@@ -39,6 +46,7 @@ def test_run_leaves_what_the_design_says(straight: Path) -> None:
     assert content["steps"] == 4
     assert (straight / "checkpoints" / "best.pt").exists()
     assert list((straight / "tensorboard").iterdir())
+    assert "baseline:box" in (straight / "report.html").read_text()
     assert json.loads((straight / "config.json").read_text())["image_size"] == 128
     summary = json.loads((straight / "summary.json").read_text())
     for key in ("steps", "epochs", "loss_first", "loss_last", "images_per_s", "data_wait_fraction"):
@@ -68,16 +76,24 @@ def test_without_validation_no_best_is_written_and_it_says_so(write_roi, tmp_pat
     source = write_roi("only", labels)
     build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64))
     with caplog.at_level(logging.WARNING):
-        summary = fit(open_store(tmp_path / "s.zarr"), _with(max_steps=1), tmp_path / "run")
+        summary = fit(open_store(tmp_path / "s.zarr"), _with(epochs=3, patience=1, report=True), tmp_path / "run")
+    # Without a score none gets worse.
+    assert summary["epochs"] == 3
     assert summary["val"] is None
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "<svg" in report
+    assert 'id="scores"' not in report
     assert not (tmp_path / "run" / "checkpoints" / "best.pt").exists()
     assert "no validation tile" in caplog.text
     assert "random weights" in caplog.text
 
 
-def test_init_starts_from_the_given_weights(store: Store, straight: Path, tmp_path: Path) -> None:
+def test_init_starts_from_the_given_weights(store: Store, straight: Path, tmp_path: Path, caplog) -> None:
     init = straight / "checkpoints" / "checkpoint.pt"
-    fit(store, _with(max_steps=1, init=init, optimizer={"lr": 1e-12, "vision_lr": 1e-12, "weight_decay": 0}), tmp_path)
+    rates = {"lr": 1e-12, "vision_lr": 1e-12, "weight_decay": 0}
+    with caplog.at_level(logging.INFO):
+        fit(store, _with(max_steps=1, init=init, optimizer=rates), tmp_path)
+    assert "as SAM2ImagePredictor does" in caplog.text
     ours, theirs = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt"), load_checkpoint(init)
     for name, weight in theirs["model"].items():
         torch.testing.assert_close(ours["model"][name], weight, rtol=1e-5, atol=1e-8)
@@ -102,6 +118,28 @@ def test_tiles_of_a_failed_batch_are_kept(store: Store, tmp_path: Path) -> None:
     assert failed["step"] >= 1
 
 
+def test_adapters_learn_in_a_frozen_encoder_and_leave_the_neck_to_its_flag(store: Store) -> None:
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    config = _with(lora={"rank": 2}, freeze="decoder_and_neck")
+    model = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
+    sample = TileDataset(store.path, SampleOptions(128, "box"))[SampleRequest(0, 0)]
+    batch = collate([sample])
+    batch_loss(model(batch), batch, config.loss, 3.0).total.backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any("lora_B" in name for name in trained)
+    assert any("image_encoder.neck" in name for name in trained)
+    assert not any("trunk" in name and "lora_" not in name for name in trained)
+
+
+def test_memory_that_runs_out_says_what_to_lower() -> None:
+    with (
+        pytest.raises(TrainingError, match=r"batch of 2 images of 128 px with up to 2 objects") as caught,
+        out_of_memory_as_error(FAST),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert "--batch-size" in str(caught.value)
+
+
 def test_accumulated_batches_are_one_large_batch(store: Store, tmp_path: Path) -> None:
     large = _with(max_steps=2, batch_size=4)
     small = _with(max_steps=2, batch_size=2, optimizer={**RATES.model_dump(), "accumulate": 2})
@@ -124,12 +162,12 @@ def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path) -> 
     last = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")
     best = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
     name = "sam_mask_decoder.conv_s0.weight"
-    assert torch.equal(last["ema"][name], best["model"][name])
+    assert torch.equal(last["ema"]["model"][name], best["model"][name])
     assert not torch.equal(last["model"][name], best["model"][name])
 
 
 def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Path, tmp_path: Path) -> None:
-    pytest.importorskip("peft", reason="the lora extra is not installed")
+    peft = pytest.importorskip("peft", reason="the lora extra is not installed")
     init = straight / "checkpoints" / "checkpoint.pt"
     config = _with(max_steps=2, init=init, lora={"rank": 4}, save_every_steps=1)
     fit(store, config, tmp_path / "run")
@@ -140,8 +178,18 @@ def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Pat
     assert changed
     assert all(name.endswith(("attn.qkv.weight", "attn.proj.weight")) for name in changed)
     build_sam2(config_file("tiny"), str(path), device="cpu")
-    adapters = [name for name in load_checkpoint(path)["adapter"] if "lora_" in name]
-    assert len(adapters) == 2 * 2 * 12
+    adapter = load_checkpoint(path)["adapter"]
+    assert len(adapter) == 2 * 2 * 12
+    # peft itself takes the adapter up, and gives the merged weights.
+    encoder = PromptableSam("tiny", 128).sam.image_encoder
+    encoder.load_state_dict({n.removeprefix("image_encoder."): w for n, w in before.items() if "image_encoder" in n})
+    targets = [name for name, _ in encoder.named_modules() if name.endswith(("attn.qkv", "attn.proj"))]
+    peft.inject_adapter_in_model(peft.LoraConfig(r=4, lora_alpha=16, target_modules=targets), encoder)
+    result = peft.set_peft_model_state_dict(encoder, adapter)
+    assert not result.unexpected_keys
+    layer = encoder.get_submodule(targets[0])
+    weight = layer.base_layer.weight + layer.get_delta_weight("default")
+    assert torch.equal(weight, merged[f"image_encoder.{targets[0]}.weight"])
 
 
 def test_colour_and_class_weights_reach_the_loss(store: Store, tmp_path: Path) -> None:

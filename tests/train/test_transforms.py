@@ -76,6 +76,23 @@ def test_image_and_segment_stay_aligned_to_the_pixel(sample: Sample, names: list
     assert (moved.ignore & moved.segments.any(0)).sum() == 0
 
 
+@given(samples(), st.integers(0, 3), st.integers(0, 3))
+def test_cropped_image_and_segment_stay_aligned_to_the_pixel(sample: Sample, left: int, top: int) -> None:
+    width, height = sample.size_wh
+    moved = crop(sample, left, top, width - left - 1, height - top - 2)
+    if moved.object_ids[:1].tolist() == [0]:
+        assert torch.equal(moved.image[0] == 255, moved.segments[0])
+
+
+@given(samples(), st.floats(-3, 3), st.floats(0.7, 1.5), st.floats(-0.3, 0.3))
+def test_turned_image_and_segment_cover_each_other(sample: Sample, angle: float, scale: float, shear: float) -> None:
+    moved = affine(sample, Affine.around_center(*sample.size_wh, angle=angle, scale=scale, shear=shear))
+    if moved.object_ids[:1].tolist() == [0]:
+        # Bilinear and nearest take the same side wherever all four neighbours agree.
+        assert moved.segments[0][moved.image[0] == 255].all()
+        assert not moved.segments[0][(moved.image[0] == 0)].any()
+
+
 @settings(deadline=None)
 @given(samples(), st.integers(9, 60), st.integers(9, 60))
 def test_resized_image_and_segment_cover_each_other(sample: Sample, width: int, height: int) -> None:
