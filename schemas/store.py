@@ -97,7 +97,7 @@ class Store:
             raise StoreError(
                 self.path,
                 f"has schema version {found!r}, and this program reads {SCHEMA_VERSION}",
-                "build it again with the installed `bcss-prep`",
+                "build it again with the installed `bcss-prep` and `--overwrite`",
             )
         try:
             return Manifest.model_validate(entries)

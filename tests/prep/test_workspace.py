@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -135,14 +136,12 @@ def test_folder_with_a_plan_of_others_is_never_touched(write_roi, tmp_path: Path
 def _fail_in(work: Path, *, start_again: bool) -> list[str]:
     """Begin a build that prepares a ROI and fails; return what it found."""
     found: list[str] = []
-    try:
-        with open_workspace(work, {"a": 1}, start_again=start_again):
-            found += sorted(path.name for path in work.iterdir() if path.is_dir())
-            (work / "rois" / "0").mkdir(parents=True, exist_ok=True)
-            (work / "rois" / "0" / "staged.json").touch()
-            raise SourceError("a", "fails", "mend it")
-    except SourceError:
-        return found
+    with suppress(SourceError), open_workspace(work, {"a": 1}, start_again=start_again):
+        found += sorted(path.name for path in work.iterdir() if path.is_dir())
+        (work / "rois" / "0").mkdir(parents=True, exist_ok=True)
+        (work / "rois" / "0" / "staged.json").touch()
+        raise SourceError("a", "fails", "mend it")
+    return found
 
 
 def test_starting_again_removes_the_work_of_a_build_and_nothing_else(tmp_path: Path) -> None:
