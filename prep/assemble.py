@@ -66,6 +66,7 @@ def _write_arrays(
     """Write every array into a fresh store and return the digest over all checksums."""
     parts = [load_columns(item.directory) for item in rois]
     pixel_specs = [spec for spec in specs if spec.path in PIXEL_ARRAYS]
+    (work / "shards").mkdir(exist_ok=True)
     tasks = [task for spec in pixel_specs for task in _shard_tasks(work / "shards", rois, parts, spec)]
     written = list(run(write_shard, tasks))
     group = zarr.create_group(store_dir, zarr_format=3, overwrite=True)

@@ -21,14 +21,14 @@ from prep.config import BuildConfig
 from prep.decode import image_header
 from prep.discover import RoiSource, find_pairs
 from prep.parallel import task_map
-from prep.publish import check_replaceable, publish_local, publish_remote, remote_lock
+from prep.publish import check_replaceable, occupied, publish_local, publish_remote, remote_lock
 from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
 from prep.workspace import open_workspace
 from schemas.errors import StoreError
 from schemas.layout import ArraySpec, array_specs
-from schemas.location import is_remote, normal_location
+from schemas.location import is_remote, normal_location, remote_errors
 from schemas.manifest import Manifest, Split, fingerprint
 from schemas.store import Store, open_store
 
@@ -61,7 +61,8 @@ class BuildOptions:
     Attributes:
         workers: Processes.
         dask_address: Scheduler to run on instead, or `local`.
-        overwrite: Whether an existing store may be replaced, once the new one is whole.
+        overwrite: Whether an existing store may be replaced, once the new one is whole, and the work of an interrupted
+            build is thrown away.
         work_dir: Working folder; beside the destination unless given, or in the current folder for an object store.
         on_progress: Called after each ROI.
     """
@@ -92,33 +93,34 @@ def build_store(
 
     Raises:
         SourceError: A source file cannot be used.
-        StoreError: The destination holds something else, or cannot be written.
+        StoreError: The destination holds something else, or a file cannot be read or written.
         ConfigError: The configuration contradicts the sources.
     """
     location = normal_location(destination)
     rois = find_pairs(source_dir, config.images, config.masks)
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
     splits = splitter(rois)
-    existing = _existing(location)
-    if existing is not None and not options.overwrite:
-        if _is_current(existing, config, rois, splits):
+    if not options.overwrite:
+        existing = _existing(location)
+        if existing is not None and _is_current(existing, config, rois, splits):
             logger.info("%s is up to date", location)
             return existing.manifest
-        raise StoreError(
-            location, "was built from other sources or settings", "choose another --out, or give --overwrite"
-        )
-    if existing is not None and not is_remote(location):
-        check_replaceable(Path(location))
+        if existing is not None:
+            raise StoreError(
+                location, "was built from other sources or settings", "choose another --out, or give --overwrite"
+            )
+    elif occupied(location):
+        check_replaceable(location)
     plan = _plan(source_dir, config, rois, splits)
+    work_dir = _work_dir(location, options)
     try:
-        with open_workspace(_work_dir(location, options), plan, start_again=options.overwrite) as work:
+        with remote_errors(location), open_workspace(work_dir, plan, start_again=options.overwrite) as work:
             return _build_in(work, location, source_dir, config, options, _Plan(rois, splits, specs))
     except OSError as error:
         reason = error.strerror or str(error)
+        again = "repeat the command" if options.overwrite else "the same command goes on from here"
         raise StoreError(
-            error.filename or location,
-            f"cannot be written ({reason})",
-            "mend that, and the same command goes on from here",
+            error.filename or location, f"cannot be read or written ({reason})", f"mend that, and {again}"
         ) from error
 
 
@@ -146,6 +148,9 @@ def _build_in(
         if is_remote(location):
             publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
         else:
+            if occupied(location):
+                # Again, for what was put there in the meantime.
+                check_replaceable(location)
             publish_local(work / STORE_DIR, Path(location), work / "replaced")
     return manifest
 
@@ -154,15 +159,16 @@ def _existing(location: str) -> Store | None:
     """The store at a location, None where nothing is.
 
     Raises:
-        StoreError: Something else is there.
+        StoreError: Something else is there, or a store that cannot be read.
     """
-    if not is_remote(location):
-        return open_store(location) if Path(location).exists() else None
+    if not occupied(location):
+        return None
     try:
         return open_store(location)
-    except StoreError:
-        # An unfinished upload of ours reads like nothing at all; the lock decides whether it may go on.
-        return None
+    except StoreError as error:
+        check_replaceable(location)
+        _, what, _ = error.args
+        raise StoreError(location, what, "choose another --out, or give --overwrite") from error
 
 
 def _is_current(store: Store, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> bool:
@@ -198,9 +204,8 @@ def _work_dir(location: str, options: BuildOptions) -> Path:
 
 def _token(work: Path) -> str:
     """What this build's lock object holds, the same after a restart."""
-    path = work / "publish" / "token"
+    path = work / "token"
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
         path.write_text(uuid.uuid4().hex, encoding="ascii")
     return path.read_text(encoding="ascii")
 

@@ -29,6 +29,12 @@ def _multiple_of_8(value: int) -> int:
     return value
 
 
+def _positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise typer.BadParameter(f"{value} is not a positive number")
+    return value
+
+
 def _fractions(text: str | None) -> str | None:
     try:
         [float(part) for part in (text or "").split(",") if text]
@@ -64,7 +70,9 @@ def build(
         Literal["shift", "pad"],
         typer.Option(help="Last row and column: shifted inside, or padded with ignored pixels."),
     ] = "shift",
-    mpp: Annotated[float | None, typer.Option(help="Resample to so many um a pixel, read from the names.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(callback=_positive, help="Resample to so many um a pixel, read from the names.")
+    ] = None,
     min_tissue: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out tiles with a smaller share of pixels that count.")
     ] = 0.0,

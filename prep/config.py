@@ -55,7 +55,7 @@ class BuildConfig(BaseModel):
     negative_points: int = Field(default=8, ge=0)
     seed: int = Field(default=0, ge=0)
     edge: Edge = "shift"
-    mpp_um: float | None = Field(default=None, gt=0)
+    mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     min_tissue: float = Field(default=0.0, ge=0, le=1)
     class_map: tuple[ClassEntry, ...] = ()
     codec: Codec = "fast"

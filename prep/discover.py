@@ -47,8 +47,12 @@ def find_pairs(source_dir: Path, images: str = "images", masks: str = "masks") -
         masks: Name of the folder of masks in it.
 
     Raises:
-        SourceError: A folder is absent or empty, a file has no partner, or two files share a stem.
+        SourceError: A folder is absent, empty or not in the data set's, a file has no partner, or two share a stem.
     """
+    for folder in (source_dir / images, source_dir / masks):
+        # The manifest names files by their path in it.
+        if not folder.is_relative_to(source_dir):
+            raise SourceError(folder, f"is not in {source_dir}", "name folders in it with --images and --masks")
     image_paths = _by_stem(source_dir / images, IMAGE_SUFFIXES)
     mask_paths = _by_stem(source_dir / masks, MASK_SUFFIXES)
     for stem in sorted(image_paths.keys() ^ mask_paths.keys()):

@@ -44,10 +44,10 @@ def derive_points(
     Returns:
         The points; where fewer exist than asked for, the rest is padding at (0, 0) with label -1.
     """
-    window, offset_xy, step = _window(segment)
+    window, offset_xy, step = _window(segment, positive_points)
     mask, free = (np.ascontiguousarray(pixels[window]) for pixels in (segment.mask, background))
     depth = _distance(mask, outside_is=False) * np.float32(step)
-    interior = _interior_point(segment, mask, depth, offset_xy, step)
+    interior = _interior_point(segment, depth, offset_xy, step)
     deep = _deep_pixels(mask, depth) * step + offset_xy
     positives = _spread(deep, positive_points, generator, first=interior)
     candidates = _near_pixels(mask, free, step) * step + offset_xy
@@ -69,19 +69,23 @@ def derive_points(
     )
 
 
-def _window(segment: Segment) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
+def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
     """The grid on which an object's points are sought: its slices, the x, y of its first pixel, and its step.
 
     Nearly all candidates lie near the object, which spares work over the whole tile; a grid pixel is a pixel of the
-    tile, so a point on it is on its side of the outline whatever the step.
+    tile, so a point on it is on its side of the outline whatever the step. At least one lies on the segment, and as
+    many as are `wanted` where the segment has so many.
     """
     left, top, right, bottom = segment.box_xyxy
     margin = int(NEAR_PX[1]) + 1
     height, width = segment.tile_shape
     x, y = max(left - margin, 0), max(top - margin, 0)
     end_x, end_y = min(right + margin + 1, width), min(bottom + margin + 1, height)
-    # A thin object could fall between the lines of a coarse grid; its own box keeps the step below its thickness.
+    # A straight thin object could fall between the lines of a coarse grid; its own box keeps the step below its
+    # thickness. A thin one that is bent, such as a frame, has a large box and is found by looking.
     step = max(min(max(end_x - x, end_y - y) // WINDOW_PX, min(right - left, bottom - top) // 8), 1)
+    if np.count_nonzero(segment.mask[y:end_y:step, x:end_x:step]) < wanted:
+        step = 1
     return (slice(y, end_y, step), slice(x, end_x, step)), np.array([x, y]), step
 
 
@@ -93,7 +97,7 @@ def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float3
 
 
 def _interior_point(
-    segment: Segment, mask: NDArray[np.bool_], depth: NDArray[np.float32], offset_xy: NDArray[np.int64], step: int
+    segment: Segment, depth: NDArray[np.float32], offset_xy: NDArray[np.int64], step: int
 ) -> NDArray[np.int64]:
     """The centroid where it lies on the segment, else the grid's pixel farthest from the border, as x, y."""
     left, top, _, _ = segment.box_xyxy
@@ -102,8 +106,6 @@ def _interior_point(
     y = top + round(moments["m01"] / moments["m00"])
     if segment.crop[y - top, x - left]:
         return np.array([x, y], np.int64)
-    if not mask.any():
-        return np.argwhere(segment.crop)[0][::-1] + np.array([left, top])
     row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
     return np.array([column, row], np.int64) * step + offset_xy
 

@@ -1,21 +1,27 @@
 """Put a finished store where it belongs: by one rename in a file system, object by object in an object store.
 
+From another file system it is copied beside its place first, so that there, too, it appears at once.
+
 An object store cannot rename. There the root's `zarr.json`, which holds the completion record, goes last, and a lock
 object, created under the condition that it is absent, keeps a second build out.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prep.checksums import CHECKSUM_FILES
 from schemas.errors import StoreError
-from schemas.location import object_store
-from schemas.store import Store, open_store
+from schemas.layout import ATTRIBUTES_KEY
+from schemas.location import is_remote, object_store, remote_errors
+from schemas.store import Store
 
 ROOT_FILE = "zarr.json"
 LOCK_OBJECT = ".building"
@@ -23,24 +29,74 @@ UPLOADS = 16
 
 
 def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
-    """Rename a finished store into place; an earlier one is moved to `replaced`."""
-    if destination.exists():
+    """Move a finished store into place; an earlier one is moved to `replaced`, or removed if that is far away."""
+    # A working folder elsewhere has not made this one.
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _exchange(store_dir, destination, replaced)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with TemporaryDirectory(prefix=f"{destination.name}.", dir=destination.parent) as beside:
+            _exchange(shutil.copytree(store_dir, Path(beside) / "store"), destination, Path(beside) / "replaced")
+
+
+def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
+    """Rename a store into place and what was there out of it; where one of the two fails, nothing has changed."""
+    earlier = destination.exists()
+    if earlier:
         destination.rename(replaced)
-    store_dir.rename(destination)
+    try:
+        store_dir.rename(destination)
+    except OSError:
+        if earlier:
+            replaced.rename(destination)
+        raise
 
 
-def check_replaceable(destination: Path) -> None:
-    """Make sure that a folder is a store and holds nothing else, since it is about to be replaced.
+def occupied(location: str) -> bool:
+    """Whether something is where a store is to be; an empty folder is nothing, and neither is an unfinished upload.
 
     Raises:
-        StoreError: It is no store, or holds a file that no build wrote.
+        StoreError: The object store does not answer.
     """
-    written = {ROOT_FILE, *_written(open_store(destination))}
-    for path in sorted(destination.rglob("*")):
-        if path.is_file() and path.relative_to(destination).as_posix() not in written:
-            raise StoreError(
-                destination, f"holds {path.relative_to(destination)}, which no build wrote", "move it away"
-            )
+    if not is_remote(location):
+        path = Path(location)
+        return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    import obstore
+
+    with remote_errors(location):
+        try:
+            # An upload writes it last, and takes that of an earlier store away first.
+            obstore.head(object_store(location), ROOT_FILE)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def check_replaceable(location: str) -> None:
+    """Make sure that all that is at a place was written by a build, since it is about to be replaced.
+
+    A store need not be readable for that: a damaged manifest or one of another version is what a build mends.
+
+    Raises:
+        StoreError: It is no store, does not say what a build wrote, or holds a file that none wrote.
+    """
+    try:
+        written = {ROOT_FILE, *_written(Store(location))}
+    except StoreError as error:
+        raise StoreError(
+            location,
+            f"is in the way and is not known to be a build's work ({error.args[1]})",
+            "move it away, or choose another --out",
+        ) from error
+    if is_remote(location):
+        # An upload removes nothing but what the earlier store lists.
+        return
+    root = Path(location)
+    for path in sorted(root.rglob("*")):
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(root).as_posix() not in written:
+            raise StoreError(location, f"holds {path.relative_to(root)}, which no build wrote", "move it away")
 
 
 @contextmanager
@@ -73,10 +129,11 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     Args:
         store_dir: The store.
         destination: Where to.
-        record: Names of the uploaded files, a line each; a repeated upload skips them.
+        record: Where the names of the uploaded files are kept, as a JSON list; a repeated upload skips them.
     """
     import obstore
 
+    record.parent.mkdir(exist_ok=True)
     remote = object_store(destination)
     stale = _remove_completion(destination)
     done = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set[str]()
@@ -100,14 +157,19 @@ def _remove_completion(destination: str) -> set[str]:
     """Make an earlier store unreadable before its files are replaced; return their names."""
     import obstore
 
-    try:
-        earlier = _written(open_store(destination))
-    except StoreError:
+    if not occupied(destination):
         return set()
+    earlier = _written(Store(destination))
     obstore.delete(object_store(destination), ROOT_FILE)
     return earlier
 
 
 def _written(store: Store) -> set[str]:
-    """Names of the files of a store, its root's metadata aside."""
+    """Names of the files of a store, its root's metadata aside.
+
+    Raises:
+        StoreError: It is no store, or its list of files cannot be read.
+    """
+    if ATTRIBUTES_KEY not in store.group.attrs:
+        raise StoreError(store.path, "is not a store", "choose another place")
     return {*CHECKSUM_FILES, *(str(key) for key in store.column("checksums/key"))}

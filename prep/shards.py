@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -113,13 +114,17 @@ def shard_index(sizes: list[int], slots: int) -> bytes:
 
 
 def write_shard(task: ShardTask) -> WrittenFile:
-    """Write one shard from its chunks, with its SHA-256 in a file beside it; a whole one that is there stays."""
+    """Write one shard from its chunks, with its SHA-256 in a file beside it; a whole one that is there stays.
+
+    A cluster may run a task twice, the second time after the shard was moved into the store: each run writes a file
+    of its own, in a folder that it does not make, and leaves nothing where the build has ended.
+    """
     path, record = task.folder / task.key, task.folder / f"{task.key}.sha256"
     if record.exists() and path.exists() and sha256_of(path) == record.read_text(encoding="ascii"):
         return WrittenFile(task.key, record.read_text(encoding="ascii"), path.stat().st_size)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = task.folder / f"{uuid4().hex}.partial"
     digest = hashlib.sha256()
-    with path.open("wb") as shard:
+    with partial.open("wb") as shard:
         for piece in task.pieces:
             with piece.path.open("rb") as chunks:
                 chunks.seek(piece.offset)
@@ -129,9 +134,12 @@ def write_shard(task: ShardTask) -> WrittenFile:
         index = shard_index([size for piece in task.pieces for size in piece.sizes], task.slots)
         digest.update(index)
         shard.write(index)
+        size = shard.tell()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(path)
     # After the shard: a kill between the two leaves a shard without a record, which is written again.
     write_atomically(record, digest.hexdigest())
-    return WrittenFile(task.key, digest.hexdigest(), path.stat().st_size)
+    return WrittenFile(task.key, digest.hexdigest(), size)
 
 
 def _codecs(spec: ArraySpec, codec: Codec) -> dict[str, Any]:

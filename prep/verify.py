@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from prep.checksums import CHECKSUM_FILES
 from prep.config import BuildConfig
 from prep.roi import merger
-from prep.shards import rows_per_shard
 from schemas.errors import BcssError
 from schemas.layout import PIXEL_ARRAYS, array_specs
-from schemas.location import is_remote, object_store
+from schemas.location import is_remote, object_store, remote_errors
 from schemas.manifest import fingerprint
+from schemas.presence import rows_per_file
 from schemas.prompts import PROMPT_KINDS, PointLabel
 from schemas.record import Record
 from schemas.store import Store
@@ -74,6 +74,10 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
             if on_progress:
                 on_progress(done, total)
     problems.extend(_stray_files(store, keys))
+    unreadable = list(_unreadable_columns(store))
+    if unreadable:
+        # Every tile would repeat it.
+        return problems + unreadable
     for index in range(len(store)):
         problems.extend(_verify_tile(store, index))
         if on_progress:
@@ -85,10 +89,11 @@ def _file_sha256(store: Store, key: str) -> str | None:
     if is_remote(store.path):
         import obstore
 
-        try:
-            data = obstore.get(object_store(store.path), key).bytes()
-        except FileNotFoundError:
-            return None
+        with remote_errors(store.path):
+            try:
+                data = obstore.get(object_store(store.path), key).bytes()
+            except FileNotFoundError:
+                return None
         return hashlib.sha256(memoryview(data)).hexdigest()
     try:
         with (Path(store.path) / key).open("rb") as file:
@@ -102,10 +107,11 @@ def _rows_of(store: Store, key: str) -> str:
     name, _, place = key.partition("/c/")
     if name not in PIXEL_ARRAYS:
         return ""
-    specs = {spec.path: spec for spec in array_specs(store.manifest.tile_size_px, "uint8", 1, 0)}
-    rows = rows_per_shard(specs[name])
+    array = store.array(name)
+    rows = rows_per_file(array)
     first = int(place.split("/")[0]) * rows
-    return f" ({specs[name].axis}s {first} to {min(first + rows, int(store.array(name).shape[0])) - 1})"
+    axis = "object" if name == "segments" else "tile"
+    return f" ({axis}s {first} to {min(first + rows, int(array.shape[0])) - 1})"
 
 
 def _stray_files(store: Store, keys: list[str]) -> list[Problem]:
@@ -115,6 +121,16 @@ def _stray_files(store: Store, keys: list[str]) -> list[Problem]:
     root = Path(store.path)
     found = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file())
     return [Problem(key, "was written by no build") for key in found if key not in known]
+
+
+def _unreadable_columns(store: Store) -> Iterator[Problem]:
+    # The type of labels, which are no column, does not matter.
+    for spec in array_specs(store.manifest.tile_size_px, "uint8", 1, 0):
+        if spec.path not in PIXEL_ARRAYS:
+            try:
+                store.column(spec.path)
+            except BcssError as error:
+                yield Problem(spec.path, f"cannot be read ({error})")
 
 
 def _verify_tile(store: Store, index: int) -> Iterator[Problem]:

@@ -7,19 +7,24 @@ another plan is refused, and a folder that no build made is never touched.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
 from schemas.errors import StoreError
 
-PLAN_FILE = "plan.json"
+PLAN_FILE = "bcss-prep-build.json"
+"""Marks a folder as a build's own: a name that no other program gives a file."""
+
 LOCK_FILE = "lock"
+
+WORK_FOLDERS = ("rois", "shards", "store", "publish", "replaced")
+"""What a build makes in its folder; a build that starts again removes these and nothing else."""
 
 
 @contextmanager
@@ -29,7 +34,7 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
     Args:
         folder: The working folder.
         plan: What is built from what, as JSON values; equal plans give equal stores.
-        start_again: Whether the work of another plan may be thrown away.
+        start_again: Whether what the folder holds is thrown away, be it of this plan or of another.
 
     Raises:
         StoreError: Another build holds the folder, it belongs to another plan, or no build made it.
@@ -60,7 +65,7 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small file so that a reader finds all of it or none."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
@@ -70,16 +75,16 @@ def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
     begun = cast("dict[str, Any] | None", json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
     # Through JSON, so that tuples and integer keys compare as they are stored.
     wanted = json.loads(json.dumps(plan))
-    if begun is not None and begun != wanted:
-        if not start_again:
-            raise StoreError(
-                folder,
-                f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
-                "repeat the command that began it, or give --overwrite to start again",
-            )
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
+    if start_again:
+        for name in WORK_FOLDERS:
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+    elif begun is not None and begun != wanted:
+        raise StoreError(
+            folder,
+            f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
+            "repeat the command that began it, or give --overwrite to start again",
+        )
     write_atomically(path, json.dumps(plan, indent=1))
 
 

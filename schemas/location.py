@@ -6,11 +6,13 @@ Credentials and endpoints come from the environment, as for other tools of the o
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlparse
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     import zarr.abc.store
@@ -57,3 +59,31 @@ def zarr_location(location: str) -> str | zarr.abc.store.Store:
     from zarr.storage import ObjectStore as ZarrObjectStore
 
     return ZarrObjectStore(cast("Any", object_store(location)), read_only=True)
+
+
+@contextmanager
+def remote_errors(location: str) -> Generator[None]:
+    """Turn what an object store fails with, such as no answer or no permission, to an error of this project.
+
+    obstore itself repeats a failed request for three minutes at most.
+
+    Raises:
+        StoreError: The object store failed.
+    """
+    if not is_remote(location):
+        yield
+        return
+    try:
+        from obstore.exceptions import BaseError
+    except ImportError:
+        # `object_store` says what to install.
+        yield
+        return
+    try:
+        yield
+    except BaseError as error:
+        # The lines that follow the first are the internals of obstore.
+        reason = str(error).partition("\n")[0]
+        raise StoreError(
+            location, f"is not to be had ({reason})", "check the URL, the endpoint, the network and the credentials"
+        ) from error

@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from schemas.bits import unpack_mask
 from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
-from schemas.location import normal_location, zarr_location
+from schemas.location import normal_location, remote_errors, zarr_location
 from schemas.manifest import SPLITS, Manifest, SourceRecord
+from schemas.presence import absent_rows, rows_per_file
 from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, StoredPoints
 from schemas.record import Record
 
@@ -73,7 +74,8 @@ class Store:
     def group(self) -> zarr.Group:
         """The Zarr group, read-only."""
         try:
-            return zarr.open_group(zarr_location(self.path), mode="r", zarr_format=3)
+            with remote_errors(self.path):
+                return zarr.open_group(zarr_location(self.path), mode="r", zarr_format=3)
         except FileNotFoundError as error:
             raise StoreError(self.path, "no store is there", "make one with `bcss-prep build`") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -95,7 +97,7 @@ class Store:
             raise StoreError(
                 self.path,
                 f"has schema version {found!r}, and this program reads {SCHEMA_VERSION}",
-                "build it again with the installed `bcss-prep`",
+                "build it again with the installed `bcss-prep` and `--overwrite`",
             )
         try:
             return Manifest.model_validate(entries)
@@ -118,7 +120,8 @@ class Store:
         """Return a Zarr array by its path in the group, for example `images`."""
         if path not in self._arrays:
             try:
-                array = self.group[path]
+                with remote_errors(self.path):
+                    array = self.group[path]
             except (KeyError, ValueError) as error:
                 raise StoreError(f"{self.path}/{path}", "is missing or damaged", "build the store again") from error
             if not isinstance(array, zarr.Array):
@@ -133,12 +136,35 @@ class Store:
         return self._columns[path]
 
     def _read(self, path: str, rows: int | slice) -> NDArray[Any]:
+        array = self.array(path)
+        start, stop, _ = (rows if isinstance(rows, slice) else slice(rows, rows + 1)).indices(int(array.shape[0]))
         try:
-            return np.asarray(self.array(path)[rows])
+            with remote_errors(self.path):
+                absent = self._first_absent(path, start, stop)
+                if absent is not None:
+                    where = f"{self.path}/{path} row {absent}"
+                    raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
+                return np.asarray(array[rows])
         except (ValueError, RuntimeError) as error:
             # Zarr and numcodecs report a failed checksum or a short chunk in these two ways.
             where = f"{self.path}/{path} row {rows}"
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
+
+    def _first_absent(self, path: str, start: int, stop: int) -> int | None:
+        """The first of some rows that no file holds; each shard is asked once."""
+        array = self.array(path)
+        slots = rows_per_file(array)
+        for number in range(start // slots, -(-stop // slots)):
+            if (path, number) not in self._absent_rows:
+                self._absent_rows[path, number] = absent_rows(array, number)
+            for row in self._absent_rows[path, number]:
+                if start <= row < stop:
+                    return row
+        return None
+
+    @cached_property
+    def _absent_rows(self) -> dict[tuple[str, int], list[int]]:
+        return {}
 
     def source(self, frame_id: str) -> SourceRecord:
         """The manifest's entry of a ROI: its files, size, resolution and palette."""
@@ -152,19 +178,6 @@ class Store:
         """Rows of a tile's objects in `segments`, `objects/*` and `prompts/*`."""
         offsets = self.column("tiles/object_offsets")
         return slice(int(offsets[index]), int(offsets[index + 1]))
-
-    def tile_indices(self, split: str) -> NDArray[np.int64]:
-        """Indices of the tiles of a split, in the store's order; `all` means every tile.
-
-        Raises:
-            StoreError: The split has no tile.
-        """
-        splits = self.column("tiles/split")
-        indices = np.arange(len(self)) if split == "all" else np.flatnonzero(splits == split)
-        if not len(indices):
-            held = ", ".join(name for name in SPLITS if (splits == name).any())
-            raise StoreError(self.path, f"has no tile in the split {split!r}", f"it has {held}")
-        return indices.astype(np.int64)
 
     def __getitem__(self, index: int) -> Record:
         """Read one tile.

@@ -1,8 +1,10 @@
+import json
 import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from prep.build import BuildOptions, BuildProgress, build_store
@@ -88,6 +90,65 @@ def test_overwrite_never_removes_what_is_no_store(write_roi, tmp_path: Path) -> 
     with pytest.raises(StoreError):
         build_store(source, precious.parent, SMALL, BuildOptions(overwrite=True))
     assert precious.read_text() == "years of work"
+
+
+def _edit_manifest(store: Path, **entries: object) -> None:
+    metadata = json.loads((store / "zarr.json").read_text())
+    metadata["attributes"]["bcss"].update(entries)
+    (store / "zarr.json").write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("entries", [{"tile_size_px": -8}, {"schema_version": 0}], ids=["damaged", "older"])
+def test_store_that_cannot_be_read_is_replaced_when_told(write_roi, tmp_path: Path, entries) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, SMALL)
+    _edit_manifest(out, **entries)
+    with pytest.raises(StoreError, match=r"damaged manifest|schema version 0.*; choose another --out, or give --overw"):
+        build_store(source, out, SMALL)
+    (out / "notes.txt").write_text("seen by Anna")
+    with pytest.raises(StoreError, match=r"holds notes.txt, which no build wrote"):
+        build_store(source, out, SMALL, BuildOptions(overwrite=True))
+    (out / "notes.txt").unlink()
+    build_store(source, out, SMALL, BuildOptions(overwrite=True))
+    assert len(open_store(out)) == 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_empty_folder_is_used(write_roi, tmp_path: Path, overwrite: bool) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    out.mkdir()
+    build_store(source, out, SMALL, BuildOptions(overwrite=overwrite))
+    assert len(open_store(out)) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "source"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("foreign", ["file", "folder", "group"])
+def test_what_no_build_made_is_left_and_to_be_moved_away(
+    write_roi, tmp_path: Path, foreign: str, overwrite: bool
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    if foreign == "file":
+        out.write_text("years of work")
+    elif foreign == "folder":
+        (out / "thesis").mkdir(parents=True)
+    else:
+        zarr.create_group(out, zarr_format=3)
+    with pytest.raises(StoreError, match=r"s.zarr: is in the way .*; move it away, or choose another --out"):
+        build_store(source, out, SMALL, BuildOptions(overwrite=overwrite))
+    assert out.exists()
+
+
+def test_what_comes_to_the_destination_during_a_build_is_left(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    options = BuildOptions(on_progress=lambda _: (out / "thesis").mkdir(parents=True))
+    with pytest.raises(StoreError, match="is in the way"):
+        build_store(source, out, SMALL, options)
+    assert (out / "thesis").exists()
 
 
 def test_failed_build_leaves_no_store_and_goes_on_when_mended(write_roi, tmp_path: Path) -> None:

@@ -77,6 +77,22 @@ def test_bad_source_ends_in_one_line_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
+@pytest.mark.parametrize("mpp", ["-1", "0", "nan", "inf"])
+def test_resolution_that_is_no_positive_number_is_a_usage_error(tmp_path: Path, monkeypatch, capsys, mpp: str) -> None:
+    assert _run(monkeypatch, "build", tmp_path, "--out", tmp_path / "s.zarr", "--mpp", mpp) == 2
+    assert "is not a positive number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--images", "--masks"])
+def test_folder_outside_the_source_is_one_line(write_roi, tmp_path: Path, monkeypatch, capsys, flag: str) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    outside = (source / flag[2:]).rename(tmp_path / "elsewhere")
+    out = tmp_path / "s.zarr"
+    assert _run(monkeypatch, "build", source, "--out", out, flag, outside, "--workers", 1) == 1
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert f"{outside}: is not in {source}; name folders in it with --images and --masks" in error
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, prep.cli; print([m for m in ('zarr', 'numpy', 'cv2', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

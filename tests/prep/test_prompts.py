@@ -66,6 +66,19 @@ def test_ring_takes_the_pixel_farthest_from_its_border() -> None:
     assert depth[py, px] > 0.9 * depth.max()
 
 
+@pytest.mark.parametrize(("first", "last"), [(100, 902), (100, 903), (101, 900)])
+def test_frame_of_one_pixel_between_the_lines_of_the_grid_has_all_its_points(first: int, last: int) -> None:
+    labels = np.zeros((1024, 1024), np.uint8)
+    labels[first : last + 1, first : last + 1] = 1
+    labels[first + 1 : last, first + 1 : last] = 0
+    segment, background, points = _points(labels, 8, 8)
+    assert points.positive_labels.tolist() == [1] * 8
+    assert points.positive_coords[0].tolist() == points.interior_coords[0].tolist()
+    _check(points.positive_coords, points.positive_labels, 1, segment.mask)
+    _check(points.negative_coords, points.negative_labels, 0, background)
+    assert points.negative_labels.tolist() == [0] * 8
+
+
 def test_positive_points_reach_every_part_of_a_label_object() -> None:
     labels = np.zeros((96, 96), np.uint8)
     labels[8:40, 8:40] = labels[70:90, 70:90] = 1

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from prep.build import BuildOptions, build_store
+from prep.cli import main
 from prep.config import BuildConfig
 from prep.publish import LOCK_OBJECT
 from prep.summary import summarize_store
@@ -132,3 +133,50 @@ def test_damage_in_a_bucket_is_found(bucket: str, write_roi, tmp_path: Path) -> 
 def test_absent_bucket_is_one_line(bucket: str) -> None:
     with pytest.raises((StoreError, ConfigError), match=r"s3://nobody-has-this/s.zarr"):
         open_store("s3://nobody-has-this/s.zarr")
+
+
+def test_damaged_store_in_a_bucket_is_replaced_only_when_told(bucket: str, write_roi, tmp_path: Path) -> None:
+    url, root = f"{bucket}/s.zarr", object_store(f"{bucket}/s.zarr")
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    work = tmp_path / "work"
+    build_store(source, url, SMALL, BuildOptions(work_dir=work))
+    metadata = json.loads(bytes(obstore.get(root, "zarr.json").bytes()))
+    metadata["attributes"]["bcss"]["schema_version"] = 0
+    obstore.put(root, "zarr.json", json.dumps(metadata).encode())
+    with pytest.raises(StoreError, match=r"schema version 0.*give --overwrite"):
+        build_store(source, url, SMALL, BuildOptions(work_dir=work))
+    build_store(source, url, SMALL, BuildOptions(work_dir=work, overwrite=True))
+    assert verify_store(open_store(url)) == []
+
+
+def test_missing_shard_in_a_bucket_is_an_error(bucket: str, write_roi, tmp_path: Path) -> None:
+    url = f"{bucket}/s.zarr"
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work"))
+    assert open_store(url)[0].image.any()
+    obstore.delete(object_store(url), "images/c/0/0/0/0")
+    with pytest.raises(StoreError, match=r"s.zarr/images row 0: is missing"):
+        _ = open_store(url)[0]
+
+
+@pytest.mark.parametrize("command", ["inspect", "build"])
+def test_server_that_does_not_answer_is_one_line(
+    bucket: str, write_roi, tmp_path: Path, monkeypatch, capsys, command: str
+) -> None:
+    # Nothing listens on port 1.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    url = f"{bucket}/s.zarr"
+    arguments = {"inspect": [url], "build": [str(source), "--out", url, "--workers", "1"]}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bcss-prep", command, *arguments[command]])
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert time.monotonic() - begun < 60
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"bcss-prep: error: {url}: is not to be had (")
+    assert errors[0].endswith("; check the URL, the endpoint, the network and the credentials")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -49,3 +49,31 @@ def test_absent_rows_are_marked_in_the_index() -> None:
 def test_shards_hold_about_64_mib() -> None:
     assert rows_per_shard(IMAGES) == 16
     assert rows_per_shard(SEGMENTS) == 512
+
+
+def _task(folder: Path) -> ShardTask:
+    (folder / "chunks").write_bytes(b"abcdef")
+    (folder / "shards").mkdir()
+    return ShardTask(folder / "shards", "labels/c/0/0/0", (ChunkRun(folder / "chunks", 0, (4, 2)),), 2)
+
+
+def test_task_that_runs_again_leaves_alone_what_was_moved_into_the_store(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    shard, kept = tmp_path / "shards" / task.key, tmp_path / "store"
+    first = write_shard(task)
+    # A link is one file under two names: were the shard written in place, the one in the store would change.
+    kept.hardlink_to(shard)
+    before = kept.stat()
+    (tmp_path / "shards" / f"{task.key}.sha256").unlink()
+    assert write_shard(task) == first
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert shard.stat().st_ino != before.st_ino
+    assert sorted(path.name for path in shard.parent.iterdir()) == ["0", "0.sha256"]
+
+
+def test_task_that_runs_after_the_build_makes_no_folder(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    (tmp_path / "shards").rmdir()
+    with pytest.raises(FileNotFoundError):
+        write_shard(task)
+    assert [path.name for path in tmp_path.iterdir()] == ["chunks"]

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 
 from prep.build import build_store
 from prep.config import BuildConfig
@@ -55,11 +56,34 @@ def test_missing_shard_and_stray_file_are_named(copy: Path) -> None:
     assert ("labels/old", "was written by no build") in problems
 
 
+def test_missing_column_is_named_once(copy: Path) -> None:
+    (copy / "prompts" / "positive_coords" / "c" / "0" / "0" / "0").unlink()
+    problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
+    assert [where for where, _ in problems] == ["prompts/positive_coords/c/0/0/0", "prompts/positive_coords"]
+    assert "row 0: is missing" in problems[1][1]
+
+
+def test_rows_of_a_shard_are_those_of_its_type(write_roi, tmp_path: Path) -> None:
+    # 512 px hold 256 tiles of one byte a pixel to a shard, and 128 of two.
+    labels = np.full((64, 140 * 64), 1000, np.uint16)
+    source = write_roi("a", Image.fromarray(labels))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, BuildConfig(size_px=512, stride_px=64, classes="all", edge="pad"))
+    opened = open_store(out)
+    rows = opened.array("labels").shards
+    assert rows is not None
+    assert rows[0] == 128
+    assert len(opened) > 128
+    (out / "labels" / "c" / "1" / "0" / "0").write_bytes(b"")
+    problems = {problem.where: problem.what for problem in verify_store(opened)}
+    assert problems["labels/c/1/0/0"] == f"has other bytes (tiles 128 to {len(opened) - 1})"
+
+
 def _rewrite(path: Path, name: str, change) -> None:
     array = zarr.open_group(path, mode="r+")[name]
     assert isinstance(array, zarr.Array)
     values = np.asarray(array[:])
-    array[:] = change(values)
+    array.with_config({"write_empty_chunks": True})[:] = change(values)
 
 
 @pytest.mark.parametrize(

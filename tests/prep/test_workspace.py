@@ -3,12 +3,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
+from prep.publish import publish_local
 from prep.workspace import open_workspace
 from schemas.errors import SourceError, StoreError
 from schemas.store import Store, open_store
@@ -81,9 +87,6 @@ def test_other_settings_do_not_go_on_from_another_build(sample_source: Path, tmp
 
 
 def test_changed_source_does_not_go_on(write_roi, tmp_path: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", Image.new("RGB", (40, 40)))
     with pytest.raises(SourceError, match="colour"):
@@ -92,6 +95,8 @@ def test_changed_source_does_not_go_on(write_roi, tmp_path: Path) -> None:
     write_roi("b", np.full((40, 40), 2, np.uint8))
     with pytest.raises(SourceError, match=r"a.png: or its image has changed since the build began; give --overwrite"):
         build_store(source, tmp_path / "s.zarr", SMALL)
+    build_store(source, tmp_path / "s.zarr", SMALL, BuildOptions(overwrite=True))
+    assert [record.class_ids.tolist() for record in open_store(tmp_path / "s.zarr")] == [[2], [2]]
 
 
 def test_second_build_to_one_destination_is_refused(sample_source: Path, tmp_path: Path) -> None:
@@ -117,11 +122,78 @@ def test_folder_of_others_is_never_touched(tmp_path: Path) -> None:
     assert (work / "thesis.txt").read_text() == "years of work"
 
 
-def test_read_only_destination_ends_cleanly(write_roi, tmp_path: Path) -> None:
-    import numpy as np
-
+def test_folder_with_a_plan_of_others_is_never_touched(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
-    with pytest.raises(StoreError, match=r"/proc/.*: cannot be written"):
+    work = tmp_path / "work"
+    (work / "rois").mkdir(parents=True)
+    (work / "plan.json").write_text("{}")
+    (work / "rois" / "thesis.txt").write_text("years of work")
+    with pytest.raises(StoreError, match="was made by no build"):
+        build_store(source, tmp_path / "s.zarr", SMALL, BuildOptions(work_dir=work, overwrite=True))
+    assert (work / "rois" / "thesis.txt").read_text() == "years of work"
+
+
+def _fail_in(work: Path, *, start_again: bool) -> list[str]:
+    """Begin a build that prepares a ROI and fails; return what it found."""
+    found: list[str] = []
+    with suppress(SourceError), open_workspace(work, {"a": 1}, start_again=start_again):
+        found += sorted(path.name for path in work.iterdir() if path.is_dir())
+        (work / "rois" / "0").mkdir(parents=True, exist_ok=True)
+        (work / "rois" / "0" / "staged.json").touch()
+        raise SourceError("a", "fails", "mend it")
+    return found
+
+
+def test_starting_again_removes_the_work_of_a_build_and_nothing_else(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert _fail_in(work, start_again=False) == []
+    (work / "notes").mkdir()
+    assert _fail_in(work, start_again=False) == ["notes", "rois"]
+    assert _fail_in(work, start_again=True) == ["notes"]
+
+
+def test_source_that_goes_away_is_named(write_roi, tmp_path: Path) -> None:
+    write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("b", np.full((40, 40), 1, np.uint8))
+    gone = source / "images" / "b.png"
+    options = BuildOptions(on_progress=lambda _: gone.unlink())
+    with pytest.raises(StoreError, match=r"b.png: cannot be read or written \(No such file .*the same command goes on"):
+        build_store(source, tmp_path / "s.zarr", SMALL, options)
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Generator[Path]:
+    """A folder on another file system than `tmp_path`."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is not a file system of its own here")
+    with TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_work_on_another_file_system_is_copied_into_place(write_roi, far: Path, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "new" / "s.zarr"
+    build_store(source, out, SMALL, BuildOptions(work_dir=far / "work"))
+    assert len(open_store(out)) == 1
+    build_store(source, out, BuildConfig(size_px=64), BuildOptions(work_dir=far / "work", overwrite=True))
+    assert open_store(out).manifest.tile_size_px == 64
+    assert list(out.parent.iterdir()) == [out]
+    assert list(far.iterdir()) == []
+
+
+def test_failed_rename_leaves_the_earlier_store(tmp_path: Path) -> None:
+    earlier = tmp_path / "s.zarr"
+    earlier.mkdir()
+    (earlier / "zarr.json").touch()
+    with pytest.raises(FileNotFoundError):
+        publish_local(tmp_path / "absent", earlier, tmp_path / "replaced")
+    assert (earlier / "zarr.json").exists()
+
+
+def test_read_only_destination_ends_cleanly(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    with pytest.raises(StoreError, match=r"/proc/.*: cannot be read or written"):
         build_store(source, Path("/proc/bcss/s.zarr"), SMALL)
 
 
@@ -137,7 +209,7 @@ def test_full_disk_ends_cleanly_and_goes_on(sample_source: Path, store: Store, t
     assert done.returncode == 1
     error = done.stderr.strip().splitlines()[-1]
     assert error.startswith("bcss-prep: error: ")
-    assert "cannot be written (File too large); mend that, and the same command goes on from here" in error
+    assert "cannot be read or written (File too large); mend that, and the same command goes on from here" in error
     assert "Traceback" not in done.stderr
     build_store(sample_source, out, SMALL)
     assert _bytes(out) == _bytes(Path(store.path))

@@ -87,11 +87,6 @@ def test_repr_says_what_is_inside(store: Store) -> None:
     assert "tumor" in text
 
 
-def test_split_without_tiles_names_those_that_have_some(store: Store) -> None:
-    with pytest.raises(StoreError, match="no tile in the split 'dev'; it has train"):
-        store.tile_indices("dev")
-
-
 def test_plain_zarr_and_xarray_read_the_same(store: Store) -> None:
     group = zarr.open_group(store.path, mode="r")
     images = group["images"]
@@ -149,3 +144,52 @@ def test_flipped_byte_is_an_error_and_never_other_pixels(store: Store, tmp_path:
     shard.write_bytes(data)
     with pytest.raises(StoreError, match=f"{name} row"):
         open_store(copy)[0]
+
+
+@pytest.mark.parametrize("name", ["images", "labels", "ignore", "segments"])
+def test_missing_shard_is_an_error_and_never_zeros(store: Store, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, copy)
+    (shard,) = [path for path in (copy / name / "c").rglob("*") if path.is_file()]
+    shard.unlink()
+    opened = pickle.loads(pickle.dumps(open_store(copy)))
+    with pytest.raises(StoreError, match=rf"copy.zarr/{name} row 0: is missing; `bcss-prep verify`"):
+        _ = opened[0]
+
+
+def test_missing_chunk_of_a_shard_is_an_error_for_its_row_alone(store: Store, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, copy)
+    images = zarr.open_group(copy, mode="r+")["images"]
+    assert isinstance(images, zarr.Array)
+    # Without `write_empty_chunks` zarr leaves a chunk of zeros out, and says so in the shard's index.
+    images.with_config({"write_empty_chunks": False})[2] = 0
+    opened = open_store(copy)
+    np.testing.assert_array_equal(opened[1].image, store[1].image)
+    with pytest.raises(StoreError, match="images row 2: is missing"):
+        _ = opened[2]
+
+
+def test_missing_chunk_of_a_column_is_an_error(store: Store, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, copy)
+    (copy / "objects" / "class_id" / "c" / "0").unlink()
+    with pytest.raises(StoreError, match="objects/class_id row 0: is missing"):
+        open_store(copy).column("objects/class_id")
+
+
+def test_each_shard_is_asked_once(store: Store, monkeypatch) -> None:
+    from schemas import store as module
+
+    asked: list[tuple[str, int]] = []
+
+    def count(array: zarr.Array, number: int) -> list[int]:
+        asked.append((array.path, number))
+        return []
+
+    monkeypatch.setattr(module, "absent_rows", count)
+    opened = open_store(store.path)
+    for index in (0, 1, 0):
+        _ = opened[index]
+    assert asked.count(("images", 0)) == 1
+    assert len(asked) == len(set(asked))
