@@ -16,7 +16,7 @@ from schemas.store import Store
 ROOT = Path(__file__).parents[2]
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("prepare", "python", "train"))]
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("prepare", "python", "train", "evaluate"))]
 
 
 def _blocks(page: str, languages: str) -> list[tuple[str, str]]:
