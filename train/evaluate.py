@@ -83,7 +83,7 @@ def evaluate(
     indices: list[int] = tiles_with_objects(store, protocol.split).tolist()
     # Evenly over the split, and the same tiles for every model.
     shown = {indices[i * len(indices) // OVERLAY_TILES] for i in range(OVERLAY_TILES)}
-    drawn_model = next(iter(predictors), f"baseline:{protocol.baselines[0]}")
+    drawn_model = next(iter([*predictors, *(f"baseline:{name}" for name in protocol.baselines)]))
     colors = {info.code: info.color for info in store.manifest.classes}
     panels: list[NDArray[np.uint8]] = []
     done: set[int] = set()
