@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
@@ -150,8 +151,10 @@ def with_thresholds(
     if wanted != "val":
         try:
             value = float(wanted)
-        except ValueError as error:
-            raise ConfigError(f"--threshold {wanted}", "is neither a number nor val", "0 is SAM 2's own") from error
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ConfigError(f"--threshold {wanted}", "is neither a number nor val", "0 is SAM 2's own")
         return replace(protocol, thresholds={(name, kind): value for name in predictors for kind in protocol.kinds})
     if protocol.split in ("val", "all"):
         raise ConfigError(
