@@ -38,7 +38,10 @@ def surface_dice(
         ignore: bool (H, W).
         tolerance_px: Distance between centres of pixels up to which outlines agree.
     """
-    window = _window(predicted | truth)
+    either = predicted | truth
+    if not either.any():
+        return 1.0
+    window = _window(either)
     counts = ~ignore[window]
     ours, theirs = outline(predicted[window], counts), outline(truth[window], counts)
     total = np.count_nonzero(ours) + np.count_nonzero(theirs)
@@ -49,10 +52,8 @@ def surface_dice(
 
 
 def _window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The mask's box with a pixel around it, in which both outlines are what they are in the whole tile."""
+    """The box of a mask with a pixel around it, in which both outlines are what they are in the whole tile."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
     return slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
@@ -83,7 +84,7 @@ def evaluate(
     indices: list[int] = tiles_with_objects(store, protocol.split).tolist()
     # Evenly over the split, and the same tiles for every model.
     shown = {indices[i * len(indices) // OVERLAY_TILES] for i in range(OVERLAY_TILES)}
-    drawn_model = next(iter(predictors), f"baseline:{protocol.baselines[0]}")
+    drawn_model = next(iter([*predictors, *(f"baseline:{name}" for name in protocol.baselines)]))
     colors = {info.code: info.color for info in store.manifest.classes}
     panels: list[NDArray[np.uint8]] = []
     done: set[int] = set()
@@ -150,8 +151,10 @@ def with_thresholds(
     if wanted != "val":
         try:
             value = float(wanted)
-        except ValueError as error:
-            raise ConfigError(f"--threshold {wanted}", "is neither a number nor val", "0 is SAM 2's own") from error
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ConfigError(f"--threshold {wanted}", "is neither a number nor val", "0 is SAM 2's own")
         return replace(protocol, thresholds={(name, kind): value for name in predictors for kind in protocol.kinds})
     if protocol.split in ("val", "all"):
         raise ConfigError(

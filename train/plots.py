@@ -23,9 +23,9 @@ _METADATA = {"Date": None, "Creator": None}
 
 def bars_by_class(models: dict[str, Any]) -> str:
     """Mean Dice of each class with its interval, a bar a model and prompt kind."""
-    series = [(f"{model}, {kind}", model, scores) for model, kinds in models.items() for kind, scores in kinds.items()]
+    series = [(_label(model, kind), model, scores) for model, kinds in models.items() for kind, scores in kinds.items()]
     classes = list(dict.fromkeys(name for _, _, scores in series for name in scores["classes"]))
-    figure = _figure(0.28 * len(classes) * max(len(series), 2) + 1.4)
+    figure = _figure(0.28 * len(classes) * max(len(series), 2) + 1.2 + 0.12 * len(series))
     axes = figure.subplots()
     height = 0.8 / len(series)
     for number, (label, model, scores) in enumerate(series):
@@ -35,7 +35,7 @@ def bars_by_class(models: dict[str, Any]) -> str:
         places = np.arange(len(classes)) + (number + 0.5) * height - 0.4
         axes.barh(places, dice, height, label=label, color=_color(model, number))
         axes.errorbar(dice, places, xerr=_arms(dice, ends), fmt="none", ecolor="#222222", elinewidth=1)
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), [_plain(name) for name in classes])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("Dice, 95 % interval over patients")
@@ -45,14 +45,14 @@ def bars_by_class(models: dict[str, Any]) -> str:
 
 def dice_by_size(tables: Tables) -> str:
     """Every object's Dice against its area for the first model, and the mean in bins of area for all."""
-    figure = _figure(3.6)
+    series = [(_label(model, kind), model, table) for model, kinds in tables.items() for kind, table in kinds.items()]
+    figure = _figure(3.0 + 0.12 * len(series))
     axes = figure.subplots()
-    first = next(iter(next(iter(tables.values())).values()))
+    first = series[0][2]
     axes.scatter(first.area_px.clip(1), first.dice, s=6, alpha=0.25, color=_COLORS[0], linewidths=0)
-    for number, (model, by_kind) in enumerate(tables.items()):
-        for kind, table in by_kind.items():
-            size, mean = _binned(table.area_px.clip(1), table.dice)
-            axes.plot(size, mean, marker="o", markersize=3, label=f"{model}, {kind}", color=_color(model, number))
+    for number, (label, model, table) in enumerate(series):
+        size, mean = _binned(table.area_px.clip(1), table.dice)
+        axes.plot(size, mean, marker="o", markersize=3, label=label, color=_color(model, number))
     axes.set_xscale("log")
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("area of the object, pixels")
@@ -64,7 +64,7 @@ def dice_by_size(tables: Tables) -> str:
 def dice_by_clicks(tables: Tables) -> str:
     """Mean Dice after each simulated click; empty where none were."""
     drawn = [
-        (f"{model}, {kind}", table.clicks_dice.mean(0))
+        (_label(model, kind), table.clicks_dice.mean(0))
         for model, by_kind in tables.items()
         for kind, table in by_kind.items()
         if table.clicks_dice.shape[1] > 1
@@ -75,6 +75,7 @@ def dice_by_clicks(tables: Tables) -> str:
     axes = figure.subplots()
     for number, (label, dice) in enumerate(drawn):
         axes.plot(range(len(dice)), dice, marker="o", markersize=4, label=label, color=_COLORS[number % len(_COLORS)])
+    axes.set_xticks(range(max(len(dice) for _, dice in drawn)))
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("clicks after the prompt")
     axes.set_ylabel("Dice")
@@ -115,6 +116,17 @@ def _figure(height_in: float) -> Figure:
     figure = Figure(figsize=(9, height_in), layout="constrained")
     FigureCanvasSVG(figure)
     return figure
+
+
+def _plain(text: str) -> str:
+    """Text without formulas, which matplotlib sees between two dollar signs."""
+    return text.replace("$", r"\$")
+
+
+def _label(model: str, kind: str) -> str:
+    label = _plain(f"{model}, {kind}")
+    # A legend leaves out what begins with an underscore.
+    return f" {label}" if label.startswith("_") else label
 
 
 def _color(model: str, number: int) -> str:

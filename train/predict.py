@@ -163,7 +163,7 @@ def load_predictor(
     Args:
         path: Ours carries its model and image size; an official one takes them from the other arguments.
         device: Where to run.
-        size: The model.
+        size: The official one's model.
         image_size: Side of its input in pixels.
 
     Raises:
@@ -174,10 +174,9 @@ def load_predictor(
     own = trained_with(content)
     if own is None and size is None:
         raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
-    own_size, own_image_size = own or (None, 1024)
-    chosen = size or own_size
-    assert chosen is not None
-    model = PromptableSam(chosen, image_size or own_image_size)
+    own_size, own_image_size = own or (size, image_size or 1024)
+    assert own_size is not None
+    model = PromptableSam(own_size, own_image_size)
     load_weights(model, content["model"], path)
     return MaskPredictor(model.eval(), device)
 
@@ -185,12 +184,26 @@ def load_predictor(
 def load_predictors(
     paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
 ) -> dict[str, MaskPredictor]:
-    """Load checkpoints under names to tell them apart by: the file's stem, or its path where stems repeat."""
+    """Load checkpoints under names to tell them apart by: the file's stem, or its path where stems repeat.
+
+    Raises:
+        CheckpointError: A file cannot be read or is of another model.
+        ConfigError: A file does not say its model, and neither does the caller, or the caller says what none is.
+    """
     stems = [path.stem for path in paths]
-    return {
+    found = {
         path.stem if stems.count(path.stem) == 1 else str(path): load_predictor(path, device, size, image_size)
         for path in paths
     }
+    models = [predictor.model for predictor in found.values()]
+    for flag, wanted, own in (
+        ("--model", size, [model.size for model in models]),
+        ("--image-size", image_size, [model.image_size for model in models]),
+    ):
+        if own and wanted not in (None, *own):
+            said = ", ".join(sorted({str(value) for value in own}))
+            raise ConfigError(f"{flag} {wanted}", f"fits no checkpoint given, which are of {said}", f"leave {flag} out")
+    return found
 
 
 @contextmanager

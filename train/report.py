@@ -123,7 +123,10 @@ def _cells(means: dict[str, Any]) -> list[_Cell]:
         return _Cell(means[name], f"{means[name]:.3f}", _interval(means["ci95"][name], ".3f"))
 
     estimate = means.get("iou_estimate")
-    off = _Cell(estimate["absolute_error"], f"{estimate['absolute_error']:.3f}") if estimate else _Cell(math.nan, "-")
+    off = _Cell(math.nan, "-")
+    if estimate:
+        error = estimate["absolute_error"]
+        off = _Cell(error, f"{error:.3f}", _interval(estimate["ci95"]["absolute_error"], ".3f"))
     counts = [_Cell(means[name], str(means[name])) for name in ("n", "patients")]
     return [measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]
 

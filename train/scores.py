@@ -93,12 +93,17 @@ class ScoreTable:
         patients = self.patient[rows]
         measured = [name for name in MEASURES if not np.isnan(getattr(self, name)[rows]).all()]
         error = (self.iou_estimate - self.iou)[rows]
-        means: dict[str, Any] = {name: float(getattr(self, name)[rows].mean()) for name in measured}
+        # Outlines are compared where the resolution is known alone.
+        means: dict[str, Any] = {name: float(np.nanmean(getattr(self, name)[rows])) for name in measured}
         means |= {"n": int(np.count_nonzero(rows)), "patients": len(set(patients.tolist()))}
         means["ci95"] = {name: mean_interval(getattr(self, name)[rows], patients) for name in measured}
         if not np.isnan(error).all():
             # How far the model's own estimate of its IoU is off, and on which side.
-            means["iou_estimate"] = {"absolute_error": float(np.abs(error).mean()), "bias": float(error.mean())}
+            off = {"absolute_error": np.abs(error), "bias": error}
+            means["iou_estimate"] = {
+                **{name: float(values.mean()) for name, values in off.items()},
+                "ci95": {name: mean_interval(values, patients) for name, values in off.items()},
+            }
         if self.clicks_dice.shape[1] > 1:
             reported = [clicks for clicks in REPORTED_CLICKS if clicks < self.clicks_dice.shape[1]]
             means["dice_after_clicks"] = {str(c): float(self.clicks_dice[rows, c].mean()) for c in reported}

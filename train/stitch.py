@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,6 +19,7 @@ from schemas.prompts import PromptKind
 from schemas.store import Store
 from train.answers import TileAnswer
 from train.model import upsample
+from train.predict import OBJECTS_PER_PASS
 
 BACKGROUND_CODE = 0
 _CERTAIN = 20.0
@@ -50,7 +52,7 @@ class RoiStitcher:
         if canvas is None or canvas.source.frame_id != answer.record.frame_id:
             self._finish(key)
             canvas = self._open[key] = _Canvas(self.store.source(answer.record.frame_id), self._codes())
-        canvas.blend(answer, _probabilities(answer, self.thresholds.get(key, 0.0)))
+        canvas.blend(answer, self.thresholds.get(key, 0.0))
 
     def close(self) -> None:
         """Write what is still open."""
@@ -78,20 +80,22 @@ class _Canvas:
         self.sums = np.zeros((len(codes), source.height_px, source.width_px), np.float16)
         self.weights = np.zeros((source.height_px, source.width_px), np.float16)
 
-    def blend(self, answer: TileAnswer, probabilities: NDArray[np.float32]) -> None:
+    def blend(self, answer: TileAnswer, threshold: float) -> None:
         record = answer.record
+        size = answer.masks.shape[-1]
         left, top = record.origin_xy
-        width, height = (round(probabilities.shape[-1] / factor) for factor in record.scale)
-        weight = _resized(_taper(probabilities.shape[-1]), width, height)
+        right, bottom = (_end(start, size, factor) for start, factor in zip((left, top), record.scale, strict=True))
+        width, height = right - left, bottom - top
+        weight = _resized(_taper(size), width, height)
         # A padded tile reaches beyond the ROI.
-        rows = slice(top, min(top + height, self.source.height_px))
-        columns = slice(left, min(left + width, self.source.width_px))
+        rows = slice(top, min(bottom, self.source.height_px))
+        columns = slice(left, min(right, self.source.width_px))
         inside = slice(0, rows.stop - top), slice(0, columns.stop - left)
         self.weights[rows, columns] += weight[inside].astype(np.float16)
         for place, code in enumerate(self.class_codes):
-            chosen = record.class_ids == code
-            if chosen.any():
-                best = _resized(probabilities[chosen].max(0), width, height)
+            chosen = np.flatnonzero(record.class_ids == code)
+            if len(chosen):
+                best = _resized(_probability(answer, chosen, threshold), width, height)
                 self.sums[place, rows, columns] += (best * weight)[inside].astype(np.float16)
 
     def codes(self) -> NDArray[np.uint8 | np.uint16]:
@@ -118,13 +122,21 @@ def palettized(
     return image
 
 
-def _probabilities(answer: TileAnswer, threshold: float) -> NDArray[np.float32]:
-    """Probability of each object's pixels, (O, S, S), with the threshold at one half."""
+def _end(start_px: int, size_px: int, factor: float) -> int:
+    """Where a tile ends in the ROI: where the next one begins, both rounded alike, so that no gap is between them."""
+    return round((round(start_px * factor) + size_px) / factor)
+
+
+def _probability(answer: TileAnswer, rows: NDArray[np.int64], threshold: float) -> NDArray[np.float32]:
+    """The highest of some objects' probabilities at each pixel, (S, S), with the threshold at one half."""
     if answer.prediction is None:
-        logits = np.where(answer.masks, _CERTAIN, -_CERTAIN).astype(np.float32)
+        logits = np.where(answer.masks[rows].any(0), _CERTAIN, -_CERTAIN)
     else:
         size = answer.masks.shape[-1]
-        logits = upsample(answer.prediction.logits[:, None], size, size)[:, 0].cpu().numpy() - threshold
+        low = answer.prediction.logits[torch.from_numpy(rows).to(answer.prediction.logits.device), None]
+        # In parts, since all objects of a tile may be a thousand.
+        parts = (upsample(part, size, size).amax((0, 1)) for part in low.split(OBJECTS_PER_PASS))
+        logits = torch.stack(list(parts)).amax(0).cpu().numpy() - threshold
     return np.asarray(1 / (1 + np.exp(-logits.clip(-30, 30))), np.float32)
 
 

@@ -2,11 +2,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import torch
+import zarr
 
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.sample import write_sample
 from schemas.store import Store
 from train.cli import main
+from train.model import PromptableSam
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -17,6 +24,17 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return code if isinstance(code, int) else 0
 
 
+@pytest.fixture(scope="module")
+def bare_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of one training patient, without negative points."""
+    folder = tmp_path_factory.mktemp("bare")
+    write_sample(folder / "source", rois=1, size_px=128)
+    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=128))
+    group = zarr.open_group(folder / "s.zarr", mode="r+")
+    group.attrs["bcss"] = {**cast("dict[str, Any]", group.attrs["bcss"]), "negative_points": 0}
+    return str(folder / "s.zarr")
+
+
 def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
     run, out = tmp_path / "run", tmp_path / "eval"
     arguments = ("--image-size", 128, "--max-steps", 1, "--workers", 0, "--prompt", "box", "--device", "cpu")
@@ -24,9 +42,61 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     checkpoint = run / "checkpoints" / "checkpoint.pt"
     assert str(checkpoint) in capsys.readouterr().out
     assert _run(monkeypatch, "evaluate", store.path, "--checkpoint", checkpoint, "--prompt", "box", "--out", out) == 0
+    assert "Dice by class" in (run / "report.html").read_text()
     result = json.loads((out / "metrics.json").read_text())
     assert list(result["models"]["checkpoint"]) == ["box"]
+    # The curves of the run that the checkpoint is of stand beside its scores.
+    assert "<h2>Training</h2>" in (out / "report.html").read_text()
     assert "baseline:box" in capsys.readouterr().out
+
+
+def test_masks_rois_and_clicks_are_written_where_wanted(
+    store: Store, tiny: PromptableSam, tmp_path: Path, monkeypatch
+) -> None:
+    official = tmp_path / "official.pt"
+    torch.save({"model": tiny.sam.state_dict()}, official)
+    model = ("--checkpoint", official, "--model", "tiny", "--image-size", 128, "--device", "cpu")
+    wanted = ("--save-masks", "--stitch", "--corrections", 1, "--prompt", "box", "--prompt", "centroid")
+    out = tmp_path / "out"
+    assert _run(monkeypatch, "evaluate", store.path, *model, *wanted, "--threshold", "0.5", "--out", out) == 0
+    for kind in ("box", "centroid"):
+        assert len(list((out / "stitched" / "official" / kind).iterdir())) == 1
+        assert (out / "masks" / "baseline_box" / kind / "results.json").exists()
+    assert "Dice after simulated clicks" in (out / "report.html").read_text()
+    result = json.loads((out / "metrics.json").read_text())
+    assert result["protocol"]["thresholds"] == {"official, box": 0.5, "official, centroid": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "small"], "does not fit the model small"),
+        ([], "official.pt: does not say which model it is"),
+        (
+            ["--model", "tiny", "--threshold", "val", "--split", "val"],
+            "would choose on what is scored",
+        ),
+        (
+            ["--model", "tiny", "--threshold", "val", "--split", "all"],
+            "would choose on what is scored",
+        ),
+        (["--model", "tiny", "--threshold", "high"], "--threshold high: is neither"),
+        (["--model", "tiny", "--threshold", "nan"], "--threshold nan: is neither"),
+        (["--model", "tiny", "--negatives"], "has no negative points"),
+        (["--model", "tiny", "--split", "test"], "has no object in the split 'test'; it has tiles in train"),
+    ],
+)
+def test_evaluations_that_cannot_be_are_one_line_and_exit_1(
+    bare_store: str, tiny: PromptableSam, tmp_path: Path, monkeypatch, capsys, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": tiny.sam.state_dict()}, "official.pt")
+    common = ("--checkpoint", "official.pt", "--image-size", 128, "--split", "train", "--out", "out")
+    assert _run(monkeypatch, "evaluate", bare_store, *common, *arguments) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not Path("out").exists()
 
 
 def test_baseline_alone(store: Store, tmp_path: Path, monkeypatch) -> None:

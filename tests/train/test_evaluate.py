@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import torch
 from PIL import Image
 
 from schemas.errors import ConfigError, StoreError
+from schemas.record import Record
 from schemas.store import Store
 from train.answers import Protocol, tiles_with_objects
-from train.evaluate import evaluate, write_evaluation
+from train.evaluate import CANDIDATE_THRESHOLDS, evaluate, with_thresholds, write_evaluation
 from train.metrics import score_masks
 from train.model import PromptableSam
 from train.predict import MaskPredictor, load_predictor
@@ -34,6 +36,63 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
     assert seen[-1] == (len(tiles), len(tiles))
     with Image.open(tmp_path / "overlays.png") as picture:
         assert picture.size == (2048, 1024)
+
+
+def test_result_says_what_was_asked_and_holds_the_designs_numbers(store: Store, tiny: PromptableSam) -> None:
+    predictors = {name: MaskPredictor(tiny, torch.device("cpu")) for name in ("a", "b")}
+    result = evaluate(store, predictors, Protocol("test", ("box",), tolerance_um=2.0)).result
+    json.dumps(result, allow_nan=False)
+    assert result["protocol"] | {"prompts": ["box"], "surface_tolerance_um": 2.0, "tta": False} == result["protocol"]
+    for name, kinds in result["models"].items():
+        means = kinds["box"]["overall"]
+        assert {"dice", "iou", "surface_dice", "n", "patients", "ci95"} <= set(means)
+        assert set(means["ci95"]) == {"dice", "iou", "surface_dice"}
+        assert ("iou_estimate" in means) == (not name.startswith("baseline:"))
+    pairs = [(pair["model"], pair["minus"]) for pair in result["paired"]]
+    baselines = [f"baseline:{name}" for name in ("box", "image", "disc")]
+    assert pairs == [("a", "b"), *(("a", name) for name in baselines), *(("b", name) for name in baselines)]
+    for pair in result["paired"]:
+        first, second = (result["models"][pair[key]]["box"]["overall"] for key in ("model", "minus"))
+        assert pair["dice"] == pytest.approx(first["dice"] - second["dice"])
+        assert pair["n"] == first["n"]
+
+
+def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam, monkeypatch) -> None:
+    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    read: list[str] = []
+    original = Store.__getitem__
+
+    def spied(self: Store, index: int) -> Record:
+        record = original(self, index)
+        read.append(record.split)
+        return record
+
+    monkeypatch.setattr(Store, "__getitem__", spied)
+    asked = Protocol("test", ("box",), baselines=("box",), corrections=1)
+    chosen = with_thresholds("val", store, predictors, asked)
+    assert set(read) == {"val"}
+    assert replace(chosen, thresholds={}) == asked
+    on_val = replace(chosen, split="val", corrections=0)
+    (best,) = chosen.thresholds.values()
+    assert best in CANDIDATE_THRESHOLDS
+
+    def dice(threshold: float) -> float:
+        protocol = replace(on_val, thresholds={("model", "box"): threshold})
+        return evaluate(store, predictors, protocol).result["models"]["model"]["box"]["overall"]["dice"]
+
+    assert dice(best) >= max(dice(other) for other in (-3.0, 0.0, 3.0))
+
+
+@pytest.mark.parametrize("split", ["val", "all"])
+def test_a_threshold_is_not_chosen_on_what_is_scored(store: Store, split: str) -> None:
+    with pytest.raises(ConfigError, match="would choose on what is scored"):
+        with_thresholds("val", store, {}, Protocol(split, ("box",)))
+
+
+def test_a_number_is_the_threshold_of_all(store: Store, tiny: PromptableSam) -> None:
+    predictors = {"a": MaskPredictor(tiny, torch.device("cpu"))}
+    protocol = with_thresholds("-0.5", store, predictors, Protocol("test", ("box", "centroid")))
+    assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}
 
 
 def test_box_baseline_is_the_filled_box(store: Store) -> None:
