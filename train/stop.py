@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Generator
@@ -33,13 +34,13 @@ class StopRequest:
         logger.warning("%s: the run ends and is saved after this step", self.by)
 
 
-def leave_signals_to_parent(_worker: int) -> None:
-    """Make a loading process ignore the signals that a terminal or a scheduler sends to the whole group.
+def leave_group(_worker: int) -> None:
+    """Take a loading process out of its parent's process group.
 
-    It is still needed for the step that the training process finishes, and ends with that process.
+    A terminal's Ctrl-C and a scheduler's SIGTERM go to the whole group, and the step that the training process still
+    finishes needs its loaders. The parent's own SIGTERM, by which it ends them, arrives as before.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    os.setpgrp()
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from train.run import Origin, Run, previous_of, restore_run, save_last, start_ru
 from train.runlog import RunLog, StepRecord, read_steps
 from train.sampler import EpochSampler
 from train.step import TrainStep
-from train.stop import StopRequest, leave_signals_to_parent, stop_on_signals
+from train.stop import StopRequest, leave_group, stop_on_signals
 from train.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,10 @@ def fit(
     device_type = pick_device(config.device).type
     with open_world(device_type) as world, stop_on_signals() as stop, out_of_memory_as_error(config):
         device = torch.device(device_type, world.local_rank) if device_type == "cuda" else torch.device("cpu")
-        return _fit(store, config, out, _Place(world, device, stop), resume=resume, on_step=on_step)
+        place = _Place(world, device, stop)
+        # The loader and its processes end with `_train`, before the report is made.
+        run = _train(store, config, out, place, resume=resume, on_step=on_step)
+        return _finish(run, store, place, out) if world.is_main else {}
 
 
 class _Place:
@@ -89,9 +92,7 @@ class _Place:
         return asked
 
 
-def _fit(
-    store: Store, config: FitConfig, out: Path, place: _Place, *, resume: bool, on_step: OnStep | None
-) -> dict[str, Any]:
+def _train(store: Store, config: FitConfig, out: Path, place: _Place, *, resume: bool, on_step: OnStep | None) -> Run:
     world, device = place.world, place.device
     train_tiles = tiles_with_objects(store, "train")
     val_tiles = tiles_with_objects(store, "val", may_be_empty=True)
@@ -138,14 +139,16 @@ def _fit(
                 within = run.steps % steps_per_epoch and run.steps < total_steps
                 if world.is_main and within and config.save_every_steps and run.steps % config.save_every_steps == 0:
                     save_last(run, checkpoint)
-    summary: dict[str, Any] = {}
-    if world.is_main:
-        if place.stop:
-            save_last(run, checkpoint)
-        summary = _summary(run, read_steps(out), device, place.stop.by)
-        _write_json(out / "summary.json", summary)
-        if config.report and not place.stop:
-            _report(run, store, val_tiles, device, out)
+    if world.is_main and place.stop:
+        save_last(run, checkpoint)
+    return run
+
+
+def _finish(run: Run, store: Store, place: _Place, out: Path) -> dict[str, Any]:
+    summary = _summary(run, read_steps(out), place.device, place.stop.by)
+    _write_json(out / "summary.json", summary)
+    if run.config.report and not place.stop:
+        _report(run, store, place.device, out)
     return summary
 
 
@@ -164,10 +167,10 @@ def _is_patience_out(run: Run) -> bool:
     return True
 
 
-def _report(run: Run, store: Store, val_tiles: np.ndarray, device: torch.device, out: Path) -> None:
+def _report(run: Run, store: Store, device: torch.device, out: Path) -> None:
     """Write `report.html`: the last weights, or their average, beside the baselines on the validation split."""
     evaluation = protocol = predictors = None
-    if len(val_tiles):
+    if len(tiles_with_objects(store, "val", may_be_empty=True)):
         protocol = Protocol("val", run.config.prompt_kinds, run.config.negatives)
         predictors = {"last": MaskPredictor(run.scored_model, device)}
         evaluation = evaluate(store, predictors, protocol)
@@ -188,7 +191,13 @@ def _train_epoch(
     batches_left, place_in_epoch = iter(loader), sampler.first_batch
     start = time.perf_counter()
     while run.steps < total_steps:
-        batches: list[Batch] = list(islice(batches_left, config.accumulate))
+        try:
+            batches: list[Batch] = list(islice(batches_left, config.accumulate))
+        except RuntimeError as error:
+            if place.stop and place.world.size == 1:
+                # Some schedulers send their signal to every process: the step that it cut short was not begun.
+                return
+            raise TrainingError("a loading process", f"failed ({error})", "try fewer --workers, or 0") from error
         if not batches:
             return
         waited = time.perf_counter() - start
@@ -264,7 +273,7 @@ def _make_loader(store: Store, config: FitConfig, sampler: EpochSampler, device:
         # Workers live through all epochs and are spawned: a fork copies whatever locks the parent's threads hold.
         persistent_workers=config.workers > 0,
         multiprocessing_context="spawn" if config.workers else None,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=leave_group,
     )
 
 

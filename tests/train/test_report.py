@@ -39,10 +39,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with RunLog(folder) as log:
         for step in range(1, 61):
-            record = StepRecord(step, 1, 3 / step, 1, 1, 0, 0, 1e-5, 0, 1, 2, 6, 0, 0.1, 1, [0, 1])
+            record = StepRecord(step, 1, 3 / step, 1, 1, 0, 0, 1e-5, 0, 1, 2, 6, 0, 0, 0.1, 1, [0, 1])
             log.step(record)
             if step % 30 == 0:
-                log.epoch(step, step // 30, {"box": {"overall": {"dice": 0.5}}}, 0.5)
+                log.epoch(step, step // 30, {"box": {"overall": {"dice": 0.5, "iou": 0.4}, "classes": {}}}, 0.5)
     return folder
 
 
