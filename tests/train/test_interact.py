@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,16 @@ class Recorder(MaskPredictor):
 
 @pytest.fixture
 def case(store: Store) -> Any:
-    """A tile with ignored pixels and several objects, its prompts, and logits that are right for the first alone."""
+    """A tile with several objects, its prompts, and logits that are right for the first alone.
+
+    The middle of every object and of what is beyond it is ignored, where a click would fall if it could.
+    """
     record = next(r for r in store if len(r.object_ids) > 1 and r.ignore.any())
+    ignore = record.ignore.copy()
+    for region in (*record.segments, *~record.segments):
+        x, y = error_center(region) or (0, 0)
+        ignore[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = True
+    record = replace(record, ignore=ignore)
     prompt = pad_prompts(tile_prompts(store, record, "multi_point", negatives=True))
     logits = torch.from_numpy(record.segments).float() * 20 - 10
     logits[1:] = -10
