@@ -28,6 +28,7 @@ demo: env $(DEMO)/evaluation/metrics.json
 	@echo
 	@echo 'checkpoint  $(DEMO)/run/checkpoints/checkpoint.pt'
 	@echo 'numbers     $(DEMO)/evaluation/metrics.json'
+	@echo 'report      $(DEMO)/evaluation/report.html'
 	@echo 'picture     $(DEMO)/evaluation/overlays.png'
 
 $(DEMO)/evaluation/metrics.json:

@@ -57,7 +57,7 @@ def derive_points(
 
     interior_coords, interior_labels = _padded(interior[None], 1, PointLabel.POSITIVE)
     positive_coords, positive_labels = _padded(positives, positive_points, PointLabel.POSITIVE)
-    negative_coords, negative_labels = _padded(negatives, negative_points, PointLabel.NEGATIVE)
+    negative_coords, negative_labels = _padded(negatives, max(negative_points, 1), PointLabel.NEGATIVE)
     return StoredPoints(
         interior_coords,
         interior_labels,

@@ -54,11 +54,11 @@ def array_specs(tile_size_px: int, label_dtype: str, positive_points: int, negat
         tile_size_px: S, a multiple of 8.
         label_dtype: `uint8` or `uint16`.
         positive_points: P.
-        negative_points: Q.
+        negative_points: Q; a store without negative points keeps one column of padding.
     """
     size = tile_size_px
     packed = ((size, size // 8), ("y", "x_byte"))
-    point_sets = {"interior": 1, "positive": positive_points, "negative": negative_points}
+    point_sets = {"interior": 1, "positive": positive_points, "negative": max(negative_points, 1)}
     prompts = [
         spec
         for name, count in point_sets.items()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from prep.build import BuildOptions, BuildProgress, build_store
 from prep.config import BuildConfig
+from prep.verify import verify_store
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.store import Store, open_store
 
@@ -37,6 +38,16 @@ def test_manifest_says_what_went_in(store: Store, sample_source: Path) -> None:
     with Image.open(sample_source / source.mask) as mask:
         assert bytes.fromhex(source.palette) == bytes(mask.getpalette("RGB") or ())
     assert source.mpp_um == 0.25
+
+
+def test_store_without_negative_points_says_so(write_roi, tmp_path: Path) -> None:
+    source = write_roi("TCGA-A1-A001", np.tile(np.repeat(np.array([1, 2], np.uint8), 32), (64, 1)))
+    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, negative_points=0))
+    store = open_store(tmp_path / "s.zarr")
+    assert verify_store(store) == []
+    assert store.prompts(0, "multi_point")[1]["point_labels"].tolist() == [1] * 8
+    with pytest.raises(StoreError, match="has no negative points; build it with"):
+        store.prompts(0, "multi_point", negatives=True)
 
 
 def test_progress_counts_rois(sample_source: Path, tmp_path: Path) -> None:

@@ -25,6 +25,13 @@ from train.transforms import (
     scale_points,
 )
 
+
+def _window(width: int, height: int) -> tuple[int, int, int, int]:
+    """A window that stays inside however small the image has become."""
+    left, top = min(2, width - 1), min(1, height - 1)
+    return left, top, max(width - left - 3, 1), max(height - top - 2, 1)
+
+
 STEPS: dict[str, Callable[[Sample], Sample]] = {
     "flip_horizontal": flip_horizontal,
     "flip_vertical": flip_vertical,
@@ -32,7 +39,7 @@ STEPS: dict[str, Callable[[Sample], Sample]] = {
     "shrink": lambda sample: resize(sample, 21, 17),
     "grow": lambda sample: resize(sample, 50, 70),
     "pad": lambda sample: pad(sample, sample.size_wh[0] + 5, sample.size_wh[1] + 3),
-    "crop": lambda sample: crop(sample, 2, 1, max(sample.size_wh[0] - 5, 1), max(sample.size_wh[1] - 3, 1)),
+    "crop": lambda sample: crop(sample, *_window(*sample.size_wh)),
     "turn": lambda sample: affine(sample, Affine.around_center(*sample.size_wh, angle=0.4, scale=1.1, shear=0.1)),
     "shift": lambda sample: affine(sample, Affine(torch.tensor([[1.0, 0, 3], [0, 1, -2]], dtype=torch.float64))),
 }
