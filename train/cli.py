@@ -206,6 +206,9 @@ def evaluate(
     corrections: Annotated[int, typer.Option(min=0, help="Simulated clicks on the error after the prompt.")] = 0,
     threshold: Annotated[str, typer.Option(metavar="LOGIT|val", help="Of masks; val chooses it on that split.")] = "0",
     tolerance_um: Annotated[float, typer.Option(min=0, help="Of outlines, for surface Dice.")] = 2.0,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot/--no-zero-shot", help="Score what a checkpoint was trained from, too.")
+    ] = True,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
     stitch: Annotated[bool, typer.Option("--stitch", help="Write a palettized PNG of each ROI.")] = False,
     workers: Annotated[int, typer.Option(min=0, help="Loading processes; 0 loads in this one.")] = 0,
@@ -220,7 +223,7 @@ def evaluate(
     from train.device import pick_device
     from train.evaluate import evaluate as run_evaluate
     from train.evaluate import file_sinks, with_thresholds, write_evaluation
-    from train.predict import load_predictors
+    from train.predict import load_predictors, load_starting_points
     from train.report import run_of, write_report
 
     if not checkpoint and not baseline:
@@ -234,6 +237,8 @@ def evaluate(
     if not checkpoint and baseline:
         protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))
     predictors = load_predictors(checkpoint or [], pick_device(device), model, image_size)
+    if zero_shot:
+        predictors |= load_starting_points(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
     sinks = file_sinks(opened, out, protocol, save_masks=save_masks, stitch=stitch)
     with tqdm(desc="evaluate", unit="tile") as bar:

@@ -40,6 +40,7 @@ def test_python_of_the_readme_runs(store: Store, monkeypatch: pytest.MonkeyPatch
         exec(compile(block, "README", "exec"), {})
 
 
+@pytest.mark.timeout(600)
 def test_docs_run_from_the_first_page_to_the_last(tmp_path: Path) -> None:
     environment = {
         **os.environ,
