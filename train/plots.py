@@ -16,7 +16,7 @@ from train.answers import Tables
 from train.runlog import METRICS_FILE, read_steps
 
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
-_BASELINE_COLORS = ("#777777", "#aaaaaa", "#cccccc")
+_BASELINE_COLORS = ("#555555", "#888888", "#aaaaaa", "#c4c4c4", "#dddddd")
 _SIZE_BINS = 12
 _METADATA = {"Date": None, "Creator": None}
 
