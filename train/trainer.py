@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from schemas.errors import CheckpointError, TrainingError
@@ -92,56 +94,78 @@ class _Place:
         return asked
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a run is made with.
+
+    Attributes:
+        run: Its state.
+        sampler: The order of its tiles.
+        loader: Of its batches.
+        train_step: Makes a step.
+        val_tiles: Tiles to validate on; there may be none.
+        total_steps: Steps at its end.
+    """
+
+    run: Run
+    sampler: EpochSampler
+    loader: DataLoader[Any]
+    train_step: TrainStep
+    val_tiles: NDArray[np.int64]
+    total_steps: int
+
+
 def _train(store: Store, config: FitConfig, out: Path, place: _Place, *, resume: bool, on_step: OnStep | None) -> Run:
+    checkpoint = out / "checkpoints" / "checkpoint.pt"
+    if not resume and (checkpoint.exists() or previous_of(checkpoint).exists()):
+        raise CheckpointError(checkpoint, "is of an earlier run", "give --resume to go on, or choose another --out")
+    parts = _set_up(store, config, place, checkpoint if resume else None)
+    run, per_epoch = parts.run, parts.run.origin.steps_per_epoch
+    place.world.wait()
+    if place.world.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_json(out / "config.json", _describe(store, config))
+    with RunLog(out if place.world.is_main else None, kept_steps=run.steps) as log:
+        while not place.must_stop():
+            at_end = run.steps > 0 and (run.steps % per_epoch == 0 or run.steps == parts.total_steps)
+            if at_end and run.scored_steps != run.steps:
+                _end_epoch(run, store, parts.val_tiles, place, log, checkpoint)
+                continue
+            if run.steps >= parts.total_steps or _is_patience_out(run):
+                break
+            for record in _train_epoch(parts, place, out):
+                log.step(record)
+                if on_step:
+                    on_step(record, parts.total_steps)
+                # At an epoch's end the weights are validated first, and then saved.
+                due = config.save_every_steps and run.steps % config.save_every_steps == 0
+                if due and place.world.is_main and run.steps % per_epoch and run.steps < parts.total_steps:
+                    save_last(run, checkpoint)
+    if place.world.is_main and place.stop:
+        save_last(run, checkpoint)
+    return run
+
+
+def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | None) -> _Parts:
+    """Make what a run needs, and take up its state from a checkpoint where one is given and there."""
     world, device = place.world, place.device
     train_tiles = tiles_with_objects(store, "train")
     val_tiles = tiles_with_objects(store, "val", may_be_empty=True)
     if not len(val_tiles):
         logger.warning("%s has no validation tile: nothing chooses a best.pt, and none is written", store.path)
-    checkpoint = out / "checkpoints" / "checkpoint.pt"
-    if not resume and (checkpoint.exists() or previous_of(checkpoint).exists()):
-        raise CheckpointError(checkpoint, "is of an earlier run", "give --resume to go on, or choose another --out")
-
     accumulate = config.optimizer.accumulate
     sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
     loader = _make_loader(store, config, sampler, device)
-    steps_per_epoch = -(-len(sampler) // accumulate)
-    total_steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
-    origin = Origin(
-        store.manifest.complete.checksums_sha256, config.batch_size * accumulate * world.size, steps_per_epoch
-    )
-    run = start_run(config, origin, device)
-    if not (resume and restore_run(run, checkpoint)):
+    per_epoch = -(-len(sampler) // accumulate)
+    global_batch = config.batch_size * accumulate * world.size
+    run = start_run(config, Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch), device)
+    if checkpoint is None or not restore_run(run, checkpoint):
         _check_start(run, store, int(train_tiles[0]), device)
     if config.compile:
         run.model.compile_parts()
     train_step = TrainStep(run.model, run.optimizer, config, world, device)
-
-    world.wait()
-    if world.is_main:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_json(out / "config.json", _describe(store, config))
-    with RunLog(out if world.is_main else None, kept_steps=run.steps) as log:
-        while not place.must_stop():
-            at_end = run.steps > 0 and (run.steps % steps_per_epoch == 0 or run.steps == total_steps)
-            if at_end and run.scored_steps != run.steps:
-                _end_epoch(run, store, val_tiles, place, log, checkpoint)
-                continue
-            if run.steps >= total_steps or _is_patience_out(run):
-                break
-            sampler.epoch, done = divmod(run.steps, steps_per_epoch)
-            sampler.first_batch = done * accumulate
-            for record in _train_epoch(run, loader, sampler, train_step, place, total_steps, out):
-                log.step(record)
-                if on_step:
-                    on_step(record, total_steps)
-                # At an epoch's end the weights are validated first, and then saved.
-                within = run.steps % steps_per_epoch and run.steps < total_steps
-                if world.is_main and within and config.save_every_steps and run.steps % config.save_every_steps == 0:
-                    save_last(run, checkpoint)
-    if world.is_main and place.stop:
-        save_last(run, checkpoint)
-    return run
+    total_steps = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
+    return _Parts(run, sampler, loader, train_step, val_tiles, total_steps)
 
 
 def _finish(run: Run, store: Store, place: _Place, out: Path) -> dict[str, Any]:
@@ -177,20 +201,14 @@ def _report(run: Run, store: Store, device: torch.device, out: Path) -> None:
     write_report(out / "report.html", f"Run {out.name}", store, evaluation, predictors, protocol, out)
 
 
-def _train_epoch(
-    run: Run,
-    loader: DataLoader[Any],
-    sampler: EpochSampler,
-    train_step: TrainStep,
-    place: _Place,
-    total_steps: int,
-    out: Path,
-) -> Iterator[StepRecord]:
+def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord]:
     """Train to the end of the epoch or of the run, or until a signal, and yield each step after it was made."""
-    config = run.config.optimizer
-    batches_left, place_in_epoch = iter(loader), sampler.first_batch
+    run, sampler, config = parts.run, parts.sampler, parts.run.config.optimizer
+    sampler.epoch, done = divmod(run.steps, run.origin.steps_per_epoch)
+    sampler.first_batch = place_in_epoch = done * config.accumulate
+    batches_left = iter(parts.loader)
     start = time.perf_counter()
-    while run.steps < total_steps:
+    while run.steps < parts.total_steps:
         try:
             batches: list[Batch] = list(islice(batches_left, config.accumulate))
         except RuntimeError as error:
@@ -203,9 +221,9 @@ def _train_epoch(
         waited = time.perf_counter() - start
         tiles = sampler.tiles_of(place_in_epoch, len(batches))
         place_in_epoch += len(batches)
-        rates = set_learning_rates(run.optimizer, run.steps, total_steps, config)
+        rates = set_learning_rates(run.optimizer, run.steps, parts.total_steps, config)
         try:
-            values, counts = train_step(batches)
+            values, counts = parts.train_step(batches)
         except TrainingError as error:
             _write_json(out / f"failed_batch.{place.world.rank}.json", {"step": run.steps + 1, "tiles": tiles})
             raise TrainingError(f"step {run.steps + 1}, {error.args[0]}", *error.args[1:]) from error
