@@ -123,9 +123,8 @@ def number_components(labels: LabelArray, classes: frozenset[int]) -> NDArray[np
             of_code: NDArray[np.uint8] = np.equal(labels, code).astype(np.uint8)
             _, numbered = cv2.connectedComponents(of_code, connectivity=8, ltype=cv2.CV_32S)
             found = np.asarray(numbered, np.int32)
-            # The classes share no pixel, so where this one lies the others have left zeros.
-            numbers += found
-            cv2.add(numbers, np.array([total, 0, 0, 0], np.float64), dst=numbers, mask=of_code)
+            # In place and where the class lies: a ROI's numbers are large, and the classes share no pixel.
+            np.add(found, total, out=numbers, where=of_code.view(np.bool_))
             total += int(found.max())
     return numbers
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +20,12 @@ from schemas.store import Store, open_store
 # Tests run side by side, and sums of floats depend on the number of threads: one thread here and in every process
 # that a test starts, before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A busy machine is no defect, so examples have no deadline. Continuous integration draws the same examples at each run,
+# so that it fails for a change alone; everyone else draws new ones.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "local"))
 
 REAL_ROI = "TCGA-A2-A0D2"
 
