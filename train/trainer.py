@@ -7,12 +7,10 @@ by bit, and neither workers nor processes change which data a step sees.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,23 +22,21 @@ from torch.utils.data import DataLoader
 
 from schemas.errors import CheckpointError, TrainingError
 from schemas.store import Store
-from train.answers import Protocol, tiles_with_objects
+from train.answers import tiles_with_objects
 from train.checkpoint import save_checkpoint
 from train.collate import Batch, collate
 from train.config import FitConfig
 from train.dataset import SampleOptions, TileDataset
-from train.device import out_of_memory_as_error, peak_memory_bytes, pick_device
+from train.device import out_of_memory_as_error, pick_device
 from train.distributed import World, open_world
-from train.evaluate import evaluate
 from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
-from train.predict import MaskPredictor
-from train.report import write_report
 from train.run import Origin, Run, previous_of, restore_run, save_last, start_run
-from train.runlog import RunLog, StepRecord, read_steps
+from train.runlog import RunLog, StepRecord
 from train.sampler import EpochSampler
 from train.step import TrainStep
 from train.stop import StopRequest, leave_group, stop_on_signals
+from train.summary import describe_run, finish_run, write_json
 from train.validate import validate
 
 logger = logging.getLogger(__name__)
@@ -75,7 +71,7 @@ def fit(
         place = _Place(world, device, stop)
         # The loader and its processes end with `_train`, before the report is made.
         run = _train(store, config, out, place, resume=resume, on_step=on_step)
-        return _finish(run, store, place, out) if world.is_main else {}
+        return finish_run(run, store, out, device, stop.by) if world.is_main else {}
 
 
 class _Place:
@@ -124,7 +120,7 @@ def _train(store: Store, config: FitConfig, out: Path, place: _Place, *, resume:
     place.world.wait()
     if place.world.is_main:
         out.mkdir(parents=True, exist_ok=True)
-        _write_json(out / "config.json", _describe(store, config))
+        write_json(out / "config.json", describe_run(store, config))
     with RunLog(out if place.world.is_main else None, kept_steps=run.steps) as log:
         while not place.must_stop():
             at_end = run.steps > 0 and (run.steps % per_epoch == 0 or run.steps == parts.total_steps)
@@ -168,14 +164,6 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
     return _Parts(run, sampler, loader, train_step, val_tiles, total_steps)
 
 
-def _finish(run: Run, store: Store, place: _Place, out: Path) -> dict[str, Any]:
-    summary = _summary(run, read_steps(out), place.device, place.stop.by)
-    _write_json(out / "summary.json", summary)
-    if run.config.report and not place.stop:
-        _report(run, store, place.device, out)
-    return summary
-
-
 def _check_start(run: Run, store: Store, tile: int, device: torch.device) -> None:
     if run.config.init:
         logger.info("starts from %s", run.config.init)
@@ -189,16 +177,6 @@ def _is_patience_out(run: Run) -> bool:
         return False
     logger.info("no better score for %d epochs: the run ends", run.epochs_since_best)
     return True
-
-
-def _report(run: Run, store: Store, device: torch.device, out: Path) -> None:
-    """Write `report.html`: the last weights, or their average, beside the baselines on the validation split."""
-    evaluation = protocol = predictors = None
-    if len(tiles_with_objects(store, "val", may_be_empty=True)):
-        protocol = Protocol("val", run.config.prompt_kinds, run.config.negatives)
-        predictors = {"last": MaskPredictor(run.scored_model, device)}
-        evaluation = evaluate(store, predictors, protocol)
-    write_report(out / "report.html", f"Run {out.name}", store, evaluation, predictors, protocol, out)
 
 
 def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord]:
@@ -225,7 +203,7 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         try:
             values, counts = parts.train_step(batches)
         except TrainingError as error:
-            _write_json(out / f"failed_batch.{place.world.rank}.json", {"step": run.steps + 1, "tiles": tiles})
+            write_json(out / f"failed_batch.{place.world.rank}.json", {"step": run.steps + 1, "tiles": tiles})
             raise TrainingError(f"step {run.steps + 1}, {error.args[0]}", *error.args[1:]) from error
         run.steps += 1
         run.loss = values["loss"]
@@ -293,40 +271,3 @@ def _make_loader(store: Store, config: FitConfig, sampler: EpochSampler, device:
         multiprocessing_context="spawn" if config.workers else None,
         worker_init_fn=leave_group,
     )
-
-
-def _describe(store: Store, config: FitConfig) -> dict[str, Any]:
-    return {
-        **config.model_dump(mode="json"),
-        "store": store.path,
-        "store_fingerprint": store.manifest.config_fingerprint,
-        "versions": {name: version(name) for name in ("bcss-sam2", "torch", "sam2", "zarr", "numpy")},
-    }
-
-
-def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by: str) -> dict[str, Any]:
-    """What `summary.json` holds, of the whole run, earlier parts of a resumed one included."""
-    # The first step pays for start-up, so it says nothing of the rate.
-    steady = steps[1:] or steps
-    seconds = sum(record.step_s for record in steady)
-    return {
-        "steps": run.steps,
-        "epochs": run.steps / run.origin.steps_per_epoch,
-        "loss_first": steps[0].loss if steps else None,
-        "loss_last": run.loss,
-        "images_per_s": sum(record.images for record in steady) / seconds if seconds else None,
-        "data_wait_fraction": sum(record.data_wait_s for record in steady) / seconds if seconds else None,
-        "peak_memory_bytes": peak_memory_bytes(device),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "objects_dropped": sum(record.dropped for record in steps),
-        "maps_skipped": sum(record.skipped for record in steps),
-        "seconds": run.elapsed_s,
-        "stopped_by": stopped_by or None,
-        "val": run.val,
-        "best_val": run.best_score,
-        "prompt": run.config.prompt,
-    }
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
