@@ -5,9 +5,10 @@ Axes: K points of one prompt. Coordinates are x, y of pixel centres.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,23 +56,24 @@ class StoredPoints:
     negative_labels: NDArray[np.int32]
     box_xyxy: NDArray[np.int32]
 
-    def prompt(self, kind: PromptKind, *, negatives: bool) -> Prompt:
-        """Assemble a prompt; box corners come first, negative points last.
 
-        Args:
-            kind: `centroid` is the interior point, `multi_point` all positive points, `box` the two corners.
-            negatives: Whether to append the negative points.
-        """
-        if kind == "centroid":
-            coords, labels = [self.interior_coords], [self.interior_labels]
-        elif kind == "multi_point":
-            coords, labels = [self.positive_coords], [self.positive_labels]
-        else:
-            coords = [self.box_xyxy.reshape(2, 2).astype(np.float32)]
-            labels = [np.array([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT], np.int32)]
-        if negatives:
-            coords.append(self.negative_coords)
-            labels.append(self.negative_labels)
-        all_coords, all_labels = np.concatenate(coords), np.concatenate(labels)
-        real = all_labels != PointLabel.PADDING
-        return {"point_coords": all_coords[real], "point_labels": all_labels[real]}
+def assemble_prompt(kind: PromptKind, column: Callable[[str], NDArray[Any]], *, negatives: bool) -> Prompt:
+    """Assemble the prompt of one object; box corners come first, negative points last.
+
+    Args:
+        kind: `centroid` is the interior point, `multi_point` all positive points, `box` the two corners.
+        column: The object's entry of a column by its path in the store; asked for no more than the kind takes.
+        negatives: Whether to append the negative points.
+    """
+    if kind == "box":
+        coords = [column("objects/box_xyxy").reshape(2, 2).astype(np.float32)]
+        labels = [np.array([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT], np.int32)]
+    else:
+        name = "interior" if kind == "centroid" else "positive"
+        coords, labels = [column(f"prompts/{name}_coords")], [column(f"prompts/{name}_labels")]
+    if negatives:
+        coords.append(column("prompts/negative_coords"))
+        labels.append(column("prompts/negative_labels"))
+    all_coords, all_labels = np.concatenate(coords), np.concatenate(labels)
+    real = all_labels != PointLabel.PADDING
+    return {"point_coords": all_coords[real], "point_labels": all_labels[real]}

@@ -21,7 +21,7 @@ from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
 from schemas.location import normal_location, remote_errors, zarr_location
 from schemas.manifest import SPLITS, Manifest, SourceRecord
-from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, StoredPoints
+from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, assemble_prompt
 from schemas.record import Record
 from schemas.rows import RowReader
 from schemas.shard_index import absent_rows, rows_per_file
@@ -255,7 +255,7 @@ class Store:
         if negatives and not self.manifest.negative_points:
             raise StoreError(self.path, "has no negative points", "build it with `--negative-points 8`")
         return {
-            object_id: self._points(row).prompt(kind, negatives=negatives)
+            object_id: assemble_prompt(kind, lambda path, row=row: self.column(path)[row], negatives=negatives)
             for object_id, row in self._rows_of(index, object_ids).items()
         }
 
@@ -264,13 +264,6 @@ class Store:
         rows = self.object_rows(self._checked(index))
         ids: list[int] = self.column("objects/object_id")[rows].tolist()
         return {i: row for row, i in enumerate(ids, rows.start) if object_ids is None or i in object_ids}
-
-    def _points(self, row: int) -> StoredPoints:
-        names = ("interior", "positive", "negative")
-        points = {
-            f"{n}_{part}": self.column(f"prompts/{n}_{part}")[row] for n in names for part in ("coords", "labels")
-        }
-        return StoredPoints(**points, box_xyxy=self.column("objects/box_xyxy")[row])
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):

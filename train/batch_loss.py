@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from train.collate import Batch
-from train.losses import LossConfig, LossTerms, MaskPrediction, mask_loss
-from train.model import GroupPrediction, upsample
+from train.losses import LossConfig, LossTerms, mask_loss
+from train.mask_terms import EAGER, Kernels
+from train.model import GroupPrediction
 
 
-def batch_loss(predictions: list[GroupPrediction], batch: Batch, config: LossConfig, num_objects: float) -> LossTerms:
+def batch_loss(
+    predictions: list[GroupPrediction],
+    batch: Batch,
+    config: LossConfig,
+    num_objects: float,
+    kernels: Kernels = EAGER,
+) -> LossTerms:
     """Sum the loss over groups and passes.
 
     Args:
@@ -21,11 +28,11 @@ def batch_loss(predictions: list[GroupPrediction], batch: Batch, config: LossCon
         batch: Targets and don't-care pixels.
         config: Weights and choices.
         num_objects: What every term is divided by; see `mask_loss`.
+        kernels: How pixels are summed.
     """
     valid = ~batch.ignore[0]
     image_index = batch.object_to_image[0, :, 1]
     weights = _object_weights(batch, config)
-    height, width = batch.masks.shape[-2:]
     zero = torch.zeros((), device=batch.images.device)
     total = LossTerms(zero, zero, zero, zero, zero)
     for prediction in predictions:
@@ -33,8 +40,7 @@ def batch_loss(predictions: list[GroupPrediction], batch: Batch, config: LossCon
         targets, counts = batch.masks[0, objects], valid[image_index[objects]]
         own_weights = None if weights is None else weights[objects]
         for masks in prediction.passes:
-            full = MaskPrediction(upsample(masks.logits, height, width), masks.ious, masks.presence_logits)
-            total = total + mask_loss(full, targets, counts, num_objects, config, own_weights)
+            total = total + mask_loss(masks, targets, counts, num_objects, config, own_weights, kernels)
     return total
 
 

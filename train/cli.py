@@ -118,7 +118,11 @@ def fit(
     device: Annotated[
         DeviceChoice | None, typer.Option(help="auto takes CUDA where there is one.", show_default="auto")
     ] = None,
-    compile: Annotated[bool | None, typer.Option("--compile", help="Compile the image encoder.")] = None,  # noqa: A002
+    compile: Annotated[bool | None, typer.Option("--compile", help="Compile encoder, decoder and loss.")] = None,  # noqa: A002
+    checkpoint_activations: Annotated[
+        bool | None,
+        typer.Option("--checkpoint-activations", help="Compute a trained encoder's activations twice, for memory."),
+    ] = None,
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
     ] = None,
@@ -151,6 +155,7 @@ def fit(
         "seed": seed,
         "device": device,
         "compile": compile,
+        "checkpoint_activations": checkpoint_activations,
         "report": report,
         "augment.orientation": orientation,
         "optimizer.accumulate": accumulate,

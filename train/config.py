@@ -87,7 +87,8 @@ class FitConfig(_Strict):
         best_by: What best.pt is chosen by, Dice or IoU.
         seed: Of initial weights, order, prompts and augmentation.
         device: `auto` takes CUDA where there is one.
-        compile: Whether the image encoder is compiled.
+        compile: Whether image encoder, mask decoder and loss are compiled.
+        checkpoint_activations: Whether a trained encoder computes its activations twice to keep fewer of them.
         report: Whether report.html is written at the end, with one more validation beside the baselines.
         augment: Of tiles.
         optimizer: And its schedule.
@@ -114,6 +115,7 @@ class FitConfig(_Strict):
     seed: int = Field(default=0, ge=0)
     device: DeviceChoice = "auto"
     compile: bool = False
+    checkpoint_activations: bool = False
     report: bool = True
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

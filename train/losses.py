@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from train.mask_terms import EAGER, Kernels, mask_terms, with_gradient
+
 
 class LossConfig(BaseModel):
     """Weights and choices of the loss; the defaults are the published ones.
@@ -54,7 +56,7 @@ class MaskPrediction:
     """What one decoder pass gives for N objects.
 
     Attributes:
-        logits: (N, M, H, W), at the targets' resolution.
+        logits: (N, M, h, w), at the decoder's resolution.
         ious: (N, M), the IoU head's estimates.
         presence_logits: (N, 1), the object score.
     """
@@ -105,6 +107,7 @@ def mask_loss(
     num_objects: Tensor | float,
     config: LossConfig,
     object_weights: Tensor | None = None,
+    kernels: Kernels = EAGER,
 ) -> LossTerms:
     """Loss of one decoder pass.
 
@@ -118,31 +121,31 @@ def mask_loss(
         num_objects: What every term is divided by: countable objects over all processes, at least 1.
         config: Weights and choices.
         object_weights: (N,), by which each object's terms are multiplied; 1 unless given.
+        kernels: How pixels are summed.
     """
-    logits = prediction.logits.float().flatten(2)
-    inside = valid.flatten(1)[:, None]
-    truth = (targets & valid).flatten(1)[:, None].float()
-    counts = countable_objects(valid)[:, None].float()
+    truth = targets & valid
+    counts = countable_objects(valid).float()
     if object_weights is not None:
-        counts = counts * object_weights[:, None]
+        counts = counts * object_weights
+    present = truth.flatten(1).any(1).float()
 
-    focal = _mean_over(inside, _focal(logits, truth.expand_as(logits), config.focal_alpha, config.focal_gamma))
-    dice = _dice(logits, truth, inside)
-    iou_error = _iou_error(logits, truth, inside, prediction.ious.float(), l1=config.iou_uses_l1)
-    present = truth.amax(-1)
-
-    best = (config.mask_weight * focal + config.dice_weight * dice).argmin(1, keepdim=True)
-    iou_term = iou_error.mean(1, keepdim=True) if config.supervise_all_iou else iou_error.gather(1, best)
+    pixels = truth, valid, config.focal_alpha, config.focal_gamma, kernels
+    terms = mask_terms(prediction.logits, *pixels)
+    best = (config.mask_weight * terms.focal + config.dice_weight * terms.dice).argmin(1)
+    chosen = prediction.logits[torch.arange(len(best), device=best.device), best]
+    focal, dice = with_gradient(terms.of(best), chosen, *pixels)
+    iou_error = (F.l1_loss if config.iou_uses_l1 else F.mse_loss)(prediction.ious.float(), terms.iou, reduction="none")
+    iou_term = iou_error.mean(1) if config.supervise_all_iou else iou_error.gather(1, best[:, None])[:, 0]
     shown = present if config.predict_presence else torch.ones_like(present)
     shown = shown * counts
     if config.predict_presence:
-        scores = prediction.presence_logits.float()
+        scores = prediction.presence_logits[:, 0].float()
         presence = _focal(scores, present, config.presence_alpha, config.presence_gamma) * counts
     else:
         presence = torch.zeros_like(present)
 
-    mask_term = (focal.gather(1, best) * shown).sum() / num_objects
-    dice_term = (dice.gather(1, best) * shown).sum() / num_objects
+    mask_term = (focal * shown).sum() / num_objects
+    dice_term = (dice * shown).sum() / num_objects
     iou_sum = (iou_term * shown).sum() / num_objects
     presence_term = presence.sum() / num_objects
     total = (
@@ -154,13 +157,8 @@ def mask_loss(
     return LossTerms(mask_term, dice_term, iou_sum, presence_term, total)
 
 
-def _mean_over(inside: Tensor, values: Tensor) -> Tensor:
-    """Mean of (N, M, P) over the pixels that count, (N, M)."""
-    return (values * inside).sum(-1) / inside.sum(-1).clamp(min=1)
-
-
 def _focal(logits: Tensor, truth: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Focal loss of each element; Lin et al., Focal Loss for Dense Object Detection, 2017, equation 5."""
+    """Focal loss of each object score; Lin et al., Focal Loss for Dense Object Detection, 2017, equation 5."""
     loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     if gamma:
         probability = logits.sigmoid()
@@ -169,20 +167,3 @@ def _focal(logits: Tensor, truth: Tensor, alpha: float, gamma: float) -> Tensor:
     if alpha >= 0:
         loss = loss * (alpha * truth + (1 - alpha) * (1 - truth))
     return loss
-
-
-def _dice(logits: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
-    """Dice loss with a smoothing of 1, (N, M); Milletari et al., V-Net, 2016, equation 3, unsquared."""
-    probability = logits.sigmoid() * inside
-    overlap = 2 * (probability * truth).sum(-1)
-    return 1 - (overlap + 1) / (probability.sum(-1) + truth.sum(-1) + 1)
-
-
-def _iou_error(logits: Tensor, truth: Tensor, inside: Tensor, ious: Tensor, *, l1: bool) -> Tensor:
-    """Error of the IoU head against the IoU of its own masks, (N, M)."""
-    with torch.no_grad():
-        predicted = (logits > 0) & inside
-        true = truth > 0
-        intersection = (predicted & true).sum(-1).float()
-        actual = intersection / (predicted | true).sum(-1).clamp(min=1)
-    return F.l1_loss(ious, actual, reduction="none") if l1 else F.mse_loss(ious, actual, reduction="none")

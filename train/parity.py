@@ -11,8 +11,9 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from schemas.store import Store
 from train.collate import collate
 from train.device import autocast
+from train.mask_terms import upsample
 from train.metrics import score_masks
-from train.model import PromptableSam, upsample
+from train.model import PromptableSam
 from train.sample import read_sample
 from train.transforms import resize, scale_points
 

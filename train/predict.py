@@ -23,7 +23,8 @@ from train.checkpoint import load_checkpoint, load_weights, trained_with
 from train.choices import ModelSize
 from train.collate import group_by_points
 from train.device import autocast
-from train.model import ImageFeatures, PromptableSam, upsample
+from train.mask_terms import upsample
+from train.model import ImageFeatures, PromptableSam
 from train.transforms import orient_points, scale_points
 
 logger = logging.getLogger(__name__)

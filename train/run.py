@@ -28,6 +28,7 @@ FREE_SETTINGS = {
     "device",
     "init",
     "compile",
+    "checkpoint_activations",
     "epochs",
     "max_steps",
     "report",

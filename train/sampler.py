@@ -38,6 +38,7 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         self.world_size = world_size
         self.epoch = 0
         self.first_batch = 0
+        self._kept: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return -(-len(self.tile_indices) // (self.batch_size * self.world_size))
@@ -48,7 +49,10 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         return self._order()[first_batch * global_batch : (first_batch + batches) * global_batch].tolist()
 
     def _order(self) -> np.ndarray:
-        return np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
+        """The order of the epoch; kept, since each step asks for a part of it."""
+        if self._kept is None or self._kept[0] != self.epoch:
+            self._kept = self.epoch, np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
+        return self._kept[1]
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         order = self._order()

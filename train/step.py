@@ -19,6 +19,7 @@ from train.config import FitConfig
 from train.device import autocast
 from train.distributed import World
 from train.losses import LossTerms
+from train.mask_terms import EAGER, compiled_kernels
 from train.model import PromptableSam
 
 TERMS = ("loss", "mask", "dice", "iou", "presence")
@@ -50,6 +51,7 @@ class TrainStep:
         self.world = world
         self.device = device
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.kernels = compiled_kernels() if config.compile else EAGER
         self.parallel = self._wrap() if world.size > 1 else None
 
     def _wrap(self) -> DistributedDataParallel:
@@ -97,7 +99,7 @@ class TrainStep:
         forward = self.parallel or self.model
         with autocast(self.device):
             predictions = forward(batch, self._images(batch, self.config.augment))
-        terms = batch_loss(predictions, batch, self.config.loss, objects)
+        terms = batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
         # DDP averages gradients over processes, and the loss is their sum.
         loss = terms.total * self.world.size
         if not predictions:

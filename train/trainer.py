@@ -157,6 +157,8 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
     run = start_run(config, Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch), device)
     if checkpoint is None or not restore_run(run, checkpoint):
         _check_start(run, store, int(train_tiles[0]), device)
+    if config.checkpoint_activations:
+        run.model.checkpoint_activations()
     if config.compile:
         run.model.compile_parts()
     train_step = TrainStep(run.model, run.optimizer, config, world, device)

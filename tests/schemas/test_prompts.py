@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from schemas.prompts import StoredPoints
+from schemas.prompts import StoredPoints, assemble_prompt
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def points() -> StoredPoints:
     ],
 )
 def test_prompt_has_its_points_and_no_padding(points: StoredPoints, kind, negatives, coords, labels) -> None:
-    prompt = points.prompt(kind, negatives=negatives)
+    prompt = assemble_prompt(kind, lambda path: getattr(points, path.partition("/")[2]), negatives=negatives)
     assert prompt["point_coords"].tolist() == coords
     assert prompt["point_labels"].tolist() == labels
     assert prompt["point_coords"].dtype == np.float32

@@ -9,7 +9,7 @@ import xarray
 import zarr
 
 from schemas.errors import StoreError
-from schemas.prompts import PROMPT_KINDS
+from schemas.prompts import PROMPT_KINDS, PromptKind
 from schemas.store import Store, open_store
 
 
@@ -190,3 +190,16 @@ def test_some_objects_are_read_alone(store: Store) -> None:
     assert list(store.object_classes(record.index).items()) == list(
         zip(record.object_ids.tolist(), record.class_ids.tolist(), strict=True)
     )
+
+
+def test_a_kind_of_prompt_reads_no_more_columns_than_it_takes(store: Store) -> None:
+    cases: list[tuple[PromptKind, bool, list[str]]] = [
+        ("box", False, []),
+        ("centroid", False, ["interior"]),
+        ("multi_point", True, ["negative", "positive"]),
+    ]
+    for kind, negatives, names in cases:
+        opened = open_store(store.path)
+        opened.prompts(0, kind, negatives=negatives)
+        read = {path for path in opened._columns if path.startswith("prompts/")}
+        assert read == {f"prompts/{name}_{part}" for name in names for part in ("coords", "labels")}

@@ -14,7 +14,8 @@ from train.choices import FREEZE_PRESETS
 from train.collate import Batch, group_by_points
 from train.config import FitConfig
 from train.losses import LossConfig
-from train.model import PromptableSam, config_file, upsample
+from train.mask_terms import upsample
+from train.model import PromptableSam, config_file
 from train.run import Origin, start_run
 
 
@@ -159,3 +160,49 @@ def test_preset_freezes_all_but_the_decoder() -> None:
     model.freeze(FREEZE_PRESETS["decoder_only"])
     trained = {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"sam_mask_decoder"}
+
+
+def _loss_and_gradients(model: PromptableSam, batch: Batch) -> tuple[float, dict[str, torch.Tensor], int]:
+    """Also the bytes that are kept for the backward pass, of tensors that are no parameters."""
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in own:
+            kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    model.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = batch_loss(model(batch), batch, LossConfig(), 5.0).total
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return loss.item(), gradients, sum(kept.values())
+
+
+def test_checkpointed_activations_give_the_same_gradients_from_less_memory(mixed_batch: Batch) -> None:
+    torch.manual_seed(0)
+    model = PromptableSam("tiny", 128)
+    plain, gradients, kept = _loss_and_gradients(model, mixed_batch)
+    model.checkpoint_activations()
+    again, same, kept_now = _loss_and_gradients(model, mixed_batch)
+    assert again == plain
+    assert same.keys() == gradients.keys()
+    assert all(torch.equal(same[name], gradients[name]) for name in gradients)
+    assert kept_now < 0.6 * kept
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, while it traces
+def test_compiled_parts_give_the_same_loss_and_gradients(mixed_batch: Batch) -> None:
+    torch.manual_seed(0)
+    model = PromptableSam("tiny", 128)
+    plain, gradients, _ = _loss_and_gradients(model, mixed_batch)
+    names = list(model.state_dict())
+    model.compile_parts()
+    again, same, _ = _loss_and_gradients(model, mixed_batch)
+    assert list(model.state_dict()) == names
+    assert again == pytest.approx(plain, rel=1e-4)
+    for name, wanted in gradients.items():
+        assert (same[name] - wanted).norm() <= 1e-3 * wanted.norm() + 1e-6, name

@@ -1,0 +1,171 @@
+# ruff: noqa: E402
+"""How costs grow: opening, ordering and reading a store of 1,000 to 1,000,000 tiles, and building 1 to 64 ROIs.
+
+    python benchmarks/scale.py [--tiles 1000 10000 100000 1000000] [--rois 1 4 16 64]
+
+The stores have tiles of 16 px with one object each, written by the project's own array code, so that everything but
+the pixels is as large as in a real store of as many tiles. The last line is JSON: a list of claim, value, goal, met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.claims import Claim, hardware, print_claims
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.sample import write_sample
+from prep.shards import create_array
+from schemas.layout import ATTRIBUTES_KEY, ArraySpec, array_specs
+from schemas.manifest import Completion
+from schemas.store import open_store
+from train.dataset import SampleOptions, SampleRequest, TileDataset
+from train.sampler import EpochSampler
+
+SIDE = 16
+READS = 200
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiles", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--rois", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.read:
+        _measure_store(arguments.read)
+        return
+    print(hardware())
+    with tempfile.TemporaryDirectory() as name:
+        claims = _stores(Path(name), arguments.tiles) + _builds(Path(name), arguments.rois)
+    print_claims(claims)
+
+
+def _stores(folder: Path, counts: list[int]) -> list[Claim]:
+    """Each store is measured in a process of its own, whose memory is that store's."""
+    template = _template(folder)
+    print(f"\n{'tiles':>9}{'open':>10}{'columns':>10}{'order':>10}{'read':>10}{'memory':>10}")
+    found: list[dict[str, float]] = []
+    for count in counts:
+        path = folder / f"{count}.zarr"
+        _write_store(path, template, count)
+        command = [sys.executable, __file__, "--read", str(path)]
+        figures = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        names = ("open_ms", "columns_ms", "order_ms", "read_ms", "memory_mb")
+        found.append(dict(zip(names, map(float, figures), strict=True)))
+        row = found[-1]
+        print(
+            f"{count:9}{row['open_ms']:7.0f} ms{row['columns_ms']:7.0f} ms{row['order_ms']:7.1f} ms"
+            f"{row['read_ms']:7.2f} ms{row['memory_mb']:7.0f} MB"
+        )
+    first, last = found[0], found[-1]
+    growth = counts[-1] / counts[0]
+    return [
+        Claim(f"opening, {counts[-1]} / {counts[0]} tiles", last["open_ms"] / first["open_ms"], 2.0, at_most=True),
+        Claim(
+            f"reading a sample, {counts[-1]} / {counts[0]} tiles", last["read_ms"] / first["read_ms"], 2.0, at_most=True
+        ),
+        Claim("order of an epoch, ms a million tiles", last["order_ms"] / counts[-1] * 1e6, 1000.0, at_most=True),
+        Claim(f"columns, {growth:.0f} times the tiles", last["columns_ms"] / first["columns_ms"], growth, at_most=True),
+    ]
+
+
+def _measure_store(path: Path) -> None:
+    """Print what opening, columns, an epoch's order and a random sample take, and the memory that they leave."""
+    # Once on another store, so that what imports and first calls take is not counted.
+    TileDataset(str(path.with_name("template.zarr")), SampleOptions(image_size=64, prompt="box"))[SampleRequest(0, 0)]
+    before = _resident_mb()
+    start = time.perf_counter()
+    dataset = TileDataset(str(path), SampleOptions(image_size=SIDE, prompt="box"))
+    count = len(dataset.store)
+    opened = time.perf_counter()
+    dataset[SampleRequest(0, 0)]
+    columns = time.perf_counter()
+    next(iter(EpochSampler(np.arange(count), batch_size=8, seed=0)))
+    ordered = time.perf_counter()
+    requests = [SampleRequest(index, 0) for index in random.Random(0).sample(range(count), READS)]
+    times: list[float] = []
+    for request in requests:
+        begun = time.perf_counter()
+        dataset[request]
+        times.append(time.perf_counter() - begun)
+    read = sorted(times)[READS // 2]
+    print(
+        1e3 * (opened - start), 1e3 * (columns - opened), 1e3 * (ordered - columns), 1e3 * read, _resident_mb() - before
+    )
+
+
+def _resident_mb() -> float:
+    """Most memory so far; not by getrusage, whose maximum a process inherits."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
+
+
+def _template(folder: Path) -> dict[str, Any]:
+    """The manifest of a real small store."""
+    write_sample(folder / "template", rois=3, size_px=64)
+    build_store(folder / "template", folder / "template.zarr", BuildConfig(size_px=64, min_area_px=8))
+    return open_store(folder / "template.zarr").manifest.model_dump(mode="json")
+
+
+def _write_store(path: Path, manifest: dict[str, Any], count: int) -> None:
+    """A finished store of so many tiles of noise, one object each."""
+    group = zarr.create_group(path, zarr_format=3)
+    generator = np.random.default_rng(0)
+    for spec in array_specs(SIDE, "uint8", 8, 8):
+        rows = count + (spec.axis == "tile_bound")
+        pixels = spec.path in ("images", "labels", "ignore", "segments")
+        array = create_array(group, spec, rows, sharded=pixels)
+        step = int((array.shards or array.chunks)[0])
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            array[start:stop] = _values(spec, start, stop, generator)
+    complete = Completion(tiles=count, objects=count, checksums_sha256="0" * 64)
+    group.attrs[ATTRIBUTES_KEY] = manifest | {"tile_size_px": SIDE, "complete": complete.model_dump(mode="json")}
+
+
+def _values(spec: ArraySpec, start: int, stop: int, generator: np.random.Generator) -> np.ndarray:
+    shape = (stop - start, *spec.row_shape)
+    if spec.dtype == "str":
+        return np.array(
+            [f"TCGA-A1-{row % 997:04}" if spec.path != "tiles/split" else "train" for row in range(start, stop)], object
+        )
+    if spec.path in ("objects/tile_index", "tiles/object_offsets"):
+        return np.arange(start, stop)
+    if spec.path in ("images", "segments"):
+        return generator.integers(0, 256, shape, np.uint8)
+    return np.ones(shape, spec.dtype)
+
+
+def _builds(folder: Path, counts: list[int]) -> list[Claim]:
+    """Seconds a megapixel by number of ROIs, in one process."""
+    print(f"\n{'ROIs':>9}{'Mpx':>10}{'build':>10}{'a Mpx':>10}")
+    costs: list[float] = []
+    for count in counts:
+        source = folder / f"rois{count}"
+        write_sample(source, rois=count, size_px=1024)
+        start = time.perf_counter()
+        build_store(source, folder / f"rois{count}.zarr", BuildConfig(size_px=512))
+        took = time.perf_counter() - start
+        pixels = sum(s.width_px * s.height_px for s in open_store(folder / f"rois{count}.zarr").manifest.sources) / 1e6
+        costs.append(took / pixels)
+        print(f"{count:9}{pixels:10.1f}{took:8.2f} s{took / pixels * 1e3:7.0f} ms")
+    return [Claim(f"build, ms a Mpx, {counts[-1]} / {counts[1]} ROIs", costs[-1] / costs[1], 1.1, at_most=True)]
+
+
+if __name__ == "__main__":
+    main()
