@@ -1,0 +1,188 @@
+# ruff: noqa: E402
+"""The training step against the published one: images a second and peak memory, on a batch that stays on the GPU.
+
+    python benchmarks/step.py [--models tiny base_plus large] [--steps 20] [--corrections 0 7] [--profile]
+
+1024 px, three objects an image, box prompt, the same random weights and batch on both sides. Ours is compiled unless
+`--eager`. Without a GPU it says that it was skipped; `--device cpu --image-size 256` only shows that it runs. The last
+line is JSON: a list of claim, value, goal, met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.claims import Claim, hardware, print_claims
+from benchmarks.published_step import PublishedStep
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.sample import write_sample
+from schemas.store import Store, open_store
+from train.choices import ModelSize
+from train.collate import Batch, collate
+from train.config import FitConfig
+from train.dataset import SampleRequest, TileDataset
+from train.device import autocast
+from train.distributed import World
+from train.loader import sample_options
+from train.model import PromptableSam
+from train.run import Origin, start_run
+from train.step import TrainStep
+
+BATCHES: dict[ModelSize, int] = {"tiny": 8, "small": 8, "base_plus": 8, "large": 6}
+FROZEN_GOALS: dict[ModelSize, float] = {"tiny": 2.5, "small": 2.5, "base_plus": 2.5, "large": 2.0}
+FULL_GOAL, MEMORY_GOAL, LOSS_GOAL = 1.6, 0.5, 0.02
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What steps cost.
+
+    Attributes:
+        step_s: Median seconds of a step.
+        peak_gib: Most memory that tensors held.
+        loss: Of the first step.
+    """
+
+    step_s: float
+    peak_gib: float
+    loss: float
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["tiny", "base_plus", "large"])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--corrections", type=int, nargs="+", default=[0, 7])
+    parser.add_argument("--image-size", type=int, default=1024)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("skipped: no CUDA device")
+        print_claims([])
+        return
+    print(hardware())
+    claims: list[Claim] = []
+    with tempfile.TemporaryDirectory() as name:
+        store = _sample_store(Path(name), arguments.image_size)
+        print(f"{'':34}{'published':>20}{'ours':>20}{'ratio':>8}{'memory':>8}{'loss':>9}")
+        for model in arguments.models:
+            for corrections in arguments.corrections:
+                for freeze in ((), ("image_encoder",)):
+                    config = FitConfig(
+                        model=model,
+                        image_size=arguments.image_size,
+                        corrections=corrections,
+                        prompt="box",
+                        freeze=freeze,
+                        batch_size=arguments.batch_size or BATCHES[model],
+                        compile=not arguments.eager,
+                    )
+                    claims += _compare(store, config, torch.device(arguments.device), arguments)
+    print_claims(claims)
+
+
+def _compare(store: Store, config: FitConfig, device: torch.device, arguments: argparse.Namespace) -> list[Claim]:
+    batch = _batch(store, config).to(device)
+    run = start_run(config, Origin("", config.batch_size, 1), device)
+    theirs = _measure(PublishedStep(copy.deepcopy(run.model), device), batch, arguments.steps, device)
+    if config.compile:
+        run.model.compile_parts()
+    ours_step = TrainStep(run.model, run.optimizer, config, World(), device)
+    ours = _measure(lambda batch: ours_step([batch])[0]["loss"], batch, arguments.steps, device)
+    frozen = bool(config.freeze)
+    name = f"{config.model}, {'frozen' if frozen else 'full'}, {config.corrections} corrections"
+    ratio, memory = theirs.step_s / ours.step_s, ours.peak_gib / max(theirs.peak_gib, 1e-9)
+    loss = abs(ours.loss - theirs.loss) / theirs.loss
+    columns = "".join(f"{config.batch_size / m.step_s:9.1f}/s{m.peak_gib:5.1f} GiB" for m in (theirs, ours))
+    print(f"{name:34}{columns}{ratio:8.2f}{memory:8.2f}{loss:9.4f}")
+    if frozen and not config.corrections:
+        alone = _encoder_alone(run.model, batch, arguments.steps, device)
+        print(f"{'':34}encoder alone, no gradient, compiled as ours: {config.batch_size / alone:.1f}/s")
+    if arguments.profile:
+        _profile(lambda: ours_step([batch]), device)
+    claims = [
+        Claim(f"images/s, ours / published, {name}", ratio, FROZEN_GOALS[config.model] if frozen else FULL_GOAL),
+        Claim(f"relative difference of the loss, {name}", loss, LOSS_GOAL, at_most=True),
+    ]
+    if frozen and device.type == "cuda":
+        claims.append(Claim(f"peak memory, ours / published, {name}", memory, MEMORY_GOAL, at_most=True))
+    return claims
+
+
+def _measure(step: Callable[[Batch], float], batch: Batch, steps: int, device: torch.device) -> Measured:
+    loss = step(batch)
+    for _ in range(3):
+        step(batch)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds: list[float] = []
+    for _ in range(steps):
+        _wait(device)
+        start = time.perf_counter()
+        step(batch)
+        _wait(device)
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
+    return Measured(statistics.median(seconds), peak, loss)
+
+
+def _encoder_alone(model: PromptableSam, batch: Batch, steps: int, device: torch.device) -> float:
+    def encode(batch: Batch) -> float:
+        with torch.no_grad(), autocast(device):
+            model.encode(batch.images[0])
+        return 0.0
+
+    return _measure(encode, batch, steps, device).step_s
+
+
+def _profile(step: Callable[[], object], device: torch.device) -> None:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profile:
+        step()
+        _wait(device)
+    key = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    print(profile.key_averages().table(sort_by=key, row_limit=25))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _sample_store(folder: Path, side: int) -> Store:
+    write_sample(folder / "source", rois=3, size_px=2 * side)
+    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=side))
+    return open_store(folder / "s.zarr")
+
+
+def _batch(store: Store, config: FitConfig) -> Batch:
+    """A batch of tiles that each have as many objects as a run may take of them."""
+    dataset = TileDataset(store.path, sample_options(config))
+    objects = np.diff(store.column("tiles/object_offsets"))
+    tiles = np.argsort(-objects, kind="stable")[: config.batch_size]
+    return collate([dataset[SampleRequest(int(tile), 0)] for tile in np.resize(tiles, config.batch_size)])
+
+
+if __name__ == "__main__":
+    main()
