@@ -119,6 +119,10 @@ def fit(
         DeviceChoice | None, typer.Option(help="auto takes CUDA where there is one.", show_default="auto")
     ] = None,
     compile: Annotated[bool | None, typer.Option("--compile", help="Compile the image encoder.")] = None,  # noqa: A002
+    cache_features: Annotated[
+        bool | None,
+        typer.Option("--cache-features/--no-cache-features", help="Keep a frozen encoder's features beside the store."),
+    ] = None,
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
     ] = None,
@@ -151,6 +155,7 @@ def fit(
         "seed": seed,
         "device": device,
         "compile": compile,
+        "cache_features": cache_features,
         "report": report,
         "augment.orientation": orientation,
         "optimizer.accumulate": accumulate,

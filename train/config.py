@@ -88,6 +88,7 @@ class FitConfig(_Strict):
         seed: Of initial weights, order, prompts and augmentation.
         device: `auto` takes CUDA where there is one.
         compile: Whether the image encoder is compiled.
+        cache_features: Whether features of a frozen image encoder are kept beside the store and read instead of images.
         report: Whether report.html is written at the end, with one more validation beside the baselines.
         augment: Of tiles.
         optimizer: And its schedule.
@@ -114,6 +115,7 @@ class FitConfig(_Strict):
     seed: int = Field(default=0, ge=0)
     device: DeviceChoice = "auto"
     compile: bool = False
+    cache_features: bool = False
     report: bool = True
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -5,7 +5,7 @@ All randomness of a sample is keyed by (seed, epoch, tile), so neither workers n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from train.augment import AugmentConfig, augment_geometry
 from train.choices import BalanceChoice, PromptChoice
 from train.clicks import DRAWS_PER_CLICK, with_random_prompts
 from train.color import DRAWS as COLOR_DRAWS
+from train.feature_cache import FeatureCache
 from train.sample import Sample, make_sample
 from train.transforms import resize
 
@@ -79,11 +80,13 @@ class TileDataset(Dataset[Sample]):
     Args:
         store_path: The store; each worker process opens it for itself.
         options: How a tile becomes a sample.
+        features: What is read instead of images.
     """
 
-    def __init__(self, store_path: str, options: SampleOptions) -> None:
+    def __init__(self, store_path: str, options: SampleOptions, features: FeatureCache | None = None) -> None:
         self.store: Store = open_store(store_path)
         self.options = options
+        self.features = features
 
     def check(self) -> None:
         """Ask for the first tile's prompts, so that a kind that the store lacks is refused before workers start.
@@ -107,10 +110,14 @@ class TileDataset(Dataset[Sample]):
         prompts = self.store.prompts(request.tile_index, kind, negatives=options.negatives)
         draws = torch.from_numpy(generator.random((len(rows), DRAWS_PER_CLICK * options.corrections), np.float32))
         sample = make_sample(record, prompts, rows).with_draws(draws, color_draws)
+        if self.features is not None:
+            sample = replace(sample, image=sample.image[:0])
         if request.empty:
             sample = sample.without_objects()
         sample = augment_geometry(sample, options.augment, torch_generator)
         sample = resize(sample, options.image_size, options.image_size)
+        if self.features is not None:
+            sample = replace(sample, features=self.features.read(request.tile_index, sample.view))
         return with_random_prompts(sample, torch_generator) if options.prompt == "random" else sample
 
     def _chosen(self, class_ids: NDArray[np.int32], generator: np.random.Generator) -> NDArray[np.int64]:

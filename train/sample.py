@@ -33,6 +33,8 @@ class Sample:
         original_wh: Width and height of the tile before any transform.
         click_draws: float32 (O, D), numbers in [0, 1) that correction clicks are drawn by.
         color_draws: float32 (C,), numbers in [0, 1) that colours are drawn by.
+        view: Which of the eight flips and turns was drawn: quarter turns, and 4 more where it is mirrored.
+        features: bfloat16 (side, side, channels) a level instead of the image, which then has no channel.
     """
 
     tile_index: int
@@ -48,6 +50,8 @@ class Sample:
     original_wh: tuple[int, int] = (0, 0)
     click_draws: Tensor | None = None
     color_draws: Tensor | None = None
+    view: int = 0
+    features: tuple[Tensor, ...] | None = None
 
     @property
     def size_wh(self) -> tuple[int, int]:

@@ -38,7 +38,8 @@ def quarter_turn(sample: Sample) -> Sample:
 def random_orientation(sample: Sample, generator: torch.Generator) -> Sample:
     """One of the eight flips and quarter turns, each equally likely."""
     turns = int(torch.randint(4, (), generator=generator))
-    return orient(sample, turns, mirrored=bool(torch.randint(2, (), generator=generator)))
+    mirrored = bool(torch.randint(2, (), generator=generator))
+    return replace(orient(sample, turns, mirrored=mirrored), view=turns + 4 * mirrored)
 
 
 def orient(sample: Sample, turns: int, *, mirrored: bool) -> Sample:
@@ -66,11 +67,10 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
     old_width, old_height = sample.size_wh
     if (old_width, old_height) == (width, height):
         return sample
-    image = F.interpolate(sample.image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
     columns, rows = nearest_centers(old_width, width), nearest_centers(old_height, height)
     resized = replace(
         sample,
-        image=image.round().clamp(0, 255).to(torch.uint8),
+        image=_resized(sample.image, width, height),
         segments=sample.segments[:, rows][:, :, columns],
         ignore=sample.ignore[rows][:, columns],
         point_coords=_unless_padding(
@@ -78,6 +78,14 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
         ),
     )
     return repair_prompts(resized.keep(resized.segments.flatten(1).any(1)))
+
+
+def _resized(image: Tensor, width: int, height: int) -> Tensor:
+    # A sample with features has an image without channels, which gives its size alone.
+    if not len(image):
+        return image.new_empty(0, height, width)
+    resized = F.interpolate(image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
+    return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
