@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from schemas.prompts import PointLabel
 from train.sample import Sample
@@ -133,7 +134,9 @@ def collate(samples: list[Sample]) -> Batch:
 def _stacked(features: list[tuple[Tensor, ...] | None]) -> tuple[Tensor, ...] | None:
     """Stack the features of all images level by level, where they have any."""
     given = [levels for levels in features if levels is not None]
-    return tuple(torch.stack(of_level)[None] for of_level in zip(*given, strict=True)) if given else None
+    # In a loading process torch's own function stacks into memory that the training process sees: a copy less of what
+    # may be 30 MB an image.
+    return tuple(default_collate(list(of_level))[None] for of_level in zip(*given, strict=True)) if given else None
 
 
 def _draws(draws: Tensor | None, rows: int | None) -> Tensor:
