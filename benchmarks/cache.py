@@ -13,9 +13,7 @@ memory where they fit. The last line is JSON: a list of claim, value, goal, met.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -23,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 # Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.sample import write_sample
@@ -97,11 +94,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="Where store and cache are made; a temporary folder unless given.")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, no GPU"
-    print(f"{hardware}; torch {torch.__version__} with {torch.get_num_threads()} threads", flush=True)
+    print(hardware(), flush=True)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger("train.feature_fill").setLevel(logging.INFO)
-    claims: list[dict[str, object]] = []
+    claims: list[Claim] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         store = _sample_store(Path(name), arguments.size, arguments.tiles)
         for label, freeze in FROZEN.items():
@@ -109,7 +105,7 @@ def main() -> None:
             claims += _claims(label, arguments, _measure(store, config, Path(name) / label))
     if arguments.model != "large" or device.type != "cuda":
         print("skipped: the goal for images a second is one of --model large --device cuda")
-    print(json.dumps(claims))
+    print_claims(claims)
 
 
 def _config(arguments: argparse.Namespace, freeze: str) -> FitConfig:
@@ -144,7 +140,7 @@ def _measure(store: Store, config: FitConfig, out: Path) -> Measured:
     return Measured(plain, cached, fill_s, cache.view_bytes, len(tiles), difference)
 
 
-def _claims(label: str, arguments: argparse.Namespace, found: Measured) -> list[dict[str, object]]:
+def _claims(label: str, arguments: argparse.Namespace, found: Measured) -> list[Claim]:
     print(f"\n{arguments.model}, {arguments.size} px, {found.tiles} tiles, {label}")
     for name, run in (("without cache", found.plain), ("with cache", found.cached)):
         print(f"{name:16}{run['images_per_s']:8.2f} images/s, {run['data_wait_fraction']:4.0%} waiting for data")
@@ -153,16 +149,10 @@ def _claims(label: str, arguments: argparse.Namespace, found: Measured) -> list[
     print(f"fill            {found.fill_s:8.1f} s, paid for after {found.break_even_epochs:.1f} epochs")
     print(f"loss            differs by {found.loss_difference:.1e} at most", flush=True)
     where = f"{arguments.model}, {arguments.size} px, {arguments.device}, {label}"
-    difference = found.loss_difference
-    claims = [_claim(f"relative difference of the loss, {where}", difference, GOAL_LOSS, met=difference <= GOAL_LOSS)]
+    claims = [Claim(f"relative difference of the loss, {where}", found.loss_difference, GOAL_LOSS, at_most=True)]
     if arguments.model == "large" and arguments.device == "cuda":
-        met = found.speedup >= GOAL_SPEEDUP
-        claims.append(_claim(f"images/s, cached / frozen, {where}", found.speedup, GOAL_SPEEDUP, met=met))
+        claims.append(Claim(f"images/s, cached / frozen, {where}", found.speedup, GOAL_SPEEDUP))
     return claims
-
-
-def _claim(claim: str, value: float, goal: float, *, met: bool) -> dict[str, object]:
-    return {"claim": claim, "value": round(value, 6), "goal": goal, "met": met}
 
 
 def _sample_store(folder: Path, side: int, tiles: int) -> Store:

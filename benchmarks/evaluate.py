@@ -11,14 +11,11 @@ The last line is JSON: a list of claim, value, goal, met.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +24,9 @@ from numpy.typing import NDArray
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 # Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.claims import Claim, hardware, medians, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.sample import write_sample
@@ -58,17 +56,17 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    print(f"{os.cpu_count()} cores, torch {torch.__version__} with {torch.get_num_threads()} threads, no GPU")
-    claims: list[dict[str, object]] = []
+    print(hardware())
+    claims: list[Claim] = []
     with tempfile.TemporaryDirectory() as name:
         for side in (1024, 256):
             store = _sample_store(Path(name) / str(side), side)
             tasks = _tasks(store, arguments.tiles, arguments.objects)
             claims += _measure(tasks, side, arguments.repeats)
-    print(json.dumps(claims))
+    print_claims(claims)
 
 
-def _measure(tasks: list[Task], side: int, repeats: int) -> list[dict[str, object]]:
+def _measure(tasks: list[Task], side: int, repeats: int) -> list[Claim]:
     torch.manual_seed(0)
     model = PromptableSam("tiny", side).eval()
     ours = MaskPredictor(model, torch.device("cpu"))
@@ -81,7 +79,8 @@ def _measure(tasks: list[Task], side: int, repeats: int) -> list[dict[str, objec
         "predict, image set once an object": lambda task: _loop(theirs, task, again=True),
         "image encoder alone": lambda task: _encoded(ours, task),
     }
-    seconds = _seconds_a_tile(ways, tasks, repeats)
+    found = medians({name: partial(_all, way, tasks) for name, way in ways.items()}, repeats)
+    seconds = {name: took / len(tasks) for name, took in found.items()}
     batched, once, again, _ = seconds.values()
     count = len(tasks[0].prompts)
     print(f"\n{side} px, {len(tasks)} tiles, {count} objects a tile")
@@ -92,30 +91,15 @@ def _measure(tasks: list[Task], side: int, repeats: int) -> list[dict[str, objec
     share = np.mean([b.mean() for _, b in pairs])
     print(f"mean IoU of the two's masks {iou:.4f}; they cover {share:.0%} of the pixels")
     return [
-        _claim(f"objects/s, ours / predict, image once a tile, {side} px", once / batched, GOAL_SPEEDUP),
-        _claim(f"objects/s, ours / predict, image once an object, {side} px", again / batched, GOAL_SPEEDUP),
-        _claim(f"mean IoU of ours and predict, {side} px", float(iou), GOAL_IOU),
+        Claim(f"objects/s, ours / predict, image once a tile, {side} px", once / batched, GOAL_SPEEDUP),
+        Claim(f"objects/s, ours / predict, image once an object, {side} px", again / batched, GOAL_SPEEDUP),
+        Claim(f"mean IoU of ours and predict, {side} px", float(iou), GOAL_IOU),
     ]
 
 
-def _claim(claim: str, value: float, goal: float) -> dict[str, object]:
-    return {"claim": claim, "value": round(value, 4), "goal": goal, "met": value >= goal}
-
-
-def _seconds_a_tile(
-    ways: dict[str, Callable[[Task], NDArray[np.bool_]]], tasks: list[Task], repeats: int
-) -> dict[str, float]:
-    """Medians over repeats."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        way(tasks[0])
-    for _ in range(repeats):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            for task in tasks:
-                way(task)
-            found[name].append((time.perf_counter() - start) / len(tasks))
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+def _all(way: Callable[[Task], object], tasks: list[Task]) -> None:
+    for task in tasks:
+        way(task)
 
 
 def _encoded(predictor: MaskPredictor, task: Task) -> NDArray[np.bool_]:

@@ -11,7 +11,6 @@ random weights on a synthetic store. The last line is JSON: a list of claim, val
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import sys
@@ -22,8 +21,9 @@ import torch
 from torch import Tensor
 
 # Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.claims import Claim, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.sample import write_sample
@@ -70,8 +70,7 @@ def main() -> None:
                 last = statistics.mean(losses[-10:])
                 print(f"seed {seed} {'gated' if gated else 'plain'}: worst {max(losses):10.2f}, last ten {last:8.2f}")
     plain, gated = (statistics.median(worst[key]) for key in (False, True))
-    claims = [{"claim": "worst loss, gated / plain", "value": round(gated / plain, 2), "goal": 1, "met": gated > plain}]
-    print(json.dumps(claims))
+    print_claims([Claim("worst loss, gated / plain", gated / plain, 1.0)])
 
 
 def _losses(store: Store, out: Path, seed: int, steps: int, *, gated: bool) -> list[float]:

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import multiprocessing
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 # Run as a script, this file's folder comes first, and in it this file would hide the package of the same name.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.claims import Claim, hardware, medians, print_claims
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.decode import read_image, read_mask
@@ -46,47 +43,35 @@ def main() -> None:
         source = Path(folder) / "source"
         write_sample(source, arguments.rois, arguments.size)
         megapixels = arguments.rois * arguments.size**2 * 9 / 8 / 1e6
-        decode, one, two = (
-            _median(work, arguments.repeats)
-            for work in (lambda: _decode(source), lambda: _build(source, 1), lambda: _build(source, 2))
+        seconds = medians(
+            {
+                "bare decode": lambda: _decode(source),
+                "build, label objects": lambda: _build(source, 1),
+                "build, component objects": lambda: _build(source, 1, objects="component"),
+                "build, two processes": lambda: _build(source, 2),
+            },
+            arguments.repeats,
         )
-        components = _median(lambda: _build(source, 1, objects="component"), arguments.repeats)
         peak_mb = _peak_of_worker_mb(source)
         sizes = {codec: _size_ratio(source, codec) for codec in ("fast", "small")}
+    print(hardware())
     raw_mb = arguments.size**2 * 9 / 8 * 4 / 1e6
     print(f"{arguments.rois} ROIs of {megapixels / arguments.rois:.1f} Mpx, one process unless said")
-    for name, seconds in (
-        ("bare decode", decode),
-        ("build, label objects", one),
-        ("build, component objects", components),
-        ("build, two processes", two),
-    ):
-        print(f"{name:26}{seconds:8.2f} s {megapixels / seconds:8.1f} Mpx/s {seconds / decode:8.2f} x decode")
+    decode, one, _, two = seconds.values()
+    for name, took in seconds.items():
+        print(f"{name:26}{took:8.2f} s {megapixels / took:8.1f} Mpx/s {took / decode:8.2f} x decode")
     print(f"{'peak of a worker':26}{peak_mb:8.0f} MB, bound {RAW_FACTOR * raw_mb + BASE_MB:.0f} MB")
     for codec, ratio in sizes.items():
         print(f"store, codec {codec:13}{ratio:8.2f} x the PNGs of its tiles")
-    claims = [
-        _claim("build / bare decode, one process", one / decode, 1.6, at_most=True),
-        _claim("speed of two processes / one", one / two, 1.8, at_most=False),
-        _claim("peak MB of a worker", peak_mb, RAW_FACTOR * raw_mb + BASE_MB, at_most=True),
-        _claim("store / PNG, fast", sizes["fast"], 1.7, at_most=True),
-        _claim("store / PNG, small", sizes["small"], 1.0, at_most=True),
-    ]
-    print(json.dumps(claims))
-
-
-def _claim(claim: str, value: float, goal: float, *, at_most: bool) -> dict[str, object]:
-    met = value <= goal if at_most else value >= goal
-    return {"claim": claim, "value": round(value, 3), "goal": round(goal, 3), "met": met}
-
-
-def _median(work: Callable[[], object], repeats: int) -> float:
-    seconds: list[float] = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    print_claims(
+        [
+            Claim("build / bare decode, one process", one / decode, 1.6, at_most=True),
+            Claim("speed of two processes / one", one / two, 1.8),
+            Claim("peak MB of a worker", peak_mb, RAW_FACTOR * raw_mb + BASE_MB, at_most=True),
+            Claim("store / PNG, fast", sizes["fast"], 1.7, at_most=True),
+            Claim("store / PNG, small", sizes["small"], 1.0, at_most=True),
+        ]
+    )
 
 
 def _decode(source: Path) -> None:

@@ -23,9 +23,9 @@ from schemas.errors import BcssError
 from schemas.layout import PIXEL_ARRAYS, array_specs
 from schemas.location import is_remote, object_store, remote_errors
 from schemas.manifest import fingerprint
-from schemas.presence import rows_per_file
 from schemas.prompts import PROMPT_KINDS, PointLabel
 from schemas.record import Record
+from schemas.shard_index import rows_per_file
 from schemas.store import Store
 
 _READERS = 8

@@ -45,8 +45,9 @@ class JpegXlCodec(ArrayBytesCodec):
         raise StoreError(CODEC_NAME, "has no fixed size", "use it without a codec that needs one")
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        pixels = await asyncio.to_thread(_decode, chunk_data.to_bytes())
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels.reshape(chunk_spec.shape))
+        pixels = np.empty(chunk_spec.shape, np.uint8)
+        await asyncio.to_thread(decode_jpegxl, chunk_data.to_bytes(), pixels)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels)
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         pixels = chunk_data.as_numpy_array()[0]
@@ -60,13 +61,18 @@ def encode_jpegxl(pixels: np.ndarray) -> bytes:
     return bytes(codecs.jpegxl_encode(np.ascontiguousarray(pixels), lossless=True, effort=EFFORT, numthreads=1))
 
 
-def _decode(data: bytes) -> np.ndarray:
+def decode_jpegxl(data: bytes, row: np.ndarray) -> None:
+    """Decode into uint8 (1, H, W, 3) or (H, W, 3); an image of another size is refused before it takes memory.
+
+    Raises:
+        ValueError: It is no JPEG XL image of this size.
+    """
     codecs: Any = _imagecodecs()
     try:
-        return np.asarray(codecs.jpegxl_decode(data, numthreads=1))
+        codecs.jpegxl_decode(data, numthreads=1, out=row.reshape(row.shape[-3:]))
     except codecs.JpegxlError as error:
         # What zarr's own codecs raise, so that a reader reports all damage in one way.
-        raise RuntimeError(f"not a JPEG XL image: {error}") from error
+        raise ValueError(f"not a JPEG XL image: {error}") from error
 
 
 def _imagecodecs() -> object:

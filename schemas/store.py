@@ -6,7 +6,7 @@ started, opens files of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -21,9 +21,10 @@ from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
 from schemas.location import normal_location, remote_errors, zarr_location
 from schemas.manifest import SPLITS, Manifest, SourceRecord
-from schemas.presence import absent_rows, rows_per_file
 from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, StoredPoints
 from schemas.record import Record
+from schemas.rows import RowReader
+from schemas.shard_index import absent_rows, rows_per_file
 
 
 def open_store(path: str | Path) -> Store:
@@ -132,38 +133,31 @@ class Store:
     def column(self, path: str) -> NDArray[Any]:
         """Read a column whole, for example `objects/class_id`; it stays in memory."""
         if path not in self._columns:
-            self._columns[path] = self._read(path, slice(None))
+            self._columns[path] = self._read_column(path)
         return self._columns[path]
 
-    def _read(self, path: str, rows: int | slice) -> NDArray[Any]:
+    def _read_column(self, path: str) -> NDArray[Any]:
         array = self.array(path)
-        start, stop, _ = (rows if isinstance(rows, slice) else slice(rows, rows + 1)).indices(int(array.shape[0]))
         try:
             with remote_errors(self.path):
-                absent = self._first_absent(path, start, stop)
-                if absent is not None:
-                    where = f"{self.path}/{path} row {absent}"
-                    raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
-                return np.asarray(array[rows])
+                for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
+                    for row in absent_rows(array, number):
+                        where = f"{self.path}/{path} row {row}"
+                        raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
+                return np.asarray(array[:])
         except (ValueError, RuntimeError) as error:
             # Zarr and numcodecs report a failed checksum or a short chunk in these two ways.
-            where = f"{self.path}/{path} row {rows}"
+            where = f"{self.path}/{path}"
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
 
-    def _first_absent(self, path: str, start: int, stop: int) -> int | None:
-        """The first of some rows that no file holds; each shard is asked once."""
-        array = self.array(path)
-        slots = rows_per_file(array)
-        for number in range(start // slots, -(-stop // slots)):
-            if (path, number) not in self._absent_rows:
-                self._absent_rows[path, number] = absent_rows(array, number)
-            for row in self._absent_rows[path, number]:
-                if start <= row < stop:
-                    return row
-        return None
+    def _read_rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
+        if path not in self._readers:
+            self._readers[path] = RowReader(self.array(path), f"{self.path}/{path}")
+        with remote_errors(self.path):
+            return self._readers[path].read(rows)
 
     @cached_property
-    def _absent_rows(self) -> dict[tuple[str, int], list[int]]:
+    def _readers(self) -> dict[str, RowReader]:
         return {}
 
     def source(self, frame_id: str) -> SourceRecord:
@@ -198,28 +192,56 @@ class Store:
             origin_xy=(int(origin[0]), int(origin[1])),
             scale=(float(scale[0]), float(scale[1])),
             roi_size_xy=(int(roi[0]), int(roi[1])),
-            image=self._read("images", index),
-            labels=self._read("labels", index),
-            ignore=unpack_mask(self._read("ignore", index)),
-            segments=unpack_mask(self._read("segments", rows)),
+            image=self.image(index),
+            labels=self._read_rows("labels", [index])[0],
+            ignore=self.ignore(index),
+            segments=self.segment_stack(index),
             object_ids=self.column("objects/object_id")[rows],
             class_ids=self.column("objects/class_id")[rows],
             boxes_xyxy=self.column("objects/box_xyxy")[rows],
         )
 
-    def segments(self, index: int) -> dict[int, NDArray[np.bool_]]:
-        """Read the segments of one tile as `{object_id: bool (S, S)}`."""
-        rows = self.object_rows(self._checked(index))
-        ids = self.column("objects/object_id")[rows]
-        return {int(i): segment for i, segment in zip(ids, unpack_mask(self._read("segments", rows)), strict=True)}
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Read the image of one tile, uint8 (S, S, 3), RGB."""
+        return self._read_rows("images", [self._checked(index)])[0]
 
-    def prompts(self, index: int, kind: PromptKind = "box", *, negatives: bool = False) -> dict[int, Prompt]:
+    def ignore(self, index: int) -> NDArray[np.bool_]:
+        """Read the don't-care pixels of one tile, bool (S, S)."""
+        return unpack_mask(self._read_rows("ignore", [self._checked(index)])[0])
+
+    def object_classes(self, index: int) -> dict[int, int]:
+        """Class ids of one tile's objects as `{object_id: class_id}`, in the tile's order."""
+        rows = self._rows_of(index, None)
+        return {i: int(self.column("objects/class_id")[row]) for i, row in rows.items()}
+
+    def segments(self, index: int, object_ids: Collection[int] | None = None) -> dict[int, NDArray[np.bool_]]:
+        """Read the segments of one tile as `{object_id: bool (S, S)}`.
+
+        Args:
+            index: The tile.
+            object_ids: Which objects; all of the tile unless given.
+        """
+        return dict(zip(self._rows_of(index, object_ids), self.segment_stack(index, object_ids), strict=True))
+
+    def segment_stack(self, index: int, object_ids: Collection[int] | None = None) -> NDArray[np.bool_]:
+        """Read the segments of one tile as bool (O, S, S), in the tile's order; see `segments`."""
+        return unpack_mask(self._read_rows("segments", list(self._rows_of(index, object_ids).values())))
+
+    def prompts(
+        self,
+        index: int,
+        kind: PromptKind = "box",
+        *,
+        negatives: bool = False,
+        object_ids: Collection[int] | None = None,
+    ) -> dict[int, Prompt]:
         """Return the prompts of one tile's objects.
 
         Args:
             index: The tile.
             kind: `centroid`, `multi_point` or `box`.
             negatives: Whether to append negative points.
+            object_ids: Which objects; all of the tile unless given.
 
         Returns:
             `{object_id: {"point_coords": float32 (K, 2) as x, y, "point_labels": int32 (K,)}}`, where a label is
@@ -232,11 +254,16 @@ class Store:
             raise StoreError(self.path, f"has no prompt kind {kind!r}", f"choose one of {', '.join(PROMPT_KINDS)}")
         if negatives and not self.manifest.negative_points:
             raise StoreError(self.path, "has no negative points", "build it with `--negative-points 8`")
-        rows = self.object_rows(self._checked(index))
-        ids = self.column("objects/object_id")
         return {
-            int(ids[row]): self._points(row).prompt(kind, negatives=negatives) for row in range(rows.start, rows.stop)
+            object_id: self._points(row).prompt(kind, negatives=negatives)
+            for object_id, row in self._rows_of(index, object_ids).items()
         }
+
+    def _rows_of(self, index: int, object_ids: Collection[int] | None) -> dict[int, int]:
+        """Rows of a tile's objects by object id, in the tile's order."""
+        rows = self.object_rows(self._checked(index))
+        ids: list[int] = self.column("objects/object_id")[rows].tolist()
+        return {i: row for row, i in enumerate(ids, rows.start) if object_ids is None or i in object_ids}
 
     def _points(self, row: int) -> StoredPoints:
         names = ("interior", "positive", "negative")

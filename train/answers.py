@@ -21,6 +21,7 @@ from schemas.store import Store
 from train.baselines import baseline_masks, disc_radius_px
 from train.choices import BASELINES, BaselineName
 from train.interact import click_dice
+from train.loader import prepare_process
 from train.metrics import score_masks
 from train.predict import MaskPredictor, Prediction, View
 from train.sample import pad_prompts
@@ -101,6 +102,7 @@ def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator
         num_workers=workers,
         collate_fn=_as_it_is,
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=prepare_process,
     )
     return iter(loader)
 

@@ -38,7 +38,7 @@ class Batch:
     """One batch.
 
     Attributes:
-        images: uint8 [T, B, 3, H, W].
+        images: uint8 [T, B, 3, H, W], channels last in memory.
         ignore: bool [T, B, H, W].
         masks: bool [T, O, H, W].
         point_coords: float32 [T, O, K, 2] as x, y.
@@ -112,7 +112,8 @@ def collate(samples: list[Sample]) -> Batch:
     tile_of_object = torch.tensor([s.tile_index for s in samples])[image_of_object]
     frame = torch.zeros_like(image_of_object)
     return Batch(
-        images=torch.stack([sample.image for sample in samples])[None],
+        # Stacked with the channels last, as tiles are stored, and viewed with the channels first.
+        images=torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)[None],
         ignore=torch.stack([sample.ignore for sample in samples])[None],
         masks=torch.cat([sample.segments for sample in samples])[None],
         point_coords=coords[None],

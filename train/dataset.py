@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from schemas.prompts import PromptKind
@@ -20,7 +19,7 @@ from train.choices import BalanceChoice, PromptChoice
 from train.clicks import DRAWS_PER_CLICK, with_random_prompts
 from train.color import DRAWS as COLOR_DRAWS
 from train.feature_cache import FeatureCache
-from train.sample import Sample, make_sample
+from train.sample import Sample, read_sample
 from train.transforms import resize
 
 MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
@@ -105,13 +104,11 @@ class TileDataset(Dataset[Sample]):
         kind = kinds[generator.integers(len(kinds))]
         torch_generator = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         color_draws = torch.from_numpy(generator.random(COLOR_DRAWS, np.float32))
-        record = self.store[request.tile_index]
-        rows = self._chosen(record.class_ids, generator)
-        prompts = self.store.prompts(request.tile_index, kind, negatives=options.negatives)
-        draws = torch.from_numpy(generator.random((len(rows), DRAWS_PER_CLICK * options.corrections), np.float32))
-        sample = make_sample(record, prompts, rows).with_draws(draws, color_draws)
-        if self.features is not None:
-            sample = replace(sample, image=sample.image[:0])
+        chosen = self._chosen(self.store.object_classes(request.tile_index), generator)
+        prompts = self.store.prompts(request.tile_index, kind, negatives=options.negatives, object_ids=chosen)
+        draws = torch.from_numpy(generator.random((len(chosen), DRAWS_PER_CLICK * options.corrections), np.float32))
+        sample = read_sample(self.store, request.tile_index, prompts, image=self.features is None)
+        sample = sample.with_draws(draws, color_draws)
         if request.empty:
             sample = sample.without_objects()
         sample = augment_geometry(sample, options.augment, torch_generator)
@@ -120,16 +117,15 @@ class TileDataset(Dataset[Sample]):
             sample = replace(sample, features=self.features.read(request.tile_index, sample.view))
         return with_random_prompts(sample, torch_generator) if options.prompt == "random" else sample
 
-    def _chosen(self, class_ids: NDArray[np.int32], generator: np.random.Generator) -> NDArray[np.int64]:
-        """Rows of the objects that are trained on this time, in the tile's order."""
-        rows = np.arange(len(class_ids))
-        if len(rows) <= self.options.max_objects:
-            return rows
+    def _chosen(self, classes: dict[int, int], generator: np.random.Generator) -> set[int]:
+        """Ids of the objects that are trained on this time, out of `{object_id: class_id}`."""
+        if len(classes) <= self.options.max_objects:
+            return set(classes)
         weights = None
         if self.options.balance == "classes":
-            weights = np.array([self._class_weights[int(code)] for code in class_ids])
+            weights = np.array([self._class_weights[code] for code in classes.values()])
             weights /= weights.sum()
-        return np.sort(generator.choice(rows, self.options.max_objects, replace=False, p=weights))
+        return set(generator.choice(list(classes), self.options.max_objects, replace=False, p=weights).tolist())
 
     @cached_property
     def _class_weights(self) -> dict[int, float]:

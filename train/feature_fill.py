@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +31,7 @@ from train.device import autocast
 from train.distributed import World
 from train.feature_cache import FeatureCache, feature_cache
 from train.model import PromptableSam
-from train.sample import make_sample
+from train.sample import read_sample
 from train.stop import StopRequest
 from train.transforms import orient, resize
 
@@ -162,7 +161,7 @@ class _TileEncoder:
     def images(self, tile: int) -> Iterator[Tensor]:
         """The model's input for each view, uint8 (3, S, S)."""
         side = self.model.image_size
-        sample = make_sample(self.store[tile], {}, np.arange(0))
+        sample = read_sample(self.store, tile, {})
         for view in range(self.views):
             yield resize(orient(sample, view % 4, mirrored=view >= 4), side, side).image
 

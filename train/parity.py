@@ -13,7 +13,7 @@ from train.collate import collate
 from train.device import autocast
 from train.metrics import score_masks
 from train.model import PromptableSam, upsample
-from train.sample import make_sample
+from train.sample import read_sample
 from train.transforms import resize, scale_points
 
 logger = logging.getLogger(__name__)
@@ -34,8 +34,7 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
     """
     record = store[tile]
     size, side = record.image.shape[0], model.image_size
-    sample = make_sample(record, store.prompts(tile, "box"), np.arange(len(record.object_ids)))
-    batch = collate([resize(sample, side, side)])
+    batch = collate([resize(read_sample(store, tile, store.prompts(tile, "box")), side, side)])
     if not batch.num_objects:
         logger.warning("tile %d has no object left at %d px: the training path could not be checked", tile, side)
         return 1.0

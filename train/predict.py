@@ -134,7 +134,7 @@ class MaskPredictor:
         scaled = scale_points(coords, (size_px, size_px), (side, side))
         sums: tuple[Tensor, Tensor] | None = None
         for view in views:
-            moved = orient_points(scaled, labels, side, view.turns, mirrored=view.mirrored)
+            moved = orient_points(scaled, labels, (side, side), view.turns, mirrored=view.mirrored)
             before = None if mask_logits is None else view.turned(mask_logits)[:, None]
             found = self._decode(view.features, moved, labels, before)
             logits = view.turned_back(found.logits)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from schemas.prompts import PointLabel, Prompt
-from schemas.record import Record
+from schemas.store import Store
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Sample:
 
     Attributes:
         tile_index: The tile's index in the store.
-        image: uint8 (3, H, W), RGB.
+        image: uint8 (3, H, W), RGB; its bytes may lie in the order H, W, 3.
         segments: bool (O, H, W).
         ignore: bool (H, W), pixels that no loss term sees.
         point_coords: float32 (O, K, 2) as x, y; (0, 0) where padded.
@@ -84,26 +84,31 @@ class Sample:
         return replace(self, point_coords=coords, point_labels=labels)
 
 
-def make_sample(record: Record, prompts: dict[int, Prompt], rows: np.ndarray) -> Sample:
-    """Turn a store's record into a sample.
+def read_sample(store: Store, tile_index: int, prompts: dict[int, Prompt], *, image: bool = True) -> Sample:
+    """Read a tile with the objects that prompts are given for; nothing else of it is read.
 
     Args:
-        record: The tile.
-        prompts: The prompt of each object id.
-        rows: int (O,), which objects of the record to take.
+        store: The store.
+        tile_index: The tile.
+        prompts: The prompt of each object by its id, in the tile's order.
+        image: Whether the image is read; one without channels, which gives its size alone, stands in for it.
     """
-    object_ids = record.object_ids[rows]
-    coords, labels = pad_prompts([prompts[int(object_id)] for object_id in object_ids])
+    ignore = store.ignore(tile_index)
+    height, width = ignore.shape
+    pixels = store.image(tile_index) if image else np.empty((height, width, 0), np.uint8)
+    classes = store.object_classes(tile_index)
+    coords, labels = pad_prompts(list(prompts.values()))
     return Sample(
-        tile_index=record.index,
-        image=torch.from_numpy(np.ascontiguousarray(record.image.transpose(2, 0, 1))),
-        segments=torch.from_numpy(record.segments[rows]),
-        ignore=torch.from_numpy(record.ignore),
+        tile_index=tile_index,
+        # A view: bytes stay in the order of the store, which OpenCV turns and a GPU convolves fastest.
+        image=torch.from_numpy(pixels).permute(2, 0, 1),
+        segments=torch.from_numpy(store.segment_stack(tile_index, prompts)),
+        ignore=torch.from_numpy(ignore),
         point_coords=coords,
         point_labels=labels,
-        object_ids=torch.from_numpy(object_ids.astype(np.int64)),
-        class_ids=torch.from_numpy(record.class_ids[rows].astype(np.int64)),
-        original_wh=(record.image.shape[1], record.image.shape[0]),
+        object_ids=torch.tensor(list(prompts), dtype=torch.int64),
+        class_ids=torch.tensor([classes[i] for i in prompts], dtype=torch.int64),
+        original_wh=(width, height),
     )
 
 

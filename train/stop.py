@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Generator
@@ -32,15 +31,6 @@ class StopRequest:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
         logger.warning("%s: the run ends and is saved after this step", self.by)
-
-
-def leave_group(_worker: int) -> None:
-    """Take a loading process out of its parent's process group.
-
-    A terminal's Ctrl-C and a scheduler's SIGTERM go to the whole group, and the step that the training process still
-    finishes needs its loaders. The parent's own SIGTERM, by which it ends them, arrives as before.
-    """
-    os.setpgrp()
 
 
 @contextmanager

@@ -24,19 +24,19 @@ from schemas.errors import CheckpointError, TrainingError
 from schemas.store import Store
 from train.answers import tiles_with_objects
 from train.checkpoint import save_checkpoint
-from train.collate import Batch, collate
+from train.collate import Batch
 from train.config import FitConfig
-from train.dataset import SampleOptions, TileDataset
 from train.device import out_of_memory_as_error, pick_device
 from train.distributed import World, open_world
 from train.feature_fill import check_cacheable, filled_features
+from train.loader import training_dataset, training_loader
 from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
 from train.run import Origin, Run, previous_of, restore_run, save_last, start_run
 from train.runlog import RunLog, StepRecord
 from train.sampler import EpochSampler
 from train.step import TrainStep
-from train.stop import StopRequest, leave_group, stop_on_signals
+from train.stop import StopRequest, stop_on_signals
 from train.summary import describe_run, finish_run, write_json
 from train.validate import validate
 
@@ -152,8 +152,7 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
         logger.warning("%s has no validation tile: nothing chooses a best.pt, and none is written", store.path)
     accumulate = config.optimizer.accumulate
     sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
-    dataset = TileDataset(store.path, _sample_options(config))
-    dataset.check()
+    dataset = training_dataset(store, config)
     per_epoch = -(-len(sampler) // accumulate)
     global_batch = config.batch_size * accumulate * world.size
     run = start_run(config, Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch), device)
@@ -167,7 +166,7 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
         run.model.compile_parts()
     train_step = TrainStep(run.model, run.optimizer, config, world, device)
     total_steps = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
-    return _Parts(run, sampler, _make_loader(dataset, config, sampler, device), train_step, val_tiles, total_steps)
+    return _Parts(run, sampler, training_loader(dataset, config, sampler, device), train_step, val_tiles, total_steps)
 
 
 def _check_start(run: Run, store: Store, tile: int, device: torch.device) -> None:
@@ -251,32 +250,3 @@ def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log
                 save_checkpoint(checkpoint.with_name("best.pt"), run.best_content())
     if place.world.is_main:
         save_last(run, checkpoint)
-
-
-def _sample_options(config: FitConfig) -> SampleOptions:
-    return SampleOptions(
-        image_size=config.image_size,
-        prompt=config.prompt,
-        negatives=config.negatives,
-        corrections=config.corrections,
-        max_objects=config.max_objects,
-        balance=config.balance,
-        augment=config.augment,
-        seed=config.seed,
-    )
-
-
-def _make_loader(
-    dataset: TileDataset, config: FitConfig, sampler: EpochSampler, device: torch.device
-) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=config.workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-        # Workers live through all epochs and are spawned: a fork copies whatever locks the parent's threads hold.
-        persistent_workers=config.workers > 0,
-        multiprocessing_context="spawn" if config.workers else None,
-        worker_init_fn=leave_group,
-    )

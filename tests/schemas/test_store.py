@@ -178,18 +178,15 @@ def test_missing_chunk_of_a_column_is_an_error(store: Store, tmp_path: Path) -> 
         open_store(copy).column("objects/class_id")
 
 
-def test_each_shard_is_asked_once(store: Store, monkeypatch) -> None:
-    from schemas import store as module
-
-    asked: list[tuple[str, int]] = []
-
-    def count(array: zarr.Array, number: int) -> list[int]:
-        asked.append((array.path, number))
-        return []
-
-    monkeypatch.setattr(module, "absent_rows", count)
-    opened = open_store(store.path)
-    for index in (0, 1, 0):
-        _ = opened[index]
-    assert asked.count(("images", 0)) == 1
-    assert len(asked) == len(set(asked))
+def test_some_objects_are_read_alone(store: Store) -> None:
+    record = next(record for record in store if len(record.object_ids) >= 3)
+    wanted = set(record.object_ids[[2, 0]].tolist())
+    segments = store.segments(record.index, wanted)
+    assert list(segments) == record.object_ids[[0, 2]].tolist()
+    np.testing.assert_array_equal(list(segments.values()), record.segments[[0, 2]])
+    np.testing.assert_array_equal(store.segment_stack(record.index, wanted), record.segments[[0, 2]])
+    assert list(store.prompts(record.index, object_ids=wanted)) == list(segments)
+    assert store.segment_stack(record.index, []).shape == (0, 128, 128)
+    assert list(store.object_classes(record.index).items()) == list(
+        zip(record.object_ids.tolist(), record.class_ids.tolist(), strict=True)
+    )

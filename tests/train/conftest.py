@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from schemas.prompts import PromptKind
 from schemas.store import Store
 from train.collate import Batch, collate
 from train.model import PromptableSam
-from train.sample import Sample, make_sample
+from train.sample import Sample, read_sample
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +25,5 @@ def mixed_batch(store: Store) -> Batch:
     samples: list[Sample] = []
     choices: list[tuple[PromptKind, bool]] = [("box", False), ("multi_point", True), ("centroid", False)]
     for index, (kind, negatives) in enumerate(choices):
-        record = store[index]
-        prompts = store.prompts(index, kind, negatives=negatives)
-        samples.append(make_sample(record, prompts, np.arange(len(record.object_ids))))
+        samples.append(read_sample(store, index, store.prompts(index, kind, negatives=negatives)))
     return collate(samples)

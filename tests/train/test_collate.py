@@ -1,16 +1,13 @@
-import numpy as np
 import pytest
 import torch
 
 from schemas.store import Store
 from train.collate import collate, group_by_points
-from train.sample import Sample, make_sample
+from train.sample import Sample, read_sample
 
 
 def _sample(store: Store, index: int, kind, negatives: bool = False) -> Sample:
-    record = store[index]
-    rows = np.arange(len(record.object_ids))
-    return make_sample(record, store.prompts(index, kind, negatives=negatives), rows)
+    return read_sample(store, index, store.prompts(index, kind, negatives=negatives))
 
 
 def test_batch_has_the_published_axes(store: Store) -> None:

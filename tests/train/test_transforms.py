@@ -18,6 +18,7 @@ from train.transforms import (
     flip_vertical,
     mask_box,
     nearest_centers,
+    orient,
     pad,
     quarter_turn,
     random_orientation,
@@ -110,6 +111,24 @@ def test_resized_image_and_segment_cover_each_other(sample: Sample, width: int, 
         if max(width / sample.size_wh[0], height / sample.size_wh[1]) >= 1:
             assert moved.segments[0][inside].float().mean().nan_to_num(1) == 1
             assert moved.segments[0][outside].float().mean().nan_to_num(0) == 0
+
+
+@given(samples(), st.integers(0, 3), st.booleans())
+def test_orient_is_rot90_and_flip(sample: Sample, turns: int, mirrored: bool) -> None:
+    def plain(pixels: torch.Tensor) -> torch.Tensor:
+        turned = pixels.rot90(turns, (-2, -1))
+        return turned.flip(-1) if mirrored else turned
+
+    noise = torch.randint(256, sample.image.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moved = orient(replace(sample, image=noise), turns, mirrored=mirrored)
+    assert torch.equal(moved.image, plain(noise))
+    assert torch.equal(moved.segments, plain(sample.segments))
+    assert torch.equal(moved.ignore, plain(sample.ignore))
+    steps = sample
+    for _ in range(turns):
+        steps = quarter_turn(steps)
+    steps = flip_horizontal(steps) if mirrored else steps
+    assert torch.equal(moved.point_coords, steps.point_coords)
 
 
 @given(samples())

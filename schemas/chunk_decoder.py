@@ -1,0 +1,99 @@
+"""Decode one chunk into memory that the caller gives, as zarr would, without zarr's planning and scheduling.
+
+Every size that a chunk states is compared with what the array's shape demands before anything is decoded, so a damaged
+or hostile chunk is an error, takes no memory, and leaves no pixel unwritten.
+Sources: Zarr v3 codecs `crc32c`, `blosc`, `zstd`, `bytes`; RFC 8878 for a frame of Zstandard; Blosc 1 chunk format.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import google_crc32c
+import numcodecs.blosc
+import numcodecs.zstd
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+
+from schemas.codecs import JpegXlCodec, decode_jpegxl
+
+Decoder = Callable[[bytes, NDArray[Any]], None]
+"""Decodes a chunk's bytes into an array; raises ValueError or RuntimeError where they are damaged."""
+
+_CRC_BYTES = 4
+_BLOSC_HEADER_BYTES = 16
+
+
+def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
+    """Make the decoder of an array whose chunk is one row, in shards; None where the array is made otherwise."""
+    codecs = cast("Any", array.metadata).codecs
+    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec) or sys.byteorder != "little":
+        return None
+    sharding = codecs[0]
+    whole_rows = array.chunks == (1, *array.shape[1:]) and (array.shards or ())[1:] == array.shape[1:]
+    plain_index = [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
+    if not whole_rows or not plain_index or sharding.index_location.value != "end":
+        return None
+    checked = isinstance(sharding.codecs[-1], Crc32cCodec)
+    inner = cast("tuple[object, ...]", sharding.codecs[: -1 if checked else None])
+    kinds = tuple(type(codec) for codec in inner)
+    decode = _DECODERS.get(kinds)
+    if decode is None or not checked:
+        return decode
+    return lambda chunk, row: decode(_without_crc32c(chunk), row)
+
+
+def _without_crc32c(chunk: bytes) -> bytes:
+    data, checksum = chunk[:-_CRC_BYTES], chunk[-_CRC_BYTES:]
+    if len(checksum) != _CRC_BYTES or google_crc32c.value(data) != int.from_bytes(checksum, "little"):
+        raise ValueError("the checksum does not match")
+    return data
+
+
+def _decode_plain(chunk: bytes, row: NDArray[Any]) -> None:
+    _check_size(len(chunk), row)
+    row.reshape(-1)[:] = np.frombuffer(chunk, row.dtype)
+
+
+def _decode_blosc(chunk: bytes, row: NDArray[Any]) -> None:
+    # Bytes 4 to 8 of the header are the size without compression, 12 to 16 the chunk's own.
+    if len(chunk) < _BLOSC_HEADER_BYTES or int.from_bytes(chunk[12:16], "little") != len(chunk):
+        raise ValueError("the chunk is cut short")
+    _check_size(int.from_bytes(chunk[4:8], "little"), row)
+    cast("Any", numcodecs.blosc).decompress(chunk, row)
+
+
+def _decode_zstd(chunk: bytes, row: NDArray[Any]) -> None:
+    _check_size(_zstd_content_size(chunk), row)
+    cast("Any", numcodecs.zstd).decompress(chunk, row)
+
+
+def _check_size(size: int, row: NDArray[Any]) -> None:
+    if size != row.nbytes:
+        raise ValueError(f"the chunk holds {size} bytes of pixels and should hold {row.nbytes}")
+
+
+def _zstd_content_size(frame: bytes) -> int:
+    """The size without compression that a frame's header states; RFC 8878, section 3.1.1.1."""
+    if frame[:4] != b"\x28\xb5\x2f\xfd" or len(frame) < 6:
+        raise ValueError("the chunk is no Zstandard frame")
+    descriptor = frame[4]
+    single_segment, flag = bool(descriptor & 0x20), descriptor >> 6
+    if not flag and not single_segment:
+        raise ValueError("the chunk does not state its size")
+    dictionary_bytes = (0, 1, 2, 4)[descriptor & 3]
+    start = 5 + (not single_segment) + dictionary_bytes
+    length = (1, 2, 4, 8)[flag]
+    return int.from_bytes(frame[start : start + length], "little") + (256 if flag == 1 else 0)
+
+
+_DECODERS: dict[tuple[type, ...], Decoder] = {
+    (BytesCodec,): _decode_plain,
+    (BytesCodec, BloscCodec): _decode_blosc,
+    (BytesCodec, ZstdCodec): _decode_zstd,
+    (JpegXlCodec,): decode_jpegxl,
+}

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+import pytest
+
+# Arrays as large as those of a tile, made and freed as a loading process does.
+_FAULTS = """
+import resource, sys
+import numpy as np
+if sys.argv[1] == "prepared":
+    from train.loader import prepare_process
+    prepare_process()
+def work():
+    for side in (3, 1, 3, 12):
+        np.ones((side, 1024, 1024), np.uint8)
+    kept = [np.ones((3, 1024, 1024), np.uint8) for _ in range(12)]
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    work()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is of glibc")
+def test_a_loading_process_keeps_the_pages_that_a_tile_frees() -> None:
+    faults = {
+        way: int(subprocess.run([sys.executable, "-c", _FAULTS, way], capture_output=True, check=True).stdout)
+        for way in ("plain", "prepared")
+    }
+    assert faults["plain"] > 2000
+    assert faults["prepared"] < faults["plain"] / 10
