@@ -32,7 +32,7 @@ from schemas.store import Store, open_store
 from train.collate import collate
 from train.config import FitConfig
 from train.dataset import SampleOptions, SampleRequest, TileDataset
-from train.loader import prepare_process, training_loader
+from train.loader import prepare_process, training_dataset, training_loader
 from train.sampler import EpochSampler
 
 SIZE = 1024
@@ -89,7 +89,7 @@ def _epochs(store: Store, samples: int) -> list[Claim]:
     """First batches of epochs, and memory over many samples, with two loading processes."""
     sampler = EpochSampler(torch.arange(len(store)).numpy(), BATCH, seed=0)
     config = FitConfig(image_size=SIZE, batch_size=BATCH, workers=2, prompt="box")
-    loader = training_loader(store, config, sampler, torch.device("cpu"))
+    loader = training_loader(training_dataset(store, config), config, sampler, torch.device("cpu"))
     first_batch_s: list[float] = []
     memory: list[tuple[int, float, float]] = []
     seen = 0

@@ -123,6 +123,10 @@ def fit(
         bool | None,
         typer.Option("--checkpoint-activations", help="Compute a trained encoder's activations twice, for memory."),
     ] = None,
+    cache_features: Annotated[
+        bool | None,
+        typer.Option("--cache-features/--no-cache-features", help="Keep a frozen encoder's features beside the store."),
+    ] = None,
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
     ] = None,
@@ -156,6 +160,7 @@ def fit(
         "device": device,
         "compile": compile,
         "checkpoint_activations": checkpoint_activations,
+        "cache_features": cache_features,
         "report": report,
         "augment.orientation": orientation,
         "optimizer.accumulate": accumulate,

@@ -5,11 +5,13 @@ Axes: T frames (1 for images), B images, O objects of the whole batch, K points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from schemas.prompts import PointLabel
 from train.sample import Sample
@@ -51,6 +53,7 @@ class Batch:
         countable: Objects whose image has a pixel that counts.
         click_draws: float32 [T, O, D], see `train.clicks`; D may be 0.
         color_draws: float32 [T, B, C], see `train.color`; C may be 0.
+        features: bfloat16 [T, B, side, side, channels] a level instead of images, see `train.feature_cache`.
     """
 
     images: Tensor
@@ -68,6 +71,7 @@ class Batch:
     countable: int
     click_draws: Tensor
     color_draws: Tensor
+    features: tuple[Tensor, ...] | None = None
 
     @property
     def num_objects(self) -> int:
@@ -81,23 +85,18 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device, without waiting where the memory is pinned."""
-        moved = {
-            field.name: getattr(self, field.name).to(device, non_blocking=True)
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        groups = tuple(replace(group, objects=group.objects.to(device, non_blocking=True)) for group in self.groups)
-        return replace(self, **moved, groups=groups)
+        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Pin all tensors; the DataLoader calls this."""
-        pinned = {
-            field.name: getattr(self, field.name).pin_memory()
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        groups = tuple(replace(group, objects=group.objects.pin_memory()) for group in self.groups)
-        return replace(self, **pinned, groups=groups)
+        return self._with_each(lambda tensor: tensor.pin_memory())
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        features = None if self.features is None else tuple(change(level) for level in self.features)
+        groups = tuple(replace(group, objects=change(group.objects)) for group in self.groups)
+        return replace(self, **changed, features=features, groups=groups)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -129,7 +128,16 @@ def collate(samples: list[Sample]) -> Batch:
         countable=sum(len(sample.object_ids) for sample in samples if not sample.ignore.all()),
         click_draws=torch.cat([_draws(sample.click_draws, len(sample.object_ids)) for sample in samples])[None],
         color_draws=torch.stack([_draws(sample.color_draws, None) for sample in samples])[None],
+        features=_stacked([sample.features for sample in samples]),
     )
+
+
+def _stacked(features: list[tuple[Tensor, ...] | None]) -> tuple[Tensor, ...] | None:
+    """Stack the features of all images level by level, where they have any."""
+    given = [levels for levels in features if levels is not None]
+    # In a loading process torch's own function stacks into memory that the training process sees: a copy less of what
+    # may be 30 MB an image.
+    return tuple(default_collate(list(of_level))[None] for of_level in zip(*given, strict=True)) if given else None
 
 
 def _draws(draws: Tensor | None, rows: int | None) -> Tensor:

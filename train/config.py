@@ -89,6 +89,7 @@ class FitConfig(_Strict):
         device: `auto` takes CUDA where there is one.
         compile: Whether image encoder, mask decoder and loss are compiled.
         checkpoint_activations: Whether a trained encoder computes its activations twice to keep fewer of them.
+        cache_features: Whether features of a frozen image encoder are kept beside the store and read instead of images.
         report: Whether report.html is written at the end, with one more validation beside the baselines.
         augment: Of tiles.
         optimizer: And its schedule.
@@ -116,6 +117,7 @@ class FitConfig(_Strict):
     device: DeviceChoice = "auto"
     compile: bool = False
     checkpoint_activations: bool = False
+    cache_features: bool = False
     report: bool = True
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

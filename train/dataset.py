@@ -5,7 +5,7 @@ All randomness of a sample is keyed by (seed, epoch, tile), so neither workers n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ from train.augment import AugmentConfig, augment_geometry
 from train.choices import BalanceChoice, PromptChoice
 from train.clicks import DRAWS_PER_CLICK, with_random_prompts
 from train.color import DRAWS as COLOR_DRAWS
+from train.feature_cache import FeatureCache
 from train.sample import Sample, read_sample
 from train.transforms import resize
 
@@ -78,11 +79,13 @@ class TileDataset(Dataset[Sample]):
     Args:
         store_path: The store; each worker process opens it for itself.
         options: How a tile becomes a sample.
+        features: What is read instead of images.
     """
 
-    def __init__(self, store_path: str, options: SampleOptions) -> None:
+    def __init__(self, store_path: str, options: SampleOptions, features: FeatureCache | None = None) -> None:
         self.store: Store = open_store(store_path)
         self.options = options
+        self.features = features
 
     def check(self) -> None:
         """Ask for the first tile's prompts, so that a kind that the store lacks is refused before workers start.
@@ -104,11 +107,14 @@ class TileDataset(Dataset[Sample]):
         chosen = self._chosen(self.store.object_classes(request.tile_index), generator)
         prompts = self.store.prompts(request.tile_index, kind, negatives=options.negatives, object_ids=chosen)
         draws = torch.from_numpy(generator.random((len(chosen), DRAWS_PER_CLICK * options.corrections), np.float32))
-        sample = read_sample(self.store, request.tile_index, prompts).with_draws(draws, color_draws)
+        sample = read_sample(self.store, request.tile_index, prompts, image=self.features is None)
+        sample = sample.with_draws(draws, color_draws)
         if request.empty:
             sample = sample.without_objects()
         sample = augment_geometry(sample, options.augment, torch_generator)
         sample = resize(sample, options.image_size, options.image_size)
+        if self.features is not None:
+            sample = replace(sample, features=self.features.read(request.tile_index, sample.view))
         return with_random_prompts(sample, torch_generator) if options.prompt == "random" else sample
 
     def _chosen(self, classes: dict[int, int], generator: np.random.Generator) -> set[int]:

@@ -26,14 +26,21 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 
 
-def training_loader(store: Store, config: FitConfig, sampler: EpochSampler, device: torch.device) -> DataLoader[Any]:
-    """Load batches of training samples in the sampler's order.
+def training_dataset(store: Store, config: FitConfig) -> TileDataset:
+    """The samples of a run.
 
     Raises:
         StoreError: The store lacks the prompts that the run asks for.
     """
     dataset = TileDataset(store.path, sample_options(config))
     dataset.check()
+    return dataset
+
+
+def training_loader(
+    dataset: TileDataset, config: FitConfig, sampler: EpochSampler, device: torch.device
+) -> DataLoader[Any]:
+    """Load batches of training samples in the sampler's order."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,

@@ -7,6 +7,7 @@ Axes: T frames (1), B images, O objects, N objects of one decoder pass, M candid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -21,6 +22,7 @@ from schemas.errors import ConfigError
 from train.choices import FREEZE_PRESETS, ModelSize
 from train.clicks import DRAWS_PER_CLICK, correction_clicks
 from train.collate import Batch
+from train.levels import Level, completed_levels, kept_levels, smallest_levels
 from train.losses import MaskPrediction
 from train.mask_terms import upsample
 
@@ -134,14 +136,33 @@ class PromptableSam(nn.Module):
         # Asked anew each time, since adapters may be added after modules were frozen.
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            pixels = (images.float() - self.channel_mean) / self.channel_std
-            levels = self.sam.image_encoder(pixels)["backbone_fpn"]
+            levels = self.sam.image_encoder(self._normalized(images))["backbone_fpn"]
         # What Meta's `forward_image` does too; kept apart here, since these two layers belong to the decoder and are
         # trained where the encoder is frozen.
         decoder = self.sam.sam_mask_decoder
-        high_res = decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1])
+        return self._features(decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2])
+
+    @property
+    def kept_levels(self) -> tuple[Level, ...]:
+        """What is worth keeping of a frozen image encoder; asked anew each time, as in `encode`."""
+        return smallest_levels(self.sam, self.image_size)
+
+    def encode_kept(self, images: Tensor) -> list[Tensor]:
+        """Encode images (B, 3, S, S) from 0 to 255 up to `kept_levels`, without gradient."""
+        with torch.no_grad():
+            return kept_levels(self.sam, self._normalized(images), self.kept_levels)
+
+    def encode_from(self, kept: Sequence[Tensor]) -> ImageFeatures:
+        """Go on from what `encode_kept` gave, with a gradient for what is trained of the rest."""
+        fine, middle, coarse = completed_levels(self.sam, kept, self.kept_levels)
+        return self._features(fine, middle, coarse)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return (images.float() - self.channel_mean) / self.channel_std
+
+    def _features(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> ImageFeatures:
         # Meta's image predictor adds this learned stand-in for an empty memory, too.
-        return ImageFeatures(levels[2] + self.sam.no_mem_embed.reshape(1, -1, 1, 1), high_res)
+        return ImageFeatures(coarse + self.sam.no_mem_embed.reshape(1, -1, 1, 1), (fine, middle))
 
     def decode(
         self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None = None
@@ -176,7 +197,8 @@ class PromptableSam(nn.Module):
 
         Args:
             batch: The batch.
-            images: (B, 3, S, S) from 0 to 255 instead of the batch's own, after colour augmentation.
+            images: (B, 3, S, S) from 0 to 255 instead of the batch's own, after colour augmentation; not looked at
+                where the batch has features.
 
         Raises:
             ConfigError: The batch has more than one frame.
@@ -184,7 +206,10 @@ class PromptableSam(nn.Module):
         frames = batch.images.shape[0]
         if frames != 1:
             raise ConfigError(f"a batch of {frames} frames", "is a video, and this trains on images", "use T = 1")
-        features = self.encode(batch.images[0] if images is None else images)
+        if batch.features is not None:
+            features = self.encode_from([level[0] for level in batch.features])
+        else:
+            features = self.encode(batch.images[0] if images is None else images)
         predictions: list[GroupPrediction] = []
         for group in batch.groups:
             objects = group.objects

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,8 @@ class Sample:
         original_wh: Width and height of the tile before any transform.
         click_draws: float32 (O, D), numbers in [0, 1) that correction clicks are drawn by.
         color_draws: float32 (C,), numbers in [0, 1) that colours are drawn by.
+        view: Which of the eight flips and turns was drawn: quarter turns, and 4 more where it is mirrored.
+        features: bfloat16 (side, side, channels) a level instead of the image, which then has no channel.
     """
 
     tile_index: int
@@ -47,6 +50,8 @@ class Sample:
     original_wh: tuple[int, int] = (0, 0)
     click_draws: Tensor | None = None
     color_draws: Tensor | None = None
+    view: int = 0
+    features: tuple[Tensor, ...] | None = None
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -79,28 +84,31 @@ class Sample:
         return replace(self, point_coords=coords, point_labels=labels)
 
 
-def read_sample(store: Store, tile_index: int, prompts: dict[int, Prompt]) -> Sample:
+def read_sample(store: Store, tile_index: int, prompts: dict[int, Prompt], *, image: bool = True) -> Sample:
     """Read a tile with the objects that prompts are given for; nothing else of it is read.
 
     Args:
         store: The store.
         tile_index: The tile.
         prompts: The prompt of each object by its id, in the tile's order.
+        image: Whether the image is read; one without channels, which gives its size alone, stands in for it.
     """
-    image, ignore = store.image(tile_index), store.ignore(tile_index)
+    ignore = store.ignore(tile_index)
+    height, width = ignore.shape
+    pixels = store.image(tile_index) if image else np.empty((height, width, 0), np.uint8)
     classes = store.object_classes(tile_index)
     coords, labels = pad_prompts(list(prompts.values()))
     return Sample(
         tile_index=tile_index,
         # A view: bytes stay in the order of the store, which OpenCV turns and a GPU convolves fastest.
-        image=torch.from_numpy(image).permute(2, 0, 1),
+        image=torch.from_numpy(pixels).permute(2, 0, 1),
         segments=torch.from_numpy(store.segment_stack(tile_index, prompts)),
         ignore=torch.from_numpy(ignore),
         point_coords=coords,
         point_labels=labels,
         object_ids=torch.tensor(list(prompts), dtype=torch.int64),
         class_ids=torch.tensor([classes[i] for i in prompts], dtype=torch.int64),
-        original_wh=(image.shape[1], image.shape[0]),
+        original_wh=(width, height),
     )
 
 

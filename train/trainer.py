@@ -28,7 +28,8 @@ from train.collate import Batch
 from train.config import FitConfig
 from train.device import out_of_memory_as_error, pick_device
 from train.distributed import World, open_world
-from train.loader import training_loader
+from train.feature_fill import check_cacheable, filled_features
+from train.loader import training_dataset, training_loader
 from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
 from train.run import Origin, Run, previous_of, restore_run, save_last, start_run
@@ -151,19 +152,23 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
         logger.warning("%s has no validation tile: nothing chooses a best.pt, and none is written", store.path)
     accumulate = config.optimizer.accumulate
     sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
-    loader = training_loader(store, config, sampler, device)
+    dataset = training_dataset(store, config)
     per_epoch = -(-len(sampler) // accumulate)
     global_batch = config.batch_size * accumulate * world.size
     run = start_run(config, Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch), device)
+    if config.cache_features:
+        check_cacheable(run.model, store, config)
     if checkpoint is None or not restore_run(run, checkpoint):
         _check_start(run, store, int(train_tiles[0]), device)
+    if config.cache_features:
+        dataset.features = filled_features(run.model, store, config, train_tiles.tolist(), world, device, place.stop)
     if config.checkpoint_activations:
         run.model.checkpoint_activations()
     if config.compile:
         run.model.compile_parts()
     train_step = TrainStep(run.model, run.optimizer, config, world, device)
     total_steps = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
-    return _Parts(run, sampler, loader, train_step, val_tiles, total_steps)
+    return _Parts(run, sampler, training_loader(dataset, config, sampler, device), train_step, val_tiles, total_steps)
 
 
 def _check_start(run: Run, store: Store, tile: int, device: torch.device) -> None:

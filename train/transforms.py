@@ -38,7 +38,8 @@ def quarter_turn(sample: Sample) -> Sample:
 def random_orientation(sample: Sample, generator: torch.Generator) -> Sample:
     """One of the eight flips and quarter turns, each equally likely."""
     turns = int(torch.randint(4, (), generator=generator))
-    return orient(sample, turns, mirrored=bool(torch.randint(2, (), generator=generator)))
+    mirrored = bool(torch.randint(2, (), generator=generator))
+    return replace(orient(sample, turns, mirrored=mirrored), view=turns + 4 * mirrored)
 
 
 def orient(sample: Sample, turns: int, *, mirrored: bool) -> Sample:
@@ -65,6 +66,9 @@ def turn_pixels(pixels: NDArray[Any], turns: int, *, mirrored: bool) -> NDArray[
 
     `numpy.rot90` gives the same and takes ten times as long, since it copies pixel by pixel across the rows.
     """
+    if not pixels.size:
+        # OpenCV takes no image without channels, which gives its size alone.
+        return np.rot90(pixels, turns).copy()
     moved = pixels.view(np.uint8)
     if turns % 2:
         moved = cv2.transpose(moved)
@@ -100,11 +104,10 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
     old_width, old_height = sample.size_wh
     if (old_width, old_height) == (width, height):
         return sample
-    image = F.interpolate(sample.image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
     columns, rows = nearest_centers(old_width, width), nearest_centers(old_height, height)
     resized = replace(
         sample,
-        image=image.round().clamp(0, 255).to(torch.uint8),
+        image=_resized(sample.image, width, height),
         segments=sample.segments[:, rows][:, :, columns],
         ignore=sample.ignore[rows][:, columns],
         point_coords=_unless_padding(
@@ -112,6 +115,14 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
         ),
     )
     return repair_prompts(resized.keep(resized.segments.flatten(1).any(1)))
+
+
+def _resized(image: Tensor, width: int, height: int) -> Tensor:
+    # Interpolation takes no image without channels either.
+    if not len(image):
+        return image.new_empty(0, height, width)
+    resized = F.interpolate(image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
+    return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:

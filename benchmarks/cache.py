@@ -1,0 +1,167 @@
+# ruff: noqa: E402
+"""What `--cache-features` gives: images a second of the frozen step with and without it, its size, and when it pays.
+
+    python benchmarks/cache.py [--model tiny] [--size 256] [--tiles 12] [--steps 24] [--batch-size 2] [--device cpu]
+    python benchmarks/cache.py --model large --size 1024 --tiles 64 --steps 64 --batch-size 4 --workers 8 --device cuda
+
+Runs of `fit` from the same random weights on a synthetic store, with the image encoder and the prompt encoder frozen,
+and once more with the decoder's two fine layers frozen too, which makes the cache smaller. Rates are those of
+`summary.json`: without the first step, with all waiting for data. The files were just written, so they are read from
+memory where they fit. The last line is JSON: a list of claim, value, goal, met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.claims import Claim, hardware, print_claims
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.sample import write_sample
+from schemas.store import Store, open_store
+from train.answers import tiles_with_objects
+from train.config import FitConfig, read_config
+from train.device import pick_device
+from train.distributed import World
+from train.feature_fill import filled_features
+from train.run import Origin, start_run
+from train.runlog import read_steps
+from train.stop import StopRequest
+from train.trainer import fit
+
+GOAL_SPEEDUP = 3.0
+ROUNDING = 2**-9
+"""What bfloat16 rounds a number by at most."""
+
+FROZEN = {
+    "decoder trained": "decoder_only",
+    "its fine layers frozen": "decoder_only,sam_mask_decoder.conv_s0,sam_mask_decoder.conv_s1",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way to freeze.
+
+    Attributes:
+        plain: `summary.json` of the run without the cache.
+        cached: Of the run with it.
+        fill_s: Seconds that filling took.
+        view_bytes: Of one view of a tile.
+        tiles: Training tiles.
+        loss_difference: The largest relative one of a step's loss.
+    """
+
+    plain: dict[str, Any]
+    cached: dict[str, Any]
+    fill_s: float
+    view_bytes: int
+    tiles: int
+    loss_difference: float
+
+    @property
+    def speedup(self) -> float:
+        """Images a second, with the cache against without."""
+        return self.cached["images_per_s"] / self.plain["images_per_s"]
+
+    @property
+    def break_even_epochs(self) -> float:
+        """Epochs until the fill is paid for; infinite where it never is."""
+        saved_s = self.tiles / self.plain["images_per_s"] - self.tiles / self.cached["images_per_s"]
+        return self.fill_s / saved_s if saved_s > 0 else float("inf")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny", choices=("tiny", "small", "base_plus", "large"))
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--tiles", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--folder", type=Path, help="Where store and cache are made; a temporary folder unless given.")
+    arguments = parser.parse_args()
+    device = pick_device(arguments.device)
+    print(hardware(), flush=True)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    logging.getLogger("train.feature_fill").setLevel(logging.INFO)
+    claims: list[Claim] = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        store = _sample_store(Path(name), arguments.size, arguments.tiles)
+        for label, freeze in FROZEN.items():
+            config = _config(arguments, freeze)
+            claims += _claims(label, arguments, _measure(store, config, Path(name) / label))
+    if arguments.model != "large" or device.type != "cuda":
+        print("skipped: the goal for images a second is one of --model large --device cuda")
+    print_claims(claims)
+
+
+def _config(arguments: argparse.Namespace, freeze: str) -> FitConfig:
+    return read_config(
+        None,
+        {
+            "model": arguments.model,
+            "image_size": arguments.size,
+            "batch_size": arguments.batch_size,
+            "workers": arguments.workers,
+            "device": arguments.device,
+            "max_steps": arguments.steps,
+            "epochs": arguments.steps,
+            "freeze": freeze,
+            "report": False,
+        },
+    )
+
+
+def _measure(store: Store, config: FitConfig, out: Path) -> Measured:
+    tiles: list[int] = tiles_with_objects(store, "train").tolist()
+    device = pick_device(config.device)
+    model = start_run(config, Origin("", 1, 1), device).model
+    start = time.perf_counter()
+    cache = filled_features(model, store, config, tiles, World(), device, StopRequest())
+    fill_s = time.perf_counter() - start
+    del model
+    plain = fit(store, config, out / "plain")
+    cached = fit(store, config.model_copy(update={"cache_features": True}), out / "cached")
+    pairs = zip(read_steps(out / "plain"), read_steps(out / "cached"), strict=True)
+    difference = max(abs(one.loss - two.loss) / one.loss for one, two in pairs)
+    return Measured(plain, cached, fill_s, cache.view_bytes, len(tiles), difference)
+
+
+def _claims(label: str, arguments: argparse.Namespace, found: Measured) -> list[Claim]:
+    print(f"\n{arguments.model}, {arguments.size} px, {found.tiles} tiles, {label}")
+    for name, run in (("without cache", found.plain), ("with cache", found.cached)):
+        print(f"{name:16}{run['images_per_s']:8.2f} images/s, {run['data_wait_fraction']:4.0%} waiting for data")
+    print(f"speed-up        {found.speedup:8.2f} x")
+    print(f"size            {found.view_bytes / 1e6:8.2f} MB a view, {8 * found.view_bytes / 1e6:.1f} MB a tile")
+    print(f"fill            {found.fill_s:8.1f} s, paid for after {found.break_even_epochs:.1f} epochs")
+    print(f"loss            differs by {found.loss_difference:.1e} at most", flush=True)
+    where = f"{arguments.model}, {arguments.size} px, {arguments.device}, {label}"
+    difference = found.loss_difference / ROUNDING
+    claims = [Claim(f"relative difference of the loss / bfloat16's rounding, {where}", difference, 1.0, at_most=True)]
+    if arguments.model == "large" and arguments.device == "cuda":
+        claims.append(Claim(f"images/s, cached / frozen, {where}", found.speedup, GOAL_SPEEDUP))
+    return claims
+
+
+def _sample_store(folder: Path, side: int, tiles: int) -> Store:
+    """At least so many tiles, four or six a ROI."""
+    write_sample(folder / "source", rois=-(-tiles // 4), size_px=2 * side)
+    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=side))
+    return open_store(folder / "s.zarr")
+
+
+if __name__ == "__main__":
+    main()

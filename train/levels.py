@@ -1,0 +1,109 @@
+"""What a frozen image encoder computes and training needs again in each epoch, in its smallest exact form.
+
+The encoder gives three levels of 256 channels, at strides 4, 8 and 16, and the decoder's `conv_s0` and `conv_s1` bring
+the finer two to 32 and 64 channels. The finer two are plain 1x1 convolutions of the trunk's stages, without anything
+from coarser levels. So a level can be kept before its convolution (`trunk`, 96 to 144 channels at stride 4), after it
+(`neck`, 256), or, where the decoder's layer is frozen too, after that one (`decoder`, 32). What follows the kept form
+is run in each step, at little cost. A square of 1024 px is, in bfloat16 (MB):
+
+    stride                             4       8      16     sum
+    tiny, conv_s0 and conv_s1 trained  12.6   6.3     2.1    21.0
+    large, conv_s0 and conv_s1 trained 18.9   8.4     2.1    29.4
+    any model, both frozen              4.2   2.1     2.1     8.4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+
+Form = Literal["trunk", "neck", "decoder"]
+
+STRIDES = (4, 8, 16)
+"""Pixels of the input a cell of each level."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """The kept form of one level.
+
+    Attributes:
+        stride: Pixels of the input a cell.
+        form: After which part of the model.
+        channels: Of that form.
+        side: Cells a side.
+    """
+
+    stride: int
+    form: Form
+    channels: int
+    side: int
+
+    @property
+    def name(self) -> str:
+        """Name of its array."""
+        return f"stride_{self.stride}"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns, channels: the order in memory in which the encoder gives them, too."""
+        return self.side, self.side, self.channels
+
+
+def smallest_levels(sam: SAM2Base, image_size_px: int) -> tuple[Level, ...]:
+    """Choose for each level the form with the fewest channels after which something may still be trained."""
+    neck, channels_up = sam.image_encoder.neck, sam.image_encoder.trunk.channel_list[::-1]
+    levels: list[Level] = []
+    for number, (stride, trunk_channels) in enumerate(zip(STRIDES, channels_up, strict=False)):
+        forms: dict[Form, int] = {"neck": neck.d_model}
+        if number not in neck.fpn_top_down_levels:
+            forms["trunk"] = trunk_channels
+        layer = _decoder_layer(sam, number)
+        if layer is not None and not any(parameter.requires_grad for parameter in layer.parameters()):
+            forms["decoder"] = layer.out_channels
+        form = min(forms, key=forms.__getitem__)
+        levels.append(Level(stride, form, forms[form], image_size_px // stride))
+    return tuple(levels)
+
+
+def kept_levels(sam: SAM2Base, pixels: Tensor, levels: Sequence[Level]) -> list[Tensor]:
+    """Compute the kept forms of normalized images (B, 3, S, S); each (B, side, side, C)."""
+    stages = sam.image_encoder.trunk(pixels)
+    outputs, _ = sam.image_encoder.neck(stages)
+    kept: list[Tensor] = []
+    for number, level in enumerate(levels):
+        layer = _decoder_layer(sam, number)
+        if level.form == "decoder":
+            assert layer is not None
+            kept.append(layer(outputs[number]))
+        else:
+            kept.append((stages if level.form == "trunk" else outputs)[number])
+    return [values.permute(0, 2, 3, 1) for values in kept]
+
+
+def completed_levels(sam: SAM2Base, kept: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
+    """Go on from the kept forms to (B, 32, S/4, S/4), (B, 64, S/8, S/8) and (B, 256, S/16, S/16)."""
+    convolutions = sam.image_encoder.neck.convs
+    completed: list[Tensor] = []
+    for number, (level, values) in enumerate(zip(levels, kept, strict=True)):
+        # Autocast rounds the input of a convolution to bfloat16 in any case; without it weights are float32.
+        found = (values if torch.is_autocast_enabled(values.device.type) else values.float()).permute(0, 3, 1, 2)
+        layer = _decoder_layer(sam, number)
+        if level.form == "trunk":
+            # The neck lists its convolutions from the coarsest level on.
+            found = convolutions[len(convolutions) - 1 - number](found)
+        if level.form != "decoder" and layer is not None:
+            found = layer(found)
+        completed.append(found)
+    return completed
+
+
+def _decoder_layer(sam: SAM2Base, number: int) -> nn.Conv2d | None:
+    """The decoder's own convolution of a level; the coarsest has none."""
+    decoder = sam.sam_mask_decoder
+    return (decoder.conv_s0, decoder.conv_s1, None)[number]
