@@ -102,6 +102,9 @@ class Batch:
 def collate(samples: list[Sample]) -> Batch:
     """Collate samples of one image size; an image without objects is legal.
 
+    What is large is stacked by torch's own `default_collate`, in a loading process straight into memory that the
+    training process sees: a copy less.
+
     Args:
         samples: B samples.
     """
@@ -113,9 +116,9 @@ def collate(samples: list[Sample]) -> Batch:
     frame = torch.zeros_like(image_of_object)
     return Batch(
         # Stacked with the channels last, as tiles are stored, and viewed with the channels first.
-        images=torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)[None],
-        ignore=torch.stack([sample.ignore for sample in samples])[None],
-        masks=torch.cat([sample.segments for sample in samples])[None],
+        images=default_collate([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)[None],
+        ignore=default_collate([sample.ignore for sample in samples])[None],
+        masks=_stacked_segments(samples)[None],
         point_coords=coords[None],
         point_labels=labels[None],
         object_to_image=torch.stack([frame, image_of_object], -1)[None],
@@ -135,9 +138,13 @@ def collate(samples: list[Sample]) -> Batch:
 def _stacked(features: list[tuple[Tensor, ...] | None]) -> tuple[Tensor, ...] | None:
     """Stack the features of all images level by level, where they have any."""
     given = [levels for levels in features if levels is not None]
-    # In a loading process torch's own function stacks into memory that the training process sees: a copy less of what
-    # may be 30 MB an image.
     return tuple(default_collate(list(of_level))[None] for of_level in zip(*given, strict=True)) if given else None
+
+
+def _stacked_segments(samples: list[Sample]) -> Tensor:
+    """All segments, bool (O, H, W)."""
+    segments = [segment for sample in samples for segment in sample.segments]
+    return default_collate(segments) if segments else samples[0].segments
 
 
 def _draws(draws: Tensor | None, rows: int | None) -> Tensor:
