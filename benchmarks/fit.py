@@ -1,0 +1,195 @@
+# ruff: noqa: E402
+"""Training end to end: `fit` against its own step on a resident batch, and against decoding ROIs on the fly.
+
+    python benchmarks/fit.py [--model base_plus] [--rois 27] [--side 4096] [--steps 150] [--workers 12]
+
+A synthetic store of at least 400 tiles of 1024 px; frozen encoder, compiled. Without a GPU it says that it was skipped;
+`--device cpu --image-size 128 --side 256 --rois 8` only shows that it runs. The last line is JSON: a list of claim,
+value, goal, met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.claims import Claim, hardware, print_claims
+from benchmarks.on_the_fly import OnTheFlyDataset
+from prep.build import BuildOptions, build_store
+from prep.config import BuildConfig
+from prep.sample import write_sample
+from schemas.store import Store, open_store
+from train.collate import Batch, collate
+from train.config import FitConfig, read_config
+from train.dataset import SampleRequest, TileDataset
+from train.distributed import World
+from train.loader import sample_options
+from train.run import Origin, start_run
+from train.runlog import StepRecord, read_steps
+from train.sample import Sample
+from train.step import TrainStep
+from train.trainer import fit
+
+WARM_UP = 10
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Images a second of the three ways, and what of `fit` is beside its rate."""
+
+    fit: float
+    resident: float
+    on_the_fly: float
+    data_wait: float
+    first_step_s: float
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="base_plus")
+    parser.add_argument("--rois", type=int, default=27)
+    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--image-size", type=int, default=1024)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--device", default="cuda")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("skipped: no CUDA device")
+        print_claims([])
+        return
+    print(hardware())
+    config = read_config(
+        None,
+        {
+            "model": arguments.model,
+            "image_size": arguments.image_size,
+            "prompt": "box",
+            "freeze": "image_encoder",
+            "batch_size": arguments.batch_size,
+            "workers": arguments.workers,
+            "max_steps": arguments.steps,
+            "epochs": 1000,
+            "device": arguments.device,
+            "compile": arguments.device == "cuda",
+            "report": False,
+        },
+    )
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "source"
+        write_sample(source, rois=arguments.rois, size_px=arguments.side)
+        store = _build(source, arguments)
+        rates = _measure(store, source, config, Path(name) / "run", arguments)
+    _report(rates, len(store))
+
+
+def _report(rates: Rates, tiles: int) -> None:
+    print(f"{tiles} tiles; images/s, medians of steps after the first {WARM_UP}")
+    print(f"{'fit':24}{rates.fit:8.1f}   data wait {rates.data_wait:.1%}, first step after {rates.first_step_s:.1f} s")
+    print(f"{'resident batch':24}{rates.resident:8.1f}")
+    print(f"{'on the fly':24}{rates.on_the_fly:8.1f}")
+    print_claims(
+        [
+            Claim("images/s, fit / resident batch", rates.fit / rates.resident, 0.98),
+            Claim("data wait, share of the step", rates.data_wait, 0.02, at_most=True),
+            Claim("images/s, fit / on the fly", rates.fit / rates.on_the_fly, 20.0),
+        ]
+    )
+
+
+def _measure(store: Store, source: Path, config: FitConfig, out: Path, arguments: argparse.Namespace) -> Rates:
+    begun = time.perf_counter()
+    first: list[float] = []
+
+    def note(record: StepRecord, _total: int) -> None:
+        if record.step == 1:
+            first.append(time.perf_counter() - begun)
+
+    fit(store, config, out, on_step=note)
+    steps = read_steps(out)[WARM_UP:]
+    wait = sum(step.data_wait_s for step in steps) / sum(step.step_s for step in steps)
+    rate = 1 / statistics.median(step.step_s / step.images for step in steps)
+    device = torch.device(arguments.device)
+    resident = _rate(config, repeat(_resident_batch(store, config, device)), arguments.steps, device)
+    fly = DataLoader(
+        OnTheFlyDataset(source, config.image_size),
+        batch_size=config.batch_size,
+        shuffle=True,
+        num_workers=config.workers,
+        collate_fn=_as_batch,
+        pin_memory=device.type == "cuda",
+    )
+    # A short run is enough: a step of it takes seconds.
+    few = max(arguments.steps // 10, 3)
+    return Rates(rate, resident, _rate(config, chain.from_iterable(repeat(fly)), few, device), wait, first[0])
+
+
+def _rate(config: FitConfig, batches: Iterator[Batch], steps: int, device: torch.device) -> float:
+    """Images a second of the step on whatever batches come, waits for them counted."""
+    run = start_run(config, Origin("", config.batch_size, 1), device)
+    if config.compile:
+        run.model.compile_parts()
+    step = TrainStep(run.model, run.optimizer, config, World(), device)
+    seconds: list[float] = []
+    skipped = min(WARM_UP, steps // 3)
+    for _ in range(steps + skipped):
+        start = time.perf_counter()
+        batch = next(batches)
+        step([batch])
+        seconds.append((time.perf_counter() - start) / batch.images.shape[1])
+    kept = seconds[skipped:]
+    return 1 / (statistics.median(kept) if steps > WARM_UP else statistics.mean(kept))
+
+
+def _resident_batch(store: Store, config: FitConfig, device: torch.device) -> Batch:
+    dataset = TileDataset(store.path, sample_options(config))
+    objects = np.diff(store.column("tiles/object_offsets"))
+    tiles = np.resize(np.flatnonzero(objects), config.batch_size)
+    return collate([dataset[SampleRequest(int(tile), 0)] for tile in tiles]).to(device)
+
+
+def _as_batch(samples: list[dict[str, Tensor]]) -> Batch:
+    """What the on-the-fly data set gives, as the same step takes it."""
+    return collate([_as_sample(sample) for sample in samples])
+
+
+def _as_sample(sample: dict[str, Tensor]) -> Sample:
+    masks, boxes = torch.as_tensor(sample["masks"]), torch.as_tensor(sample["boxes"])
+    count = len(masks)
+    return Sample(
+        tile_index=0,
+        image=torch.as_tensor(sample["image"]),
+        segments=masks,
+        ignore=torch.zeros(masks.shape[1:], dtype=torch.bool),
+        point_coords=boxes.reshape(count, 2, 2).float(),
+        point_labels=torch.tensor([[2, 3]], dtype=torch.int32).expand(count, 2),
+        object_ids=torch.arange(count),
+        class_ids=torch.zeros(count, dtype=torch.int64),
+    )
+
+
+def _build(source: Path, arguments: argparse.Namespace) -> Store:
+    path = source.with_name("bcss.zarr")
+    build_store(source, path, BuildConfig(size_px=arguments.image_size), BuildOptions(workers=arguments.workers))
+    return open_store(path)
+
+
+if __name__ == "__main__":
+    main()
