@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from typing import Any, Protocol, TypeVar
 
 from schemas.errors import ConfigError, SourceError
+from schemas.timings import Timed, add_timings, is_collecting
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -41,24 +42,47 @@ def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap
     """
     if dask_address is not None:
         with _dask_map(dask_address, workers) as run:
-            yield run
+            yield _timed(run)
     elif workers <= 1:
         yield map
     else:
         with _process_map(workers) as run:
-            yield run
+            yield _timed(run)
+
+
+def _timed(run: TaskMap) -> TaskMap:
+    """Bring home what the workers' stages took, where somebody collects it."""
+    if not is_collecting():
+        return run
+
+    def timed(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
+        for result, timings in run(Timed(function), tasks):
+            add_timings(timings)
+            yield result
+
+    return timed
 
 
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
     # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
     executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+    def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
+        listed = list(tasks)
+        results = executor.map(function, listed)
+        for task in listed:
+            try:
+                yield next(results)
+            except BrokenProcessPool as error:
+                raise SourceError(
+                    f"a worker process, at {task} or one of the next {workers}",
+                    "died, often for want of memory",
+                    "repeat the command with fewer --workers",
+                ) from error
+
     try:
-        yield executor.map
-    except BrokenProcessPool as error:
-        raise SourceError(
-            "a worker process", "died, often for want of memory", "repeat the command with fewer --workers"
-        ) from error
+        yield run
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -147,7 +147,7 @@ class Store:
                 return np.asarray(array[rows])
         except (ValueError, RuntimeError) as error:
             # Zarr and numcodecs report a failed checksum or a short chunk in these two ways.
-            where = f"{self.path}/{path} row {rows}"
+            where = f"{self.path}/{path} row {start}" + (f" to {stop - 1}" if stop - start > 1 else "")
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
 
     def _first_absent(self, path: str, start: int, stop: int) -> int | None:
