@@ -5,21 +5,23 @@ BIN := $(VENV)/bin
 DEMO := demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help env demo test lint types format constraints clean
+.PHONY: help env demo test lint types format constraints licences audit clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
+	@echo 'make audit   ask for known vulnerabilities of the pinned versions (network)'
 	@echo 'make format  rewrite the sources as ruff would have them'
 	@echo 'make clean   remove the demonstration and the caches, not the environment'
 
 env: $(VENV)/.ready
 
-# sam2 is a source distribution that imports torch while it builds: torch first, then sam2 without build isolation.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# sam2 is a source distribution that imports torch while it builds: torch first, then sam2 without build isolation, and
+# only from the archive whose hash is known.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-sam2.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'env: installing torch, sam2 and the project into $(VENV) (a few minutes, once)'
 	@$(PIP) setuptools wheel torch torchvision
-	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation sam2
+	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test,tools]'
 	@touch $@
 
@@ -57,6 +59,14 @@ format: env
 constraints: env
 	@{ sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	@mv constraints.new constraints.txt
+
+licences: env
+	$(BIN)/python docs/licences.py
+
+# In an environment of its own, so that the tool's dependencies are not among those that are audited.
+audit: env
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 clean:
 	rm -rf $(DEMO) build dist .pytest_cache .ruff_cache .hypothesis
