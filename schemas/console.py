@@ -29,6 +29,7 @@ def run_command(app: Callable[..., object], program: str) -> None:
             with `standalone_mode=False` for JSON, so that typer prints nothing.
         program: The name that the lines of text start with.
     """
+    _speak_utf8()
     debug, as_json = _take_flag("--debug"), _take_flag("--log-json")
     _set_up_logging(program, debug=debug, as_json=as_json)
     with logged_timings() if debug else nullcontext():
@@ -58,6 +59,18 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
         yield bar
 
 
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding.
+
+    The names of ROIs are names of files, are stored, and become names of files again: in any other encoding the same
+    files would give another store, or names that cannot be written.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        # For the processes that this one starts.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def _take_flag(flag: str) -> bool:
     """Take a flag out of the command line before the application parses it."""
     given = flag in sys.argv
@@ -72,6 +85,8 @@ def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
     if as_json:
         # A library's warning would be two lines of plain text.
         logging.captureWarnings(True)
+    # It warns of a home that cannot be written, and the folder that it makes for itself instead is as good.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for package in ("prep", "schemas", "train"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
 
