@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help env demo test lint types format constraints licences audit clean
+.PHONY: help env demo test lint types format constraints licences audit test-soak test-oldest clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
@@ -44,6 +44,10 @@ $(DEMO)/evaluation/metrics.json:
 
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# Half an hour: 20,000 samples, 500 steps, 200 steps of two processes, with flat memory and descriptors.
+test-soak: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/integration/test_soak.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap
             Workers elsewhere need the source and the working folder under the same paths.
 
     Raises:
-        ConfigError: Dask is not installed, or no scheduler answers.
+        ConfigError: Dask is not installed, no scheduler answers, or this machine lets no process be started.
         SourceError: A worker process died.
     """
     if dask_address is not None:
@@ -66,7 +66,13 @@ def _timed(run: TaskMap) -> TaskMap:
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
     # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    except OSError as error:
+        # Their locks are files in shared memory.
+        raise ConfigError(
+            f"--workers {workers}", f"cannot start processes ({error})", "make /dev/shm writable, or use --workers 1"
+        ) from error
 
     def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
         listed = list(tasks)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
+from schemas.errors import TrainingError
 from schemas.prompts import PointLabel
 from train.sample import Sample
 
@@ -99,13 +101,43 @@ class Batch:
         groups = tuple(replace(group, objects=group.objects.pin_memory()) for group in self.groups)
         return replace(self, **pinned, groups=groups)
 
+    def share_memory(self) -> Batch:
+        """Move all tensors to shared memory, as sending them to another process does.
+
+        Raises:
+            TrainingError: There is no room for them.
+        """
+        held = [value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)]
+        try:
+            for tensor in [*held, *(group.objects for group in self.groups)]:
+                if tensor.numel():
+                    tensor.share_memory_()
+        except RuntimeError as error:
+            size_mb = sum(tensor.nbytes for tensor in held) / 1e6
+            raise TrainingError(
+                "shared memory (/dev/shm)",
+                f"has no room for a batch of {size_mb:.0f} MB ({error})",
+                "give it more, as by `docker run --shm-size 8g`, or take --workers 0",
+            ) from error
+        return self
+
 
 def collate(samples: list[Sample]) -> Batch:
     """Collate samples of one image size; an image without objects is legal.
 
     Args:
         samples: B samples.
+
+    Raises:
+        TrainingError: This is a loading process, and shared memory has no room for the batch.
     """
+    batch = _collate(samples)
+    # Here an error reaches the training; in the thread that sends the batch it would be lost, and training would wait
+    # for ever.
+    return batch.share_memory() if get_worker_info() is not None else batch
+
+
+def _collate(samples: list[Sample]) -> Batch:
     longest = max(sample.point_labels.shape[1] for sample in samples)
     labels = torch.cat([_padded(sample.point_labels, longest, int(PointLabel.PADDING)) for sample in samples])
     coords = torch.cat([_padded(sample.point_coords, longest, 0) for sample in samples])

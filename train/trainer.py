@@ -186,7 +186,12 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
     run, sampler, config = parts.run, parts.sampler, parts.run.config.optimizer
     sampler.epoch, done = divmod(run.steps, run.origin.steps_per_epoch)
     sampler.first_batch = place_in_epoch = done * config.accumulate
-    batches_left = iter(parts.loader)
+    try:
+        batches_left = iter(parts.loader)
+    except OSError as error:
+        # Their locks are files in shared memory.
+        where = f"--workers {run.config.workers}"
+        raise TrainingError(where, f"cannot start processes ({error})", "make /dev/shm writable, or use 0") from error
     start = time.perf_counter()
     while run.steps < parts.total_steps:
         try:
