@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OLDEST_PIP = $(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt
 
 .PHONY: help env demo test lint types format constraints licences audit test-soak test-oldest clean
 help:
@@ -48,6 +49,18 @@ test: lint types
 # Half an hour: 20,000 samples, 500 steps, 200 steps of two processes, with flat memory and descriptors.
 test-soak: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/integration/test_soak.py
+
+# The lower bounds of pyproject.toml, in an environment of their own, with Python 3.11: an older torch, 3 GB more.
+OLDEST := .venv-oldest
+test-oldest: $(OLDEST)/.ready
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning tests/schemas tests/prep tests/train
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt requirements-sam2.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST_PIP) setuptools wheel torch torchvision
+	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
+	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
+	@touch $@
 
 lint: env
 	$(BIN)/ruff check .

@@ -189,7 +189,8 @@ def _save_columns(
     }
     columns["object_counts"] = np.array(rows["object_counts"], np.int64)
     # savez takes any mapping by keyword, and paths with a slash are allowed as member names.
-    np.savez(directory / COLUMNS_FILE, allow_pickle=False, **columns, **sizes)
+    # `allow_pickle` is no argument before NumPy 2.1 but one more array; no column is of objects.
+    np.savez(directory / COLUMNS_FILE, **columns, **sizes)
 
 
 def _source_record(

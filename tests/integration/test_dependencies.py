@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from docs.licences import BEGIN, END, PAGE, dependencies, table
@@ -44,6 +45,20 @@ def test_table_has_the_pinned_versions() -> None:
     pinned: dict[str, str] = {canonicalize_name(name): version for name, version in pins.items()}
     wrong = {name: row[0] for name, row in _listed().items() if pinned.get(name, row[0]) != row[0]}
     assert not wrong, "run `make licences`"
+
+
+def test_oldest_versions_are_the_lower_bounds() -> None:
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE))
+    oldest: dict[str, str] = {canonicalize_name(name): version for name, version in pins.items()}
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *(line for name in extras if name != "tools" for line in extras[name])]
+    bounds: dict[str, SpecifierSet] = {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
+    # No browser is needed where the test of the report is skipped.
+    assert oldest.keys() == bounds.keys() - {"playwright"}
+    for name, version in oldest.items():
+        (bound,) = bounds[name]
+        # A bound of 4.9 is tested as a build of it, 4.9.0.80.
+        assert f"{version}.".startswith(f"{bound.version}."), name
 
 
 def test_source_distribution_is_pinned_by_its_hash() -> None:
