@@ -4,22 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OLDEST_PIP = $(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt
 
-.PHONY: help env demo test lint types format constraints clean
+.PHONY: help env demo test lint types format constraints licences audit test-soak test-oldest clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
+	@echo 'make audit   ask for known vulnerabilities of the pinned versions (network)'
 	@echo 'make format  rewrite the sources as ruff would have them'
 	@echo 'make clean   remove the demonstration and the caches, not the environment'
 
 env: $(VENV)/.ready
 
-# sam2 is a source distribution that imports torch while it builds: torch first, then sam2 without build isolation.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# sam2 is a source distribution that imports torch while it builds: torch first, then sam2 without build isolation, and
+# only from the archive whose hash is known.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-sam2.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'env: installing torch, sam2 and the project into $(VENV) (a few minutes, once)'
 	@$(PIP) setuptools wheel torch torchvision
-	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation sam2
+	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test,tools]'
 	@touch $@
 
@@ -43,6 +46,22 @@ $(DEMO)/evaluation/metrics.json:
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
+# Half an hour: 20,000 samples, 500 steps, 200 steps of two processes, with flat memory and descriptors.
+test-soak: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/integration/test_soak.py
+
+# The lower bounds of pyproject.toml, in an environment of their own, with Python 3.11: an older torch, 3 GB more.
+OLDEST := .venv-oldest
+test-oldest: $(OLDEST)/.ready
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning tests/schemas tests/prep tests/train
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt requirements-sam2.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST_PIP) setuptools wheel torch torchvision
+	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
+	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
+	@touch $@
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,6 +76,14 @@ format: env
 constraints: env
 	@{ sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	@mv constraints.new constraints.txt
+
+licences: env
+	$(BIN)/python docs/licences.py
+
+# In an environment of its own, so that the tool's dependencies are not among those that are audited.
+audit: env
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 clean:
 	rm -rf $(DEMO) build dist .pytest_cache .ruff_cache .hypothesis

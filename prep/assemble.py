@@ -18,6 +18,7 @@ from prep.stage import StagedRoi, chunk_file, load_columns
 from schemas.errors import SourceError
 from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, ArraySpec
 from schemas.manifest import Completion, Manifest, fingerprint
+from schemas.timings import stage
 
 STORE_DIR = "store"
 
@@ -69,6 +70,23 @@ def _write_arrays(
     (work / "shards").mkdir(exist_ok=True)
     tasks = [task for spec in pixel_specs for task in _shard_tasks(work / "shards", rois, parts, spec)]
     written = list(run(write_shard, tasks))
+    with stage("columns"):
+        group = _write_columns(store_dir, rois, parts, config, specs)
+    for file in written:
+        (store_dir / file.key).parent.mkdir(parents=True, exist_ok=True)
+        (work / "shards" / file.key).rename(store_dir / file.key)
+    with stage("checksums"):
+        return write_checksums(group, store_dir, written)
+
+
+def _write_columns(
+    store_dir: Path,
+    rois: list[StagedFolder],
+    parts: list[dict[str, np.ndarray]],
+    config: BuildConfig,
+    specs: tuple[ArraySpec, ...],
+) -> zarr.Group:
+    """Create every array in a fresh store, and fill the columns."""
     group = zarr.create_group(store_dir, zarr_format=3, overwrite=True)
     columns = _joined_columns(rois, parts)
     rows = {
@@ -82,10 +100,7 @@ def _write_arrays(
             values = columns[spec.path]
             array = create_array(group, spec, len(values))
             array[:] = values.astype(object) if spec.dtype == "str" else values
-    for file in written:
-        (store_dir / file.key).parent.mkdir(parents=True, exist_ok=True)
-        (work / "shards" / file.key).rename(store_dir / file.key)
-    return write_checksums(group, store_dir, written)
+    return group
 
 
 def _joined_columns(rois: list[StagedFolder], parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

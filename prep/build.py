@@ -31,6 +31,7 @@ from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
 from schemas.manifest import Manifest, Split, fingerprint
 from schemas.store import Store, open_store
+from schemas.timings import stage
 
 logger = logging.getLogger(__name__)
 
@@ -145,13 +146,14 @@ def _build_in(
         prepared = _reported(run(stage_roi, tasks), len(tasks), options.on_progress)
         staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
         manifest = assemble(work, staged, config, plan.specs, run)
-        if is_remote(location):
-            publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
-        else:
-            if occupied(location):
-                # Again, for what was put there in the meantime.
-                check_replaceable(location)
-            publish_local(work / STORE_DIR, Path(location), work / "replaced")
+        with stage("publish"):
+            if is_remote(location):
+                publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
+            else:
+                if occupied(location):
+                    # Again, for what was put there in the meantime.
+                    check_replaceable(location)
+                publish_local(work / STORE_DIR, Path(location), work / "replaced")
     return manifest
 
 
@@ -229,6 +231,7 @@ def _reported(
     for done, roi in enumerate(results, start=1):
         if not roi.source.objects:
             logger.warning("%s holds no wanted class and is kept out", roi.source.mask)
+        logger.debug("ROI %s: %d tiles, %d objects", roi.source.frame_id, roi.source.tiles, roi.source.objects)
         tiles += roi.source.tiles
         # Three bytes of colour and one of label a pixel.
         source_bytes += roi.source.width_px * roi.source.height_px * 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from schemas.console import run_command
+from schemas.console import progress_bar, run_command
 
 if TYPE_CHECKING:
     from prep.build import BuildProgress, Splitter
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prep.summary import ClassCount, StoreSummary
 
 app = typer.Typer(
-    help="Turn palettized masks into segments and point prompts in a Zarr store. --debug shows tracebacks.",
+    help="Turn palettized masks into prompts in a Zarr store. --debug: tracebacks, timings; --log-json: JSON.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -105,9 +105,6 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store, start again.")] = False,
 ) -> None:
     """Build a store from images and masks; after an interruption the same command goes on."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     from prep.build import BuildOptions, build_store
     from prep.class_map import read_class_map
     from prep.config import ALL_CLASSES, BuildConfig, parse_codes
@@ -135,7 +132,7 @@ def build(
         seed=seed,
     )
     splitter = _splitter(config, split_file, split_fractions)
-    with logging_redirect_tqdm(), tqdm(unit="ROI", desc="prepare", mininterval=0.5) as bar:
+    with progress_bar("prepare", "ROI") as bar:
         options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
         manifest = build_store(src_dir, out, config, options, splitter)
     _print_classes(class_counts(open_store(out)))
@@ -161,14 +158,12 @@ def inspect(
 @app.command()
 def verify(store: Annotated[str, typer.Argument(help="A store.")]) -> None:
     """Hash every file of a store again and derive every array again from the labels."""
-    from tqdm import tqdm
-
     from prep.verify import verify_store
     from schemas.errors import StoreError
     from schemas.store import open_store
 
     opened = open_store(store)
-    with tqdm(unit="check", desc="verify", mininterval=0.5) as bar:
+    with progress_bar("verify", "check") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -189,12 +184,10 @@ def view(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many tiles, evenly over the store.")] = None,
 ) -> None:
     """Draw tiles with segments, points, boxes and ignored pixels, and a page that shows them."""
-    from tqdm import tqdm
-
     from prep.view import write_view
     from schemas.store import open_store
 
-    with tqdm(unit="tile", desc="draw", mininterval=0.5) as bar:
+    with progress_bar("draw", "tile") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

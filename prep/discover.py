@@ -83,7 +83,18 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         raise SourceError(folder, f"holds no {', '.join(suffixes)} file", "put the ROIs there")
     found: dict[str, Path] = {}
     for path in paths:
+        if not _is_text(f"{folder.name}/{path.name}"):
+            raise SourceError(path, "has a name that is not UTF-8, as the store's names are", "rename it")
         if path.stem in found:
             raise SourceError(path, f"has the same stem as {found[path.stem].name}", "rename one of the two")
         found[path.stem] = path
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        # Bytes that the file system's encoding cannot decode stand in a name as lone surrogates.
+        return False
+    return True

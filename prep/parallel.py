@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from typing import Any, Protocol, TypeVar
 
 from schemas.errors import ConfigError, SourceError
+from schemas.timings import Timed, add_timings, is_collecting
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -36,29 +37,58 @@ def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap
             Workers elsewhere need the source and the working folder under the same paths.
 
     Raises:
-        ConfigError: Dask is not installed, or no scheduler answers.
+        ConfigError: Dask is not installed, no scheduler answers, or this machine lets no process be started.
         SourceError: A worker process died.
     """
     if dask_address is not None:
         with _dask_map(dask_address, workers) as run:
-            yield run
+            yield _timed(run)
     elif workers <= 1:
         yield map
     else:
         with _process_map(workers) as run:
-            yield run
+            yield _timed(run)
+
+
+def _timed(run: TaskMap) -> TaskMap:
+    """Bring home what the workers' stages took, where somebody collects it."""
+    if not is_collecting():
+        return run
+
+    def timed(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
+        for result, timings in run(Timed(function), tasks):
+            add_timings(timings)
+            yield result
+
+    return timed
 
 
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
     # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
-    executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
-        yield executor.map
-    except BrokenProcessPool as error:
-        raise SourceError(
-            "a worker process", "died, often for want of memory", "repeat the command with fewer --workers"
+        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    except OSError as error:
+        # Their locks are files in shared memory.
+        raise ConfigError(
+            f"--workers {workers}", f"cannot start processes ({error})", "make /dev/shm writable, or use --workers 1"
         ) from error
+
+    def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
+        listed = list(tasks)
+        results = executor.map(function, listed)
+        for task in listed:
+            try:
+                yield next(results)
+            except BrokenProcessPool as error:
+                raise SourceError(
+                    f"a worker process, at {task} or one of the next {workers}",
+                    "died, often for want of memory",
+                    "repeat the command with fewer --workers",
+                ) from error
+
+    try:
+        yield run
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -20,6 +20,7 @@ from prep.segments import Segment, component_segments, label_segments, number_co
 from prep.tiles import Tile, cut_tiles, resample, resize_to_tile
 from schemas.errors import SourceError
 from schemas.prompts import StoredPoints
+from schemas.timings import stage
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[
 def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> Iterator[PreparedTile]:
     """Yield the ROI's tiles with their objects, row by row."""
     merge = merger(config, pixels.labels)
-    components = number_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
+    with stage("segments"):
+        components = number_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
     if config.layout == "tile":
         tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px, config.edge, pixels.scale_xy)
     else:
@@ -120,15 +122,17 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         ignore = ignored[codes] | ~tile.inside
         if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
             continue
-        if components is None:
-            segments = label_segments(tile, codes, pixels.wanted, config.min_area_px)
-        else:
-            segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
+        with stage("segments"):
+            if components is None:
+                segments = label_segments(tile, codes, pixels.wanted, config.min_area_px)
+            else:
+                segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
         # Keyed by place and not by order of work, so that the number of workers changes nothing.
         key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
         # Another component of the same class is off the segment, yet a negative click on it would contradict the class.
-        backgrounds = {code: (codes != code) & ~ignore for code in {segment.class_id for segment in segments}}
-        objects = [_prepare_object(s, backgrounds[s.class_id], config, key) for s in segments]
+        with stage("prompts"):
+            backgrounds = {code: (codes != code) & ~ignore for code in {segment.class_id for segment in segments}}
+            objects = [_prepare_object(s, backgrounds[s.class_id], config, key) for s in segments]
         yield PreparedTile(tile, ignore, objects)
 
 

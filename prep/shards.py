@@ -23,6 +23,7 @@ from prep.encode import BLOSC_LEVEL, ZSTD_LEVEL, with_crc32c
 from prep.workspace import write_atomically
 from schemas.codecs import JpegXlCodec
 from schemas.layout import PIXEL_ARRAYS, ArraySpec, Codec, packing_attributes
+from schemas.timings import stage
 
 SHARD_BYTES = 64 << 20
 """A shard holds about this much before compression: few files, and one fits in memory."""
@@ -63,6 +64,9 @@ class ShardTask:
     key: str
     pieces: tuple[ChunkRun, ...]
     slots: int
+
+    def __str__(self) -> str:
+        return f"shard {self.key}"
 
 
 def rows_per_shard(spec: ArraySpec) -> int:
@@ -119,6 +123,11 @@ def write_shard(task: ShardTask) -> WrittenFile:
     A cluster may run a task twice, the second time after the shard was moved into the store: each run writes a file
     of its own, in a folder that it does not make, and leaves nothing where the build has ended.
     """
+    with stage("join shards"):
+        return _write_shard(task)
+
+
+def _write_shard(task: ShardTask) -> WrittenFile:
     path, record = task.folder / task.key, task.folder / f"{task.key}.sha256"
     if record.exists() and path.exists() and sha256_of(path) == record.read_text(encoding="ascii"):
         return WrittenFile(task.key, record.read_text(encoding="ascii"), path.stat().st_size)

@@ -38,7 +38,11 @@ def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
     institutions = {roi.patient: roi.institution for roi in rois}
     rest = sorted(patient for patient, place in institutions.items() if place not in BCSS_TEST_INSTITUTIONS)
     if not rest:
-        logger.warning("every ROI is from a test institution of the bcss split, so none is held out as test")
+        logger.warning(
+            "every ROI, %s and %d more, is from a test institution of the bcss split, so none is held out as test",
+            rois[0].frame_id,
+            len(rois) - 1,
+        )
         rest = sorted(institutions)
     # The legacy generator, because the published lists were drawn with it.
     order = np.random.RandomState(BCSS_SHUFFLE_SEED).permutation(len(rest))

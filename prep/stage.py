@@ -29,6 +29,7 @@ from schemas.bits import pack_mask
 from schemas.errors import SourceError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec
 from schemas.manifest import SourceRecord
+from schemas.timings import stage
 
 COLUMNS_FILE = "columns.npz"
 RECORD_FILE = "staged.json"
@@ -54,6 +55,9 @@ class StageTask:
     config: BuildConfig
     specs: tuple[ArraySpec, ...]
 
+    def __str__(self) -> str:
+        return f"ROI {self.roi.frame_id}"
+
 
 class StagedRoi(BaseModel):
     """One ROI, written; kept in its folder as `staged.json`.
@@ -77,7 +81,8 @@ def stage_roi(task: StageTask) -> StagedRoi:
     Raises:
         SourceError: One of its files cannot be used, or has changed since it was prepared.
     """
-    digests = (sha256_of(task.roi.image_path), sha256_of(task.roi.mask_path))
+    with stage("hash sources"):
+        digests = (sha256_of(task.roi.image_path), sha256_of(task.roi.mask_path))
     there = _read_staged(task.directory)
     if there is not None:
         if (there.source.image_sha256, there.source.mask_sha256) != digests:
@@ -109,7 +114,8 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
     # A ROI has one core: builds scale by processes, and threads of each library would fight for the same cores.
     cv2.setNumThreads(1)
     use_one_thread()
-    pixels = decode_roi(task.roi, task.config)
+    with stage("decode"):
+        pixels = decode_roi(task.roi, task.config)
     rows: dict[str, list[object]] = defaultdict(list)
     objects = 0
     with ExitStack() as stack:
@@ -122,17 +128,20 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
         }
         dtypes = {spec.path: spec.dtype for spec in task.specs}
         for number, prepared in enumerate(prepare_tiles(task.roi, pixels, task.config)):
-            files["images"].append(prepared.tile.image)
-            files["labels"].append(prepared.tile.labels.astype(dtypes["labels"]))
-            files["ignore"].append(pack_mask(prepared.ignore))
+            with stage("encode and write"):
+                files["images"].append(prepared.tile.image)
+                files["labels"].append(prepared.tile.labels.astype(dtypes["labels"]))
+                files["ignore"].append(pack_mask(prepared.ignore))
+                for item in prepared.objects:
+                    files["segments"].append(pack_mask(item.segment.mask))
             _add_row(rows, tile_row(task.roi, task.split, pixels, prepared.tile))
             rows["object_counts"].append(len(prepared.objects))
             for item in prepared.objects:
-                files["segments"].append(pack_mask(item.segment.mask))
                 _add_row(rows, object_row(number, item))
             objects += len(prepared.objects)
     sizes = {f"sizes/{path}": np.array(file.sizes, np.int64) for path, file in files.items()}
-    _save_columns(directory, task.specs, rows, sizes)
+    with stage("columns"):
+        _save_columns(directory, task.specs, rows, sizes)
     record = _source_record(task, pixels, digests, tiles=len(rows["object_counts"]), objects=objects)
     return StagedRoi(source=record, class_codes=tuple(sorted(pixels.wanted)), files=_file_digests(directory))
 
@@ -180,7 +189,8 @@ def _save_columns(
     }
     columns["object_counts"] = np.array(rows["object_counts"], np.int64)
     # savez takes any mapping by keyword, and paths with a slash are allowed as member names.
-    np.savez(directory / COLUMNS_FILE, allow_pickle=False, **columns, **sizes)
+    # `allow_pickle` is no argument before NumPy 2.1 but one more array; no column is of objects.
+    np.savez(directory / COLUMNS_FILE, **columns, **sizes)
 
 
 def _source_record(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from schemas.errors import CheckpointError
+from schemas.timings import stage
 from train.choices import MODEL_SIZES, ModelSize
 from train.model import PromptableSam
 
@@ -33,14 +34,15 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = 
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_as is not None and path.exists():
-            path.replace(keep_as)
-        partial.replace(path)
+        with stage("save"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep_as is not None and path.exists():
+                path.replace(keep_as)
+            partial.replace(path)
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as RuntimeError.
         partial.unlink(missing_ok=True)

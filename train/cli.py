@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.console import run_command
+from schemas.console import progress_bar, run_command
 from train.choices import (
     BASELINES,
     STORED_CHOICES,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from train.runlog import StepRecord
 
 app = typer.Typer(
-    help="Fine-tune SAM 2 on a store, and score checkpoints. --debug shows tracebacks.",
+    help="Fine-tune SAM 2 on a store, and score checkpoints. --debug: tracebacks, timings; --log-json: JSON.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -133,9 +133,6 @@ def fit(
     config: Annotated[Path | None, typer.Option(help="YAML of these settings and more; flags go on top.")] = None,
 ) -> None:
     """Fine-tune SAM 2 with the store's own prompts."""
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     from schemas.store import open_store
     from train.config import read_config
     from train.trainer import fit as run_fit
@@ -174,7 +171,7 @@ def fit(
     settings = read_config(config, flags)
     opened = open_store(store)
     silent = int(os.environ.get("RANK", "0")) > 0
-    with logging_redirect_tqdm(), tqdm(desc="fit", unit="step", mininterval=0.5, disable=silent) as bar:
+    with progress_bar("fit", "step", silent=silent) as bar:
         summary = run_fit(opened, settings, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
     if silent:
         return
@@ -225,8 +222,6 @@ def evaluate(
     device: Annotated[DeviceChoice, typer.Option(help="auto takes CUDA where there is one.")] = "auto",
 ) -> None:
     """Score checkpoints and baselines on the same objects with the same prompts."""
-    from tqdm import tqdm
-
     from schemas.store import open_store
     from train.answers import Protocol
     from train.dataset import prompt_kinds
@@ -251,7 +246,7 @@ def evaluate(
         predictors |= load_starting_points(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
     sinks = file_sinks(opened, out, protocol, save_masks=save_masks, stitch=stitch)
-    with tqdm(desc="evaluate", unit="tile") as bar:
+    with progress_bar("evaluate", "tile") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

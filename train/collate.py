@@ -11,8 +11,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
 
+from schemas.errors import TrainingError
 from schemas.prompts import PointLabel
 from train.sample import Sample
 
@@ -85,13 +86,14 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device, without waiting where the memory is pinned."""
-        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Pin all tensors; the DataLoader calls this."""
-        return self._with_each(lambda tensor: tensor.pin_memory())
+        return self.with_each(lambda tensor: tensor.pin_memory())
 
-    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Change every tensor."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         features = None if self.features is None else tuple(change(level) for level in self.features)
@@ -107,7 +109,37 @@ def collate(samples: list[Sample]) -> Batch:
 
     Args:
         samples: B samples.
+
+    Raises:
+        TrainingError: This is a loading process, and shared memory has no room for the batch.
     """
+    if get_worker_info() is None:
+        return _collate(samples)
+    try:
+        # Here an error reaches the training; in the thread that sends the batch it would be lost, and training would
+        # wait for ever.
+        return _collate(samples).with_each(_shared)
+    except RuntimeError as error:
+        if _SHARED_FILE not in str(error):
+            raise
+        size_mb = sum(sample.image.nbytes + sample.segments.nbytes for sample in samples) / 1e6
+        raise TrainingError(
+            "shared memory (/dev/shm)",
+            f"has no room for a batch of {size_mb:.0f} MB ({error})",
+            "give it more, as by `docker run --shm-size 8g`, or take --workers 0",
+        ) from error
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    # An empty tensor has nothing to share, and torch refuses it.
+    return tensor.share_memory_() if tensor.numel() else tensor
+
+
+_SHARED_FILE = "</torch_"
+"""What torch calls its files in shared memory."""
+
+
+def _collate(samples: list[Sample]) -> Batch:
     longest = max(sample.point_labels.shape[1] for sample in samples)
     labels = torch.cat([_padded(sample.point_labels, longest, int(PointLabel.PADDING)) for sample in samples])
     coords = torch.cat([_padded(sample.point_coords, longest, 0) for sample in samples])

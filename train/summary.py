@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from schemas.store import Store
+from schemas.timings import stage
 from train.answers import Protocol, tiles_with_objects
 from train.config import FitConfig
 from train.device import peak_memory_bytes
@@ -36,7 +37,8 @@ def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_
     summary = _summary(run, read_steps(out), device, stopped_by)
     write_json(out / "summary.json", summary)
     if run.config.report and not stopped_by:
-        _report(run, store, device, out)
+        with stage("report"):
+            _report(run, store, device, out)
     return summary
 
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from schemas.errors import CheckpointError, TrainingError
 from schemas.store import Store
+from schemas.timings import stage
 from train.answers import tiles_with_objects
 from train.checkpoint import save_checkpoint
 from train.collate import Batch
@@ -116,7 +117,8 @@ def _train(store: Store, config: FitConfig, out: Path, place: _Place, *, resume:
     checkpoint = out / "checkpoints" / "checkpoint.pt"
     if not resume and (checkpoint.exists() or previous_of(checkpoint).exists()):
         raise CheckpointError(checkpoint, "is of an earlier run", "give --resume to go on, or choose another --out")
-    parts = _set_up(store, config, place, checkpoint if resume else None)
+    with stage("set up"):
+        parts = _set_up(store, config, place, checkpoint if resume else None)
     run, per_epoch = parts.run, parts.run.origin.steps_per_epoch
     place.world.wait()
     if place.world.is_main:
@@ -182,7 +184,7 @@ def _check_start(run: Run, store: Store, tile: int, device: torch.device) -> Non
 def _is_patience_out(run: Run) -> bool:
     if not run.config.patience or run.epochs_since_best < run.config.patience:
         return False
-    logger.info("no better score for %d epochs: the run ends", run.epochs_since_best)
+    logger.info("no better score for %d epochs: the run ends after step %d", run.epochs_since_best, run.steps)
     return True
 
 
@@ -191,16 +193,25 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
     run, sampler, config = parts.run, parts.sampler, parts.run.config.optimizer
     sampler.epoch, done = divmod(run.steps, run.origin.steps_per_epoch)
     sampler.first_batch = place_in_epoch = done * config.accumulate
-    batches_left = iter(parts.loader)
+    try:
+        batches_left = iter(parts.loader)
+    except OSError as error:
+        # Their locks are files in shared memory.
+        where = f"--workers {run.config.workers}"
+        raise TrainingError(where, f"cannot start processes ({error})", "make /dev/shm writable, or use 0") from error
     start = time.perf_counter()
     while run.steps < parts.total_steps:
         try:
-            batches: list[Batch] = list(islice(batches_left, config.accumulate))
+            with stage("data wait"):
+                batches: list[Batch] = list(islice(batches_left, config.accumulate))
         except RuntimeError as error:
             if place.stop and place.world.size == 1:
                 # Some schedulers send their signal to every process: the step that it cut short was not begun.
                 return
-            raise TrainingError("a loading process", f"failed ({error})", "try fewer --workers, or 0") from error
+            where = f"a loading process, at the tiles {sampler.tiles_of(place_in_epoch, config.accumulate)}"
+            # What torch brings from another process is a whole traceback, whose last line says what happened.
+            cause = str(error).strip().splitlines()[-1]
+            raise TrainingError(where, f"failed ({cause})", "try fewer --workers, or 0") from error
         if not batches:
             return
         waited = time.perf_counter() - start
@@ -208,7 +219,8 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         place_in_epoch += len(batches)
         rates = set_learning_rates(run.optimizer, run.steps, parts.total_steps, config)
         try:
-            values, counts = parts.train_step(batches)
+            with stage("forward, backward, update"):
+                values, counts = parts.train_step(batches)
         except TrainingError as error:
             write_json(out / f"failed_batch.{place.world.rank}.json", {"step": run.steps + 1, "tiles": tiles})
             raise TrainingError(f"step {run.steps + 1}, {error.args[0]}", *error.args[1:]) from error
@@ -240,7 +252,8 @@ def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log
     """Validate, and save what is to be kept."""
     score = None
     if len(val_tiles):
-        run.val, score, panels = validate(run.scored_model, store, val_tiles, run.config, place.world, place.device)
+        with stage("validate"):
+            run.val, score, panels = validate(run.scored_model, store, val_tiles, run.config, place.world, place.device)
         log.panels(run.steps, panels)
     run.scored_steps = run.steps
     log.epoch(run.steps, -(-run.steps // run.origin.steps_per_epoch), run.val, score)

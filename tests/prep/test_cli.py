@@ -96,3 +96,16 @@ def test_folder_outside_the_source_is_one_line(write_roi, tmp_path: Path, monkey
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, prep.cli; print([m for m in ('zarr', 'numpy', 'cv2', 'torch') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_debug_tells_what_stages_took_in_all_processes(
+    sample_source: Path, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    out = tmp_path / "s.zarr"
+    assert _run(monkeypatch, "build", sample_source, "--out", out, "--size", 128, "--workers", 2, "--debug") == 0
+    calls = {r.bcss_fields["stage"]: r.bcss_fields.get("calls") for r in caplog.records if hasattr(r, "bcss_fields")}
+    assert calls["decode"] == 6
+    assert calls["segments"] >= calls["encode and write"] == len(open_store(out))
+    assert calls["join shards"] == 4
+    assert {"prompts", "columns", "publish", "wall time"} <= calls.keys()
+    assert sum("ROI TCGA" in line for line in caplog.messages) == 6

@@ -15,7 +15,7 @@ import pytest
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.parallel import task_map
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, SourceError
 from schemas.store import Store
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
@@ -87,3 +87,14 @@ def test_absent_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         task_map(1, "tcp://127.0.0.1:9"),
     ):
         pytest.fail("a scheduler answered")
+
+
+def _die_at_2(task: int) -> int:
+    if task == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def test_death_of_a_worker_names_the_task() -> None:
+    with task_map(1 + 1) as run, pytest.raises(SourceError, match=r"a worker process, at [0-2] or one of the next 2"):
+        list(run(_die_at_2, range(3)))

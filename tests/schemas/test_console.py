@@ -1,9 +1,13 @@
+import json
+import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import pytest
 
 from schemas.console import run_command
 from schemas.errors import SourceError
+from schemas.timings import stage
 
 
 def _fail() -> None:
@@ -29,3 +33,85 @@ def test_defect_of_ours_keeps_its_traceback(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bcss-prep"])
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0, "bcss-prep")
+
+
+def test_debug_logs_what_stages_took_even_when_the_command_fails(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    def fail_late() -> None:
+        with stage("decode"):
+            pass
+        _fail()
+
+    monkeypatch.setattr(sys, "argv", ["bcss-prep", "--debug", "build"])
+    with pytest.raises(SourceError):
+        run_command(fail_late, "bcss-prep")
+    assert [line.split()[0] for line in caplog.messages] == ["decode", "wall"]
+
+
+_PROGRAM = """
+import logging, sys, warnings
+from schemas.console import progress_bar, run_command
+from schemas.errors import SourceError
+from schemas.timings import stage
+from schemas.timings import stage
+
+def command():
+    with progress_bar("prepare", "ROI") as bar, stage("decode"):
+        bar.update(1)
+        logging.getLogger("prep.build").warning("caf\u00e9.png\\nholds nothing")
+        warnings.warn("of a library")
+    FAILURE
+
+run_command(command, "bcss-prep")
+"""
+
+
+def _stderr_of(failure: str, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-c", _PROGRAM.replace("FAILURE", failure), *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("failure", "fields", "has_traceback"),
+    [
+        (
+            "raise SourceError('mask.png', 'is damaged', 'export it again')",
+            {"where": "mask.png", "what": "is damaged", "remedy": "export it again"},
+            False,
+        ),
+        ("open('nowhere.png')", {"where": "nowhere.png", "what": "No such file or directory"}, False),
+        ("1 // 0", {"where": "bcss-prep", "remedy": "report this defect"}, True),
+    ],
+)
+def test_json_is_one_object_a_line_and_no_bar(failure: str, fields: dict[str, str], has_traceback: bool) -> None:
+    code, printed = _stderr_of(failure, "--log-json", "build")
+    assert code == 1
+    first, second, last = [json.loads(line) for line in printed.splitlines()]
+    assert (first["level"], first["logger"], first["message"]) == ("WARNING", "prep.build", "café.png\nholds nothing")
+    assert datetime.fromisoformat(first["time"]).utcoffset() == timedelta(0)
+    assert "of a library" in second["message"]
+    assert last["level"] == "ERROR"
+    assert fields.items() <= last.items()
+    assert ("traceback" in last) is has_traceback
+
+
+def test_json_with_debug_has_timings_and_the_traceback() -> None:
+    code, printed = _stderr_of("raise SourceError('mask.png', 'is damaged', 'export it')", "--debug", "--log-json")
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert code == 1
+    (timing,) = [line for line in lines if line.get("stage") == "decode"]
+    assert timing["calls"] == 1
+    assert timing["seconds"] >= 0
+    (error,) = [line for line in lines if line["level"] == "ERROR"]
+    assert "SourceError" in error["traceback"]
+
+
+def test_success_in_json_ends_with_0() -> None:
+    assert _stderr_of("pass", "--log-json")[0] == 0
+
+
+def test_wrong_call_is_one_json_line_and_status_2() -> None:
+    command = [sys.executable, "-m", "prep.cli", "build", "--size", "13", "--log-json", "src", "--out", "s.zarr"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "13 is not a multiple of 8" in json.loads(ran.stderr)["what"]

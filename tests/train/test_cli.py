@@ -50,6 +50,14 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     assert "baseline:box" in capsys.readouterr().out
 
 
+def test_debug_tells_what_stages_took(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
+    arguments = ("--image-size", 128, "--max-steps", 2, "--workers", 0, "--device", "cpu", "--no-report")
+    assert _run(monkeypatch, "--debug", "fit", store.path, "--out", tmp_path / "run", *arguments) == 0
+    calls = {r.bcss_fields["stage"]: r.bcss_fields.get("calls") for r in caplog.records if hasattr(r, "bcss_fields")}
+    assert calls["data wait"] == calls["forward, backward, update"] == 2
+    assert {"set up", "validate", "save"} <= calls.keys()
+
+
 def test_masks_rois_and_clicks_are_written_where_wanted(
     store: Store, tiny: PromptableSam, tmp_path: Path, monkeypatch
 ) -> None:

@@ -1,0 +1,117 @@
+"""Write the licence table of `docs/dependencies.md` from the packages that are installed: `make licences`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.message import Message
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import cast
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = "bcss-sam2"
+PAGE = Path(__file__).with_name("dependencies.md")
+BEGIN, END = "<!-- licences: begin -->\n", "<!-- licences: end -->\n"
+
+EXTRAS = ("dask", "lora", "s3", "small")
+"""The extras of the project that a user may install; tests and tools are no part of what runs."""
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """One installed package that the project needs.
+
+    Attributes:
+        name: Its normalised name.
+        version: The installed one.
+        licence: As its metadata say, `?` where they do not.
+        needed_by: `direct` or the extra where the project names it, else the packages that need it.
+    """
+
+    name: str
+    version: str
+    licence: str
+    needed_by: str
+
+
+def dependencies() -> list[Dependency]:
+    """The packages that run with the project, by name: those it declares, and all that those need in turn."""
+    needed_by: dict[str, list[str]] = {}
+    queue = [(name, "direct") for name in _requirements(distribution(PROJECT), "")]
+    for extra in EXTRAS:
+        queue += [(name, f"extra {extra}") for name in _requirements(distribution(PROJECT), extra)]
+    while queue:
+        name, reason = queue.pop(0)
+        reasons = needed_by.setdefault(name, [])
+        if not reasons:
+            queue += [(needed, name) for needed in _requirements(distribution(name), "")]
+        if reason not in reasons:
+            reasons.append(reason)
+    return [_describe(name, reasons) for name, reasons in sorted(needed_by.items())]
+
+
+def _requirements(package: Distribution, extra: str) -> list[str]:
+    """What a package needs on this platform: without an extra, or what the extra adds."""
+    found: list[str] = []
+    for line in package.requires or []:
+        requirement = Requirement(line)
+        marker = requirement.marker
+        plain = marker is None or marker.evaluate({"extra": ""})
+        if plain if not extra else not plain and marker is not None and marker.evaluate({"extra": extra}):
+            found.append(canonicalize_name(requirement.name))
+            found += _of_extras(requirement)
+    return [name for name in found if _is_installed(name)]
+
+
+def _of_extras(requirement: Requirement) -> list[str]:
+    """What the extras add that a requirement names, as in `package[extra]`."""
+    if not requirement.extras or not _is_installed(requirement.name):
+        return []
+    return [name for extra in requirement.extras for name in _requirements(distribution(requirement.name), extra)]
+
+
+def _is_installed(name: str) -> bool:
+    # A marker cannot say everything (a CPU build of torch needs no CUDA): what is absent is not used.
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _describe(name: str, reasons: list[str]) -> Dependency:
+    package = distribution(name)
+    ours = [reason for reason in reasons if reason.split()[0] in ("direct", "extra")]
+    return Dependency(name, package.version, _licence(package), ", ".join(ours or sorted(reasons)))
+
+
+def _licence(package: Distribution) -> str:
+    """The SPDX expression where the metadata have one, else the classifiers, else the first line of the field."""
+    # What importlib promises is less than what it gives.
+    metadata = cast("Message", package.metadata)
+    expression = metadata.get("License-Expression")
+    classifiers = [line.split(" :: ")[-1] for line in metadata.get_all("Classifier", []) if line.startswith("License")]
+    field = (metadata.get("License") or "").strip().splitlines()
+    found = expression or ", ".join(classifiers) or (field[0] if field else "")
+    # A vertical bar would end the cell.
+    return found.replace("|", "/") or "?"
+
+
+def table() -> str:
+    """The table in Markdown."""
+    rows = [f"| {d.name} | {d.version} | {d.licence} | {d.needed_by} |" for d in dependencies()]
+    return "\n".join(["| package | version | licence | needed by |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def write_page() -> None:
+    """Put the table between the page's two marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    pattern = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
+    PAGE.write_text(pattern.sub(lambda _: BEGIN + table() + END, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_page()

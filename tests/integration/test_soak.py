@@ -1,0 +1,170 @@
+"""Long runs: memory and file descriptors stay flat, in the training, in its loading processes, and across epochs.
+
+Run by `make test-soak`, which prints the figures.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.sample import write_sample
+from schemas.store import Store, open_store
+from train.config import FitConfig
+from train.loader import training_dataset, training_loader
+from train.sampler import EpochSampler
+from train.trainer import fit
+
+SAMPLES = 20_000
+STEPS = 500
+STEPS_OF_TWO = 200
+
+GROWTH_MB = 32.0
+"""Anonymous memory that a process may gain after its warm-up; a leak of 2 KB a sample would take more."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(sys.platform != "linux", reason="memory and descriptors are read from /proc"),
+]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds."""
+
+    anonymous_mb: float
+    descriptors: int
+
+
+def _held(pid: int) -> Held:
+    status = Path(f"/proc/{pid}/status").read_text()
+    # Without the pages of files and of shared memory, which come and go with batches.
+    (line,) = [line for line in status.splitlines() if line.startswith("RssAnon")]
+    return Held(int(line.split()[1]) / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+
+
+def _shared_files() -> int:
+    return len(list(Path("/dev/shm").iterdir()))
+
+
+def _check_flat(what: str, warm: dict[int, Held], end: dict[int, Held]) -> None:
+    assert warm.keys() == end.keys(), f"{what}: a process was replaced"
+    for number, pid in enumerate(sorted(warm)):
+        then, now = warm[pid], end[pid]
+        print(
+            f"{what}, process {number}: {then.anonymous_mb:.1f} -> {now.anonymous_mb:.1f} MB, "
+            f"{then.descriptors} -> {now.descriptors} descriptors"
+        )
+    for pid in warm:
+        assert end[pid].anonymous_mb - warm[pid].anonymous_mb < GROWTH_MB
+        assert end[pid].descriptors <= warm[pid].descriptors + 2
+
+
+def _all_held(pids: Iterable[int]) -> dict[int, Held]:
+    return {pid: _held(pid) for pid in pids}
+
+
+@pytest.fixture(scope="module")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Some hundred tiles of 64 px, of train and of val."""
+    folder = tmp_path_factory.mktemp("soak")
+    write_sample(folder / "source", rois=6, size_px=288, seed=1)
+    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=64))
+    return open_store(folder / "s.zarr")
+
+
+def test_loader_stays_flat(tiny_store: Store) -> None:
+    config = FitConfig(image_size=128, batch_size=8, workers=2, prompt="mixed", device="cpu")
+    sampler = EpochSampler(np.arange(len(tiny_store)), config.batch_size, config.seed)
+    loader = training_loader(training_dataset(tiny_store, config), config, sampler, torch.device("cpu"))
+    shared_before, seen, warm, start = _shared_files(), 0, None, time.perf_counter()
+    while seen < SAMPLES:
+        seen += sum(batch.images.shape[1] for batch in loader)
+        sampler.epoch += 1
+        pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+        if warm is None and seen >= SAMPLES // 5:
+            warm = _all_held(pids)
+    assert warm is not None
+    assert len(warm) == 1 + config.workers
+    print(f"\n{seen} samples in {sampler.epoch} epochs, {seen / (time.perf_counter() - start):.0f} a second")
+    _check_flat("loader", warm, _all_held(warm))
+    # A batch or two under way for each process, and nothing of earlier ones.
+    assert _shared_files() - shared_before < 200
+
+
+def test_fit_stays_flat(tiny_store: Store, tmp_path: Path) -> None:
+    # As few tiles as give many epochs: each validates, saves and starts the loading processes' next turn.
+    config = FitConfig(
+        image_size=128, batch_size=2, workers=1, device="cpu", epochs=1000, max_steps=STEPS, report=False
+    )
+    warm: dict[int, Held] = {}
+    end: dict[int, Held] = {}
+
+    def watch(record: object, _total: int) -> None:
+        step = getattr(record, "step", 0)
+        if step in (STEPS // 5, STEPS):
+            pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
+            (warm if step < STEPS else end).update(_all_held(pids))
+
+    start = time.perf_counter()
+    summary = fit(tiny_store, config, tmp_path / "run", on_step=watch)
+    took = time.perf_counter() - start
+    assert summary["steps"] == STEPS
+    print(
+        f"\n{STEPS} steps in {summary['epochs']:.1f} epochs, {took / STEPS:.2f} s a step with all that is between them"
+    )
+    _check_flat("fit", warm, end)
+
+
+def test_two_processes_stay_flat(tiny_store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small = ["--image-size", "128", "--batch-size", "1", "--workers", "0", "--device", "cpu", "--no-report"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "train.cli", "fit", tiny_store.path, "--out", str(out), *small]
+    command += ["--max-steps", str(STEPS_OF_TWO), "--epochs", "1000"]
+    with (tmp_path / "printed").open("w") as printed:
+        running = subprocess.Popen(command, stdout=printed, stderr=printed)
+        seen: list[dict[int, Held]] = []
+        while running.poll() is None:
+            time.sleep(1)
+            steps = _steps_of(out)
+            if STEPS_OF_TWO // 5 <= len(steps) < STEPS_OF_TWO:
+                seen.append(_all_held(_children_of(running.pid)))
+    assert running.returncode == 0, (tmp_path / "printed").read_text()
+    steps = _steps_of(out)
+    assert [entry["step"] for entry in steps] == list(range(1, STEPS_OF_TWO + 1))
+    assert np.isfinite([entry["loss"] for entry in steps]).all()
+    # The most of the first and of the last third: a poll may meet a process while it validates or saves.
+    third = len(seen) // 3
+    print(f"\n{STEPS_OF_TWO} steps of two processes, {len(seen)} looks")
+    _check_flat("two processes", _most(seen[:third]), _most(seen[-third:]))
+
+
+def _most(looks: list[dict[int, Held]]) -> dict[int, Held]:
+    pids = looks[0].keys()
+    return {
+        pid: Held(max(look[pid].anonymous_mb for look in looks), max(look[pid].descriptors for look in looks))
+        for pid in pids
+    }
+
+
+def _steps_of(out: Path) -> list[dict[str, float]]:
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [entry for line in lines if line.endswith("\n") and "event" not in (entry := json.loads(line))]
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
