@@ -13,6 +13,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import cv2
@@ -190,7 +191,8 @@ def _save_columns(
     columns["object_counts"] = np.array(rows["object_counts"], np.int64)
     # savez takes any mapping by keyword, and paths with a slash are allowed as member names.
     # `allow_pickle` is no argument before NumPy 2.1 but one more array; no column is of objects.
-    np.savez(directory / COLUMNS_FILE, **columns, **sizes)
+    members: dict[str, Any] = columns | sizes
+    np.savez(directory / COLUMNS_FILE, **members)
 
 
 def _source_record(
