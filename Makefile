@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 DEMO := demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help env demo test lint types format constraints clean
+.PHONY: help env demo test test-faults lint types format constraints clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
+	@echo 'make test-faults  kills, full disks, dead servers and hostile files, at length (some 20 minutes)'
 	@echo 'make format  rewrite the sources as ruff would have them'
 	@echo 'make clean   remove the demonstration and the caches, not the environment'
 
@@ -42,6 +43,9 @@ $(DEMO)/evaluation/metrics.json:
 
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-faults: env
+	$(BIN)/python -m pytest tests/faults -m 'not cuda' --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: env
 	$(BIN)/ruff check .

@@ -1,0 +1,42 @@
+"""Counts what each fault came to, and prints the table at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.faults.guard import Guard
+
+Tally = Callable[..., None]
+
+
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Tally:
+    """Keep the counts of a test for the table.
+
+    The properties of a test travel from the processes that run tests to the one that prints.
+    """
+
+    def keep(fault: str, guard: Guard | None = None, **counts: int) -> None:
+        if guard is not None:
+            counts = {"tried": guard.tried, "refused": guard.refused, "used": guard.accepted}
+        record_property("fault", {"fault": fault, **counts})
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    rows = [
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "fault"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    for row in rows:
+        counts = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in row.items() if name != "fault")
+        terminalreporter.write_line(f"{row['fault']:<58} {counts}")
