@@ -79,17 +79,14 @@ _headers = st.builds(
     st.sampled_from([0, 1, 2]),
 )
 _bombs = st.sampled_from([zlib.compress(bytes(n)) for n in (0, 10, 1000, 1 << 20, 1 << 26)]) | st.binary(max_size=40)
+_names = st.sampled_from([b"tRNS", b"eXIf", b"pHYs", b"gAMA", b"acTL", b"fcTL", b"fdAT", b"IEND", b"IHDR"])
 _chunks = st.one_of(
     st.builds(chunk, st.just(b"IDAT"), _bombs),
     st.builds(chunk, st.just(b"PLTE"), st.binary(max_size=800)),
     st.builds(chunk, st.just(b"zTXt"), _bombs.map(lambda data: b"k\0\0" + data)),
     st.builds(chunk, st.just(b"iCCP"), _bombs.map(lambda data: b"k\0\0" + data)),
     st.builds(chunk, st.just(b"iTXt"), _bombs.map(lambda data: b"k\0\1\0\0\0" + data)),
-    st.builds(
-        chunk,
-        st.sampled_from([b"tRNS", b"eXIf", b"pHYs", b"gAMA", b"acTL", b"fcTL", b"fdAT", b"IEND", b"IHDR"]),
-        st.binary(max_size=60),
-    ),
+    st.builds(chunk, _names, st.binary(max_size=60)),
     st.binary(max_size=30),
 )
 png_files = st.builds(
