@@ -17,15 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from schemas.bounds import MAX_ROI_PX
 from schemas.errors import SourceError
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Warning)
 """The ways in which Pillow reports a damaged file, PNG chunks among them."""
 
 LabelArray = NDArray[np.uint8 | np.uint16]
-
-MAX_ROI_PX = 1 << 29
-"""Half a gigapixel: twice a 16k by 16k ROI. A file that claims more is taken for a decompression bomb."""
 
 _FORMATS = ("PNG", "JPEG", "TIFF")
 """What a file may be, whatever its name: for some of the other formats Pillow runs a program, such as Ghostscript."""

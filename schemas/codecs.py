@@ -45,7 +45,7 @@ class JpegXlCodec(ArrayBytesCodec):
         raise StoreError(CODEC_NAME, "has no fixed size", "use it without a codec that needs one")
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        pixels = await asyncio.to_thread(_decode, chunk_data.to_bytes())
+        pixels = await asyncio.to_thread(_decode, chunk_data.to_bytes(), chunk_spec.shape[1:])
         return chunk_spec.prototype.nd_buffer.from_numpy_array(pixels.reshape(chunk_spec.shape))
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
@@ -60,11 +60,12 @@ def encode_jpegxl(pixels: np.ndarray) -> bytes:
     return bytes(codecs.jpegxl_encode(np.ascontiguousarray(pixels), lossless=True, effort=EFFORT, numthreads=1))
 
 
-def _decode(data: bytes) -> np.ndarray:
+def _decode(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     codecs: Any = _imagecodecs()
     try:
-        return np.asarray(codecs.jpegxl_decode(data, numthreads=1))
-    except codecs.JpegxlError as error:
+        # Into memory of the chunk's own size: an image that claims another one is refused before it is decoded.
+        return np.asarray(codecs.jpegxl_decode(data, numthreads=1, out=np.empty(shape, np.uint8)))
+    except (codecs.JpegxlError, ValueError) as error:
         # What zarr's own codecs raise, so that a reader reports all damage in one way.
         raise RuntimeError(f"not a JPEG XL image: {error}") from error
 

@@ -6,7 +6,7 @@ started, opens files of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.bits import unpack_mask
-from schemas.errors import StoreError
+from schemas.claims import check_column, checked_array
+from schemas.errors import BcssError, StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
 from schemas.location import normal_location, remote_errors, zarr_location
 from schemas.manifest import SPLITS, Manifest, SourceRecord
 from schemas.presence import absent_rows, rows_per_file
 from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, StoredPoints
 from schemas.record import Record
+
+MAX_SEGMENT_BYTES = 1 << 34
+"""Of the segments of one tile, a byte a pixel."""
 
 
 def open_store(path: str | Path) -> Store:
@@ -76,9 +80,14 @@ class Store:
         try:
             with remote_errors(self.path):
                 return zarr.open_group(zarr_location(self.path), mode="r", zarr_format=3)
+        except BcssError:
+            raise
         except FileNotFoundError as error:
             raise StoreError(self.path, "no store is there", "make one with `bcss-prep build`") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        except Exception as error:
+            # Damaged metadata makes zarr's parser fail in any way there is: AttributeError, RecursionError and more.
             raise StoreError(self.path, "is not a Zarr v3 group", "make it again with `bcss-prep build`") from error
 
     @cached_property
@@ -119,20 +128,31 @@ class Store:
     def array(self, path: str) -> zarr.Array[Any]:
         """Return a Zarr array by its path in the group, for example `images`."""
         if path not in self._arrays:
+            where = f"{self.path}/{path}"
             try:
                 with remote_errors(self.path):
                     array = self.group[path]
-            except (KeyError, ValueError) as error:
-                raise StoreError(f"{self.path}/{path}", "is missing or damaged", "build the store again") from error
+            except BcssError:
+                raise
+            except OSError as error:
+                raise _unreadable(where, error) from error
+            except Exception as error:
+                # As for the group's own metadata.
+                raise StoreError(where, "is missing or damaged", "build the store again") from error
             if not isinstance(array, zarr.Array):
-                raise StoreError(f"{self.path}/{path}", "is not an array", "build the store again")
-            self._arrays[path] = array
+                raise StoreError(where, "is not an array", "build the store again")
+            # What a build is to replace is known by its checksums, whatever became of its manifest.
+            manifest = None if path.startswith("checksums/") else self.manifest
+            self._arrays[path] = checked_array(where, array, path, manifest)
         return self._arrays[path]
 
     def column(self, path: str) -> NDArray[Any]:
         """Read a column whole, for example `objects/class_id`; it stays in memory."""
         if path not in self._columns:
-            self._columns[path] = self._read(path, slice(None))
+            values = self._read(path, slice(None))
+            if not path.startswith("checksums/"):
+                check_column(f"{self.path}/{path}", path, values, self.manifest)
+            self._columns[path] = values
         return self._columns[path]
 
     def _read(self, path: str, rows: int | slice) -> NDArray[Any]:
@@ -140,18 +160,19 @@ class Store:
         start, stop, _ = (rows if isinstance(rows, slice) else slice(rows, rows + 1)).indices(int(array.shape[0]))
         try:
             with remote_errors(self.path):
-                absent = self._first_absent(path, start, stop)
-                if absent is not None:
-                    where = f"{self.path}/{path} row {absent}"
-                    raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
+                self._check_present(path, start, stop)
                 return np.asarray(array[rows])
-        except (ValueError, RuntimeError) as error:
-            # Zarr and numcodecs report a failed checksum or a short chunk in these two ways.
+        except BcssError:
+            raise
+        except OSError as error:
+            raise _unreadable(f"{self.path}/{path} row {rows}", error) from error
+        except Exception as error:
+            # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
             where = f"{self.path}/{path} row {rows}"
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
 
-    def _first_absent(self, path: str, start: int, stop: int) -> int | None:
-        """The first of some rows that no file holds; each shard is asked once."""
+    def _check_present(self, path: str, start: int, stop: int) -> None:
+        """Refuse rows that no file holds; each shard is asked once."""
         array = self.array(path)
         slots = rows_per_file(array)
         for number in range(start // slots, -(-stop // slots)):
@@ -159,15 +180,16 @@ class Store:
                 self._absent_rows[path, number] = absent_rows(array, number)
             for row in self._absent_rows[path, number]:
                 if start <= row < stop:
-                    return row
-        return None
+                    raise StoreError(
+                        f"{self.path}/{path} row {row}", "is missing", "`bcss-prep verify` lists all damage"
+                    )
 
     @cached_property
-    def _absent_rows(self) -> dict[tuple[str, int], list[int]]:
+    def _absent_rows(self) -> dict[tuple[str, int], Sequence[int]]:
         return {}
 
     def source(self, frame_id: str) -> SourceRecord:
-        """The manifest's entry of a ROI: its files, size, resolution and palette."""
+        """The manifest's entry of a ROI that a tile is of: its files, size, resolution and palette."""
         return self._sources[frame_id]
 
     @cached_property
@@ -179,6 +201,18 @@ class Store:
         offsets = self.column("tiles/object_offsets")
         return slice(int(offsets[index]), int(offsets[index + 1]))
 
+    def _readable_rows(self, index: int) -> slice:
+        """Rows of a tile's objects, once their segments are known to fit a memory."""
+        rows = self.object_rows(index)
+        size_bytes = (rows.stop - rows.start) * self.manifest.tile_size_px**2
+        if size_bytes > MAX_SEGMENT_BYTES:
+            raise StoreError(
+                f"{self.path} tile {index}",
+                f"has segments of {size_bytes / 2**30:.0f} GiB",
+                "give --min-area or --size",
+            )
+        return rows
+
     def __getitem__(self, index: int) -> Record:
         """Read one tile.
 
@@ -187,7 +221,7 @@ class Store:
             StoreError: Its bytes are damaged.
         """
         index = self._checked(index)
-        rows = self.object_rows(index)
+        rows = self._readable_rows(index)
         origin, scale, roi = (self.column(f"tiles/{name}")[index] for name in ("origin_xy", "scale_xy", "roi_size_xy"))
         return Record(
             index=index,
@@ -209,7 +243,7 @@ class Store:
 
     def segments(self, index: int) -> dict[int, NDArray[np.bool_]]:
         """Read the segments of one tile as `{object_id: bool (S, S)}`."""
-        rows = self.object_rows(self._checked(index))
+        rows = self._readable_rows(self._checked(index))
         ids = self.column("objects/object_id")[rows]
         return {int(i): segment for i, segment in zip(ids, unpack_mask(self._read("segments", rows)), strict=True)}
 
@@ -249,3 +283,8 @@ class Store:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.path} has {len(self)} tiles, and {index} is not one of them")
         return int(index) % len(self)
+
+
+def _unreadable(where: str, error: OSError) -> StoreError:
+    """A device that fails, a full table of files, a permission: the store may be whole."""
+    return StoreError(where, f"cannot be read ({error.strerror or error})", "check the disk, and repeat the command")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from prep.decode import MAX_ROI_PX, image_header, read_image, read_mask
+from prep.decode import image_header, read_image, read_mask
+from schemas.bounds import MAX_ROI_PX
 from schemas.errors import SourceError
 
 
