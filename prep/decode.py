@@ -120,7 +120,8 @@ class _FileReader(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most so many bytes, or all that is left."""
-        left = max(self._end - self.tell(), 0)
+        # Behind its end a little is asked for, too: a device that fails says so then.
+        left = max(self._end - self.tell(), 4096)
         return super().read(left if size is None or size < 0 else min(size, left))
 
 

@@ -157,6 +157,7 @@ class Store:
 
     def _read(self, path: str, rows: int | slice) -> NDArray[Any]:
         array = self.array(path)
+        where = f"{self.path}/{path}" if rows == slice(None) else f"{self.path}/{path} row {rows}"
         start, stop, _ = (rows if isinstance(rows, slice) else slice(rows, rows + 1)).indices(int(array.shape[0]))
         try:
             with remote_errors(self.path):
@@ -165,10 +166,9 @@ class Store:
         except BcssError:
             raise
         except OSError as error:
-            raise _unreadable(f"{self.path}/{path} row {rows}", error) from error
+            raise _unreadable(where, error) from error
         except Exception as error:
             # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
-            where = f"{self.path}/{path} row {rows}"
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
 
     def _check_present(self, path: str, start: int, stop: int) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from schemas.store import Store
+from tests.faults.commands import FIT_FLAGS
 from tests.faults.guard import Guard
 
 Tally = Callable[..., None]
@@ -25,6 +28,17 @@ def tally(record_property: Callable[[str, object], None]) -> Tally:
         record_property("fault", {"fault": fault, **counts})
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    from train.config import read_config
+    from train.trainer import fit
+
+    out = tmp_path_factory.mktemp("straight")
+    fit(store, read_config(None, FIT_FLAGS), out)
+    return out
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

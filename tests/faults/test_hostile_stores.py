@@ -28,16 +28,15 @@ from tests.faults.mutations import documents, mutated
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A store of three tiles of 16 px, with two objects in some."""
+    """A store of three tiles of 256 px: the index of a shard of smaller ones is longer than their pixels."""
     source = tmp_path / "source"
-    generator = np.random.default_rng(0)
     for stem in ("TCGA-A1-0000", "TCGA-OL-0001"):
-        labels = np.ones((16, 32 if stem.endswith("0") else 16), np.uint8)
-        labels[:, 10:] = 2
-        for name, picture in (("images", generator.integers(0, 256, (*labels.shape, 3), np.uint8)), ("masks", labels)):
+        labels = np.ones((256, 512 if stem.endswith("0") else 256), np.uint8)
+        labels[:, 100:] = 2
+        for name, picture in (("images", np.stack([labels * 40] * 3, -1)), ("masks", labels)):
             (source / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(source / name / f"{stem}.png")
-    config = BuildConfig(size_px=16, positive_points=2, negative_points=2)
+    config = BuildConfig(size_px=256, positive_points=2, negative_points=2)
     build_store(source, tmp_path / "s.zarr", config)
     return tmp_path / "s.zarr"
 
