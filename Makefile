@@ -45,7 +45,7 @@ test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-faults: env
-	$(BIN)/python -m pytest tests/faults -m 'not cuda' --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest tests/faults -m 'not cuda' -o faulthandler_timeout=0 --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: env
 	$(BIN)/ruff check .

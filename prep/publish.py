@@ -129,7 +129,8 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     Args:
         store_dir: The store.
         destination: Where to.
-        record: Where the names of the uploaded files are kept, as a JSON list; a repeated upload skips them.
+        record: Where the names of the uploaded files are kept, as a JSON list; a repeated upload skips those that are
+            there still.
     """
     import obstore
 
@@ -137,6 +138,7 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     remote = object_store(destination)
     stale = _remove_completion(destination)
     done = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set[str]()
+    done &= {entry["path"] for page in obstore.list(remote) for entry in page} if done else set()
     names = [path.relative_to(store_dir).as_posix() for path in sorted(store_dir.rglob("*")) if path.is_file()]
     waiting = [name for name in names if name != ROOT_FILE and name not in done]
 

@@ -51,12 +51,11 @@ def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manif
     Raises:
         StoreError: Its shape, type, chunks or codecs are not those of a store.
     """
-    metadata = array.metadata.to_dict()
-    wrong = _shape_fault(array, metadata, path, manifest) or _chunk_fault(array)
+    metadata: Any = array.metadata
+    wrong = _shape_fault(array, metadata.to_dict(), path, manifest) or _chunk_fault(array)
     if wrong:
         raise StoreError(where, wrong, "build the store again")
-    codecs = tuple(_bounded(where, codec) for codec in array.metadata.codecs)  # pyright: ignore[reportAttributeAccessIssue]
-    bounded: Any = replace(array.metadata, codecs=codecs)  # pyright: ignore[reportCallIssue]
+    bounded: Any = replace(metadata, codecs=tuple(_bounded(where, codec) for codec in metadata.codecs))
     return zarr.Array(zarr.AsyncArray(bounded, array.store_path))
 
 

@@ -193,7 +193,7 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
             if place.stop and place.world.size == 1:
                 # Some schedulers send their signal to every process: the step that it cut short was not begun.
                 return
-            raise TrainingError("a loading process", f"failed ({error})", "try fewer --workers, or 0") from error
+            raise _loading_error(error) from error
         if not batches:
             return
         waited = time.perf_counter() - start
@@ -227,6 +227,18 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         if stopping:
             return
         start = time.perf_counter()
+
+
+def _loading_error(error: RuntimeError) -> TrainingError:
+    """Say in one line what ended a loading process.
+
+    A process that fails sends its traceback as text, whose last line is the cause with its own remedy; one that is
+    killed leaves a sentence of torch's.
+    """
+    last = str(error).strip().splitlines()[-1]
+    if "Traceback (most recent call last)" in str(error):
+        return TrainingError("a loading process", last, "mend that, and give --resume")
+    return TrainingError("a loading process", f"failed ({last})", "try fewer --workers, or 0, and give --resume")
 
 
 def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log: RunLog, checkpoint: Path) -> None:
