@@ -151,7 +151,8 @@ def test_server_that_forgot_what_was_uploaded(
     kill(process)
     server.stop()
     server.start()
-    assert run(_build(sample_source, tmp_path))[0] == 0
+    status, said = run(_build(sample_source, tmp_path))
+    assert status == 0, said
     assert verify_store(open_store(URL)) == []
     assert _held() == bytes_of(store.path)
     tally("S3 server restarted empty between two runs of a build", tried=1, finished=1, other_bytes=0)

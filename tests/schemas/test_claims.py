@@ -34,6 +34,10 @@ def _grid(metadata: dict[str, Any]) -> dict[str, Any]:
     return metadata["chunk_grid"]["configuration"]
 
 
+def _index(metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    return metadata["codecs"][0]["configuration"]["index_codecs"]
+
+
 @pytest.mark.parametrize(
     ("array", "edit", "message"),
     [
@@ -47,6 +51,8 @@ def _grid(metadata: dict[str, Any]) -> dict[str, Any]:
             lambda m: m["codecs"].append({"name": "gzip", "configuration": {"level": 1}}),
             "GzipCodec",
         ),
+        ("images", lambda m: _index(m)[0]["configuration"].update(endian="big"), "has an index that no build writes"),
+        ("images", lambda m: _index(m).pop(), "has an index that no build writes"),
         ("checksums/key", lambda m: m.update(shape=[10**9]), "is no column of checksums"),
     ],
 )
