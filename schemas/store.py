@@ -157,8 +157,8 @@ class Store:
 
     def _read(self, path: str, rows: int | slice) -> NDArray[Any]:
         array = self.array(path)
-        where = f"{self.path}/{path}" if rows == slice(None) else f"{self.path}/{path} row {rows}"
         start, stop, _ = (rows if isinstance(rows, slice) else slice(rows, rows + 1)).indices(int(array.shape[0]))
+        where = f"{self.path}/{path} " + (f"row {start}" if stop - start == 1 else f"rows {start} to {stop - 1}")
         try:
             with remote_errors(self.path):
                 self._check_present(path, start, stop)
