@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -57,8 +58,9 @@ def start(command: list[str], env: dict[str, str] | None = None) -> subprocess.P
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """`kill -9` of a command and all its processes."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """`kill -9` of a command and all its processes; it may have ended just before."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
