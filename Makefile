@@ -6,11 +6,12 @@ DEMO := demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OLDEST_PIP = $(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt
 
-.PHONY: help env demo test lint types format constraints licences audit test-soak test-oldest clean
+.PHONY: help env demo test lint types format constraints licences audit test-faults test-soak test-oldest clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
 	@echo 'make audit   ask for known vulnerabilities of the pinned versions (network)'
+	@echo 'make test-faults  kills, full disks, dead servers and hostile files, at length (some 20 minutes)'
 	@echo 'make format  rewrite the sources as ruff would have them'
 	@echo 'make clean   remove the demonstration and the caches, not the environment'
 
@@ -61,6 +62,9 @@ $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt requirements-sam2.txt
 	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
 	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
 	@touch $@
+
+test-faults: env
+	$(BIN)/python -m pytest tests/faults -m 'not cuda' -o faulthandler_timeout=0 --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: env
 	$(BIN)/ruff check .

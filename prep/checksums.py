@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from zarr.codecs import ZstdCodec
 
+from prep.encode import ZSTD_LEVEL
 from schemas.manifest import fingerprint
 
 _COLUMNS = ("key", "sha256", "size_bytes")
@@ -70,6 +72,7 @@ def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFil
             shape=values.shape,
             dtype="int64" if name == "size_bytes" else str,
             chunks=(max(len(values), 1),),
+            compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
             dimension_names=("file",),
         )
         array[:] = values

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from schemas.classes import ClassInfo, describe_class
+from schemas.classes import ClassInfo, Color, describe_class
 from schemas.errors import ConfigError
+from schemas.settings_file import read_settings_file
 
 _ALIASES = {"GT_code": "code", "label": "name"}
 
@@ -34,7 +36,7 @@ class ClassEntry(BaseModel):
     code: int = Field(ge=0, le=65535)
     name: str = ""
     into: int | None = Field(default=None, ge=0, le=65535)
-    color: tuple[int, int, int] | None = None
+    color: Color | None = None
 
     @field_validator("color", mode="before")
     @classmethod
@@ -60,10 +62,7 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     Raises:
         ConfigError: The file is absent, malformed, names a code twice, or merges into a code that is itself merged.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, f"cannot be read ({error})", "give a TSV or JSON file") from error
+    text = read_settings_file(path, "give a TSV or JSON file")
     try:
         rows = _json_rows(text) if path.suffix.lower() == ".json" else _tsv_rows(text)
         entries = tuple(ClassEntry.model_validate(row) for row in rows)
@@ -71,10 +70,9 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(path, f"is no class map ({field}: {first['msg']})", "columns are code, name, into") from error
-    except (json.JSONDecodeError, csv.Error, ValueError, TypeError) as error:
+    except (csv.Error, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(path, f"is no class map ({error})", "columns are code, name, into") from error
-    codes = [entry.code for entry in entries]
-    twice = sorted({code for code in codes if codes.count(code) > 1})
+    twice = sorted(code for code, count in Counter(entry.code for entry in entries).items() if count > 1)
     if twice:
         raise ConfigError(path, f"names code {twice[0]} twice", "give each code one line")
     merged = {entry.code for entry in entries if entry.into not in (None, entry.code)}

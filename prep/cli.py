@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from schemas.bounds import MAX_POINTS, MAX_TILE_PX
 from schemas.console import progress_bar, run_command
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def build(
     images: Annotated[str, typer.Option(help="Folder of images in SRC_DIR.")] = "images",
     masks: Annotated[str, typer.Option(help="Folder of masks in SRC_DIR.")] = "masks",
     layout: Annotated[Literal["tile", "resize"], typer.Option(help="Cut tiles, or one square a ROI.")] = "tile",
-    size: Annotated[int, typer.Option(min=8, callback=_multiple_of_8, help="Side of a tile, a multiple of 8.")] = 1024,
+    size: Annotated[
+        int, typer.Option(min=8, max=MAX_TILE_PX, callback=_multiple_of_8, help="Side of a tile, a multiple of 8.")
+    ] = 1024,
     stride: Annotated[int | None, typer.Option(min=1, help="Step between tiles; the size unless given.")] = None,
     edge: Annotated[
         Literal["shift", "pad"],
@@ -85,8 +88,8 @@ def build(
     min_area: Annotated[
         int | None, typer.Option(min=1, help="Smallest object, pixels; 64 for components, 1 for labels.")
     ] = None,
-    positive_points: Annotated[int, typer.Option(min=1, help="Positive points an object.")] = 8,
-    negative_points: Annotated[int, typer.Option(min=0, help="Negative points an object.")] = 8,
+    positive_points: Annotated[int, typer.Option(min=1, max=MAX_POINTS, help="Positive points an object.")] = 8,
+    negative_points: Annotated[int, typer.Option(min=0, max=MAX_POINTS, help="Negative points an object.")] = 8,
     split_file: Annotated[
         Path | None, typer.Option(help="CSV with patient (or frame_id) and split; the bcss preset unless given.")
     ] = None,

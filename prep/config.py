@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prep.class_map import ClassEntry
 from prep.tiles import Edge
+from schemas.bounds import MAX_POINTS, MAX_TILE_PX
 from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
 from schemas.errors import ConfigError
 from schemas.layout import Codec
@@ -45,14 +46,14 @@ class BuildConfig(BaseModel):
     images: str = "images"
     masks: str = "masks"
     layout: Literal["tile", "resize"] = "tile"
-    size_px: int = Field(default=1024, ge=8, multiple_of=8)
+    size_px: int = Field(default=1024, ge=8, le=MAX_TILE_PX, multiple_of=8)
     stride_px: int = Field(default=0, ge=0)
     objects: Literal["label", "component"] = "label"
     classes: tuple[int, ...] | Literal["all"] = DEFAULT_CLASS_CODES
     ignore: tuple[int, ...] = DEFAULT_IGNORE_CODES
     min_area_px: int = Field(default=0, ge=0)
-    positive_points: int = Field(default=8, ge=1)
-    negative_points: int = Field(default=8, ge=0)
+    positive_points: int = Field(default=8, ge=1, le=MAX_POINTS)
+    negative_points: int = Field(default=8, ge=0, le=MAX_POINTS)
     seed: int = Field(default=0, ge=0)
     edge: Edge = "shift"
     mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)

@@ -5,6 +5,8 @@ Arrays are H, W.
 
 from __future__ import annotations
 
+import io
+import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,12 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from schemas.bounds import MAX_ROI_PX
 from schemas.errors import SourceError
+
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Warning)
+"""The ways in which Pillow reports a damaged file, PNG chunks among them."""
 
 LabelArray = NDArray[np.uint8 | np.uint16]
 
-MAX_ROI_PX = 1 << 29
-"""Half a gigapixel: twice a 16k by 16k ROI. A file that claims more is taken for a decompression bomb."""
+_FORMATS = ("PNG", "JPEG", "TIFF")
+"""What a file may be, whatever its name: for some of the other formats Pillow runs a program, such as Ghostscript."""
+
+_DEFLATE_RATIO = 1032
+"""Deflate makes no more than so many bytes of one."""
 
 _ALPHA_MODES = ("LA", "PA", "La", "RGBA", "RGBa")
 
@@ -102,26 +111,60 @@ def _grey_step(path: Path, image: Image.Image) -> int:
     return 255 // ((1 << bit_depth) - 1) if bit_depth < 8 else 1
 
 
+class _FileReader(io.BufferedReader):
+    """Reads what a file holds and never asks for memory for more, whatever a chunk in it claims to have."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._end = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most so many bytes, or all that is left."""
+        # Behind its end a little is asked for, too: a device that fails says so then.
+        left = max(self._end - self.tell(), 4096)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _check_claim(path: Path, image: Image.Image) -> None:
+    """Refuse a size that memory is not to be had for, before it is."""
+    claimed = image.width * image.height
+    if claimed > MAX_ROI_PX:
+        raise SourceError(
+            path, f"claims {image.width} x {image.height} px, over the bound of {MAX_ROI_PX} px", "cut the ROI"
+        )
+    size_bytes = path.stat().st_size
+    # A pixel takes a bit at least.
+    if image.format == "PNG" and claimed > 8 * _DEFLATE_RATIO * size_bytes:
+        raise SourceError(
+            path,
+            f"claims {image.width} x {image.height} px, which no {size_bytes} bytes can hold",
+            "download or export it again",
+        )
+
+
 @contextmanager
 def _opened(path: Path) -> Generator[Image.Image]:
     pillows_bound = Image.MAX_IMAGE_PIXELS
     try:
         # Our bound below takes the place of Pillow's, which is under the size of a whole-slide ROI.
         Image.MAX_IMAGE_PIXELS = None
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_ROI_PX:
-                raise SourceError(
-                    path, f"claims {image.width} x {image.height} px, over the bound of {MAX_ROI_PX} px", "cut the ROI"
-                )
+        # Of a tag that it skips, be it the palette, Pillow only warns.
+        with (
+            warnings.catch_warnings(action="error"),
+            _FileReader(path) as file,
+            Image.open(file, formats=_FORMATS) as image,
+        ):
+            _check_claim(path, image)
             yield image
     except FileNotFoundError as error:
         raise SourceError(path, "is not there", "check the path") from error
     except PermissionError as error:
         raise SourceError(path, "cannot be read", "check its permissions") from error
     except UnidentifiedImageError as error:
-        raise SourceError(path, "is not an image file", "download or export it again") from error
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
-        # The ways in which Pillow reports a damaged file, PNG chunks among them.
+        raise SourceError(path, "is no PNG, JPEG or TIFF image", "download or export it again") from error
+    except MemoryError as error:
+        raise SourceError(path, "needs more memory than there is", "cut the ROI") from error
+    except _DAMAGE as error:
         raise SourceError(path, f"is damaged ({error})", "download or export it again") from error
     finally:
         Image.MAX_IMAGE_PIXELS = pillows_bound

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from prep.checksums import CHECKSUM_FILES
+from prep.workspace import write_atomically
 from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY
 from schemas.location import is_remote, object_store, remote_errors
@@ -129,14 +130,16 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     Args:
         store_dir: The store.
         destination: Where to.
-        record: Where the names of the uploaded files are kept, as a JSON list; a repeated upload skips them.
+        record: Where the names of the uploaded files are kept, as a JSON list; a repeated upload skips those that are
+            there still.
     """
     import obstore
 
     record.parent.mkdir(exist_ok=True)
     remote = object_store(destination)
     stale = _remove_completion(destination)
-    done = set(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else set[str]()
+    done = _read_record(record)
+    done &= {entry["path"] for page in obstore.list(remote) for entry in page} if done else set()
     names = [path.relative_to(store_dir).as_posix() for path in sorted(store_dir.rglob("*")) if path.is_file()]
     waiting = [name for name in names if name != ROOT_FILE and name not in done]
 
@@ -147,10 +150,18 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     with ThreadPoolExecutor(UPLOADS) as pool:
         for name in pool.map(upload, waiting):
             done.add(name)
-            record.write_text(json.dumps(sorted(done)), encoding="utf-8")
+            write_atomically(record, json.dumps(sorted(done)))
     for name in sorted(stale - set(names)):
         obstore.delete(remote, name)
     upload(ROOT_FILE)
+
+
+def _read_record(record: Path) -> set[str]:
+    """The names of uploaded files; none where a machine that lost its power left half of them: all go up again."""
+    try:
+        return {str(name) for name in json.loads(record.read_text(encoding="utf-8"))}
+    except (FileNotFoundError, ValueError, TypeError):
+        return set()
 
 
 def _remove_completion(destination: str) -> set[str]:

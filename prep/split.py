@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from prep.discover import RoiSource
 from schemas.errors import ConfigError
 from schemas.manifest import SPLITS, Split
+from schemas.settings_file import read_settings_file
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +100,12 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
 
 
 def _read_split_file(path: Path) -> dict[str, Split]:
+    remedy = "give a CSV with the columns patient,split"
+    text = read_settings_file(path, remedy)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(path, f"cannot be read ({error})", "give a CSV with the columns patient,split") from error
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise ConfigError(path, f"cannot be read ({error})", remedy) from error
     column = next((name for name in _NAME_COLUMNS if rows and name in rows[0]), None)
     if column is None or "split" not in rows[0]:
         raise ConfigError(path, "lacks a column", "it needs patient,split (or frame_id,split)")

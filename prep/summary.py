@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS
 from schemas.manifest import SPLITS
 from schemas.store import Store
@@ -105,9 +106,10 @@ class StoreSummary(BaseModel):
 def summarize_store(store: Store) -> StoreSummary:
     """Count a store from its columns; no pixel is read."""
     manifest = store.manifest
-    files = dict(
-        zip(store.column("checksums/key").tolist(), store.column("checksums/size_bytes").tolist(), strict=True)
-    )
+    keys, sizes = store.column("checksums/key").tolist(), store.column("checksums/size_bytes").tolist()
+    if len(keys) != len(sizes):
+        raise StoreError(f"{store.path}/checksums", "are not one for each file", "build the store again")
+    files = dict(zip(keys, sizes, strict=True))
     return StoreSummary(
         path=store.path,
         tiles=len(store),

@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from prep.checksums import CHECKSUM_FILES
+from prep.checksums import CHECKSUM_FILES, WrittenFile
 from prep.config import BuildConfig
 from prep.roi import merger
-from schemas.errors import BcssError
+from schemas.errors import BcssError, StoreError
 from schemas.layout import PIXEL_ARRAYS, array_specs
 from schemas.location import is_remote, object_store, remote_errors
 from schemas.manifest import fingerprint
@@ -56,21 +57,26 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
     """
     problems: list[Problem] = []
     try:
+        sizes = [int(size) for size in store.column("checksums/size_bytes")]
         keys = [str(key) for key in store.column("checksums/key")]
         digests = [str(digest) for digest in store.column("checksums/sha256")]
     except BcssError as error:
         return [Problem("checksums", f"cannot be read ({error})")]
+    if len(keys) != len(digests) or len(keys) != len(sizes):
+        return [Problem("checksums", "are not one for each file")]
     if fingerprint(digests) != store.manifest.complete.checksums_sha256:
         problems.append(Problem("checksums", "are not those of the completion record"))
     total = len(keys) + len(store)
     with ThreadPoolExecutor(_READERS) as pool:
-        for done, (key, digest, found) in enumerate(
-            zip(keys, digests, pool.map(partial(_file_sha256, store), keys), strict=True), start=1
+        for done, (key, digest, size, found) in enumerate(
+            zip(keys, digests, sizes, pool.map(partial(_file_digest, store), keys), strict=True), start=1
         ):
-            if found != digest:
-                problems.append(
-                    Problem(key, "is missing" if found is None else "has other bytes" + _rows_of(store, key))
-                )
+            if found is None:
+                problems.append(Problem(key, "is missing"))
+            elif found.sha256 != digest:
+                problems.append(Problem(key, "has other bytes" + _rows_of(store, key)))
+            elif found.size_bytes != size:
+                problems.append(Problem("checksums/size_bytes", f"says {size} bytes for {key}"))
             if on_progress:
                 on_progress(done, total)
     problems.extend(_stray_files(store, keys))
@@ -78,28 +84,40 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
     if unreadable:
         # Every tile would repeat it.
         return problems + unreadable
+    try:
+        config = BuildConfig.model_validate(store.manifest.config)
+    except (BcssError, ValidationError):
+        return [*problems, Problem("zarr.json", "holds settings that no build has")]
+    if fingerprint(store.manifest.config) != store.manifest.config_fingerprint:
+        problems.append(Problem("zarr.json", "holds other settings than its fingerprint says"))
     for index in range(len(store)):
-        problems.extend(_verify_tile(store, index))
+        problems.extend(_verify_tile(store, index, config))
         if on_progress:
             on_progress(len(keys) + index + 1, total)
     return problems
 
 
-def _file_sha256(store: Store, key: str) -> str | None:
+def _file_digest(store: Store, key: str) -> WrittenFile | None:
+    """Hash a file of the store; None where there is none, or where its name leads out of the store."""
+    if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts or "\0" in key:
+        return None
     if is_remote(store.path):
         import obstore
 
         with remote_errors(store.path):
             try:
-                data = obstore.get(object_store(store.path), key).bytes()
+                data = memoryview(obstore.get(object_store(store.path), key).bytes())
             except FileNotFoundError:
                 return None
-        return hashlib.sha256(memoryview(data)).hexdigest()
+        return WrittenFile(key, hashlib.sha256(data).hexdigest(), len(data))
+    path = Path(store.path) / key
     try:
-        with (Path(store.path) / key).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            return WrittenFile(key, hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise StoreError(path, f"cannot be read ({error.strerror or error})", "check the disk") from error
 
 
 def _rows_of(store: Store, key: str) -> str:
@@ -133,7 +151,7 @@ def _unreadable_columns(store: Store) -> Iterator[Problem]:
                 yield Problem(spec.path, f"cannot be read ({error})")
 
 
-def _verify_tile(store: Store, index: int) -> Iterator[Problem]:
+def _verify_tile(store: Store, index: int, config: BuildConfig) -> Iterator[Problem]:
     where = f"tile {index}"
     try:
         record = store[index]
@@ -141,7 +159,6 @@ def _verify_tile(store: Store, index: int) -> Iterator[Problem]:
         yield Problem(where, f"cannot be read ({error})")
         return
     where = f"tile {index} ({record.frame_id} at {record.origin_xy[0]}, {record.origin_xy[1]})"
-    config = BuildConfig.model_validate(store.manifest.config)
     inside = _inside(record)
     codes = merger(config, record.labels)(record.labels)
     if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside):
@@ -210,7 +227,9 @@ def _wrong_prompts(store: Store, record: Record) -> Iterator[str]:
     for kind in PROMPT_KINDS:
         prompts = store.prompts(record.index, kind, negatives=store.manifest.negative_points > 0)
         for object_id, prompt in prompts.items():
-            coords, labels = prompt["point_coords"].astype(int), prompt["point_labels"]
+            exact, labels = prompt["point_coords"], prompt["point_labels"]
+            # What is no number, or beyond any integer, is outside.
+            coords = np.nan_to_num(exact, nan=-1, posinf=-1, neginf=-1).clip(-1, record.labels.shape[0]).astype(int)
             if not (labels > PointLabel.NEGATIVE).any():
                 yield f"object {object_id} has no point for the prompt {kind}"
             elif coords.min() < 0 or coords.max() >= record.labels.shape[0]:

@@ -40,11 +40,15 @@ def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
         return None
     checked = isinstance(sharding.codecs[-1], Crc32cCodec)
     inner = cast("tuple[object, ...]", sharding.codecs[: -1 if checked else None])
-    kinds = tuple(type(codec) for codec in inner)
-    decode = _DECODERS.get(kinds)
+    decode = next((found for kinds, found in _DECODERS.items() if _are(inner, kinds)), None)
     if decode is None or not checked:
         return decode
     return lambda chunk, row: decode(_without_crc32c(chunk), row)
+
+
+def _are(codecs: tuple[object, ...], kinds: tuple[type, ...]) -> bool:
+    # Not by their exact types: `schemas.claims` reads through subclasses.
+    return len(codecs) == len(kinds) and all(isinstance(codec, kind) for codec, kind in zip(codecs, kinds, strict=True))
 
 
 def _without_crc32c(chunk: bytes) -> bytes:
@@ -60,15 +64,12 @@ def _decode_plain(chunk: bytes, row: NDArray[Any]) -> None:
 
 
 def _decode_blosc(chunk: bytes, row: NDArray[Any]) -> None:
-    # Bytes 4 to 8 of the header are the size without compression, 12 to 16 the chunk's own.
-    if len(chunk) < _BLOSC_HEADER_BYTES or int.from_bytes(chunk[12:16], "little") != len(chunk):
-        raise ValueError("the chunk is cut short")
-    _check_size(int.from_bytes(chunk[4:8], "little"), row)
+    _check_size(blosc_content_size(chunk), row)
     cast("Any", numcodecs.blosc).decompress(chunk, row)
 
 
 def _decode_zstd(chunk: bytes, row: NDArray[Any]) -> None:
-    _check_size(_zstd_content_size(chunk), row)
+    _check_size(zstd_content_size(chunk), row)
     cast("Any", numcodecs.zstd).decompress(chunk, row)
 
 
@@ -77,7 +78,15 @@ def _check_size(size: int, row: NDArray[Any]) -> None:
         raise ValueError(f"the chunk holds {size} bytes of pixels and should hold {row.nbytes}")
 
 
-def _zstd_content_size(frame: bytes) -> int:
+def blosc_content_size(chunk: bytes) -> int:
+    """The size without compression that a chunk's header states, once its own size is found to be as stated."""
+    # Versions, flags and the type's size, then three uint32: size without compression, of a block, and of the chunk.
+    if len(chunk) < _BLOSC_HEADER_BYTES or int.from_bytes(chunk[12:16], "little") != len(chunk):
+        raise ValueError("the chunk is cut short")
+    return int.from_bytes(chunk[4:8], "little")
+
+
+def zstd_content_size(frame: bytes) -> int:
     """The size without compression that a frame's header states; RFC 8878, section 3.1.1.1."""
     if frame[:4] != b"\x28\xb5\x2f\xfd" or len(frame) < 6:
         raise ValueError("the chunk is no Zstandard frame")
@@ -88,6 +97,8 @@ def _zstd_content_size(frame: bytes) -> int:
     dictionary_bytes = (0, 1, 2, 4)[descriptor & 3]
     start = 5 + (not single_segment) + dictionary_bytes
     length = (1, 2, 4, 8)[flag]
+    if len(frame) < start + length:
+        raise ValueError("the chunk is cut short")
     return int.from_bytes(frame[start : start + length], "little") + (256 if flag == 1 else 0)
 
 

@@ -6,7 +6,13 @@ doi:10.1093/bioinformatics/btz083).
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Channel, Channel, Channel]
+"""sRGB."""
 
 
 class ClassInfo(BaseModel):
@@ -22,7 +28,7 @@ class ClassInfo(BaseModel):
 
     code: int = Field(ge=0, le=65535)
     name: str
-    color: tuple[int, int, int]
+    color: Color
 
 
 BCSS_CLASSES: tuple[ClassInfo, ...] = tuple(

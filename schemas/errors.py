@@ -43,3 +43,8 @@ class CheckpointError(BcssError):
 
 class TrainingError(BcssError):
     """Training cannot go on, for example because the loss is no longer finite."""
+
+
+def unreadable(where: str, error: OSError) -> StoreError:
+    """Say that a device fails, or a permission or a file is missing: the store itself may be whole."""
+    return StoreError(where, f"cannot be read ({error.strerror or error})", "check the disk, and repeat the command")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlparse
@@ -16,7 +17,17 @@ from schemas.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     import zarr.abc.store
-    from obstore.store import ObjectStore
+    from obstore.store import ObjectStore, RetryConfig
+
+RETRY_S = 30
+"""How long a request is repeated: a server that is started again takes some seconds."""
+
+_RETRY: RetryConfig = {
+    # obstore's own ten repeats are over in two seconds where nothing listens; here time alone is the bound.
+    "max_retries": 1000,
+    "retry_timeout": timedelta(seconds=RETRY_S),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
+}
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "http", "https")
 
@@ -47,7 +58,7 @@ def object_store(location: str) -> ObjectStore:
     except ImportError as error:
         raise ConfigError(location, "needs the obstore package", "pip install 'bcss-sam2[s3]'") from error
     try:
-        return from_url(location)
+        return from_url(location, retry_config=_RETRY)
     except (BaseError, ValueError) as error:
         raise ConfigError(location, f"is no object store ({error})", "check the URL and the credentials") from error
 
@@ -65,7 +76,7 @@ def zarr_location(location: str) -> str | zarr.abc.store.Store:
 def remote_errors(location: str) -> Generator[None]:
     """Turn what an object store fails with, such as no answer or no permission, to an error of this project.
 
-    obstore itself repeats a failed request for three minutes at most.
+    A failed request has been repeated for `RETRY_S` seconds by then.
 
     Raises:
         StoreError: The object store failed.

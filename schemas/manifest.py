@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.bounds import MAX_POINTS, MAX_ROI_PX, MAX_ROWS, MAX_TILE_PX
 from schemas.classes import ClassInfo
 from schemas.layout import SCHEMA_VERSION
 
@@ -23,7 +24,7 @@ class SourceRecord(_Strict):
     """One ROI that went in, or was kept out.
 
     Attributes:
-        frame_id: The file's stem.
+        frame_id: The file's stem; predictions are written to files of that name, so it is no path.
         image: Path of the image below the source folder, with `/`.
         mask: Path of the mask below the source folder.
         image_sha256: Digest of the image file.
@@ -36,17 +37,23 @@ class SourceRecord(_Strict):
         objects: How many objects it gave; 0 means that it was kept out, since nothing in it is wanted.
     """
 
-    frame_id: str
+    frame_id: str = Field(pattern=r"^[^/\x00]+$")
     image: str
     mask: str
     image_sha256: str
     mask_sha256: str
-    width_px: int = Field(gt=0)
-    height_px: int = Field(gt=0)
-    mpp_um: float | None = Field(default=None, gt=0)
+    width_px: int = Field(gt=0, le=MAX_ROI_PX)
+    height_px: int = Field(gt=0, le=MAX_ROI_PX)
+    mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     palette: str = Field(default="", pattern="^([0-9a-f]{6}){0,256}$")
-    tiles: int = Field(ge=0)
-    objects: int = Field(ge=0)
+    tiles: int = Field(ge=0, le=MAX_ROWS)
+    objects: int = Field(ge=0, le=MAX_ROWS)
+
+    @model_validator(mode="after")
+    def _check_area(self) -> SourceRecord:
+        if self.width_px * self.height_px > MAX_ROI_PX:
+            raise ValueError(f"{self.width_px} x {self.height_px} px are over the bound of {MAX_ROI_PX} px")
+        return self
 
 
 class Completion(_Strict):
@@ -58,8 +65,8 @@ class Completion(_Strict):
         checksums_sha256: Digest over the `checksums` columns, which hold one SHA-256 for every other file.
     """
 
-    tiles: int = Field(gt=0)
-    objects: int = Field(gt=0)
+    tiles: int = Field(gt=0, le=MAX_ROWS)
+    objects: int = Field(gt=0, le=MAX_ROWS)
     checksums_sha256: str
 
 
@@ -83,10 +90,10 @@ class Manifest(_Strict):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     tool_version: str
-    tile_size_px: int = Field(gt=0, multiple_of=8)
+    tile_size_px: int = Field(gt=0, le=MAX_TILE_PX, multiple_of=8)
     objects: Literal["label", "component"]
-    positive_points: int = Field(ge=1)
-    negative_points: int = Field(ge=0)
+    positive_points: int = Field(ge=1, le=MAX_POINTS)
+    negative_points: int = Field(ge=0, le=MAX_POINTS)
     classes: tuple[ClassInfo, ...]
     ignore: tuple[int, ...]
     config: dict[str, Any]

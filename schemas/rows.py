@@ -23,7 +23,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from schemas.chunk_decoder import Decoder, row_decoder
-from schemas.errors import StoreError
+from schemas.errors import BcssError, StoreError, unreadable
 from schemas.shard_index import ABSENT, absent_rows, file_key, read_shard_index, rows_per_file
 
 Fetch = Callable[[int, int], bytes]
@@ -44,7 +44,7 @@ class RowReader:
         self._decode = row_decoder(array)
         self._slots = rows_per_file(array)
         self._indexes: dict[int, NDArray[np.uint64]] = {}
-        self._absent: dict[int, list[int]] = {}
+        self._absent: dict[int, Sequence[int]] = {}
 
     def read(self, rows: Sequence[int]) -> NDArray[Any]:
         """Read some rows, in the order given.
@@ -93,8 +93,12 @@ class RowReader:
         """Say which row cannot be read."""
         try:
             yield
-        except (ValueError, RuntimeError, FileNotFoundError) as error:
-            # Zarr and numcodecs report a failed checksum or a short chunk in the first two ways.
+        except BcssError:
+            raise
+        except OSError as error:
+            raise unreadable(f"{self.where} row {row}", error) from error
+        except Exception as error:
+            # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
             raise StoreError(
                 f"{self.where} row {row}", f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage"
             ) from error

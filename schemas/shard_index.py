@@ -8,6 +8,7 @@ the end of a shard, a few hundred bytes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import google_crc32c
@@ -20,6 +21,9 @@ from zarr.core.sync import sync
 
 ABSENT = np.iinfo(np.uint64).max
 """Offset and length of a row that its shard does not hold."""
+
+MAX_ENCODED_BYTES = (1 << 30) + (1 << 26)
+"""Of a chunk: a reader asks for the memory before it finds that the file is shorter. Codecs may add a little."""
 
 _CRC_BYTES = 4
 
@@ -51,15 +55,19 @@ def read_shard_index(array: zarr.Array[Any], number: int) -> NDArray[np.uint64]:
     pairs, checksum = tail[:-_CRC_BYTES], tail[-_CRC_BYTES:]
     if len(pairs) != slots * 16 or google_crc32c.value(pairs) != int.from_bytes(checksum, "little"):
         raise ValueError(f"the index of shard {number} is damaged")
-    return np.frombuffer(pairs, "<u8").reshape(slots, 2)
+    index = np.frombuffer(pairs, "<u8").reshape(slots, 2)
+    longest = index[:, 1][index[:, 0] != ABSENT].max(initial=0)
+    if longest > MAX_ENCODED_BYTES:
+        raise ValueError(f"its index says that a chunk has {longest} bytes")
+    return index
 
 
-def absent_rows(array: zarr.Array[Any], number: int) -> list[int]:
+def absent_rows(array: zarr.Array[Any], number: int) -> Sequence[int]:
     """List the rows of one shard, or of one chunk where there are no shards, that no file holds."""
     slots = rows_per_file(array)
     rows = range(number * slots, min((number + 1) * slots, int(array.shape[0])))
     if not array.shards:
-        return [] if _tail(array, number, 1) else list(rows)
+        return [] if _tail(array, number, 1) else rows
     chunk_rows = int(array.chunks[0])
     offsets = read_shard_index(array, number)[:, 0].reshape(slots // chunk_rows, -1)
     return [row for row in rows if (offsets[row % slots // chunk_rows] == ABSENT).any()]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.bits import unpack_mask
-from schemas.errors import StoreError
+from schemas.claims import check_column, checked_array
+from schemas.errors import BcssError, StoreError, unreadable
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
 from schemas.location import normal_location, remote_errors, zarr_location
 from schemas.manifest import SPLITS, Manifest, SourceRecord
@@ -25,6 +26,9 @@ from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, assemble_prompt
 from schemas.record import Record
 from schemas.rows import RowReader
 from schemas.shard_index import absent_rows, rows_per_file
+
+MAX_SEGMENT_BYTES = 1 << 34
+"""Of the segments of one tile, a byte a pixel."""
 
 
 def open_store(path: str | Path) -> Store:
@@ -77,9 +81,14 @@ class Store:
         try:
             with remote_errors(self.path):
                 return zarr.open_group(zarr_location(self.path), mode="r", zarr_format=3)
+        except BcssError:
+            raise
         except FileNotFoundError as error:
             raise StoreError(self.path, "no store is there", "make one with `bcss-prep build`") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        except Exception as error:
+            # Damaged metadata makes zarr's parser fail in any way there is: AttributeError, RecursionError and more.
             raise StoreError(self.path, "is not a Zarr v3 group", "make it again with `bcss-prep build`") from error
 
     @cached_property
@@ -120,35 +129,54 @@ class Store:
     def array(self, path: str) -> zarr.Array[Any]:
         """Return a Zarr array by its path in the group, for example `images`."""
         if path not in self._arrays:
+            where = f"{self.path}/{path}"
             try:
                 with remote_errors(self.path):
                     array = self.group[path]
-            except (KeyError, ValueError) as error:
-                raise StoreError(f"{self.path}/{path}", "is missing or damaged", "build the store again") from error
+            except BcssError:
+                raise
+            except OSError as error:
+                raise unreadable(where, error) from error
+            except Exception as error:
+                # As for the group's own metadata.
+                raise StoreError(where, "is missing or damaged", "build the store again") from error
             if not isinstance(array, zarr.Array):
-                raise StoreError(f"{self.path}/{path}", "is not an array", "build the store again")
-            self._arrays[path] = array
+                raise StoreError(where, "is not an array", "build the store again")
+            # What a build is to replace is known by its checksums, whatever became of its manifest.
+            manifest = None if path.startswith("checksums/") else self.manifest
+            self._arrays[path] = checked_array(where, array, path, manifest)
         return self._arrays[path]
 
     def column(self, path: str) -> NDArray[Any]:
         """Read a column whole, for example `objects/class_id`; it stays in memory."""
         if path not in self._columns:
-            self._columns[path] = self._read_column(path)
+            values = self._read_column(path)
+            if not path.startswith("checksums/"):
+                check_column(f"{self.path}/{path}", path, values, self.manifest)
+            self._columns[path] = values
         return self._columns[path]
 
     def _read_column(self, path: str) -> NDArray[Any]:
         array = self.array(path)
         try:
             with remote_errors(self.path):
-                for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
-                    for row in absent_rows(array, number):
-                        where = f"{self.path}/{path} row {row}"
-                        raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
+                self._check_whole(path, array)
                 return np.asarray(array[:])
-        except (ValueError, RuntimeError) as error:
-            # Zarr and numcodecs report a failed checksum or a short chunk in these two ways.
+        except BcssError:
+            raise
+        except OSError as error:
+            raise unreadable(f"{self.path}/{path}", error) from error
+        except Exception as error:
+            # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
             where = f"{self.path}/{path}"
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
+
+    def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
+        """Refuse a column with rows that no file holds."""
+        for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
+            for row in absent_rows(array, number):
+                where = f"{self.path}/{path} row {row}"
+                raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
 
     def _read_rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
         if path not in self._readers:
@@ -161,7 +189,7 @@ class Store:
         return {}
 
     def source(self, frame_id: str) -> SourceRecord:
-        """The manifest's entry of a ROI: its files, size, resolution and palette."""
+        """The manifest's entry of a ROI that a tile is of: its files, size, resolution and palette."""
         return self._sources[frame_id]
 
     @cached_property
@@ -225,7 +253,12 @@ class Store:
 
     def segment_stack(self, index: int, object_ids: Collection[int] | None = None) -> NDArray[np.bool_]:
         """Read the segments of one tile as bool (O, S, S), in the tile's order; see `segments`."""
-        return unpack_mask(self._read_rows("segments", list(self._rows_of(index, object_ids).values())))
+        rows = list(self._rows_of(index, object_ids).values())
+        size_bytes = len(rows) * self.manifest.tile_size_px**2
+        if size_bytes > MAX_SEGMENT_BYTES:
+            what = f"has segments of {size_bytes / 2**30:.0f} GiB"
+            raise StoreError(f"{self.path} tile {index}", what, "give --min-area or --size")
+        return unpack_mask(self._read_rows("segments", rows))
 
     def prompts(
         self,

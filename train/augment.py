@@ -37,7 +37,7 @@ class AugmentConfig(BaseModel):
         stain: Jitter of haematoxylin, eosin and residue in optical density: factor from 1 - x to 1 + x.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     orientation: bool = True
     rotate_deg: float = Field(default=0.0, ge=0, le=180)

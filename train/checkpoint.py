@@ -1,12 +1,16 @@
 """Checkpoints: written atomically, read without running code, loadable by Meta's `build_sam2`.
 
 A file holds tensors and plain Python values alone, since `torch.load(weights_only=True)`, which `build_sam2` uses,
-takes nothing else.
+takes nothing else. That runs no code of a file's choice; what it would still do is ask for as much memory as the file
+claims to need, so sizes and names are checked before it is called.
 """
 
 from __future__ import annotations
 
 import os
+import pickletools
+import re
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +19,20 @@ from torch import Tensor
 
 from schemas.errors import CheckpointError
 from schemas.timings import stage
-from train.choices import MODEL_SIZES, ModelSize
+from train.choices import MAX_IMAGE_SIZE, MODEL_SIZES, ModelSize
 from train.model import PromptableSam
 
 Weights = dict[str, Tensor]
+
+MAX_PICKLE_BYTES = 1 << 26
+"""Names, shapes and plain values of our largest checkpoint take a megabyte."""
+
+_PLAIN = re.compile(
+    r"collections OrderedDict|_codecs encode|torch (Size|device)|torch\.serialization _get_layout"
+    r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.nn\.parameter Parameter"
+    r"|torch [A-Z][A-Za-z0-9]*Storage|torch (b?float|half|double|u?int|short|long|bool|complex)\w*"
+)
+"""Names that weights need. `weights_only` takes more, among them `bytearray` and `Tensor`, which make any size."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = None) -> None:
@@ -56,16 +70,66 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: It is absent, damaged, or holds anything but tensors and plain values.
     """
     try:
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(path, "is not there", "check the path") from error
+    except CheckpointError:
+        raise
     except Exception as error:
         # Damaged bytes make the unpickler fail in any way there is: IndexError, struct.error, TypeError and more.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(path, f"cannot be read ({first})", "download or save it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(path, "holds no weights under 'model'", "give a checkpoint of SAM 2 or of bcss-train")
+    for name, weight in cast("dict[object, object]", content["model"]).items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
+            raise CheckpointError(path, f"holds {name!r:.80} under 'model', which is no weight", "save it again")
+    size, image_size = content.get("model_size"), content.get("image_size")
+    if (size, image_size) != (None, None) and not _is_ours(size, image_size):
+        raise CheckpointError(
+            path, f"says model_size {size!r:.40} and image_size {image_size!r:.40}", "save or download it again"
+        )
     return cast("dict[str, Any]", content)
+
+
+def _check_archive(path: Path) -> None:
+    """Make sure that a file is as long as what it says to hold, and needs no more than weights do.
+
+    Raises:
+        CheckpointError: It is of a format before PyTorch 1.6, compressed, or not plain.
+        OSError: It cannot be read.
+        Exception: Whatever else its damage makes zipfile and pickletools fail with.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            raise CheckpointError(
+                path, "cannot be read (no archive of torch.save, of PyTorch 1.6 or later)", "download or save it again"
+            )
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise CheckpointError(path, "cannot be read (it claims more bytes than it has)", "save it again")
+        for entry in entries:
+            if entry.filename.endswith(".pkl"):
+                if entry.file_size > MAX_PICKLE_BYTES:
+                    raise CheckpointError(path, f"has {entry.file_size} bytes beside its tensors", "save weights alone")
+                for operation, name, _ in pickletools.genops(archive.read(entry)):
+                    if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not _PLAIN.fullmatch(str(name)):
+                        raise CheckpointError(
+                            path, f"cannot be read (it needs {name})", "save tensors and plain values"
+                        )
+
+
+def _is_ours(size: object, image_size: object) -> bool:
+    return (
+        isinstance(size, str)
+        and size in MODEL_SIZES
+        and isinstance(image_size, int)
+        and 128 <= image_size <= MAX_IMAGE_SIZE
+        and image_size % 32 == 0
+    )
 
 
 def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
@@ -86,15 +150,17 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
         guess = _guess_size(weights)
         remedy = "save or download it again, it is not whole" if guess == model.size else f"try --model {guess}"
         raise CheckpointError(path, f"does not fit the model {model.size}: {'; '.join(parts)}", remedy)
-    model.sam.load_state_dict(weights)
+    try:
+        model.sam.load_state_dict(weights)
+    except RuntimeError as error:
+        # Sparse and quantized tensors, which no checkpoint of SAM 2 has.
+        raise CheckpointError(path, f"holds tensors of another kind ({error})", "save dense weights") from error
 
 
 def trained_with(content: dict[str, Any]) -> tuple[ModelSize, int] | None:
     """Model and image size that a checkpoint of ours carries; None for an official one."""
     size, image_size = content.get("model_size"), content.get("image_size")
-    if size in MODEL_SIZES and isinstance(image_size, int):
-        return size, image_size
-    return None
+    return (cast("ModelSize", size), cast("int", image_size)) if _is_ours(size, image_size) else None
 
 
 def _by_module(keys: list[str]) -> str:

@@ -7,6 +7,12 @@ from typing import Literal, get_args
 ModelSize = Literal["tiny", "small", "base_plus", "large"]
 MODEL_SIZES: tuple[ModelSize, ...] = get_args(ModelSize)
 
+MAX_IMAGE_SIZE = 8192
+"""Side of a model's input in pixels: its features alone take gigabytes there."""
+
+MAX_SEED = 2**63 - 1
+"""What torch and NumPy both take."""
+
 PromptChoice = Literal["centroid", "multi_point", "box", "mixed", "random"]
 
 StoredChoice = Literal["centroid", "multi_point", "box", "mixed"]

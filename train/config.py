@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.errors import ConfigError
 from schemas.prompts import PromptKind
+from schemas.settings_file import read_settings_file
 from train.augment import AugmentConfig
-from train.choices import FREEZE_PRESETS, BalanceChoice, DeviceChoice, ModelSize, PromptChoice
+from train.choices import FREEZE_PRESETS, MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, ModelSize, PromptChoice
 from train.dataset import prompt_kinds
 from train.losses import LossConfig
 
@@ -20,8 +22,12 @@ ECHO_KEYS = ("store", "store_fingerprint", "versions")
 """What `config.json` says beside the settings; ignored when that file is given as `--config`."""
 
 
+MAX_YAML_BYTES = 1 << 18
+"""All settings take two kilobytes; a reader in Python takes seconds for a hundred times as many."""
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class OptimizerConfig(_Strict):
@@ -59,7 +65,7 @@ class LoraConfig(_Strict):
         modules: Ends of the names of the linear layers that get one.
     """
 
-    rank: int = Field(default=0, ge=0)
+    rank: int = Field(default=0, ge=0, le=4096)
     alpha: int = Field(default=16, gt=0)
     modules: tuple[str, ...] = ("attn.qkv", "attn.proj")
 
@@ -99,7 +105,7 @@ class FitConfig(_Strict):
 
     model: ModelSize = "tiny"
     init: Path | None = None
-    image_size: int = Field(default=1024, ge=128, multiple_of=32)
+    image_size: int = Field(default=1024, ge=128, le=MAX_IMAGE_SIZE, multiple_of=32)
     prompt: PromptChoice = "mixed"
     negatives: bool = False
     corrections: int = Field(default=0, ge=0, le=16)
@@ -108,12 +114,12 @@ class FitConfig(_Strict):
     batch_size: int = Field(default=4, ge=1)
     max_objects: int = Field(default=3, ge=1)
     balance: BalanceChoice = "none"
-    workers: int = Field(default=2, ge=0)
+    workers: int = Field(default=2, ge=0, le=1024)
     freeze: tuple[str, ...] = ()
     save_every_steps: int = Field(default=0, ge=0)
     patience: int = Field(default=0, ge=0)
     best_by: str = Field(default="dice", pattern="^(dice|iou)$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     device: DeviceChoice = "auto"
     compile: bool = False
     checkpoint_activations: bool = False
@@ -165,7 +171,9 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
             for parent in parents:
                 place = place.setdefault(parent, {})
                 if not isinstance(place, dict):
-                    raise ConfigError(f"{path}", f"gives {parent} as {place!r}", "it is a group of settings")
+                    raise ConfigError(
+                        f"{path}", f"gives {parent} as {reprlib.repr(place)}", "it is a group of settings"
+                    )
             place[last] = value
     try:
         return FitConfig.model_validate(values)
@@ -173,7 +181,8 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise ConfigError(path or "the configuration", f"has an unknown key {key}", _nearest(key)) from error
+            remedy = _nearest(first["loc"])
+            raise ConfigError(path or "the configuration", f"has an unknown key {key}", remedy) from error
         if overrides.get(key) is not None or path is None:
             raise ConfigError(f"--{_flag(key)}", first["msg"], "see `bcss-train fit --help`") from error
         raise ConfigError(path, f"{key}: {first['msg']}", "see docs/train.md") from error
@@ -186,12 +195,22 @@ def _flag(key: str) -> str:
     )
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: nine lines of them, each naming the one before nine times, fill any memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias, which settings do without")
+        return super().compose_node(parent, index)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
+    text = read_settings_file(path, "write `key: value` lines", MAX_YAML_BYTES)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(path, "is not there", "check --config") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        # A loader of SafeLoader's kind: it makes plain values alone, and no object of a tag's choice.
+        content = yaml.load(text, _PlainLoader)
+    except Exception as error:
+        # PyYAML's constructors of numbers and dates fail in any way there is: KeyError, AttributeError and more.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(path, f"is no YAML file ({first})", "write `key: value` lines") from error
     if content is not None and not isinstance(content, dict):
@@ -199,12 +218,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", content or {})
 
 
-def _nearest(key: str) -> str:
-    *parents, last = key.split(".")
+def _nearest(place: tuple[int | str, ...]) -> str:
+    *parents, last = (str(part) for part in place)
     model: type[BaseModel] = FitConfig
     for parent in parents:
-        annotation = model.model_fields[parent].annotation
-        assert isinstance(annotation, type)
-        model = annotation
+        field = model.model_fields.get(parent)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return "see docs/train.md"
+        model = field.annotation
     close = difflib.get_close_matches(last, list(model.model_fields), n=1, cutoff=0.0)
     return f"did you mean {'.'.join([*parents, close[0]])}?"

@@ -35,7 +35,7 @@ class LossConfig(BaseModel):
         class_weights: Factor of an object's terms by its class code; 1 unless given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mask_weight: float = Field(default=20.0, ge=0)
     dice_weight: float = Field(default=1.0, ge=0)

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import ConfigError
+from schemas.errors import CheckpointError, ConfigError
 from train.checkpoint import load_checkpoint, load_weights, trained_with
-from train.choices import ModelSize
+from train.choices import MAX_SEED, ModelSize
 from train.collate import group_by_points
 from train.device import autocast
 from train.mask_terms import upsample
@@ -237,8 +237,10 @@ def load_starting_points(paths: Sequence[Path], device: torch.device) -> dict[st
         own, config = trained_with(content), content.get("config")
         if own is not None and isinstance(config, dict):
             settings = cast("dict[str, Any]", config)
-            init: str | None = settings.get("init")
-            starts.setdefault((*own, init, 0 if init else int(settings.get("seed", 0))), path)
+            init, seed = settings.get("init"), settings.get("seed", 0)
+            if not isinstance(init, str | None) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+                raise CheckpointError(path, "says neither --init nor --seed of its run", "give --no-zero-shot")
+            starts.setdefault((*own, init, 0 if init else seed), path)
     found: dict[str, MaskPredictor] = {}
     for (size, image_size, init, seed), path in starts.items():
         if init and not Path(init).is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import reprlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -198,7 +198,10 @@ def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
         run.scored_steps, run.val = content["scored_steps"], content["val"]
         set_rng_states(content["rng"])
         threads = content["threads"]
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # Values of other kinds make the optimizer and the generators fail in any way there is.
         raise CheckpointError(path, f"cannot be resumed ({error})", "start a new run with --init") from error
     if threads != torch.get_num_threads():
         logger.warning(
@@ -220,21 +223,28 @@ def _check_config(run: Run, content: dict[str, Any], path: Path) -> None:
     begun, origin = content.get("config"), content.get("origin")
     if not isinstance(begun, dict) or not isinstance(origin, dict):
         raise CheckpointError(path, "is not of bcss-train fit", "use it with --init")
-    then = dict(_flat({**origin, **cast("dict[str, Any]", begun)}))
-    now = dict(_flat({**asdict(run.origin), **run.config.model_dump(mode="json")}))
-    for key in sorted((now.keys() | then.keys()) - FREE_SETTINGS - SPLIT_SETTINGS):
-        if then.get(key) != now.get(key):
-            raise ConfigError(
-                path,
-                f"was begun with {key} = {then.get(key)}, not {now.get(key)}",
-                "repeat its store, flags and processes, or choose another --out",
-            )
+    now = {**asdict(run.origin), **run.config.model_dump(mode="json")}
+    difference = _first_difference(now, {**origin, **begun})
+    if difference is not None:
+        key, ours, theirs = difference
+        raise ConfigError(
+            path,
+            f"was begun with {key} = {reprlib.repr(theirs)}, not {ours}",
+            "repeat its store, flags and processes, or choose another --out",
+        )
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted key."""
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _first_difference(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> tuple[str, object, object] | None:
+    """The first setting, by dotted key, that a run may not change and that differs, with its two values.
+
+    Only what this run has is descended into: a file's own nesting may have no end.
+    """
+    for key in sorted(now.keys() | {str(key) for key in then}):
+        name, ours, theirs = f"{prefix}{key}", now.get(key), then.get(key)
+        if isinstance(ours, dict) and ours and isinstance(theirs, dict):
+            difference = _first_difference(cast("dict[str, Any]", ours), cast("dict[str, Any]", theirs), f"{name}.")
+            if difference is not None:
+                return difference
+        elif name not in FREE_SETTINGS | SPLIT_SETTINGS and (isinstance(theirs, torch.Tensor) or ours != theirs):
+            return name, ours, theirs
+    return None

@@ -209,9 +209,7 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
                 # Some schedulers send their signal to every process: the step that it cut short was not begun.
                 return
             where = f"a loading process, at the tiles {sampler.tiles_of(place_in_epoch, config.accumulate)}"
-            # What torch brings from another process is a whole traceback, whose last line says what happened.
-            cause = str(error).strip().splitlines()[-1]
-            raise TrainingError(where, f"failed ({cause})", "try fewer --workers, or 0") from error
+            raise _loading_error(where, error) from error
         if not batches:
             return
         waited = time.perf_counter() - start
@@ -246,6 +244,18 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         if stopping:
             return
         start = time.perf_counter()
+
+
+def _loading_error(where: str, error: RuntimeError) -> TrainingError:
+    """Say in one line what ended a loading process.
+
+    A process that fails sends its traceback as text, whose last line is the cause with its own remedy; one that is
+    killed leaves a sentence of torch's.
+    """
+    last = str(error).strip().splitlines()[-1]
+    if "Traceback (most recent call last)" in str(error):
+        return TrainingError(where, last, "mend that, and give --resume")
+    return TrainingError(where, f"failed ({last})", "try fewer --workers, or 0, and give --resume")
 
 
 def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log: RunLog, checkpoint: Path) -> None:

@@ -1,3 +1,5 @@
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +97,23 @@ def test_map_that_names_classes_says_which_codes_are_known(write_roi, tmp_path: 
     entries = read_class_map(_write(tmp_path, "map.json", '[{"code": 1, "name": "cat"}]'))
     with pytest.raises(SourceError, match="unknown class code 2"):
         build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=40, classes=(1,), ignore=(), class_map=entries))
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"1":' * 100_000])
+def test_deep_nesting_is_no_class_map(tmp_path: Path, content: str) -> None:
+    (tmp_path / "map.json").write_text(content)
+    with pytest.raises(ConfigError, match="is no class map"):
+        read_class_map(tmp_path / "map.json")
+
+
+def test_map_of_every_code_is_read_at_once(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text(json.dumps([{"code": code} for code in range(65536)]))
+    begun = time.monotonic()
+    assert len(read_class_map(tmp_path / "map.json")) == 65536
+    assert time.monotonic() - begun < 20
+
+
+def test_color_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text(json.dumps([{"code": 1, "color": [300, 0, 0]}]))
+    with pytest.raises(ConfigError, match=r"color\.0: Input should be less than or equal to 255"):
+        read_class_map(tmp_path / "map.json")

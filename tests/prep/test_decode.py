@@ -1,5 +1,8 @@
 import struct
+import tracemalloc
+import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from prep.decode import MAX_ROI_PX, image_header, read_image, read_mask
+from prep.decode import image_header, read_image, read_mask
+from schemas.bounds import MAX_ROI_PX
 from schemas.errors import SourceError
 
 
@@ -74,7 +78,7 @@ def test_truncated_file_is_named(tmp_path: Path) -> None:
 
 def test_text_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "i.png").write_text("not a picture")
-    with pytest.raises(SourceError, match="is not an image file"):
+    with pytest.raises(SourceError, match="is no PNG, JPEG or TIFF image"):
         image_header(tmp_path / "i.png")
 
 
@@ -88,7 +92,8 @@ def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 def test_large_roi_is_no_bomb(tmp_path: Path) -> None:
     # Over twice Pillow's own bound, where it refuses a file.
     side = 14_000
-    (tmp_path / "large.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(side, side)))
+    # A file of a length that can hold as many.
+    (tmp_path / "large.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(side, side)) + bytes(30_000))
     assert image_header(tmp_path / "large.png").size == (side, side)
 
 
@@ -101,3 +106,43 @@ def test_sixteen_bit_colour_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "i.png")
     with pytest.raises(SourceError, match="not 8-bit RGB"):
         read_image(tmp_path / "i.png")
+
+
+def test_size_that_no_file_of_its_length_can_hold_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(14_000, 14_000)))
+    with pytest.raises(SourceError, match=r"claims 14000 x 14000 px, which no \d+ bytes can hold"):
+        read_mask(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PDF"])
+def test_other_format_under_the_name_of_a_png_is_not_opened(tmp_path: Path, kind: str) -> None:
+    # To read PostScript, Pillow runs Ghostscript on it.
+    Image.new("L", (8, 8), 1).save(tmp_path / "roi.png", kind)
+    with pytest.raises(SourceError, match="is no PNG, JPEG or TIFF image"):
+        read_mask(tmp_path / "roi.png")
+
+
+def test_length_that_a_chunk_claims_takes_no_memory(tmp_path: Path) -> None:
+    data = _png(np.zeros((8, 8), np.uint8), 8, 0)
+    place = data.index(b"IDAT") - 4
+    (tmp_path / "m.png").write_bytes(data[:place] + (2**31 - 1).to_bytes(4, "big") + data[place + 4 :])
+    tracemalloc.start()
+    try:
+        with suppress(SourceError):
+            read_mask(tmp_path / "m.png")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_tag_that_is_skipped_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "m.tif"
+    mask = Image.new("P", (8, 8), 1)
+    mask.putpalette(list(range(256)) * 3)
+    mask.save(path)
+    # The palette, tag 320, is said to lie behind the file's end.
+    data = path.read_bytes()
+    entry = data.index((320).to_bytes(2, "little") + (3).to_bytes(2, "little"))
+    path.write_bytes(data[: entry + 8] + (2**31).to_bytes(4, "little") + data[entry + 12 :])
+    with warnings.catch_warnings(action="ignore"), pytest.raises(SourceError, match=r"m.tif: is damaged"):
+        read_mask(path)

@@ -15,7 +15,7 @@ import pytest
 from prep.build import BuildOptions, build_store
 from prep.cli import main
 from prep.config import BuildConfig
-from prep.publish import LOCK_OBJECT
+from prep.publish import LOCK_OBJECT, publish_remote
 from prep.summary import summarize_store
 from prep.verify import verify_store
 from schemas.errors import ConfigError, StoreError
@@ -180,3 +180,22 @@ def test_server_that_does_not_answer_is_one_line(
     assert errors[0].startswith(f"bcss-prep: error: {url}: is not to be had (")
     assert errors[0].endswith("; check the URL, the endpoint, the network and the credentials")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize("left", ["", '["zarr.json", "lab', "5"])
+def test_half_a_record_of_uploads_is_none(bucket: str, store: Store, tmp_path: Path, left: str) -> None:
+    record = tmp_path / "publish" / "uploaded.json"
+    record.parent.mkdir()
+    record.write_text(left)
+    publish_remote(Path(store.path), f"{bucket}/s.zarr", record)
+    assert verify_store(open_store(f"{bucket}/s.zarr")) == []
+    assert len(json.loads(record.read_text())) > 50
+
+
+def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store, tmp_path: Path) -> None:
+    url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
+    publish_remote(Path(store.path), url, record)
+    for name in ("zarr.json", "images/c/0/0/0/0"):
+        obstore.delete(object_store(url), name)
+    publish_remote(Path(store.path), url, record)
+    assert verify_store(open_store(url)) == []

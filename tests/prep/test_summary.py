@@ -1,7 +1,12 @@
+import json
+import shutil
 from pathlib import Path
 
+import pytest
+
 from prep.summary import summarize_store
-from schemas.store import Store
+from schemas.errors import StoreError
+from schemas.store import Store, open_store
 
 
 def test_counts_add_up(store: Store) -> None:
@@ -24,3 +29,11 @@ def test_sizes_are_those_on_disk(store: Store) -> None:
         files = [path for path in (Path(store.path) / array.name).rglob("*") if path.is_file()]
         assert array.stored_bytes == sum(path.stat().st_size for path in files)
     assert {array.name: array.raw_bytes for array in summary.arrays}["images"] == len(store) * 128 * 128 * 3
+
+
+def test_checksums_of_other_files_are_refused(store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "copy.zarr")
+    metadata = tmp_path / "copy.zarr" / "checksums" / "key" / "zarr.json"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"shape": [0]}))
+    with pytest.raises(StoreError, match="checksums: are not one for each file"):
+        summarize_store(open_store(tmp_path / "copy.zarr"))

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -117,3 +118,26 @@ def test_negative_point_on_its_segment_is_named(copy: Path) -> None:
     negative[:] = values
     problems = [problem.what for problem in verify_store(open_store(copy))]
     assert any("has a negative point on its segment" in what for what in problems)
+
+
+def test_sizes_that_are_not_those_of_the_files_are_named(copy: Path) -> None:
+    _rewrite(copy, "checksums/size_bytes", lambda v: v + 1)
+    problems = {problem.where: problem.what for problem in verify_store(open_store(copy))}
+    assert "bytes for " in problems["checksums/size_bytes"]
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/hostname", "images"])
+def test_name_that_leads_out_of_the_store_is_no_file_of_it(copy: Path, name: str) -> None:
+    (copy.parent.parent / "secret").write_text("text")
+    _rewrite(copy, "checksums/key", lambda v: np.array([name, *v[1:]], object))
+    problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
+    assert (name, "is missing") in problems
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", -1), ("size_px", "x"), ("ignore", [1, 2])])
+def test_settings_that_no_build_has_are_named(copy: Path, key: str, value: object) -> None:
+    metadata = json.loads((copy / "zarr.json").read_text())
+    metadata["attributes"]["bcss"]["config"][key] = value
+    (copy / "zarr.json").write_text(json.dumps(metadata))
+    problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
+    assert ("zarr.json", "holds settings that no build has") in problems

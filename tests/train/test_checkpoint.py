@@ -1,4 +1,5 @@
 import resource
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_truncated_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_flipped_bytes_are_an_error_of_ours_or_none(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
-    torch.save({"model": {"a": torch.zeros(10)}, "steps": 3}, path, _use_new_zipfile_serialization=False)
+    torch.save({"model": {"a": torch.zeros(10)}, "steps": 3}, path)
     whole = path.read_bytes()
     failed = 0
     for place in range(0, len(whole), 3):
@@ -77,6 +78,44 @@ def test_file_that_lacks_a_key_is_not_taken_for_another_model(tiny: PromptableSa
     expected = r"w.pt: does not fit the model tiny: 1 missing \(no_mem_embed\); save or download it again"
     with pytest.raises(CheckpointError, match=expected):
         load_weights(tiny, weights, Path("w.pt"))
+
+
+@pytest.mark.parametrize("call", [bytearray, torch.Tensor, torch.zeros])
+def test_file_that_only_claims_memory_is_refused(tmp_path: Path, call) -> None:
+    class Claim:
+        def __reduce__(self):
+            return call, (10**12,)
+
+    torch.save({"model": {"a": torch.zeros(1)}, "more": Claim()}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"c.pt: cannot be read \(it needs .*; save tensors and plain values"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+def test_compressed_archive_and_old_format_are_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"a": torch.zeros(1000)}}, tmp_path / "c.pt")
+    with zipfile.ZipFile(tmp_path / "c.pt") as whole, zipfile.ZipFile(tmp_path / "z.pt", "w") as packed:
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match="claims more bytes than it has"):
+        load_checkpoint(tmp_path / "z.pt")
+    torch.save({"model": {"a": torch.zeros(1000)}}, tmp_path / "c.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"no archive of torch.save, of PyTorch 1.6 or later"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": {"a": 3}}, "holds 'a' under 'model', which is no weight"),
+        ({"model": {5: torch.zeros(1)}}, "holds 5 under 'model', which is no weight"),
+        ({"model": {}, "model_size": "tiny", "image_size": 2**31}, "says model_size 'tiny' and image_size 2147483648"),
+        ({"model": {}, "model_size": ["tiny"], "image_size": 128}, r"says model_size \['tiny'\]"),
+    ],
+)
+def test_values_of_another_kind_are_named(tmp_path: Path, content: dict[str, object], message: str) -> None:
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "c.pt")
 
 
 class _Attack:

@@ -61,6 +61,16 @@ def test_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:
         ("freeze: [1]", "freeze: Value error, must be names of modules or presets"),
         ("- a\n- b", "is no mapping"),
         ("a: [", "is no YAML file"),
+        ("epochs: 2001-13-45", "is no YAML file (month must be"),
+        ("epochs: !!int x", "is no YAML file"),
+        ("compile: !!bool x", "is no YAML file"),
+        ("epochs: !!timestamp x", "is no YAML file"),
+        ("a: &a {x: 1}\nb: {<<: [*a, *a]}", "is no YAML file (an alias"),
+        ("optimizer: {a.b: 1}", "unknown key optimizer.a.b; did you mean"),
+        ("loss: {class_weights: {1: {a: 1}}}", "loss.class_weights.1: "),
+        ("seed: 100000000000000000000", "seed: Input should be less than or equal to"),
+        ("image_size: 2147483648", "image_size: Input should be less than or equal to"),
+        ("optimizer: {weight_decay: .inf}", "optimizer.weight_decay: Input should be a finite number"),
         ("a: !!python/object/apply:os.system ['touch /tmp/executed']", "is no YAML file"),
         ("init: !!python/name:os.system", "is no YAML file"),
     ],
@@ -79,7 +89,7 @@ def test_absent_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
         read_config(tmp_path / "none.yaml", {})
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="is no YAML file"):
+    with pytest.raises(ConfigError, match="is no UTF-8 text"):
         read_config(path, {})
 
 
@@ -90,3 +100,8 @@ def test_freeze_takes_presets_modules_and_both() -> None:
         "image_encoder.trunk",
         "sam_mask_decoder",
     )
+
+
+def test_file_without_an_end_is_no_configuration() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: is longer than 262144 bytes"):
+        read_config(Path("/dev/zero"), {})

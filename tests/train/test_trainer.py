@@ -1,5 +1,7 @@
 import json
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from schemas.store import Store, open_store
 from train.batch_loss import batch_loss
 from train.checkpoint import load_checkpoint
 from train.collate import collate
-from train.config import FitConfig, OptimizerConfig
+from train.config import FitConfig, OptimizerConfig, read_config
 from train.dataset import SampleOptions, SampleRequest, TileDataset
 from train.device import out_of_memory_as_error
 from train.model import PromptableSam, config_file
@@ -200,3 +202,17 @@ def test_colour_and_class_weights_reach_the_loss(store: Store, tmp_path: Path) -
     )
     assert stained["loss_first"] != plain["loss_first"]
     assert weighted["loss_first"] == pytest.approx(2 * plain["loss_first"], rel=1e-5)
+
+
+def test_failed_loading_process_is_named_by_its_cause_alone(store: Store, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store.path, copy)
+    for shard in (copy / "images" / "c").rglob("*"):
+        if shard.is_file():
+            shard.unlink()
+    config = read_config(None, {"image_size": 128, "device": "cpu", "workers": 1, "max_steps": 1, "report": False})
+    with pytest.raises(TrainingError) as caught:
+        fit(open_store(copy), config, tmp_path / "run")
+    said = str(caught.value)
+    cause = r"schemas.errors.StoreError: .*copy.zarr/images row \d+: is missing; [^;]*"
+    assert re.fullmatch(rf"a loading process: {cause}; mend that, and give --resume", said)

@@ -1,0 +1,9 @@
+"""How large what a store or a source says of itself may be; beyond it is damage or malice, and nothing is allocated."""
+
+MAX_TILE_PX = 1 << 14
+MAX_POINTS = 4096
+MAX_ROWS = 1 << 28
+"""Tiles or objects: a million tiles with 256 objects each."""
+
+MAX_ROI_PX = 1 << 29
+"""Half a gigapixel: twice a 16k by 16k ROI. A file that claims more is taken for a decompression bomb."""

@@ -1,0 +1,195 @@
+"""What the metadata of a store claims, checked before memory is asked for on its word.
+
+A store may come from anywhere. Its manifest is bounded, each array must be what the manifest makes of it, a chunk must
+say that it decodes to the size of its rows before it is decoded, and only the codecs that a build writes are run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+import zarr.codecs
+from numpy.typing import NDArray
+from zarr.codecs import (
+    BloscCodec,
+    BytesCodec,
+    Crc32cCodec,
+    Endian,
+    ShardingCodec,
+    ShardingCodecIndexLocation,
+    ZstdCodec,
+)
+
+from schemas.chunk_decoder import blosc_content_size, zstd_content_size
+from schemas.codecs import JpegXlCodec
+from schemas.errors import StoreError
+from schemas.layout import PIXEL_ARRAYS, array_specs
+from schemas.manifest import SPLITS, Manifest
+
+if TYPE_CHECKING:
+    from zarr.abc.codec import Codec
+    from zarr.core.array_spec import ArraySpec as ChunkSpec
+    from zarr.core.buffer import Buffer, NDBuffer
+
+MAX_CHUNK_BYTES = 1 << 30
+"""Of a chunk or shard, decoded: a tile of the largest size takes three quarters of it."""
+
+MAX_COLUMN_ROWS = 1 << 20
+"""Of a column in one chunk."""
+
+MAX_TEXT_BYTES = 4096
+"""Of a name: what a path may have."""
+
+
+def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manifest | None) -> zarr.Array[Any]:
+    """The same array, reading through codecs that check the size of what they decode.
+
+    Args:
+        where: The array, for messages.
+        array: As its metadata makes it.
+        path: Its path in the store.
+        manifest: What it must agree with; None for the checksums, which must be read without one.
+
+    Raises:
+        StoreError: Its shape, type, chunks or codecs are not those of a store.
+    """
+    metadata: Any = array.metadata
+    wrong = _shape_fault(array, metadata.to_dict(), path, manifest) or _chunk_fault(array)
+    if wrong:
+        raise StoreError(where, wrong, "build the store again")
+    bounded: Any = replace(metadata, codecs=tuple(_bounded(where, codec) for codec in metadata.codecs))
+    return zarr.Array(zarr.AsyncArray(bounded, array.store_path))
+
+
+def check_column(where: str, path: str, values: NDArray[Any], manifest: Manifest) -> None:
+    """Make sure that what others index and name files by is in its range.
+
+    Raises:
+        StoreError: It is not.
+    """
+    tiles, objects = manifest.complete.tiles, manifest.complete.objects
+    if path == "tiles/object_offsets":
+        sound = values[0] == 0 and values[-1] == objects and bool((np.diff(values) >= 0).all())
+    elif path == "tiles/frame_id":
+        sound = set(values.tolist()) <= {source.frame_id for source in manifest.sources}
+    elif path == "tiles/split":
+        sound = set(values.tolist()) <= set(SPLITS)
+    elif path == "tiles/scale_xy":
+        sound = bool(((values > 1e-6) & (values < 1e6)).all())
+    elif path in ("tiles/origin_xy", "tiles/roi_size_xy"):
+        sound = bool((values >= 0).all())
+    elif path == "objects/tile_index":
+        sound = bool(((values >= 0) & (values < tiles)).all())
+    elif path == "objects/class_id":
+        sound = bool(np.isin(values, [info.code for info in manifest.classes]).all())
+    elif path == "objects/box_xyxy":
+        sound = bool((values >= 0).all())
+    else:
+        sound = True
+    if not sound:
+        raise StoreError(where, "holds values that no build writes", "`bcss-prep verify` lists all damage")
+
+
+def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, manifest: Manifest | None) -> str | None:
+    """What is wrong with shape and type, if anything is."""
+    if manifest is None:
+        known = array.ndim == 1 and metadata["data_type"] in ("string", "int64") and array.shape[0] <= MAX_COLUMN_ROWS
+        return None if known else "is no column of checksums"
+    specs = array_specs(manifest.tile_size_px, "uint8", manifest.positive_points, manifest.negative_points)
+    spec = next((spec for spec in specs if spec.path == path), None)
+    if spec is None:
+        return "is no array of a store"
+    tiles, objects = manifest.complete.tiles, manifest.complete.objects
+    shape = ({"tile": tiles, "object": objects, "tile_bound": tiles + 1}[spec.axis], *spec.row_shape)
+    if tuple(array.shape) != shape:
+        return f"has shape {_shortened(array.shape)}, and the manifest gives {shape}"
+    types = ("uint8", "uint16") if path == "labels" else ("string" if spec.dtype == "str" else spec.dtype,)
+    if metadata["data_type"] not in types:
+        return f"has type {_shortened(metadata['data_type'])}, not {' or '.join(types)}"
+    return None
+
+
+def _chunk_fault(array: zarr.Array[Any]) -> str | None:
+    """What is wrong with chunks and shards, if anything is: they are cut along the first axis alone, and bounded."""
+    for sides in (array.chunks, array.shards or array.chunks):
+        size_bytes = math.prod(sides) * array.dtype.itemsize
+        too_long = array.shards is None and sides[0] > MAX_COLUMN_ROWS
+        if tuple(sides[1:]) != tuple(array.shape[1:]) or size_bytes > MAX_CHUNK_BYTES or too_long or sides[0] < 1:
+            return f"has chunks of {_shortened(sides)}, which no build writes"
+    if array.name.strip("/") in PIXEL_ARRAYS and array.chunks[0] != 1:
+        return f"has chunks of {array.chunks[0]} rows, not 1"
+    return None
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _bounded(where: str, codec: Codec) -> Codec:
+    """The same codec with its check, and those in a shard with theirs."""
+    if isinstance(codec, ShardingCodec):
+        inner = [_bounded(where, part) for part in codec.codecs]
+        if not _is_own_index(codec):
+            # `schemas.shard_index` reads the index, too, and must read the same.
+            raise StoreError(where, "has an index that no build writes", "build the store again")
+        return ShardingCodec(
+            chunk_shape=codec.chunk_shape,
+            codecs=inner,
+            index_codecs=codec.index_codecs,
+            index_location=codec.index_location,
+        )
+    if isinstance(codec, ZstdCodec):
+        return _BoundedZstd.from_dict(codec.to_dict())
+    if isinstance(codec, BloscCodec):
+        return _BoundedBlosc.from_dict(codec.to_dict())
+    if isinstance(codec, zarr.codecs.VLenUTF8Codec):
+        return VLenUTF8Codec()
+    if isinstance(codec, BytesCodec | Crc32cCodec | JpegXlCodec):
+        return codec
+    raise StoreError(where, f"is coded by {type(codec).__name__}, which no build uses", "build the store again")
+
+
+def _is_own_index(codec: ShardingCodec) -> bool:
+    kinds = [type(part) for part in codec.index_codecs]
+    order = getattr(codec.index_codecs[0], "endian", None) if kinds else None
+    at_end = codec.index_location == ShardingCodecIndexLocation.end
+    return kinds == [BytesCodec, Crc32cCodec] and order == Endian.little and at_end
+
+
+class _BoundedZstd(ZstdCodec):
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        _check_size(zstd_content_size(chunk_bytes.to_bytes()[:18]), chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class _BoundedBlosc(BloscCodec):
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        _check_size(blosc_content_size(chunk_bytes.to_bytes()), chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class VLenUTF8Codec(zarr.codecs.VLenUTF8Codec):
+    """Names; zarr takes no codec of another name for them."""
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> NDBuffer:
+        count = int.from_bytes(chunk_bytes.to_bytes()[:4], "little")
+        if count != math.prod(chunk_spec.shape):
+            raise ValueError(f"a chunk of {math.prod(chunk_spec.shape)} names says that it holds {count}")
+        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+
+
+def _check_size(claimed_bytes: int, chunk_spec: ChunkSpec) -> None:
+    rows = math.prod(chunk_spec.shape)
+    dtype = chunk_spec.dtype.to_native_dtype()
+    if dtype.kind in "OT":
+        sound = claimed_bytes <= min(4 + rows * (4 + MAX_TEXT_BYTES), MAX_CHUNK_BYTES)
+    else:
+        sound = claimed_bytes == rows * dtype.itemsize
+    if not sound:
+        raise ValueError(f"a chunk says that it decodes to {claimed_bytes} bytes")

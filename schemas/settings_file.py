@@ -1,0 +1,36 @@
+"""Read a text file that a person wrote: settings, a class map, a division into splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schemas.errors import ConfigError
+
+MAX_TEXT_BYTES = 1 << 24
+"""A line for each of 65536 classes or of 100,000 patients takes a quarter of it."""
+
+
+def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Read a small UTF-8 text, with or without a byte order mark; line ends stay as they are.
+
+    Args:
+        path: The file; a device or a pipe without an end is read up to the bound, too.
+        remedy: What to do where it cannot be read.
+        bound_bytes: A longer file is taken for something else.
+
+    Raises:
+        ConfigError: It is absent, unreadable, longer than the bound, or no UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(bound_bytes + 1)
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError(path, "is not there", "check the path") from error
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror or error})", remedy) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"is no UTF-8 text ({error})", remedy) from error
+    if len(data) > bound_bytes:
+        raise ConfigError(path, f"is longer than {bound_bytes} bytes", remedy)
+    return text

@@ -1,0 +1,106 @@
+"""Start the two programs as a user does, and hold what they say of a failure to one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from train.checkpoint import load_checkpoint
+
+TIMEOUT_S = 240
+"""For a command; one that takes longer hangs."""
+
+# The encoder is frozen for small checkpoints: a kill then meets steps and saves alike.
+FIT_FLAGS = {
+    "image_size": 128,
+    "batch_size": 2,
+    "max_objects": 2,
+    "max_steps": 6,
+    "save_every_steps": 1,
+    "workers": 0,
+    "freeze": "image_encoder",
+    "optimizer.lr": 1e-4,
+    "device": "cpu",
+    "report": False,
+    "seed": 3,
+}
+
+
+def build_command(source: Path, out: Path | str, *more: str) -> list[str]:
+    """`bcss-prep build`, as the fixture `store` was built."""
+    return [sys.executable, "-m", "prep.cli", "build", str(source), "--out", str(out), "--size", "128", *more]
+
+
+def fit_command(store: str, out: Path, *more: str) -> list[str]:
+    """`bcss-train fit` with the flags above."""
+    flags = ["--image-size", "128", "--batch-size", "2", "--max-objects", "2", "--max-steps", "6", "--seed", "3"]
+    flags += ["--save-every-steps", "1", "--freeze", "image_encoder", "--lr", "1e-4", "--device", "cpu", "--no-report"]
+    given = more if "--workers" in more else ("--workers", "0", *more)
+    return [sys.executable, "-m", "train.cli", "fit", store, "--out", str(out), *flags, *given]
+
+
+def start(command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | (env or {}),
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """`kill -9` of a command and all its processes; it may have ended just before."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Wait for a command; one that hangs is killed, and fails the test."""
+    try:
+        _, said = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise
+    return process.returncode, said
+
+
+def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run a command; its exit status and what it said on stderr."""
+    return finish(start(command, env))
+
+
+def one_line(status: int, said: str) -> str:
+    """The one line that says why a command failed."""
+    assert status == 1, (status, said)
+    assert "Traceback" not in said, said
+    # A bar that was being drawn shares the line.
+    lines = [line.rpartition("\r")[2] for line in said.splitlines() if "error: " in line]
+    assert len(lines) == 1, said
+    return lines[0]
+
+
+def bytes_of(folder: Path | str) -> dict[str, bytes]:
+    """Every file of a folder."""
+    root = Path(folder)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def assert_same_weights(run_folder: Path, straight: Path) -> None:
+    """Two runs end with the same weights and the same state of the optimizer, bit by bit."""
+    ours, theirs = (load_checkpoint(out / "checkpoints" / "checkpoint.pt") for out in (run_folder, straight))
+    assert ours["steps"] == theirs["steps"]
+    for name, weight in theirs["model"].items():
+        assert torch.equal(ours["model"][name], weight), name
+    for number, state in theirs["optimizer"]["state"].items():
+        for key, value in state.items():
+            assert torch.equal(ours["optimizer"]["state"][number][key], value), (number, key)

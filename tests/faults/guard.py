@@ -1,0 +1,114 @@
+"""What a hostile input may do to a program: be refused in one line, or be used. Everything else fails the test.
+
+A guard bounds the address space while an input is tried, so that memory that a file only claims fails to be had before
+it is touched, watches what Python opens, runs and removes, and takes the time of each input.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas.errors import BcssError
+
+MEMORY_BOUND_BYTES = 1 << 30
+"""Beyond what the process held before the inputs: several readers' threads with their stacks and arenas are in it."""
+
+INPUT_S = 20.0
+"""A single input takes milliseconds; a machine that is busy with other tests takes longer."""
+
+_RUNS_CODE = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.startfile",
+    "pickle.find_class",
+)
+_CHANGES_FILES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate", "os.chmod")
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+class Guard:
+    """Tries inputs and counts what became of them.
+
+    Args:
+        folder: The only place where an input may make the program write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder.resolve())
+        self.refused = self.accepted = 0
+        self._watching = False
+        self._seen: list[str] = []
+        sys.addaudithook(self._watch)
+
+    @property
+    def tried(self) -> int:
+        """Inputs so far."""
+        return self.refused + self.accepted
+
+    def attempt(self, action: Callable[[], object], what: object = "") -> None:
+        """Run the program on one input.
+
+        Args:
+            action: Runs it.
+            what: The input, for the message of a failed test.
+        """
+        begun = time.monotonic()
+        self._seen.clear()
+        self._watching = True
+        try:
+            action()
+            self.accepted += 1
+        except BcssError as error:
+            self.refused += 1
+            _assert_memory_was_had(error, what)
+        finally:
+            self._watching = False
+        assert not self._seen, (self._seen, what)
+        assert time.monotonic() - begun < INPUT_S, what
+
+    def _watch(self, event: str, args: tuple[object, ...]) -> None:
+        # The hook stays for the life of the process: it must be silent and quick while nothing is tried.
+        if not self._watching:
+            return
+        if event in _RUNS_CODE:
+            self._seen.append(f"{event} {args!r}"[:200])
+        elif event == "open" and isinstance(args[2], int) and args[2] & _WRITES and not self._is_inside(args[0]):
+            self._seen.append(f"open {args[0]!r} for writing")
+        elif event in _CHANGES_FILES and not self._is_inside(args[0]):
+            self._seen.append(f"{event} {args!r}"[:200])
+
+    def _is_inside(self, path: object) -> bool:
+        if isinstance(path, int):
+            return True
+        real = os.path.realpath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ""
+        return real.startswith((self.folder + os.sep, "/dev/null"))
+
+
+def _assert_memory_was_had(error: BaseException, what: object) -> None:
+    """Sizes are to be refused for what they are, before anything asks for the memory."""
+    cause: BaseException | None = error
+    while cause is not None:
+        assert not isinstance(cause, MemoryError), (error, what)
+        assert "allocate memory" not in str(cause), (error, what)
+        cause = cause.__cause__ or cause.__context__
+
+
+@contextmanager
+def bounded_memory(bound_bytes: int = MEMORY_BOUND_BYTES) -> Generator[None]:
+    """Bound the address space of this process to what it has and so much more."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + bound_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,0 +1,141 @@
+"""Stores whose metadata, manifest or chunks somebody made to break what reads them."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.encode import with_crc32c
+from prep.summary import summarize_store
+from prep.verify import verify_store
+from prep.view import write_view
+from schemas.store import Store, open_store
+from tests.faults.forms import forms
+from tests.faults.guard import Guard, bounded_memory
+from tests.faults.mutations import documents, mutated
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A store of three tiles of 256 px: the index of a shard of smaller ones is longer than their pixels."""
+    source = tmp_path / "source"
+    for stem in ("TCGA-A1-0000", "TCGA-OL-0001"):
+        labels = np.ones((256, 512 if stem.endswith("0") else 256), np.uint8)
+        labels[:, 100:] = 2
+        for name, picture in (("images", np.stack([labels * 40] * 3, -1)), ("masks", labels)):
+            (source / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(source / name / f"{stem}.png")
+    config = BuildConfig(size_px=256, positive_points=2, negative_points=2)
+    build_store(source, tmp_path / "s.zarr", config)
+    return tmp_path / "s.zarr"
+
+
+def use(store: Store) -> None:
+    """All that a reader does with a store: columns, tiles, prompts, and what names files or fills memory."""
+    repr(store)
+    for index in range(min(len(store), 4)):
+        record = store[index]
+        store.prompts(index, "multi_point", negatives=store.manifest.negative_points > 0)
+        source = store.source(record.frame_id)
+        assert "/" not in record.frame_id
+        assert source.width_px * source.height_px <= 1 << 29
+        for code in record.class_ids:
+            assert any(info.code == code for info in store.manifest.classes)
+
+
+def inspect(store: Store, out: Path) -> None:
+    """What `inspect`, `verify` and `view` do."""
+    summarize_store(store)
+    verify_store(store)
+    write_view(store, out, limit=1)
+
+
+def _attempt(guard: Guard, path: Path, number: int, what: object) -> None:
+    # The slow part on a tenth of the inputs: a refused store is refused long before.
+    guard.attempt(lambda: use(open_store(path)), what)
+    if number % 10 == 0:
+        shutil.rmtree(path.parent / "view", ignore_errors=True)
+        guard.attempt(lambda: inspect(open_store(path), path.parent / "view"), what)
+
+
+def _encoded(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("inputs", forms(100, 10_000))
+def test_manifests_are_read_or_refused(small: Path, inputs: int, tally) -> None:
+    path, guard = small / "zarr.json", Guard(small.parent)
+    valid, whole = path.read_bytes(), json.loads(path.read_bytes())
+    inspect(open_store(small), small.parent / "view")
+
+    def attempt(data: bytes) -> None:
+        path.write_bytes(data)
+        _attempt(guard, small, guard.tried, data if len(data) < 500 else data[:500])
+
+    with bounded_memory():
+        for number in range(inputs // 2):
+            attempt(mutated(valid, random.Random(number)))
+
+        @settings(max_examples=inputs - inputs // 2)
+        @given(documents(whole["attributes"]["bcss"]))
+        def structured(manifest: dict[str, Any]) -> None:
+            attempt(_encoded(whole | {"attributes": {"bcss": manifest}}))
+
+        structured()
+    tally("hostile manifests", guard)
+
+
+@pytest.mark.parametrize("inputs", forms(100, 10_000))
+def test_array_metadata_is_read_or_refused(small: Path, inputs: int, tally) -> None:
+    inspect(open_store(small), small.parent / "view")
+    guard, files = Guard(small.parent), sorted(small.rglob("zarr.json"))
+    whole = {file: file.read_bytes() for file in files}
+
+    def attempt(file: Path, data: bytes) -> None:
+        file.write_bytes(data)
+        try:
+            _attempt(guard, small, guard.tried, (file.parent.name, data[:500]))
+        finally:
+            file.write_bytes(whole[file])
+
+    with bounded_memory():
+        for number in range(inputs // 2):
+            draw = random.Random(number)
+            file = draw.choice(files)
+            attempt(file, mutated(whole[file], draw))
+        hostile = st.sampled_from(files).flatmap(
+            lambda file: st.tuples(st.just(file), documents(json.loads(whole[file])).map(_encoded))
+        )
+        settings(max_examples=inputs - inputs // 2)(given(hostile)(lambda pair: attempt(*pair)))()
+    tally("hostile array metadata (zarr.json)", guard)
+
+
+@pytest.mark.parametrize("inputs", forms(100, 10_000))
+def test_chunks_are_read_or_refused(small: Path, inputs: int, tally) -> None:
+    """Bytes of chunks and shards changed, with the checksums of indices and images made right again."""
+    inspect(open_store(small), small.parent / "view")
+    guard = Guard(small.parent)
+    files = sorted(path for path in small.rglob("*") if path.is_file() and path.name != "zarr.json")
+    whole = {file: file.read_bytes() for file in files}
+    with bounded_memory():
+        for number in range(inputs):
+            draw = random.Random(number)
+            file = draw.choice(files)
+            data = mutated(whole[file], draw)
+            if number % 2:
+                data = with_crc32c(data[:-4])
+            file.write_bytes(data)
+            _attempt(guard, small, number, (file, number))
+            file.write_bytes(whole[file])
+    tally("hostile chunks and shards", guard)
