@@ -134,7 +134,7 @@ def test_chunk_of_a_shard_that_decodes_to_more_than_its_row_is_refused(copy: Pat
     packed = with_crc32c(bytes(blosc.Blosc(cname="lz4").encode(bytes(1 << 28))))
     (shard,) = [path for path in (copy / array / "c").rglob("*") if path.is_file()]
     _with_first_chunk(shard, held.shards[0], packed if array == "images" else _bomb(1 << 28))
-    with pytest.raises(StoreError, match=rf"{array} rows? .*says that it decodes to 268435456 bytes"):
+    with pytest.raises(StoreError, match=rf"{array} rows? .*holds 268435456 bytes"):
         _ = open_store(copy)[0]
 
 
