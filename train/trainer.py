@@ -8,6 +8,7 @@ by bit, and neither workers nor processes change which data a step sees.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -254,7 +255,7 @@ def _loading_error(where: str, error: RuntimeError) -> TrainingError:
     """
     last = str(error).strip().splitlines()[-1]
     if "Traceback (most recent call last)" in str(error):
-        return TrainingError(where, last, "mend that, and give --resume")
+        return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), "mend that, and give --resume")
     return TrainingError(where, f"failed ({last})", "try fewer --workers, or 0, and give --resume")
 
 

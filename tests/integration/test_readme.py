@@ -16,7 +16,10 @@ from schemas.store import Store
 ROOT = Path(__file__).parents[2]
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("prepare", "python", "train", "evaluate"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("prepare", "python", "train", "evaluate", "reliability", "dependencies")),
+]
 
 
 def _blocks(page: str, languages: str) -> list[tuple[str, str]]:

@@ -214,5 +214,5 @@ def test_failed_loading_process_is_named_by_its_cause_alone(store: Store, tmp_pa
     with pytest.raises(TrainingError) as caught:
         fit(open_store(copy), config, tmp_path / "run")
     said = str(caught.value)
-    cause = r"schemas.errors.StoreError: .*copy.zarr/images row \d+: is missing; [^;]*"
-    assert re.fullmatch(rf"a loading process: {cause}; mend that, and give --resume", said)
+    cause = r"/.*copy.zarr/images row \d+: is missing; [^;]*"
+    assert re.fullmatch(rf"a loading process, at the tiles \[[\d, ]+\]: {cause}; mend that, and give --resume", said)
