@@ -21,7 +21,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from schemas.codecs import JpegXlCodec, decode_jpegxl
 
-Decoder = Callable[[bytes, NDArray[Any]], None]
+Decoder = Callable[[bytes | memoryview, NDArray[Any]], None]
 """Decodes a chunk's bytes into an array; raises ValueError or RuntimeError where they are damaged."""
 
 _CRC_BYTES = 4
@@ -51,24 +51,25 @@ def _are(codecs: tuple[object, ...], kinds: tuple[type, ...]) -> bool:
     return len(codecs) == len(kinds) and all(isinstance(codec, kind) for codec, kind in zip(codecs, kinds, strict=True))
 
 
-def _without_crc32c(chunk: bytes) -> bytes:
-    data, checksum = chunk[:-_CRC_BYTES], chunk[-_CRC_BYTES:]
-    if len(checksum) != _CRC_BYTES or google_crc32c.value(data) != int.from_bytes(checksum, "little"):
+def _without_crc32c(chunk: bytes) -> memoryview:
+    # Views, since a slice of bytes is a copy of megabytes.
+    data, checksum = np.frombuffer(chunk, np.uint8)[:-_CRC_BYTES], chunk[-_CRC_BYTES:]
+    if len(checksum) != _CRC_BYTES or google_crc32c.value(cast("Any", data)) != int.from_bytes(checksum, "little"):
         raise ValueError("the checksum does not match")
-    return data
+    return data.data
 
 
-def _decode_plain(chunk: bytes, row: NDArray[Any]) -> None:
+def _decode_plain(chunk: bytes | memoryview, row: NDArray[Any]) -> None:
     _check_size(len(chunk), row)
     row.reshape(-1)[:] = np.frombuffer(chunk, row.dtype)
 
 
-def _decode_blosc(chunk: bytes, row: NDArray[Any]) -> None:
+def _decode_blosc(chunk: bytes | memoryview, row: NDArray[Any]) -> None:
     _check_size(blosc_content_size(chunk), row)
     cast("Any", numcodecs.blosc).decompress(chunk, row)
 
 
-def _decode_zstd(chunk: bytes, row: NDArray[Any]) -> None:
+def _decode_zstd(chunk: bytes | memoryview, row: NDArray[Any]) -> None:
     _check_size(zstd_content_size(chunk), row)
     cast("Any", numcodecs.zstd).decompress(chunk, row)
 
@@ -78,7 +79,7 @@ def _check_size(size: int, row: NDArray[Any]) -> None:
         raise ValueError(f"the chunk holds {size} bytes of pixels and should hold {row.nbytes}")
 
 
-def blosc_content_size(chunk: bytes) -> int:
+def blosc_content_size(chunk: bytes | memoryview) -> int:
     """The size without compression that a chunk's header states, once its own size is found to be as stated."""
     # Versions, flags and the type's size, then three uint32: size without compression, of a block, and of the chunk.
     if len(chunk) < _BLOSC_HEADER_BYTES or int.from_bytes(chunk[12:16], "little") != len(chunk):
@@ -86,7 +87,7 @@ def blosc_content_size(chunk: bytes) -> int:
     return int.from_bytes(chunk[4:8], "little")
 
 
-def zstd_content_size(frame: bytes) -> int:
+def zstd_content_size(frame: bytes | memoryview) -> int:
     """The size without compression that a frame's header states; RFC 8878, section 3.1.1.1."""
     if frame[:4] != b"\x28\xb5\x2f\xfd" or len(frame) < 6:
         raise ValueError("the chunk is no Zstandard frame")

@@ -61,7 +61,7 @@ def encode_jpegxl(pixels: np.ndarray) -> bytes:
     return bytes(codecs.jpegxl_encode(np.ascontiguousarray(pixels), lossless=True, effort=EFFORT, numthreads=1))
 
 
-def decode_jpegxl(data: bytes, row: np.ndarray) -> None:
+def decode_jpegxl(data: bytes | memoryview, row: np.ndarray) -> None:
     """Decode into uint8 (1, H, W, 3) or (H, W, 3); an image of another size is refused before it takes memory.
 
     Raises:

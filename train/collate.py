@@ -160,7 +160,7 @@ def _collate(samples: list[Sample]) -> Batch:
         groups=group_by_points(labels),
         dropped=sum(sample.dropped for sample in samples),
         skipped=sum(sample.skipped for sample in samples),
-        countable=sum(len(sample.object_ids) for sample in samples if not sample.ignore.all()),
+        countable=sum(len(sample.object_ids) for sample in samples if not sample.ignore.numpy().all()),
         click_draws=torch.cat([_draws(sample.click_draws, len(sample.object_ids)) for sample in samples])[None],
         color_draws=torch.stack([_draws(sample.color_draws, None) for sample in samples])[None],
         features=_stacked([sample.features for sample in samples]),
