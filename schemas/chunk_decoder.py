@@ -35,8 +35,7 @@ def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
         return None
     sharding = codecs[0]
     whole_rows = array.chunks == (1, *array.shape[1:]) and (array.shards or ())[1:] == array.shape[1:]
-    plain_index = [type(codec) for codec in sharding.index_codecs] == [BytesCodec, Crc32cCodec]
-    if not whole_rows or not plain_index or sharding.index_location.value != "end":
+    if not whole_rows or not has_plain_index(sharding):
         return None
     checked = isinstance(sharding.codecs[-1], Crc32cCodec)
     inner = cast("tuple[object, ...]", sharding.codecs[: -1 if checked else None])
@@ -46,12 +45,20 @@ def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
     return lambda chunk, row: decode(_without_crc32c(chunk), row)
 
 
+def has_plain_index(codec: ShardingCodec) -> bool:
+    """Whether a shard's index is as `schemas.shard_index` reads it: at the end, little-endian, with a CRC-32C."""
+    # By its metadata: what zarr holds in memory differs from version to version.
+    settings = cast("Any", codec.to_dict())["configuration"]
+    steps = [(step["name"], step.get("configuration", {}).get("endian")) for step in settings["index_codecs"]]
+    return steps == [("bytes", "little"), ("crc32c", None)] and settings["index_location"] == "end"
+
+
 def _are(codecs: tuple[object, ...], kinds: tuple[type, ...]) -> bool:
     # Not by their exact types: `schemas.claims` reads through subclasses.
     return len(codecs) == len(kinds) and all(isinstance(codec, kind) for codec, kind in zip(codecs, kinds, strict=True))
 
 
-def _without_crc32c(chunk: bytes) -> memoryview:
+def _without_crc32c(chunk: bytes | memoryview) -> memoryview:
     # Views, since a slice of bytes is a copy of megabytes.
     data, checksum = np.frombuffer(chunk, np.uint8)[:-_CRC_BYTES], chunk[-_CRC_BYTES:]
     if len(checksum) != _CRC_BYTES or google_crc32c.value(cast("Any", data)) != int.from_bytes(checksum, "little"):

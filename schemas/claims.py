@@ -6,7 +6,6 @@ say that it decodes to the size of its rows before it is decoded, and only the c
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,11 @@ from zarr.codecs import (
     BloscCodec,
     BytesCodec,
     Crc32cCodec,
-    Endian,
     ShardingCodec,
-    ShardingCodecIndexLocation,
     ZstdCodec,
 )
 
-from schemas.chunk_decoder import blosc_content_size, zstd_content_size
+from schemas.chunk_decoder import blosc_content_size, has_plain_index, zstd_content_size
 from schemas.codecs import JpegXlCodec
 from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS, array_specs
@@ -135,7 +132,7 @@ def _bounded(where: str, codec: Codec) -> Codec:
     """The same codec with its check, and those in a shard with theirs."""
     if isinstance(codec, ShardingCodec):
         inner = [_bounded(where, part) for part in codec.codecs]
-        if not _is_own_index(codec):
+        if not has_plain_index(codec):
             # `schemas.shard_index` reads the index, too, and must read the same.
             raise StoreError(where, "has an index that no build writes", "build the store again")
         return ShardingCodec(
@@ -153,13 +150,6 @@ def _bounded(where: str, codec: Codec) -> Codec:
     if isinstance(codec, BytesCodec | Crc32cCodec | JpegXlCodec):
         return codec
     raise StoreError(where, f"is coded by {type(codec).__name__}, which no build uses", "build the store again")
-
-
-def _is_own_index(codec: ShardingCodec) -> bool:
-    kinds = [type(part) for part in codec.index_codecs]
-    order = getattr(codec.index_codecs[0], "endian", None) if kinds else None
-    at_end = codec.index_location == ShardingCodecIndexLocation.end
-    return kinds == [BytesCodec, Crc32cCodec] and order == Endian.little and at_end
 
 
 class _BoundedZstd(ZstdCodec):
@@ -181,7 +171,7 @@ class VLenUTF8Codec(zarr.codecs.VLenUTF8Codec):
         count = int.from_bytes(chunk_bytes.to_bytes()[:4], "little")
         if count != math.prod(chunk_spec.shape):
             raise ValueError(f"a chunk of {math.prod(chunk_spec.shape)} names says that it holds {count}")
-        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
 
 
 def _check_size(claimed_bytes: int, chunk_spec: ChunkSpec) -> None:

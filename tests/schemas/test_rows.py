@@ -1,5 +1,7 @@
 """Rows read straight from shards are those that zarr reads, and whatever is damaged is an error."""
 
+from __future__ import annotations
+
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
