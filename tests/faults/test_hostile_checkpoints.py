@@ -79,13 +79,18 @@ def with_mutated_pickle(data: bytes, draw: random.Random) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
-def run() -> Run:
+def untrained() -> Run:
+    """A run before its first step."""
     config = FitConfig(image_size=128, device="cpu")
     return start_run(config, Origin("0" * 64, 4, 3), torch.device("cpu"))
 
 
-def _small(run: Run) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def run() -> Run:
+    return untrained()
+
+
+def small_content(run: Run) -> dict[str, Any]:
     """A checkpoint of a run with next to no weights, which is refused after everything else in it was read."""
     content = copy.deepcopy(run.content())
     content["model"] = dict(list(content["model"].items())[:2])
@@ -94,25 +99,27 @@ def _small(run: Run) -> dict[str, Any]:
     return content
 
 
+def use(path: Path, model: PromptableSam, run: Run) -> None:
+    """All that a program does with a checkpoint: take its settings and weights, and go on from it."""
+    found = load_checkpoint(path)
+    trained_with(found)
+    try:
+        load_weights(model, found["model"], path)
+    finally:
+        restore_run(run, path)
+
+
 @pytest.mark.parametrize("inputs", forms(100, 10_000))
 def test_checkpoints_are_read_or_refused(
     run: Run, tmp_path: Path, inputs: int, monkeypatch: pytest.MonkeyPatch, tally
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path, guard, content = tmp_path / "checkpoint.pt", Guard(tmp_path), _small(run)
+    path, guard, content = tmp_path / "checkpoint.pt", Guard(tmp_path), small_content(run)
     valid, model = encoded(content), PromptableSam("tiny", 128)
-
-    def read() -> None:
-        found = load_checkpoint(path)
-        trained_with(found)
-        try:
-            load_weights(model, found["model"], path)
-        finally:
-            restore_run(run, path)
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
-        guard.attempt(read)
+        guard.attempt(lambda: use(path, model, run))
         assert not (tmp_path / "evil").exists()
         (tmp_path / "checkpoint.damaged").unlink(missing_ok=True)
 

@@ -24,7 +24,8 @@ SMALL_BOUND_PX = 1 << 22
 """The bound on claimed pixels while files are tried, so that what lies under it fits the bound on memory."""
 
 
-def _read(path: Path) -> None:
+def use(path: Path) -> None:
+    """Read a file as an image and as a mask."""
     image_header(path)
     try:
         read_mask(path)
@@ -106,7 +107,7 @@ def test_image_files_are_read_or_refused(tmp_path: Path, inputs: int, monkeypatc
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
-        guard.attempt(lambda: _read(path), data[:200])
+        guard.attempt(lambda: use(path), data[:200])
 
     with bounded_memory():
         for number in range(inputs // 2):

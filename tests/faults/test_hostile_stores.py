@@ -26,10 +26,9 @@ from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """A store of three tiles of 256 px: the index of a shard of smaller ones is longer than their pixels."""
-    source = tmp_path / "source"
+def small_store(folder: Path) -> Path:
+    """Build a store of three tiles of 256 px: the index of a shard of smaller ones is longer than their pixels."""
+    source = folder / "source"
     for stem in ("TCGA-A1-0000", "TCGA-OL-0001"):
         labels = np.ones((256, 512 if stem.endswith("0") else 256), np.uint8)
         labels[:, 100:] = 2
@@ -37,8 +36,13 @@ def small(tmp_path: Path) -> Path:
             (source / name).mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(source / name / f"{stem}.png")
     config = BuildConfig(size_px=256, positive_points=2, negative_points=2)
-    build_store(source, tmp_path / "s.zarr", config)
-    return tmp_path / "s.zarr"
+    build_store(source, folder / "s.zarr", config)
+    return folder / "s.zarr"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return small_store(tmp_path)
 
 
 def use(store: Store) -> None:

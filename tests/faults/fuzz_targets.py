@@ -1,0 +1,120 @@
+"""What is fuzzed by coverage: for each kind of file, how bytes are read as one, and valid ones to begin with."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from prep import decode
+from prep.class_map import read_class_map
+from prep.encode import with_crc32c
+from prep.split import file_split
+from schemas.store import open_store
+from tests.faults import test_hostile_checkpoints as checkpoints
+from tests.faults import test_hostile_masks as masks
+from tests.faults import test_hostile_settings as texts
+from tests.faults import test_hostile_stores as stores
+from train.config import read_config
+from train.model import PromptableSam
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file.
+
+    Attributes:
+        attempt: Reads bytes as such a file; raises BcssError where they are refused.
+        seeds: Inputs that coverage starts from.
+    """
+
+    attempt: Callable[[bytes], object]
+    seeds: Sequence[bytes]
+
+
+def image(folder: Path) -> Target:
+    """Masks and images."""
+    decode.MAX_ROI_PX = masks.SMALL_BOUND_PX
+    path = folder / "roi.png"
+    return Target(_written(path, masks.use), masks.valid_files())
+
+
+def class_map_json(folder: Path) -> Target:
+    """Class maps in JSON."""
+    return Target(_written(folder / "map.json", read_class_map), [json.dumps(texts.CLASSES["classes"]).encode()])
+
+
+def class_map_tsv(folder: Path) -> Target:
+    """Class maps in TSV."""
+    return Target(_written(folder / "map.tsv", read_class_map), [texts.TSV])
+
+
+def split_file(folder: Path) -> Target:
+    """Divisions into splits."""
+    return Target(_written(folder / "split.csv", partial(file_split, texts.ROIS)), [texts.CSV])
+
+
+def settings(folder: Path) -> Target:
+    """Settings of a run."""
+    flags = {"optimizer.lr": 1e-3, "augment.orientation": True}
+    return Target(_written(folder / "run.yaml", lambda path: read_config(path, flags)), [json.dumps(texts.RUN).encode()])
+
+
+def store(folder: Path) -> Target:
+    """Any file of a store: a byte that says which, one that says whether its checksum is made right, and its bytes."""
+    path = stores.small_store(folder)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    whole = [file.read_bytes() for file in files]
+    tried = 0
+
+    def attempt(data: bytes) -> None:
+        nonlocal tried
+        tried += 1
+        number, checksum = (data[0] % len(files), data[1] % 2) if len(data) > 1 else (0, 0)
+        files[number].write_bytes(with_crc32c(data[2:-4]) if checksum else data[2:])
+        try:
+            opened = open_store(path)
+            stores.use(opened)
+            if not tried % 10:
+                stores.inspect(opened, folder / f"view{tried}")
+        finally:
+            files[number].write_bytes(whole[number])
+
+    return Target(attempt, [bytes([number, 0]) + data for number, data in enumerate(whole)])
+
+
+def checkpoint(folder: Path) -> Target:
+    """The pickle of a checkpoint, in an archive that is whole."""
+    run = checkpoints.untrained()
+    path, model, content = folder / "checkpoint.pt", PromptableSam("tiny", 128), checkpoints.small_content(run)
+    with zipfile.ZipFile(io.BytesIO(checkpoints.encoded(content))) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    (pickle_name,) = (name for name in entries if name.endswith("data.pkl"))
+
+    def attempt(data: bytes) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, entry in entries.items():
+                archive.writestr(name, data if name == pickle_name else entry)
+        try:
+            checkpoints.use(path, model, run)
+        finally:
+            path.with_name("checkpoint.damaged").unlink(missing_ok=True)
+
+    return Target(attempt, [entries[pickle_name]])
+
+
+TARGETS: dict[str, Callable[[Path], Target]] = {
+    make.__name__: make for make in (image, class_map_json, class_map_tsv, split_file, settings, store, checkpoint)
+}
+
+
+def _written(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    def attempt(data: bytes) -> object:
+        path.write_bytes(data)
+        return read(path)
+
+    return attempt
