@@ -81,6 +81,10 @@ class TrainStep:
             with nullcontext() if last or self.parallel is None else self.parallel.no_sync():
                 sums += self._accumulate(batch.to(self.device), max(objects, 1.0))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
+        # Before any number is read, so that the device does not stand still meanwhile. Where one is not finite the run
+        # ends here, and weights that are no longer good are not saved.
+        if objects:
+            self.optimizer.step()
         # One transfer for all numbers: each `.item()` would wait for the device.
         numbers: list[float] = torch.cat([sums, norm.detach().reshape(1).to(sums)]).tolist()
         values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1], self.device), strict=True))
@@ -90,8 +94,6 @@ class TrainStep:
             raise TrainingError(
                 f"tiles {tiles}", f"loss or gradient is not finite ({values})", "lower --lr, or look at these tiles"
             )
-        if objects:
-            self.optimizer.step()
         return values, {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
 
     def _accumulate(self, batch: Batch, objects: float) -> Tensor:

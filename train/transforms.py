@@ -96,11 +96,13 @@ _FLIPS = ((False, False), (False, True), (True, True), (True, False))
 def orient_points(coords: Tensor, labels: Tensor, size_wh: tuple[int, int], turns: int, *, mirrored: bool) -> Tensor:
     """Move coordinates (O, K, 2) as `orient` moves those of an image of this width and height."""
     width, height = size_wh
+    x, y = coords.unbind(-1)
     for _ in range(turns % 4):
-        coords = torch.stack([coords[..., 1], width - 1 - coords[..., 0]], -1)
+        x, y = y, width - 1 - x
         width, height = height, width
     if mirrored:
-        coords = torch.stack([width - 1 - coords[..., 0], coords[..., 1]], -1)
+        x = width - 1 - x
+    coords = torch.stack([x, y], -1)
     return _unless_padding(_corners_in_order(coords, labels), labels)
 
 

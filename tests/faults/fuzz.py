@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 import atheris
+from atheris.import_hook import instrument_imports
 
 OURS = ["prep", "schemas", "train"]
 READERS = ["PIL", "yaml"]
 """Whose branches guide the search, too: they take the files apart that ours only bound."""
 
-with atheris.instrument_imports(include=OURS + READERS):
+with instrument_imports(include=OURS + READERS):
     from tests.faults.fuzz_targets import TARGETS
     from tests.faults.guard import Guard, bounded_memory
 
@@ -44,7 +45,9 @@ def main() -> None:
     def one_input(data: bytes) -> None:
         guard.attempt(lambda: target.attempt(data), data[:200])
         if guard.tried == arguments.inputs:
-            print(json.dumps({"tried": guard.tried, "refused": guard.refused, "used": guard.accepted}), flush=True)
+            counts = {"tried": guard.tried, "refused": guard.refused, "used": guard.accepted}
+            # Flushed, since libFuzzer ends the process without Python's own end.
+            print(json.dumps(counts), flush=True)  # noqa: T201
 
     longest = max(map(len, target.seeds))
     flags = [f"-runs={arguments.inputs}", f"-seed={arguments.seed}", f"-max_len={2 * longest}"]

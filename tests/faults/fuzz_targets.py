@@ -61,7 +61,9 @@ def split_file(folder: Path) -> Target:
 def settings(folder: Path) -> Target:
     """Settings of a run."""
     flags = {"optimizer.lr": 1e-3, "augment.orientation": True}
-    return Target(_written(folder / "run.yaml", lambda path: read_config(path, flags)), [json.dumps(texts.RUN).encode()])
+    return Target(
+        _written(folder / "run.yaml", lambda path: read_config(path, flags)), [json.dumps(texts.RUN).encode()]
+    )
 
 
 def store(folder: Path) -> Target:
