@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from prep.checksums import CHECKSUM_FILES
 from prep.workspace import write_atomically
-from schemas.errors import StoreError
+from schemas.errors import StoreError, UnreachableError
 from schemas.layout import ATTRIBUTES_KEY
 from schemas.location import is_remote, object_store, remote_errors
 from schemas.store import Store
@@ -85,6 +85,8 @@ def check_replaceable(location: str) -> None:
     """
     try:
         written = {ROOT_FILE, *_written(Store(location))}
+    except UnreachableError:
+        raise
     except StoreError as error:
         raise StoreError(
             location,

@@ -10,10 +10,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import zarr
 import zarr.codecs
-from numpy.typing import NDArray
 from zarr.codecs import (
     BloscCodec,
     BytesCodec,
@@ -26,7 +24,7 @@ from schemas.chunk_decoder import blosc_content_size, has_plain_index, zstd_cont
 from schemas.codecs import JpegXlCodec
 from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS, array_specs
-from schemas.manifest import SPLITS, Manifest
+from schemas.manifest import Manifest
 
 if TYPE_CHECKING:
     from zarr.abc.codec import Codec
@@ -38,6 +36,9 @@ MAX_CHUNK_BYTES = 1 << 30
 
 MAX_COLUMN_ROWS = 1 << 20
 """Of a column in one chunk."""
+
+MAX_COLUMN_BYTES = 1 << 32
+"""Of a column whole, which stays in memory: ten million objects of 32 points take 2.6 GB."""
 
 MAX_TEXT_BYTES = 4096
 """Of a name: what a path may have."""
@@ -63,35 +64,6 @@ def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manif
     return zarr.Array(zarr.AsyncArray(bounded, array.store_path))
 
 
-def check_column(where: str, path: str, values: NDArray[Any], manifest: Manifest) -> None:
-    """Make sure that what others index and name files by is in its range.
-
-    Raises:
-        StoreError: It is not.
-    """
-    tiles, objects = manifest.complete.tiles, manifest.complete.objects
-    if path == "tiles/object_offsets":
-        sound = values[0] == 0 and values[-1] == objects and bool((np.diff(values) >= 0).all())
-    elif path == "tiles/frame_id":
-        sound = set(values.tolist()) <= {source.frame_id for source in manifest.sources}
-    elif path == "tiles/split":
-        sound = set(values.tolist()) <= set(SPLITS)
-    elif path == "tiles/scale_xy":
-        sound = bool(((values > 1e-6) & (values < 1e6)).all())
-    elif path in ("tiles/origin_xy", "tiles/roi_size_xy"):
-        sound = bool((values >= 0).all())
-    elif path == "objects/tile_index":
-        sound = bool(((values >= 0) & (values < tiles)).all())
-    elif path == "objects/class_id":
-        sound = bool(np.isin(values, [info.code for info in manifest.classes]).all())
-    elif path == "objects/box_xyxy":
-        sound = bool((values >= 0).all())
-    else:
-        sound = True
-    if not sound:
-        raise StoreError(where, "holds values that no build writes", "`bcss-prep verify` lists all damage")
-
-
 def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, manifest: Manifest | None) -> str | None:
     """What is wrong with shape and type, if anything is."""
     if manifest is None:
@@ -105,6 +77,9 @@ def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, ma
     shape = ({"tile": tiles, "object": objects, "tile_bound": tiles + 1}[spec.axis], *spec.row_shape)
     if tuple(array.shape) != shape:
         return f"has shape {_shortened(array.shape)}, and the manifest gives {shape}"
+    size_bytes = math.prod(shape) * array.dtype.itemsize
+    if path not in PIXEL_ARRAYS and size_bytes > MAX_COLUMN_BYTES:
+        return f"would take {size_bytes} bytes of memory"
     types = ("uint8", "uint16") if path == "labels" else ("string" if spec.dtype == "str" else spec.dtype,)
     if metadata["data_type"] not in types:
         return f"has type {_shortened(metadata['data_type'])}, not {' or '.join(types)}"

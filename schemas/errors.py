@@ -6,6 +6,8 @@ prints it as one line and exits with 1; from Python all of them are caught with 
 
 from __future__ import annotations
 
+import re
+
 
 class BcssError(Exception):
     """Base of all errors of this project.
@@ -22,7 +24,8 @@ class BcssError(Exception):
 
     def __str__(self) -> str:
         where, what, remedy = self.args
-        return f"{where}: {what}; {remedy}"
+        # What a library says of a failure may have several lines.
+        return re.sub(r"\s*\n\s*", " ", f"{where}: {what}; {remedy}")
 
 
 class SourceError(BcssError):
@@ -31,6 +34,10 @@ class SourceError(BcssError):
 
 class StoreError(BcssError):
     """A store is absent, unfinished, damaged or of another schema."""
+
+
+class UnreachableError(StoreError):
+    """A device or a server fails just now: the store itself may be whole."""
 
 
 class ConfigError(BcssError):
@@ -46,5 +53,6 @@ class TrainingError(BcssError):
 
 
 def unreadable(where: str, error: OSError) -> StoreError:
-    """Say that a device fails, or a permission or a file is missing: the store itself may be whole."""
-    return StoreError(where, f"cannot be read ({error.strerror or error})", "check the disk, and repeat the command")
+    """Say that a device fails or a permission is missing, in which case the store itself may be whole, or a file is."""
+    kind = StoreError if isinstance(error, FileNotFoundError) else UnreachableError
+    return kind(where, f"cannot be read ({error.strerror or error})", "check the disk, and repeat the command")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlparse
 
-from schemas.errors import ConfigError, StoreError
+from schemas.errors import ConfigError, UnreachableError
 
 if TYPE_CHECKING:
     import zarr.abc.store
@@ -63,10 +63,12 @@ def object_store(location: str) -> ObjectStore:
         raise ConfigError(location, f"is no object store ({error})", "check the URL and the credentials") from error
 
 
-def zarr_location(location: str) -> str | zarr.abc.store.Store:
+def zarr_location(location: str) -> zarr.abc.store.Store:
     """What `zarr.open_group` takes for a location, for reading."""
     if not is_remote(location):
-        return location
+        from schemas.local_store import RegularFiles
+
+        return RegularFiles(location, read_only=True)
     from zarr.storage import ObjectStore as ZarrObjectStore
 
     return ZarrObjectStore(cast("Any", object_store(location)), read_only=True)
@@ -79,7 +81,7 @@ def remote_errors(location: str) -> Generator[None]:
     A failed request has been repeated for `RETRY_S` seconds by then.
 
     Raises:
-        StoreError: The object store failed.
+        UnreachableError: The object store failed.
     """
     if not is_remote(location):
         yield
@@ -95,6 +97,6 @@ def remote_errors(location: str) -> Generator[None]:
     except BaseError as error:
         # The lines that follow the first are the internals of obstore.
         reason = str(error).partition("\n")[0]
-        raise StoreError(
+        raise UnreachableError(
             location, f"is not to be had ({reason})", "check the URL, the endpoint, the network and the credentials"
         ) from error

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.bounds import MAX_POINTS, MAX_ROI_PX, MAX_ROWS, MAX_TILE_PX
 from schemas.classes import ClassInfo
@@ -94,12 +94,19 @@ class Manifest(_Strict):
     objects: Literal["label", "component"]
     positive_points: int = Field(ge=1, le=MAX_POINTS)
     negative_points: int = Field(ge=0, le=MAX_POINTS)
-    classes: tuple[ClassInfo, ...]
+    classes: tuple[ClassInfo, ...] = Field(max_length=1 << 16)
     ignore: tuple[int, ...]
     config: dict[str, Any]
     config_fingerprint: str
     sources: tuple[SourceRecord, ...]
     complete: Completion
+
+    @field_validator("classes")
+    @classmethod
+    def _check_codes(cls, classes: tuple[ClassInfo, ...]) -> tuple[ClassInfo, ...]:
+        if len({info.code for info in classes}) < len(classes):
+            raise ValueError("a code is there twice")
+        return classes
 
 
 def fingerprint(values: object) -> str:

@@ -24,6 +24,7 @@ from zarr.storage import LocalStore, StorePath
 
 from schemas.chunk_decoder import Decoder, row_decoder
 from schemas.errors import BcssError, StoreError, unreadable
+from schemas.location import remote_errors
 from schemas.shard_index import ABSENT, absent_rows, file_key, read_shard_index, rows_per_file
 
 Fetch = Callable[[int, int], bytes]
@@ -35,12 +36,17 @@ class RowReader:
 
     Args:
         array: An array that is cut along its first axis alone.
-        where: What errors call it.
+        where: What errors call it: its path or URL.
+        check_file: Called with the key in the array of each file before it is first read; raises StoreError where it
+            is not the one that was written.
     """
 
-    def __init__(self, array: zarr.Array[Any], where: str) -> None:
+    def __init__(
+        self, array: zarr.Array[Any], where: str, check_file: Callable[[str], None] = lambda _key: None
+    ) -> None:
         self.array = array
         self.where = where
+        self._check_file = check_file
         self._decode = row_decoder(array)
         self._slots = rows_per_file(array)
         self._indexes: dict[int, NDArray[np.uint64]] = {}
@@ -66,6 +72,7 @@ class RowReader:
         first = places[0][1]
         with self._damage_at(first):
             if number not in self._indexes:
+                self._check_file(file_key(self.array, number))
                 self._indexes[number] = read_shard_index(self.array, number)
             index = self._indexes[number]
         for _, row in places:
@@ -78,7 +85,9 @@ class RowReader:
 
     def _read_by_zarr(self, number: int, places: list[tuple[int, int]], found: NDArray[Any]) -> None:
         if number not in self._absent:
-            self._absent[number] = absent_rows(self.array, number)
+            with self._damage_at(places[0][1]):
+                self._check_file(file_key(self.array, number))
+                self._absent[number] = absent_rows(self.array, number)
         for place, row in places:
             self._check(row, absent=row in self._absent[number])
             with self._damage_at(row):
@@ -92,7 +101,9 @@ class RowReader:
     def _damage_at(self, row: int) -> Generator[None]:
         """Say which row cannot be read."""
         try:
-            yield
+            # Inside, since what a server fails with is no damage.
+            with remote_errors(f"{self.where} row {row}"):
+                yield
         except BcssError:
             raise
         except OSError as error:

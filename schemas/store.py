@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.bits import unpack_mask
-from schemas.claims import check_column, checked_array
+from schemas.claims import checked_array
+from schemas.column_claims import check_checksums, check_column
 from schemas.errors import BcssError, StoreError, unreadable
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
 from schemas.location import normal_location, remote_errors, zarr_location
@@ -25,7 +26,8 @@ from schemas.manifest import SPLITS, Manifest, SourceRecord
 from schemas.prompts import PROMPT_KINDS, Prompt, PromptKind, assemble_prompt
 from schemas.record import Record
 from schemas.rows import RowReader
-from schemas.shard_index import absent_rows, rows_per_file
+from schemas.shard_index import absent_rows, file_key, rows_per_file
+from schemas.written_files import WrittenFiles
 
 MAX_SEGMENT_BYTES = 1 << 34
 """Of the segments of one tile, a byte a pixel."""
@@ -50,13 +52,18 @@ class Store:
     """Tiles with their objects and prompts; `open_store` makes one.
 
     `len(store)` counts tiles, `store[i]` reads one whole, and iteration goes over all of them.
+
+    Args:
+        path: As for `open_store`.
+        check_files: Whether a file of another length than was written is refused when it is first read.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, check_files: bool = True) -> None:
         self.path = normal_location(path)
+        self.check_files = check_files
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"path": self.path}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "check_files": self.check_files}
 
     def __len__(self) -> int:
         return self.manifest.complete.tiles
@@ -151,8 +158,10 @@ class Store:
         """Read a column whole, for example `objects/class_id`; it stays in memory."""
         if path not in self._columns:
             values = self._read_column(path)
-            if not path.startswith("checksums/"):
-                check_column(f"{self.path}/{path}", path, values, self.manifest)
+            if path.startswith("checksums/"):
+                check_checksums(f"{self.path}/{path}", path, values)
+            else:
+                check_column(f"{self.path}/{path}", path, values, self.manifest, self.column)
             self._columns[path] = values
         return self._columns[path]
 
@@ -174,15 +183,25 @@ class Store:
     def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
         """Refuse a column with rows that no file holds."""
         for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
+            if not path.startswith("checksums/"):
+                self._check_file(f"{path}/{file_key(array, number)}")
             for row in absent_rows(array, number):
                 where = f"{self.path}/{path} row {row}"
                 raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
 
     def _read_rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
         if path not in self._readers:
-            self._readers[path] = RowReader(self.array(path), f"{self.path}/{path}")
-        with remote_errors(self.path):
-            return self._readers[path].read(rows)
+            where = f"{self.path}/{path}"
+            self._readers[path] = RowReader(self.array(path), where, lambda key: self._check_file(f"{path}/{key}"))
+        return self._readers[path].read(rows)
+
+    def _check_file(self, key: str) -> None:
+        if self.check_files:
+            self._files.check(key)
+
+    @cached_property
+    def _files(self) -> WrittenFiles:
+        return WrittenFiles(self.group.store_path, self.path, self.column)
 
     @cached_property
     def _readers(self) -> dict[str, RowReader]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from schemas.errors import StoreError
 from schemas.manifest import SourceRecord
 from schemas.prompts import PromptKind
 from schemas.store import Store
@@ -22,6 +23,10 @@ from train.model import upsample
 from train.predict import OBJECTS_PER_PASS
 
 BACKGROUND_CODE = 0
+
+MAX_CANVAS_BYTES = 1 << 35
+"""Of one ROI while tiles are blended: half a gigapixel with thirty classes."""
+
 _CERTAIN = 20.0
 """Logit of a pixel of a baseline's mask, which has no logits."""
 
@@ -76,6 +81,10 @@ class _Canvas:
     def __init__(self, source: SourceRecord, codes: list[int]) -> None:
         self.source = source
         self.class_codes = codes
+        size_bytes = (len(codes) + 1) * source.height_px * source.width_px * 2
+        if size_bytes > MAX_CANVAS_BYTES:
+            what = f"takes {size_bytes / 2**30:.0f} GiB for {len(codes)} classes"
+            raise StoreError(source.frame_id, what, "leave --stitch out")
         # Half precision: a ROI of 64 megapixels with five classes takes 640 MB.
         self.sums = np.zeros((len(codes), source.height_px, source.width_px), np.float16)
         self.weights = np.zeros((source.height_px, source.width_px), np.float16)

@@ -1,6 +1,7 @@
 """Sizes, codecs and names that a store claims are refused before memory or a file is had for them."""
 
 import json
+import os
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -14,8 +15,16 @@ import pytest
 import zarr
 
 from prep.encode import with_crc32c
+from prep.verify import verify_store
 from schemas.errors import StoreError
 from schemas.store import Store, open_store
+from schemas.written_files import WrittenFiles
+
+
+@pytest.fixture(autouse=True)
+def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes a hostile store writes the lengths of its files, too."""
+    monkeypatch.setattr(WrittenFiles, "check", lambda _files, _key: None)
 
 
 @pytest.fixture
@@ -77,6 +86,7 @@ def test_metadata_that_is_not_of_a_store_is_refused(copy: Path, array: str, edit
         ("sources.0.frame_id", "../../evil"),
         ("sources.0.frame_id", "/tmp/evil"),
         ("classes.0.color", [0, 0, 10**9]),
+        ("classes.1.code", 1),
     ],
 )
 def test_manifest_beyond_its_bounds_is_refused(copy: Path, key: str, value: object) -> None:
@@ -159,9 +169,24 @@ def test_index_that_claims_a_long_chunk_is_refused(copy: Path) -> None:
         ("tiles/frame_id", lambda v: np.array(["../../evil"] * len(v), object)),
         ("tiles/split", lambda v: np.array(["holdout"] * len(v), object)),
         ("tiles/origin_xy", lambda v: v - 10_000),
+        ("tiles/origin_xy", lambda v: v + 10_000),
+        ("tiles/roi_size_xy", lambda v: v + 1),
         ("tiles/scale_xy", lambda v: v * np.nan),
+        ("tiles/scale_xy", lambda v: v * 1e-5),
         ("objects/tile_index", lambda v: v + 10_000),
+        ("objects/tile_index", lambda v: v[::-1]),
+        ("objects/object_id", np.ones_like),
         ("objects/class_id", lambda v: v + 10_000),
+        ("objects/area_px", np.zeros_like),
+        ("objects/box_xyxy", lambda v: np.where(v == v.max(), 2**31 - 1, v)),
+        ("objects/box_xyxy", lambda v: v[:, [2, 3, 0, 1]]),
+        ("prompts/interior_coords", lambda v: v * np.nan),
+        ("prompts/positive_coords", lambda v: v + 128),
+        ("prompts/negative_labels", lambda v: v + 2),
+        ("checksums/key", lambda v: np.array(["images/c/abc", *v[1:]], object)),
+        ("checksums/key", lambda v: np.array(["", *v[1:]], object)),
+        ("checksums/key", lambda v: np.array(["../x/zarr.json", *v[1:]], object)),
+        ("checksums/size_bytes", lambda v: -v),
     ],
 )
 def test_values_that_others_index_by_are_in_their_range(copy: Path, array: str, change) -> None:
@@ -171,3 +196,36 @@ def test_values_that_others_index_by_are_in_their_range(copy: Path, array: str, 
     held[:] = change(np.asarray(held[:]))
     with pytest.raises(StoreError, match=rf"copy.zarr/{array}: holds values that no build writes"):
         open_store(copy).column(array)
+
+
+def test_columns_together_are_bounded(copy: Path) -> None:
+    def claim(metadata: dict[str, Any]) -> None:
+        metadata["attributes"]["bcss"]["complete"]["objects"] = 1 << 20
+        metadata["attributes"]["bcss"]["positive_points"] = 4096
+
+    _edit(copy / "zarr.json", claim)
+    _edit(copy / "prompts" / "positive_coords" / "zarr.json", lambda m: m.update(shape=[1 << 20, 4096, 2]))
+    with pytest.raises(StoreError, match="positive_coords: would take 34359738368 bytes of memory"):
+        open_store(copy).array("prompts/positive_coords")
+
+
+@pytest.mark.parametrize("place", ["zarr.json", "images/zarr.json", "objects/class_id/c/0", "images/c/0/0/0/0"])
+def test_what_only_looks_like_a_file_is_not_waited_for(copy: Path, place: str) -> None:
+    (copy / place).unlink()
+    os.mkfifo(copy / place)
+    with pytest.raises(StoreError, match="no regular file"):
+        _ = open_store(copy)[0]
+    with pytest.raises(StoreError, match="no regular file"):
+        verify_store(open_store(copy))
+
+
+def test_long_sparse_file_is_not_read(copy: Path) -> None:
+    with (copy / "objects" / "class_id" / "c" / "0").open("r+b") as file:
+        file.truncate(3 << 30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(StoreError, match="it has 3221225472 bytes"):
+            open_store(copy).column("objects/class_id")
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()

@@ -165,7 +165,10 @@ def test_missing_chunk_of_a_shard_is_an_error_for_its_row_alone(store: Store, tm
         images = zarr.open_group(copy, mode="r+")["images"]
     assert isinstance(images, zarr.Array)
     images[2] = 0
-    opened = open_store(copy)
+    # Whoever leaves a chunk out changes the shard's length, by which it is refused whole.
+    with pytest.raises(StoreError, match="bytes, and the build wrote"):
+        open_store(copy).image(1)
+    opened = Store(copy, check_files=False)
     np.testing.assert_array_equal(opened[1].image, store[1].image)
     with pytest.raises(StoreError, match="images row 2: is missing"):
         _ = opened[2]

@@ -1,0 +1,40 @@
+"""A folder as Zarr reads it, without what only looks like a file: a pipe would be waited for, a device has no end."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+from zarr.storage import LocalStore
+
+MAX_FILE_BYTES = (1 << 30) + (1 << 26)
+"""Of a file that is read whole: metadata, a chunk, or the longest that a shard may be asked for."""
+
+
+class RegularFiles(LocalStore):
+    """Reads regular files of a bounded length; anything else fails as a device does."""
+
+    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        """Read a file, or a range of it."""
+        self._check(key, whole=_is_whole(args, kwargs))
+        return await super().get(key, *args, **kwargs)
+
+    def get_sync(self, key: str, **kwargs: Any) -> Any:
+        """Read a file, or a range of it, as newer versions of zarr do."""
+        self._check(key, whole=_is_whole((), kwargs))
+        return super().get_sync(key, **kwargs)
+
+    def _check(self, key: str, *, whole: bool) -> None:
+        try:
+            found = (self.root / key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise OSError(None, "it is no regular file", str(self.root / key))
+        if whole and found.st_size > MAX_FILE_BYTES:
+            raise OSError(None, f"it has {found.st_size} bytes", str(self.root / key))
+
+
+def _is_whole(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether no range is asked for; `get` takes the prototype first, then the range."""
+    return kwargs.get("byte_range", args[1] if len(args) > 1 else None) is None
