@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
@@ -89,6 +90,13 @@ def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     for package in ("prep", "schemas", "train"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
+        threading.excepthook = _warn_of_thread
+
+
+def _warn_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """Say in one line what ended a library's thread; whoever waits for it raises the same."""
+    logging.getLogger("threading").warning("a thread ended: %s", failed.exc_value)
 
 
 def _run_with_text(app: Callable[..., object], program: str, *, debug: bool) -> None:

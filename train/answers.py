@@ -21,7 +21,7 @@ from schemas.store import Store
 from train.baselines import baseline_masks, disc_radius_px
 from train.choices import BASELINES, BaselineName
 from train.interact import click_dice
-from train.loader import prepare_process
+from train.loader import loading_error, prepare_process
 from train.metrics import score_masks
 from train.predict import MaskPredictor, Prediction, View
 from train.sample import pad_prompts
@@ -94,7 +94,12 @@ def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) 
 
 
 def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator[Record]:
-    """Read tiles in order, in worker processes where there are any."""
+    """Read tiles in order, in worker processes where there are any.
+
+    Raises:
+        StoreError: A tile is damaged.
+        TrainingError: A worker process met a damaged tile, or died.
+    """
     loader = DataLoader(
         cast("Dataset[Record]", store),
         batch_size=None,
@@ -104,7 +109,12 @@ def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=prepare_process,
     )
-    return iter(loader)
+    records = iter(loader)
+    for index in indices:
+        try:
+            yield next(records)
+        except RuntimeError as error:
+            raise loading_error(f"a loading process, at the tile {index}", error, "repeat the command") from error
 
 
 def answer_tiles(

@@ -27,6 +27,9 @@ Weights = dict[str, Tensor]
 MAX_PICKLE_BYTES = 1 << 26
 """Names, shapes and plain values of our largest checkpoint take a megabyte."""
 
+_ENTRY = re.compile(r"[ !#-\[\]-~]+")
+"""Of an entry's name: what every program reads alike, without control characters, quotes and backslashes."""
+
 _PLAIN = re.compile(
     r"collections OrderedDict|_codecs encode|torch (Size|device)|torch\.serialization _get_layout"
     r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.nn\.parameter Parameter"
@@ -111,8 +114,12 @@ def _check_archive(path: Path) -> None:
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise CheckpointError(path, "cannot be read (it claims more bytes than it has)", "save it again")
+        # Torch finds an entry whatever the case of its letters, and takes one of several.
+        names = {entry.orig_filename.lower() for entry in entries}
+        if len(names) < len(entries) or not all(_ENTRY.fullmatch(name) for name in names):
+            raise CheckpointError(path, "cannot be read (its entries have names that none should)", "save it again")
         for entry in entries:
-            if entry.filename.endswith(".pkl"):
+            if entry.filename.lower().endswith(".pkl"):
                 if entry.file_size > MAX_PICKLE_BYTES:
                     raise CheckpointError(path, f"has {entry.file_size} bytes beside its tensors", "save weights alone")
                 for operation, name, _ in pickletools.genops(archive.read(entry)):

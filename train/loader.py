@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ import numcodecs.blosc
 import torch
 from torch.utils.data import DataLoader
 
+from schemas.errors import TrainingError
 from schemas.store import Store
 from train.collate import collate
 from train.config import FitConfig
@@ -66,6 +68,23 @@ def sample_options(config: FitConfig) -> SampleOptions:
         augment=config.augment,
         seed=config.seed,
     )
+
+
+def loading_error(where: str, error: RuntimeError, then: str) -> TrainingError:
+    """Say in one line what ended a loading process.
+
+    A process that fails sends its traceback as text, whose last line is the cause with its own remedy; one that is
+    killed leaves a sentence of torch's.
+
+    Args:
+        where: The tiles that it loaded.
+        error: What the loader raised.
+        then: What to do after that is mended.
+    """
+    last = str(error).strip().splitlines()[-1]
+    if "Traceback (most recent call last)" in str(error):
+        return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), f"mend that, and {then}")
+    return TrainingError(where, f"failed ({last})", f"try fewer --workers, or 0, and {then}")
 
 
 def prepare_process(_worker: int = 0) -> None:

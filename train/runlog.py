@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from schemas.errors import TrainingError
 from schemas.overlay import side_by_side
 
 METRICS_FILE = "metrics.jsonl"
@@ -76,12 +79,14 @@ class RunLog:
         self._board: SummaryWriter | None = None
         if out is None:
             return
-        path = out / METRICS_FILE
-        lines = path.read_text(encoding="utf-8").splitlines() if kept_steps and path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= kept_steps]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(out / "tensorboard", purge_step=kept_steps + 1 if kept_steps else None)
+        self._path = out / METRICS_FILE
+        with self._may_be_full():
+            old = kept_steps and self._path.exists()
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if old else []
+            kept = [line for line in lines if _step_of(line) <= kept_steps]
+            self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            self._file = self._path.open("a", encoding="utf-8")
+            self._board = SummaryWriter(out / "tensorboard", purge_step=kept_steps + 1 if kept_steps else None)
 
     def __enter__(self) -> RunLog:
         return self
@@ -89,18 +94,21 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._board is not None:
-            self._board.close()
+        # After a failure that one is told, and what the disk refuses once more adds nothing to it.
+        with suppress(OSError) if error is not None else self._may_be_full():
+            if self._file is not None:
+                self._file.close()
+            if self._board is not None:
+                self._board.close()
 
     def step(self, record: StepRecord) -> None:
         """Write one step."""
         values = asdict(record)
-        self._write(values)
-        for name, value in values.items():
-            if name not in _NOT_PLOTTED:
-                self._scalar(f"train/{name}", value, record.step)
+        with self._may_be_full():
+            self._write(values)
+            for name, value in values.items():
+                if name not in _NOT_PLOTTED:
+                    self._scalar(f"train/{name}", value, record.step)
 
     def epoch(self, step: int, epoch: int, val: dict[str, Any] | None, score: float | None) -> None:
         """Write the end of an epoch.
@@ -111,20 +119,22 @@ class RunLog:
             val: Scores by prompt kind, None without a validation split.
             score: What `best.pt` is chosen by.
         """
-        self._write({"event": "epoch", "step": step, "epoch": epoch, "val": val, "val_score": score})
-        if score is not None:
-            self._scalar("val/score", score, step)
-        for kind, scores in (val or {}).items():
-            for name, means in {"overall": scores["overall"], **scores["classes"]}.items():
-                for measure in ("dice", "iou"):
-                    self._scalar(f"val/{measure}/{kind}/{name}", means[measure], step)
-        if self._board is not None:
-            self._board.flush()
+        with self._may_be_full():
+            self._write({"event": "epoch", "step": step, "epoch": epoch, "val": val, "val_score": score})
+            if score is not None:
+                self._scalar("val/score", score, step)
+            for kind, scores in (val or {}).items():
+                for name, means in {"overall": scores["overall"], **scores["classes"]}.items():
+                    for measure in ("dice", "iou"):
+                        self._scalar(f"val/{measure}/{kind}/{name}", means[measure], step)
+            if self._board is not None:
+                self._board.flush()
 
     def panels(self, step: int, panels: list[NDArray[np.uint8]]) -> None:
         """Show overlays in TensorBoard, uint8 (H, W, 3) each."""
         if self._board is not None and panels:
-            self._board.add_image("val/overlays", side_by_side(panels, 4), step, dataformats="HWC")
+            with self._may_be_full():
+                self._board.add_image("val/overlays", side_by_side(panels, 4), step, dataformats="HWC")
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         if self._board is not None:
@@ -135,6 +145,21 @@ class RunLog:
             # A line at a time reaches the file, so that a killed run leaves whole lines.
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
+
+    @contextmanager
+    def _may_be_full(self) -> Generator[None]:
+        """Say in one line that the disk takes no more.
+
+        Raises:
+            TrainingError: It does not.
+        """
+        try:
+            yield
+        except OSError as error:
+            where = self._path.parent
+            raise TrainingError(
+                where, f"cannot be written ({error.strerror or error})", "free space, and give --resume"
+            ) from error
 
 
 def read_steps(out: Path) -> list[StepRecord]:
@@ -147,6 +172,6 @@ def read_steps(out: Path) -> list[StepRecord]:
 def _step_of(line: str) -> float:
     try:
         return int(json.loads(line)["step"])
-    except ValueError:
-        # The line that a kill cut short; whatever step it was of will be made again.
+    except (KeyError, TypeError, ValueError):
+        # A line that a kill or a fault of the disk left; whatever step it was of is made again, or is lost to it.
         return math.inf

@@ -8,7 +8,6 @@ by bit, and neither workers nor processes change which data a step sees.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from train.config import FitConfig
 from train.device import out_of_memory_as_error, pick_device
 from train.distributed import World, open_world
 from train.feature_fill import check_cacheable, filled_features
-from train.loader import training_dataset, training_loader
+from train.loader import loading_error, training_dataset, training_loader
 from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
 from train.run import Origin, Run, previous_of, restore_run, save_last, start_run
@@ -210,7 +209,7 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
                 # Some schedulers send their signal to every process: the step that it cut short was not begun.
                 return
             where = f"a loading process, at the tiles {sampler.tiles_of(place_in_epoch, config.accumulate)}"
-            raise _loading_error(where, error) from error
+            raise loading_error(where, error, "give --resume") from error
         if not batches:
             return
         waited = time.perf_counter() - start
@@ -245,18 +244,6 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         if stopping:
             return
         start = time.perf_counter()
-
-
-def _loading_error(where: str, error: RuntimeError) -> TrainingError:
-    """Say in one line what ended a loading process.
-
-    A process that fails sends its traceback as text, whose last line is the cause with its own remedy; one that is
-    killed leaves a sentence of torch's.
-    """
-    last = str(error).strip().splitlines()[-1]
-    if "Traceback (most recent call last)" in str(error):
-        return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), "mend that, and give --resume")
-    return TrainingError(where, f"failed ({last})", "try fewer --workers, or 0, and give --resume")
 
 
 def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log: RunLog, checkpoint: Path) -> None:

@@ -93,6 +93,15 @@ def test_fit_on_a_full_and_on_a_read_only_disk(store: Store, straight: Path, dis
     tally("ENOSPC and read-only disk under a fit", tried=3, one_line=3, other_weights=0)
 
 
+def test_fit_on_a_disk_that_fills_between_two_checkpoints(store: Store, disk: Disk, tally) -> None:
+    disk.remount("size=2m")
+    # What is left is less than the writer of TensorBoard's events begins with.
+    (disk.folder / "other").write_bytes(bytes((2 << 20) - (24 << 10)))
+    status, said = run(fit_command(store.path, disk.folder / "run", "--save-every-steps", "0", "--max-steps", "400"))
+    assert "run: cannot be written (No space left on device); free space, and give --resume" in one_line(status, said)
+    tally("ENOSPC under a fit between two checkpoints", tried=1, one_line=1)
+
+
 def test_output_that_cannot_be_written_is_one_line(store: Store, tally) -> None:
     command = [sys.executable, "-m", "prep.cli", "inspect", store.path]
     with Path("/dev/full").open("w") as full:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from schemas.errors import ConfigError, StoreError
+from schemas.errors import BcssError, ConfigError, StoreError
 from schemas.record import Record
-from schemas.store import Store
+from schemas.store import Store, open_store
 from train.answers import Protocol, tiles_with_objects
 from train.evaluate import CANDIDATE_THRESHOLDS, evaluate, with_thresholds, write_evaluation
 from train.metrics import score_masks
@@ -55,6 +56,20 @@ def test_result_says_what_was_asked_and_holds_the_designs_numbers(store: Store, 
         first, second = (result["models"][pair[key]]["box"]["overall"] for key in ("model", "minus"))
         assert pair["dice"] == pytest.approx(first["dice"] - second["dice"])
         assert pair["n"] == first["n"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_tile_is_one_line_whoever_reads_it(store: Store, tmp_path: Path, workers: int) -> None:
+    shutil.copytree(store.path, tmp_path / "copy.zarr")
+    (shard,) = [path for path in (tmp_path / "copy.zarr" / "images" / "c").rglob("*") if path.is_file()]
+    data = bytearray(shard.read_bytes())
+    data[8] ^= 4
+    shard.write_bytes(data)
+    with pytest.raises(
+        BcssError, match=r"images row 0: cannot be decoded.*`bcss-prep verify` lists all damage"
+    ) as found:
+        evaluate(open_store(tmp_path / "copy.zarr"), {}, Protocol("all", ("box",)), workers=workers)
+    assert "\n" not in str(found.value)
 
 
 def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam, monkeypatch) -> None:
