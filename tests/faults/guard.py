@@ -32,6 +32,9 @@ _RUNS_CODE = (
     "pickle.find_class",
 )
 _CHANGES_FILES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate", "os.chmod")
+_PATHS = {"os.rename": 2, "os.link": 2, "os.symlink": 2}
+"""How many of an event's arguments are paths; one unless given."""
+
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -79,11 +82,11 @@ class Guard:
         # The hook stays for the life of the process: it must be silent and quick while nothing is tried.
         if not self._watching:
             return
-        if event in _RUNS_CODE:
+        if event in _RUNS_CODE or (event == "exec" and _is_text(args[0])):
             self._seen.append(f"{event} {args!r}"[:200])
         elif event == "open" and isinstance(args[2], int) and args[2] & _WRITES and not self._is_inside(args[0]):
             self._seen.append(f"open {args[0]!r} for writing")
-        elif event in _CHANGES_FILES and not self._is_inside(args[0]):
+        elif event in _CHANGES_FILES and not all(map(self._is_inside, args[: _PATHS.get(event, 1)])):
             self._seen.append(f"{event} {args!r}"[:200])
 
     def _is_inside(self, path: object) -> bool:
@@ -91,6 +94,11 @@ class Guard:
             return True
         real = os.path.realpath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ""
         return real.startswith((self.folder + os.sep, "/dev/null"))
+
+
+def _is_text(code: object) -> bool:
+    """Whether code was compiled from a string, as `eval` does, and not from a module."""
+    return getattr(code, "co_filename", "") == "<string>"
 
 
 def _assert_memory_was_had(error: BaseException, what: object) -> None:

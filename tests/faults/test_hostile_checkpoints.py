@@ -75,7 +75,10 @@ def with_mutated_pickle(data: bytes, draw: random.Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as whole, zipfile.ZipFile(buffer, "w", kind) as damaged:
         for name in whole.namelist():
             entry = whole.read(name)
-            damaged.writestr(name, mutated(entry, draw) if name.endswith("data.pkl") else entry)
+            is_pickle = name.endswith("data.pkl")
+            if is_pickle and not draw.randrange(4):
+                name = draw.choice((name.upper(), name.title(), f"{name}\0x", f"/{name}", name.replace("/", "\\")))
+            damaged.writestr(name, mutated(entry, draw) if is_pickle else entry)
     return buffer.getvalue()
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from prep.build import build_store
@@ -21,6 +24,7 @@ from prep.summary import summarize_store
 from prep.verify import verify_store
 from prep.view import write_view
 from schemas.store import Store, open_store
+from schemas.written_files import WrittenFiles
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated
@@ -43,6 +47,12 @@ def small_store(folder: Path) -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return small_store(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes a hostile store writes the lengths of its files, too."""
+    monkeypatch.setattr(WrittenFiles, "check", lambda _files, _key: None)
 
 
 def use(store: Store) -> None:
@@ -143,3 +153,45 @@ def test_chunks_are_read_or_refused(small: Path, inputs: int, tally) -> None:
             _attempt(guard, small, number, (file, number))
             file.write_bytes(whole[file])
     tally("hostile chunks and shards", guard)
+
+
+_numbers = st.sampled_from(
+    [-(2**31), -1, 0, 1, 2, 127, 255, 256, 65536, 2**31 - 1, 2**62, 0.5, 1e-5, 1e38, float("inf")]
+)
+_texts = st.sampled_from(
+    ["", "..", "../../evil", "/tmp/evil", "images/c/abc", "images/zarr.json", "train", "[/b]", "\x1b[2J"]
+)
+_values = st.one_of(_numbers, _texts, st.just(float("nan")), st.integers(-9, 999), st.text(max_size=6))
+_edits = st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255), _values), min_size=1, max_size=4)
+
+
+def edited(values: NDArray[Any], edits: list[tuple[int, int, Any]]) -> NDArray[Any]:
+    """The values of a column with some replaced, as far as its type takes them."""
+    changed = values.copy()
+    flat = changed.reshape(-1)
+    for _, place, value in edits:
+        with suppress(TypeError, ValueError, OverflowError):
+            flat[place % len(flat)] = str(value) if values.dtype.kind in "OT" else value
+    return changed
+
+
+@pytest.mark.parametrize("inputs", forms(60, 10_000))
+def test_values_of_columns_are_used_or_refused(small: Path, inputs: int, tally) -> None:
+    """Columns written by Zarr itself: every checksum is right, and only the values are not."""
+    inspect(open_store(small), small.parent / "view")
+    guard, store = Guard(small.parent), open_store(small)
+    columns = [str(path.parent.relative_to(small)) for path in sorted(small.glob("*/*/zarr.json"))]
+    whole = {name: np.asarray(store.array(name)[:]) for name in columns}
+
+    def attempt(edits: list[tuple[int, int, Any]]) -> None:
+        name = columns[edits[0][0] % len(columns)]
+        # Through a group opened for it alone, outside the guard.
+        array = zarr.open_group(small, mode="r+")[name]
+        assert isinstance(array, zarr.Array)
+        array[:] = edited(whole[name], edits)
+        _attempt(guard, small, guard.tried, (name, edits))
+        array[:] = whole[name]
+
+    with bounded_memory():
+        settings(max_examples=inputs)(given(_edits)(attempt))()
+    tally("hostile values of columns", guard)

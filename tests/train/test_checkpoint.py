@@ -1,6 +1,8 @@
+import io
 import resource
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,35 @@ from sam2.build_sam import build_sam2
 from schemas.errors import CheckpointError
 from train.checkpoint import load_checkpoint, load_weights, save_checkpoint, trained_with
 from train.model import PromptableSam, config_file
+
+
+def test_pickle_under_another_name_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    """Torch finds its pickle whatever the case of its name."""
+
+    class Huge:
+        def __reduce__(self) -> Any:
+            return bytearray, (10**9,)
+
+    buffer, path = io.BytesIO(), tmp_path / "huge.pt"
+    torch.save({"model": {}, "x": Huge()}, buffer)
+    with zipfile.ZipFile(buffer) as whole, zipfile.ZipFile(path, "w") as renamed:
+        for name in whole.namelist():
+            renamed.writestr(name.replace("data.pkl", "DATA.PKL"), whole.read(name))
+    with pytest.raises(CheckpointError, match=r"it needs .*bytearray"):
+        load_checkpoint(path)
+    with zipfile.ZipFile(path, "a") as twice:
+        twice.writestr("archive/data.pkl", whole_pickle())
+    with pytest.raises(CheckpointError, match="names that none should"):
+        load_checkpoint(path)
+
+
+def whole_pickle() -> bytes:
+    """The pickle of a checkpoint with nothing in it."""
+    buffer = io.BytesIO()
+    torch.save({"model": {}}, buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+        return archive.read(name)
 
 
 def test_meta_loads_ours_strictly(tiny: PromptableSam, tmp_path: Path) -> None:
