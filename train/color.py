@@ -7,6 +7,8 @@ Source: Ruifrok and Johnston, Quantification of histochemical staining by color 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,6 +22,36 @@ _LUMA = (0.299, 0.587, 0.114)
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 # Optical density of haematoxylin, eosin and what is left, in red, green and blue.
 _STAINS = ((0.650, 0.704, 0.286), (0.072, 0.990, 0.105), (0.268, 0.570, 0.776))
+
+
+_TO_YIQ = torch.tensor(_YIQ)
+_STAIN_DENSITIES = torch.nn.functional.normalize(torch.tensor(_STAINS), dim=1)
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """The constants on one device.
+
+    Attributes:
+        luma: (3, 1, 1).
+        to_yiq: (3, 3).
+        from_yiq: Its inverse.
+        stains: (3, 3), rows of length 1.
+        from_stains: Its inverse.
+    """
+
+    luma: Tensor
+    to_yiq: Tensor
+    from_yiq: Tensor
+    stains: Tensor
+    from_stains: Tensor
+
+
+@cache
+def _matrices(device: torch.device) -> _Matrices:
+    # Once: each copy to a GPU would wait for it, and so would an inverse there.
+    found = torch.tensor(_LUMA)[:, None, None], _TO_YIQ, _TO_YIQ.inverse(), _STAIN_DENSITIES, _STAIN_DENSITIES.inverse()
+    return _Matrices(*(matrix.to(device) for matrix in found))
 
 
 def augment_color(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
@@ -53,8 +85,7 @@ def augment_color(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tenso
 
 
 def _grey(pixels: Tensor) -> Tensor:
-    weights = torch.tensor(_LUMA, device=pixels.device)[:, None, None]
-    return (pixels.float() * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    return (pixels.float() * _matrices(pixels.device).luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
 def _blend(pixels: Tensor, towards: Tensor, factor: Tensor) -> Tensor:
@@ -63,17 +94,17 @@ def _blend(pixels: Tensor, towards: Tensor, factor: Tensor) -> Tensor:
 
 def _turn_hue(pixels: Tensor, angle: Tensor) -> Tensor:
     """Turn the two colour axes of YIQ, which leaves brightness as it is."""
-    to_yiq = torch.tensor(_YIQ, device=pixels.device)
+    known = _matrices(pixels.device)
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     cosine, sine = angle.cos(), angle.sin()
     turn = torch.stack([one, zero, zero, zero, cosine, -sine, zero, sine, cosine], -1).reshape(-1, 3, 3)
-    return torch.einsum("bij,bjhw->bihw", torch.linalg.inv(to_yiq) @ turn @ to_yiq, pixels)
+    return torch.einsum("bij,bjhw->bihw", known.from_yiq @ turn @ known.to_yiq, pixels)
 
 
 def _jitter_stains(pixels: Tensor, factors: Tensor) -> Tensor:
     """Scale the optical density of each stain; factors are (B, 3)."""
-    stains = torch.nn.functional.normalize(torch.tensor(_STAINS, device=pixels.device), dim=1)
-    mixed = torch.linalg.inv(stains) @ (factors[:, :, None] * stains)
+    known = _matrices(pixels.device)
+    mixed = known.from_stains @ (factors[:, :, None] * known.stains)
     # Density is zero in white; the offset keeps black finite.
     density = -torch.log((pixels + 1) / 256)
     return 256 * torch.exp(-torch.einsum("bji,bjhw->bihw", mixed, density)) - 1

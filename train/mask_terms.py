@@ -191,5 +191,6 @@ EAGER = Kernels(pixel_sums, pixel_gradient)
 
 
 def compiled_kernels() -> Kernels:
-    """Both passes by `torch.compile`, for any number of objects."""
-    return Kernels(torch.compile(pixel_sums, dynamic=True), torch.compile(pixel_gradient, dynamic=True))
+    """Both passes by `torch.compile`: for one number of objects, then for any."""
+    # Not for any from the start: alpha and gamma would be variables, too, and a square a power.
+    return Kernels(torch.compile(pixel_sums), torch.compile(pixel_gradient))

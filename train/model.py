@@ -7,10 +7,10 @@ Axes: T frames (1), B images, O objects, N objects of one decoder pass, M candid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from sam2.build_sam import build_sam2
@@ -36,6 +36,9 @@ _CONFIG_FILES: dict[ModelSize, str] = {
 # Mean and standard deviation of ImageNet's RGB channels, which SAM 2 was trained with.
 _CHANNEL_MEAN = (0.485, 0.456, 0.406)
 _CHANNEL_STD = (0.229, 0.224, 0.225)
+
+COMPILED_FORMS = 32
+"""How often a part may be compiled for other sizes before torch gives up and runs it as it is."""
 
 _TRAINED_MODULES = ("image_encoder", "sam_prompt_encoder", "sam_mask_decoder")
 
@@ -79,7 +82,7 @@ class PromptableSam(nn.Module):
     Args:
         size: Which of Meta's four models.
         image_size: Side of the input in pixels, a multiple of 32.
-        corrections: Clicks on the error that follow the first prompt in training.
+        corrections: Clicks on the error that follow the first prompt in training mode.
     """
 
     channel_mean: Tensor
@@ -136,7 +139,7 @@ class PromptableSam(nn.Module):
         # Asked anew each time, since adapters may be added after modules were frozen.
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            levels = self.sam.image_encoder(self._normalized(images))["backbone_fpn"]
+            levels = self._called(self.sam.image_encoder)(self._normalized(images))["backbone_fpn"]
         # What Meta's `forward_image` does too; kept apart here, since these two layers belong to the decoder and are
         # trained where the encoder is frozen.
         decoder = self.sam.sam_mask_decoder
@@ -181,7 +184,7 @@ class PromptableSam(nn.Module):
         """
         prompt_encoder = self.sam.sam_prompt_encoder
         sparse, dense = prompt_encoder(points=(coords, labels), boxes=None, masks=mask_logits)
-        logits, ious, _, presence = self.sam.sam_mask_decoder(
+        logits, ious, _, presence = self._called(self.sam.sam_mask_decoder)(
             image_embeddings=features.embedding,
             image_pe=prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
@@ -226,10 +229,10 @@ class PromptableSam(nn.Module):
     def _passes(
         self, features: ImageFeatures, prompt: tuple[Tensor, Tensor], batch: Batch, objects: Tensor
     ) -> tuple[MaskPrediction, ...]:
-        """Decode the first prompt, then one more click at a time, each with the best logits so far."""
+        """Decode the first prompt, then in training one more click at a time, each with the best logits so far."""
         coords, labels = prompt
         passes = [self.decode(features, coords, labels)]
-        if not self.corrections:
+        if not self.corrections or not self.training:
             return tuple(passes)
         targets = batch.masks[0, objects]
         valid = ~batch.ignore[0, batch.object_to_image[0, objects, 1]]
@@ -247,10 +250,22 @@ class PromptableSam(nn.Module):
         return tuple(passes)
 
     def compile_parts(self) -> None:
-        """Compile image encoder and mask decoder in place; their parameters keep their names."""
-        self.sam.image_encoder.compile()
-        # The number of objects changes from batch to batch, and so does that of points.
-        self.sam.sam_mask_decoder.compile(dynamic=True)
+        """Compile image encoder and mask decoder in place, for training; their parameters keep their names."""
+        encoder = self.sam.image_encoder
+        # It keeps positions by size once it has met one; met first while it is traced, they make it be traced again.
+        with torch.no_grad():
+            encoder.forward(self._normalized(self.channel_mean.expand(1, 3, self.image_size, self.image_size)))
+        # A last batch that is smaller gets code of its own, lest full ones lose theirs to code for any size.
+        encoder.compile(dynamic=False)
+        # Code for one number of objects and points, then for any: box and click, first prompt and correction, with and
+        # without a batch of one object. More than torch expects of one module.
+        limits = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
+        limits.cache_size_limit = max(limits.cache_size_limit, COMPILED_FORMS)
+        self.sam.sam_mask_decoder.compile()
+
+    def _called(self, part: nn.Module) -> Callable[..., Any]:
+        """Call a part as it was compiled in training alone: what validation asks is of other sizes."""
+        return part if self.training else part.forward
 
     def checkpoint_activations(self) -> None:
         """Keep only what goes into each block of the trunk, and compute the rest anew in the backward pass.

@@ -191,6 +191,9 @@ def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
         if run.ema is not None:
             _load(run.scored_model, content["ema"], path)
             run.ema.n_averaged.fill_(content["steps"])
+        for group in content["optimizer"]["param_groups"]:
+            # The device decides, and it may be another one now.
+            group["fused"] = run.optimizer.defaults["fused"]
         run.optimizer.load_state_dict(content["optimizer"])
         run.steps, run.elapsed_s, run.loss = content["steps"], content["time_elapsed"], content["loss"]
         run.best_score = content["best_meter_values"].get(run.config.best_by)

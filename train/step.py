@@ -99,8 +99,10 @@ class TrainStep:
     def _accumulate(self, batch: Batch, objects: float) -> Tensor:
         """Add the gradient of one batch; return loss and terms, as this process's share of the sum."""
         forward = self.parallel or self.model
+        # In float32: bfloat16 has three digits, and an image has 256 levels.
+        images = self._images(batch, self.config.augment)
         with autocast(self.device):
-            predictions = forward(batch, self._images(batch, self.config.augment))
+            predictions = forward(batch, images)
         terms = batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
         # DDP averages gradients over processes, and the loss is their sum.
         loss = terms.total * self.world.size

@@ -199,8 +199,9 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         # Their locks are files in shared memory.
         where = f"--workers {run.config.workers}"
         raise TrainingError(where, f"cannot start processes ({error})", "make /dev/shm writable, or use 0") from error
-    start = time.perf_counter()
+    ended = time.perf_counter()
     while run.steps < parts.total_steps:
+        asked = time.perf_counter()
         try:
             with stage("data wait"):
                 batches: list[Batch] = list(islice(batches_left, config.accumulate))
@@ -212,7 +213,7 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
             raise loading_error(where, error, "give --resume") from error
         if not batches:
             return
-        waited = time.perf_counter() - start
+        waited = time.perf_counter() - asked
         tiles = sampler.tiles_of(place_in_epoch, len(batches))
         place_in_epoch += len(batches)
         rates = set_learning_rates(run.optimizer, run.steps, parts.total_steps, config)
@@ -227,7 +228,9 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         if run.ema is not None:
             run.ema.update_parameters(run.model)
         stopping = place.must_stop()
-        took = time.perf_counter() - start
+        # From the end of the step before, so that logs and saves between the two are part of it.
+        begun, ended = ended, time.perf_counter()
+        took = ended - begun
         run.elapsed_s += took
         yield StepRecord(
             step=run.steps,
@@ -243,7 +246,6 @@ def _train_epoch(parts: _Parts, place: _Place, out: Path) -> Iterator[StepRecord
         )
         if stopping:
             return
-        start = time.perf_counter()
 
 
 def _end_epoch(run: Run, store: Store, val_tiles: np.ndarray, place: _Place, log: RunLog, checkpoint: Path) -> None:

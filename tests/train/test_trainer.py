@@ -101,6 +101,34 @@ def test_init_starts_from_the_given_weights(store: Store, straight: Path, tmp_pa
         torch.testing.assert_close(ours["model"][name], weight, rtol=1e-5, atol=1e-8)
 
 
+def test_init_is_checked_whatever_follows_the_first_prompt(
+    store: Store, straight: Path, tmp_path: Path, caplog
+) -> None:
+    init = straight / "checkpoints" / "checkpoint.pt"
+    with caplog.at_level(logging.INFO):
+        fit(store, _with(max_steps=1, init=init, corrections=2), tmp_path)
+    assert "as SAM2ImagePredictor does" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, while it traces
+def test_compiled_run_is_the_plain_run(store: Store, tmp_path: Path) -> None:
+    """An epoch whose last batch is smaller, corrections, and validation."""
+    for compiled in (False, True):
+        config = _with(epochs=1, batch_size=20, corrections=1, prompt="mixed", compile=compiled)
+        fit(store, config, tmp_path / str(compiled))
+    plain, compiled = (read_steps(tmp_path / str(compiled)) for compiled in (False, True))
+    assert len(plain) == 2
+    assert len(plain[1].tiles) < len(plain[0].tiles)
+    for one, other in zip(plain, compiled, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-3)
+    ours, theirs = (
+        json.loads((tmp_path / str(name) / "summary.json").read_text())["val"]["box"] for name in (False, True)
+    )
+    assert ours["overall"]["dice"] == pytest.approx(theirs["overall"]["dice"], abs=0.02)
+
+
 def test_loss_that_is_not_finite_stops_and_names_its_tiles(store: Store, tmp_path: Path) -> None:
     rates = {"lr": 1e20, "vision_lr": 1e20, "clip_norm": 1e30}
     with pytest.raises(TrainingError, match=r"step \d+, tiles \[\d+, \d+\]: loss or gradient is not finite"):
