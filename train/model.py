@@ -257,11 +257,12 @@ class PromptableSam(nn.Module):
             encoder.forward(self._normalized(self.channel_mean.expand(1, 3, self.image_size, self.image_size)))
         # A last batch that is smaller gets code of its own, lest full ones lose theirs to code for any size.
         encoder.compile(dynamic=False)
-        # Code for one number of objects and points, then for any: box and click, first prompt and correction, with and
-        # without a batch of one object. More than torch expects of one module.
+        # For any number of objects and points from the start: code for one number first, then for any, trips over the
+        # strides of the first in torch 2.14. Still one form each for box and click, first prompt and correction, and a
+        # batch of one object, which are more than torch expects of one module.
         limits = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
         limits.cache_size_limit = max(limits.cache_size_limit, COMPILED_FORMS)
-        self.sam.sam_mask_decoder.compile()
+        self.sam.sam_mask_decoder.compile(dynamic=True)
 
     def _called(self, part: nn.Module) -> Callable[..., Any]:
         """Call a part as it was compiled in training alone: what validation asks is of other sizes."""
