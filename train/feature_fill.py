@@ -128,9 +128,8 @@ def filled_features(
         ConfigError: The disk is too small.
     """
     cache = feature_cache(model, store, device, views=ORIENTATIONS if config.augment.orientation else 1)
-    missing = cache.missing(tiles)
-    # Nobody begins to write before all know what is missing.
-    world.wait()
+    # One list for all, made before anybody writes: who looks later may see what another run has written since.
+    missing: list[int] = world.gather(cache.missing(tiles) if world.is_main else None)[0]
     if not missing:
         logger.info("features of all %d tiles are in %s", len(tiles), cache.path)
         return cache

@@ -297,16 +297,3 @@ def test_damaged_feature_is_one_line_that_names_its_file(own: Store, filled: Fea
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"bcss-train: error: {cache.path}/stride_4/c.")
     assert "is damaged; delete this file and repeat the command" in last
-
-
-def test_two_processes_share_the_work(own: Store, cached: Path, tmp_path: Path) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    torchrun += ["--rdzv-endpoint", "127.0.0.1:0", *_command(own, tmp_path / "run", "--batch-size", "1")[1:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *torchrun], capture_output=True, text=True, timeout=200, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for one, two in zip(read_steps(cached), read_steps(tmp_path / "run"), strict=True):
-        assert one.tiles == two.tiles
-        assert one.loss == pytest.approx(two.loss, rel=1e-3)
