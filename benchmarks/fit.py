@@ -3,7 +3,8 @@
 
     python benchmarks/fit.py [--model base_plus] [--rois 27] [--side 4096] [--steps 150] [--workers 12]
 
-A synthetic store of at least 400 tiles of 1024 px; frozen encoder, compiled. Without a GPU it says that it was skipped;
+A synthetic store of at least 400 tiles of 1024 px; frozen encoder, compiled. A rate is all images by all seconds of at
+least so many steps, after a warm-up, both in whole epochs. Without a GPU it says that it was skipped;
 `--device cpu --image-size 128 --side 256 --rois 8` only shows that it runs. The last line is JSON: a list of claim,
 value, goal, met.
 """
@@ -11,13 +12,12 @@ value, goal, met.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.sample import write_sample
 from schemas.store import Store, open_store
+from train.answers import tiles_with_objects
 from train.collate import Batch, collate
 from train.config import FitConfig, read_config
 from train.dataset import SampleRequest, TileDataset
@@ -46,6 +47,10 @@ from train.step import TrainStep
 from train.trainer import fit
 
 WARM_UP = 10
+"""Steps before the measured ones, or more, up to an epoch's end: its last batch is smaller and compiled anew."""
+
+ON_THE_FLY_SHARE = 10
+"""How many times fewer steps the on-the-fly way makes: one of them takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,6 @@ def main() -> None:
             "freeze": "image_encoder",
             "batch_size": arguments.batch_size,
             "workers": arguments.workers,
-            "max_steps": arguments.steps,
             "epochs": 1000,
             "device": arguments.device,
             "compile": arguments.device == "cuda",
@@ -101,7 +105,7 @@ def main() -> None:
 
 
 def _report(rates: Rates, tiles: int) -> None:
-    print(f"{tiles} tiles; images/s, medians of steps after the first {WARM_UP}")
+    print(f"{tiles} tiles; images/s, all images by all seconds of whole epochs, after at least {WARM_UP} steps")
     print(f"{'fit':24}{rates.fit:8.1f}   data wait {rates.data_wait:.1%}, first step after {rates.first_step_s:.1f} s")
     print(f"{'resident batch':24}{rates.resident:8.1f}")
     print(f"{'on the fly':24}{rates.on_the_fly:8.1f}")
@@ -122,12 +126,13 @@ def _measure(store: Store, source: Path, config: FitConfig, out: Path, arguments
         if record.step == 1:
             first.append(time.perf_counter() - begun)
 
-    fit(store, config, out, on_step=note)
-    steps = read_steps(out)[WARM_UP:]
-    wait = sum(step.data_wait_s for step in steps) / sum(step.step_s for step in steps)
-    rate = 1 / statistics.median(step.step_s / step.images for step in steps)
+    epoch = -(-len(tiles_with_objects(store, "train")) // config.batch_size)
+    warm_up = _in_whole_epochs(WARM_UP, epoch)
+    total = warm_up + _in_whole_epochs(arguments.steps, epoch)
+    fit(store, config.model_copy(update={"max_steps": total}), out, on_step=note)
+    steps = read_steps(out)[warm_up:]
+    seconds = sum(step.step_s for step in steps)
     device = torch.device(arguments.device)
-    resident = _rate(config, repeat(_resident_batch(store, config, device)), arguments.steps, device)
     fly = DataLoader(
         OnTheFlyDataset(source, config.image_size),
         batch_size=config.batch_size,
@@ -136,26 +141,38 @@ def _measure(store: Store, source: Path, config: FitConfig, out: Path, arguments
         collate_fn=_as_batch,
         pin_memory=device.type == "cuda",
     )
-    # A short run is enough: a step of it takes seconds.
-    few = max(arguments.steps // 10, 3)
-    return Rates(rate, resident, _rate(config, chain.from_iterable(repeat(fly)), few, device), wait, first[0])
+    few = -(-arguments.steps // ON_THE_FLY_SHARE)
+    return Rates(
+        fit=sum(step.images for step in steps) / seconds,
+        resident=_rate(config, repeat(_resident_batch(store, config, device)), arguments.steps, 1, device),
+        on_the_fly=_rate(config, chain.from_iterable(repeat(fly)), few, len(fly), device),
+        data_wait=sum(step.data_wait_s for step in steps) / seconds,
+        first_step_s=first[0],
+    )
 
 
-def _rate(config: FitConfig, batches: Iterator[Batch], steps: int, device: torch.device) -> float:
-    """Images a second of the step on whatever batches come, waits for them counted."""
+def _rate(config: FitConfig, batches: Iterator[Batch], steps: int, epoch: int, device: torch.device) -> float:
+    """Images a second of the step on whatever batches come, so many an epoch, waits for them counted.
+
+    Batches that are loaded side by side arrive together: one step waits for all, so no single step says what they cost.
+    """
     run = start_run(config, Origin("", config.batch_size, 1), device)
     if config.compile:
         run.model.compile_parts()
     step = TrainStep(run.model, run.optimizer, config, World(), device)
-    seconds: list[float] = []
-    skipped = min(WARM_UP, steps // 3)
-    for _ in range(steps + skipped):
-        start = time.perf_counter()
-        batch = next(batches)
+    for batch in islice(batches, _in_whole_epochs(WARM_UP, epoch)):
         step([batch])
-        seconds.append((time.perf_counter() - start) / batch.images.shape[1])
-    kept = seconds[skipped:]
-    return 1 / (statistics.median(kept) if steps > WARM_UP else statistics.mean(kept))
+    images = 0
+    start = time.perf_counter()
+    for batch in islice(batches, _in_whole_epochs(steps, epoch)):
+        step([batch])
+        images += batch.images.shape[1]
+    return images / (time.perf_counter() - start)
+
+
+def _in_whole_epochs(steps: int, epoch: int) -> int:
+    """So many steps, or more, up to the end of an epoch."""
+    return -(-steps // epoch) * epoch
 
 
 def _resident_batch(store: Store, config: FitConfig, device: torch.device) -> Batch:

@@ -26,6 +26,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import build_store
+from prep.checksums import write_checksums
 from prep.config import BuildConfig
 from prep.sample import write_sample
 from prep.shards import create_array
@@ -134,7 +135,7 @@ def _write_store(path: Path, manifest: dict[str, Any], count: int) -> None:
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             array[start:stop] = _values(spec, start, stop, generator)
-    complete = Completion(tiles=count, objects=count, checksums_sha256="0" * 64)
+    complete = Completion(tiles=count, objects=count, checksums_sha256=write_checksums(group, path, []))
     group.attrs[ATTRIBUTES_KEY] = manifest | {"tile_size_px": SIDE, "complete": complete.model_dump(mode="json")}
 
 

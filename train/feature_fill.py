@@ -55,6 +55,7 @@ class FillCost:
         write_s: To write all views.
         read_s: To read the features of one view from the disk.
         views: How many there are.
+        workers: Processes that load side by side in an epoch; 0 is one, which trains, too.
     """
 
     load_s: float
@@ -62,16 +63,17 @@ class FillCost:
     write_s: float
     read_s: float
     views: int
+    workers: int
 
     @property
     def fill_s(self) -> float:
-        """To fill: writing goes on while the next tile is encoded."""
+        """To fill: one process loads, and writing goes on while the next tile is encoded."""
         return self.views * self.load_s + max(self.views * self.encode_s, self.write_s)
 
     @property
     def saved_s(self) -> float:
-        """What an epoch saves, as if one thing were done after another."""
-        return self.load_s + self.encode_s - self.read_s
+        """What an epoch saves, as if loading, which its processes share, and encoding came one after the other."""
+        return self.encode_s + (self.load_s - self.read_s) / max(self.workers, 1)
 
     def break_even_epoch(self, missing: int, tiles: int) -> int | None:
         """The first epoch at whose end a run is ahead that fills in what is missing; None where it never is."""
@@ -128,9 +130,8 @@ def filled_features(
         ConfigError: The disk is too small.
     """
     cache = feature_cache(model, store, device, views=ORIENTATIONS if config.augment.orientation else 1)
-    missing = cache.missing(tiles)
-    # Nobody begins to write before all know what is missing.
-    world.wait()
+    # One list for all, made before anybody writes: who looks later may see what another run has written since.
+    missing: list[int] = world.gather(cache.missing(tiles) if world.is_main else None)[0]
     if not missing:
         logger.info("features of all %d tiles are in %s", len(tiles), cache.path)
         return cache
@@ -141,7 +142,7 @@ def filled_features(
         encoder = _TileEncoder(model, store, config.batch_size, cache.views, device)
         own = missing[world.rank :: world.size]
         if world.is_main:
-            _say_cost(_measure(encoder, cache, own[0]), len(missing), len(tiles), world, config)
+            _say_cost(_measure(encoder, cache, own[0], config.workers), len(missing), len(tiles), world, config)
             own = own[1:]
         _fill(encoder, cache, own, stop)
         world.wait()
@@ -198,7 +199,7 @@ def _fill(encoder: _TileEncoder, cache: FeatureCache, tiles: Sequence[int], stop
             write.result()
 
 
-def _measure(encoder: _TileEncoder, cache: FeatureCache, tile: int) -> FillCost:
+def _measure(encoder: _TileEncoder, cache: FeatureCache, tile: int, workers: int) -> FillCost:
     """Time one tile, which is in the cache afterwards."""
     views = cache.views
     load_s, images = _timed(lambda: list(encoder.images(tile)))
@@ -211,7 +212,7 @@ def _measure(encoder: _TileEncoder, cache: FeatureCache, tile: int) -> FillCost:
     for path in cache.files(tile):
         _leave_memory(path)
     read_s, _ = _timed(lambda: cache.read(tile, views - 1))
-    return FillCost(load_s / views, encode_s / len(batch), write_s, read_s, views)
+    return FillCost(load_s / views, encode_s / len(batch), write_s, read_s, views, workers)
 
 
 def _leave_memory(path: Path) -> None:

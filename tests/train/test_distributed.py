@@ -1,10 +1,12 @@
 """Two gloo processes on the CPU, started by torchrun as users start them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,22 @@ from train.trainer import fit
 
 FLAGS = {"report": False, "image_size": 128, "max_objects": 2, "optimizer.lr": 1e-4, "workers": 0, "device": "cpu"}
 
+SECOND_SEES_NOTHING_MISSING = """
+import os
+from train.cli import main
+from train.feature_cache import FeatureCache
+if os.environ["RANK"] == "1":
+    FeatureCache.missing = lambda cache, tiles: []
+main()
+"""
+"""The command, as if another run had written its last features between the looks of the two processes."""
 
-def _torchrun(store: Store, out: Path, *flags: str) -> subprocess.Popen[bytes]:
+
+def _torchrun(
+    store: Store, out: Path, *flags: str, program: Sequence[str] = ("-m", "train.cli")
+) -> subprocess.Popen[bytes]:
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    run += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "train.cli", "fit", store.path]
+    run += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", *program, "fit", store.path]
     common = [
         "--out",
         str(out),
@@ -64,16 +78,34 @@ def test_two_processes_train_what_one_trains(store: Store, tmp_path: Path) -> No
     assert scores[0]["dice"] == pytest.approx(scores[1]["dice"], abs=0.02)
 
 
+def _nine_tiles(write_roi: WriteRoi, folder: Path) -> Store:
+    labels = np.tile(np.repeat(np.array([1, 2, 3], np.uint8), 128), (384, 1))
+    build_store(write_roi("TCGA-A1-A001", labels), folder / "nine.zarr", BuildConfig(size_px=128))
+    return open_store(folder / "nine.zarr")
+
+
 def test_process_without_a_tile_joins_every_collective(write_roi: WriteRoi, tmp_path: Path) -> None:
     # Nine tiles in global batches of eight leave one, which the first process takes.
-    labels = np.tile(np.repeat(np.array([1, 2, 3], np.uint8), 128), (384, 1))
-    source = write_roi("TCGA-A1-A001", labels)
-    build_store(source, tmp_path / "nine.zarr", BuildConfig(size_px=128))
-    nine = open_store(tmp_path / "nine.zarr")
+    nine = _nine_tiles(write_roi, tmp_path)
     process = _torchrun(nine, tmp_path / "run", "--batch-size", "4", "--epochs", "1")
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said.decode()[-3000:]
     assert [step.images for step in read_steps(tmp_path / "run")] == [8, 1]
+
+
+def test_processes_that_see_other_features_missing_fill_them_together(write_roi: WriteRoi, tmp_path: Path) -> None:
+    nine = _nine_tiles(write_roi, tmp_path)
+    shutil.copytree(nine.path, tmp_path / "copy" / "nine.zarr")
+    frozen = {"freeze": "decoder_only", "cache_features": True, "batch_size": 2, "max_steps": 6}
+    fit(open_store(tmp_path / "copy" / "nine.zarr"), read_config(None, {**FLAGS, **frozen}), tmp_path / "alone")
+    flags = ["--freeze", "decoder_only", "--cache-features", "--batch-size", "1", "--max-steps", "6"]
+    program = ["--no-python", sys.executable, "-c", SECOND_SEES_NOTHING_MISSING]
+    process = _torchrun(nine, tmp_path / "two", *flags, program=program)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said.decode()[-3000:]
+    for a, b in zip(read_steps(tmp_path / "alone"), read_steps(tmp_path / "two"), strict=True):
+        assert a.tiles == b.tiles
+        assert a.loss == pytest.approx(b.loss, rel=1e-3)
 
 
 def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_path: Path) -> None:
