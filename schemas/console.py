@@ -39,6 +39,18 @@ def run_command(app: Callable[..., object], program: str) -> None:
             _run_with_text(app, program, debug=debug)
 
 
+def printable(text: object) -> str:
+    """Text of a file or a path for a terminal: what is no printable character, such as an escape, becomes U+FFFD."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
+
+
+def as_markup(text: object) -> str:
+    """Text of a file or a path as rich's markup that shows it letter by letter, brackets too; see `printable`."""
+    from rich.markup import escape
+
+    return escape(printable(text))
+
+
 @contextmanager
 def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqdm[Any]]:
     """Open a progress bar on stderr that leaves log lines whole; it shows nothing under `--log-json`.
@@ -78,9 +90,14 @@ def _take_flag(flag: str) -> bool:
     return given
 
 
+class _TextFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+
 def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter(f"{program}: %(message)s"))
+    handler.setFormatter(JsonFormatter() if as_json else _TextFormatter(f"{program}: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if as_json:
         # A library's warning would be two lines of plain text.
@@ -100,7 +117,7 @@ def _run_with_text(app: Callable[..., object], program: str, *, debug: bool) -> 
         if isinstance(error, BrokenPipeError):
             _leave_pipe()
         else:
-            sys.stderr.write(f"{program}: error: {' '.join(str(error).split())}\n")
+            sys.stderr.write(f"{program}: error: {printable(' '.join(str(error).split()))}\n")
         sys.exit(1)
 
 

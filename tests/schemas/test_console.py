@@ -4,8 +4,9 @@ import sys
 from datetime import datetime, timedelta
 
 import pytest
+from rich.text import Text
 
-from schemas.console import run_command
+from schemas.console import as_markup, printable, run_command
 from schemas.errors import SourceError
 from schemas.timings import stage
 
@@ -20,6 +21,24 @@ def test_expected_failure_is_one_line_and_status_1(capsys: pytest.CaptureFixture
         run_command(_fail, "bcss-prep")
     assert stop.value.code == 1
     assert capsys.readouterr().err == "bcss-prep: error: mask.png: is damaged badly; export it again\n"
+
+
+@pytest.mark.parametrize("command", ["raise SourceError(name, 'is damaged', 'export it')", "log.warning(name)"])
+def test_escape_sequence_in_a_name_does_not_reach_the_terminal(command: str) -> None:
+    code = (
+        "import logging; from schemas.console import run_command; from schemas.errors import SourceError\n"
+        "name, log = 'a\\x1b[2J\\x9b1m\\udcffé.png', logging.getLogger('prep.build')\n"
+        f"def command():\n    {command}\n"
+        "run_command(command, 'bcss-prep')"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False).stderr
+    assert "a\ufffd[2J\ufffd1m\ufffdé.png" in printed
+    assert printed.strip().isprintable()
+
+
+@pytest.mark.parametrize("text", ["[/tumor]", "b[old]/s.zarr", "\\[x]", "a[red]b\x1b[0m"])
+def test_text_in_markup_is_shown_letter_by_letter(text: str) -> None:
+    assert Text.from_markup(f"[bold]{as_markup(text)}[/] end").plain == f"{printable(text)} end"
 
 
 def test_debug_shows_the_traceback_and_is_no_argument(monkeypatch) -> None:
