@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prep.assemble import STORE_DIR, StagedFolder, assemble
-from prep.checksums import sha256_of
+from prep.checksums import check_sizes, sha256_of
 from prep.config import BuildConfig
 from prep.decode import image_header
 from prep.discover import RoiSource, find_pairs
@@ -174,15 +174,20 @@ def _existing(location: str) -> Store | None:
 
 
 def _is_current(store: Store, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> bool:
-    """Whether a store is what would be built again."""
+    """Whether a store is what would be built again.
+
+    Raises:
+        StoreError: It is, but for a file that is missing or cut.
+    """
     manifest = store.manifest
     if manifest.config_fingerprint != fingerprint(config.model_dump(mode="json")):
         return False
     built = {source.frame_id: (source.image_sha256, source.mask_sha256) for source in manifest.sources}
     if built.keys() != {roi.frame_id for roi in rois}:
         return False
+    check_sizes(store)
     held = dict(zip(store.column("tiles/patient").tolist(), store.column("tiles/split").tolist(), strict=True))
-    if any(splits[patient] != split for patient, split in held.items()):
+    if any(splits.get(patient) != split for patient, split in held.items()):
         return False
     return all((sha256_of(roi.image_path), sha256_of(roi.mask_path)) == built[roi.frame_id] for roi in rois)
 

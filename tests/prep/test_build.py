@@ -1,6 +1,8 @@
 import json
 import logging
+import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -81,6 +83,34 @@ def test_other_settings_or_sources_replace_a_store_only_when_told(write_roi, tmp
     assert open_store(out).manifest.tile_size_px == 64
     assert open_store(out)[0].class_ids.tolist() == [2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "source"]
+
+
+@pytest.mark.parametrize("name", ["images/c/0/0/0/0", "tiles/patient/c/0", "labels/zarr.json"])
+@pytest.mark.parametrize("cut", [False, True], ids=["missing", "cut"])
+def test_damaged_store_is_not_up_to_date(write_roi, tmp_path: Path, name: str, cut: bool) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, SMALL)
+    before = _files(out)
+    if cut:
+        (out / name).write_bytes(before[name][:-1])
+    else:
+        (out / name).unlink()
+    what = f"has {len(before[name]) - 1} bytes, not {len(before[name])}" if cut else "is missing"
+    message = f"{out}: is damaged ({name} {what}); give --overwrite to build it again"
+    with pytest.raises(StoreError, match=f"^{re.escape(message)}$"):
+        build_store(source, out, SMALL)
+    build_store(source, out, SMALL, BuildOptions(overwrite=True))
+    assert _files(out) == before
+
+
+def test_store_of_patients_that_are_not_in_the_sources_is_another(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    # As long as the name that was there, so that the file's size stays.
+    cast("zarr.Array", zarr.open_group(tmp_path / "s.zarr", mode="r+")["tiles/patient"])[:] = "b"
+    with pytest.raises(StoreError, match="was built from other sources or settings"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
 
 
 def test_file_that_no_build_wrote_keeps_a_store_from_being_replaced(write_roi, tmp_path: Path) -> None:

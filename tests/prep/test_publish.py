@@ -151,6 +151,23 @@ def test_damaged_store_in_a_bucket_is_replaced_only_when_told(bucket: str, write
     assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["missing", "cut"])
+def test_damaged_store_in_a_bucket_is_not_up_to_date(bucket: str, write_roi, tmp_path: Path, cut: bool) -> None:
+    url, root, name = f"{bucket}/s.zarr", object_store(f"{bucket}/s.zarr"), "images/c/0/0/0/0"
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work"))
+    whole = bytes(obstore.get(root, name).bytes())
+    if cut:
+        obstore.put(root, name, whole[:-1])
+    else:
+        obstore.delete(root, name)
+    what = f"has {len(whole) - 1} bytes, not {len(whole)}" if cut else "is missing"
+    with pytest.raises(StoreError, match=rf"is damaged \({name} {what}\); give --overwrite to build it again"):
+        build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work"))
+    build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work", overwrite=True))
+    assert bytes(obstore.get(root, name).bytes()) == whole
+
+
 def test_missing_shard_in_a_bucket_is_an_error(bucket: str, write_roi, tmp_path: Path) -> None:
     url = f"{bucket}/s.zarr"
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
