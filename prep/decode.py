@@ -49,6 +49,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     with _opened(path) as image:
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
+        if isinstance(image.info.get("transparency"), bytes):
+            # Of a palette with transparency, Pillow makes RGB only with a warning, which here is damage.
+            return np.asarray(image.convert("RGBA").convert("RGB"))
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

@@ -151,6 +151,14 @@ def test_blank_picture_is_no_bomb(tmp_path: Path, kind: str, options: dict[str, 
     assert not read_image(tmp_path / "blank").any()
 
 
+def test_palette_with_transparency_gives_its_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(4, dtype=np.uint8)[None])
+    image.putpalette(list(range(12)))
+    image.save(tmp_path / "i.png", transparency=bytes([0, 9, 255, 255]))
+    assert read_image(tmp_path / "i.png").tolist() == [[[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]]
+    assert read_mask(tmp_path / "i.png").tolist() == [[0, 1, 2, 3]]
+
+
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "PDF"])
 def test_other_format_under_the_name_of_a_png_is_not_opened(tmp_path: Path, kind: str) -> None:
     # To read PostScript, Pillow runs Ghostscript on it.
