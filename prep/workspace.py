@@ -72,20 +72,35 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
     path = folder / PLAN_FILE
-    begun = cast("dict[str, Any] | None", json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
-    # Through JSON, so that tuples and integer keys compare as they are stored.
-    wanted = json.loads(json.dumps(plan))
     if start_again:
         for name in WORK_FOLDERS:
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
-    elif begun is not None and begun != wanted:
-        raise StoreError(
-            folder,
-            f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
-            "repeat the command that began it, or give --overwrite to start again",
-        )
+    elif path.exists():
+        begun, wanted = _begun_plan(folder), _as_stored(plan)
+        if begun is None:
+            raise StoreError(folder, "holds a build whose plan cannot be read", "give --overwrite to start again")
+        if begun != wanted:
+            raise StoreError(
+                folder,
+                f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
+                "repeat the command that began it, or give --overwrite to start again",
+            )
     write_atomically(path, json.dumps(plan, indent=1))
+
+
+def _begun_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan that a folder is bound to, None where there is none or a machine that lost its power left half of it."""
+    try:
+        begun = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", begun) if isinstance(begun, dict) else None
+
+
+def _as_stored(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan through JSON, so that tuples and integer keys compare as they are stored."""
+    return json.loads(json.dumps(plan))
 
 
 def _difference(begun: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.publish import publish_local
-from prep.workspace import open_workspace
+from prep.workspace import PLAN_FILE, open_workspace
 from schemas.errors import SourceError, StoreError
 from schemas.store import Store, open_store
 
@@ -84,6 +84,24 @@ def test_other_settings_do_not_go_on_from_another_build(sample_source: Path, tmp
         build_store(sample_source, out, other)
     build_store(sample_source, out, other, BuildOptions(overwrite=True))
     assert open_store(out).manifest.tile_size_px == 64
+
+
+@pytest.mark.parametrize("left", [b"", b'{"tool_ver', b"[]", b"\xff"], ids=["empty", "half", "list", "bytes"])
+def test_plan_that_cannot_be_read_is_said_and_begun_again_when_told(write_roi, tmp_path: Path, left: bytes) -> None:
+    write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("b", Image.new("RGB", (40, 40)))
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, out, SMALL)
+    write_roi("b", np.full((40, 40), 1, np.uint8))
+    (work / PLAN_FILE).write_bytes(left)
+    with pytest.raises(
+        StoreError, match=r"s.zarr.partial: holds a build whose plan cannot be read; give --overwrite to start again"
+    ):
+        build_store(source, out, SMALL)
+    build_store(source, out, SMALL, BuildOptions(overwrite=True))
+    assert len(open_store(out)) == 2
+    assert not work.exists()
 
 
 def test_changed_source_does_not_go_on(write_roi, tmp_path: Path) -> None:
