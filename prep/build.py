@@ -26,7 +26,7 @@ from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
 from prep.workspace import open_workspace
-from schemas.errors import StoreError
+from schemas.errors import ConfigError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
 from schemas.manifest import Manifest, Split, fingerprint
@@ -95,9 +95,10 @@ def build_store(
     Raises:
         SourceError: A source file cannot be used.
         StoreError: The destination holds something else, or a file cannot be read or written.
-        ConfigError: The configuration contradicts the sources.
+        ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
     location = normal_location(destination)
+    work_dir = _work_dir(location, options)
     rois = find_pairs(source_dir, config.images, config.masks)
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
     splits = splitter(rois)
@@ -113,7 +114,6 @@ def build_store(
     elif occupied(location):
         check_replaceable(location)
     plan = _plan(source_dir, config, rois, splits)
-    work_dir = _work_dir(location, options)
     try:
         with remote_errors(location), open_workspace(work_dir, plan, start_again=options.overwrite) as work:
             return _build_in(work, location, source_dir, config, options, _Plan(rois, splits, specs))
@@ -203,10 +203,18 @@ def _plan(source_dir: Path, config: BuildConfig, rois: list[RoiSource], splits: 
 
 
 def _work_dir(location: str, options: BuildOptions) -> Path:
+    """Where to work.
+
+    Raises:
+        ConfigError: The destination has no name, and so nothing can be put in its place.
+    """
+    name = location.rsplit("/", 1)[-1] if is_remote(location) else Path(location).name
+    if name in ("", ".."):
+        raise ConfigError(f"--out {location}", "does not name a store", "give it a name, such as ./bcss.zarr")
     if options.work_dir is not None:
         return options.work_dir
-    name = f"{location.rsplit('/', 1)[-1]}.partial"
-    return Path(name) if is_remote(location) else Path(location).with_name(name)
+    beside = f"{name}.partial"
+    return Path(beside) if is_remote(location) else Path(location).with_name(beside)
 
 
 def _token(work: Path) -> str:

@@ -183,6 +183,17 @@ def test_what_no_build_made_is_left_and_to_be_moved_away(
     assert out.exists()
 
 
+@pytest.mark.parametrize("out", [".", "./", "..", "/", "", "below/.."])
+def test_destination_without_a_name_is_refused(write_roi, tmp_path: Path, monkeypatch, out: str) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty" / "below")
+    for options in (BuildOptions(), BuildOptions(work_dir=tmp_path / "work")):
+        with pytest.raises(ConfigError, match=r"--out [./below]+: does not name a store; give it a name"):
+            build_store(source, out, SMALL, options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "source"]
+
+
 def test_what_comes_to_the_destination_during_a_build_is_left(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
