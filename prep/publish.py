@@ -13,9 +13,10 @@ import json
 import shutil
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from prep.checksums import CHECKSUM_FILES
 from prep.workspace import write_atomically
@@ -23,6 +24,9 @@ from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY
 from schemas.location import is_remote, object_store, remote_errors
 from schemas.store import Store
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 ROOT_FILE = "zarr.json"
 LOCK_OBJECT = ".building"
@@ -114,7 +118,7 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
     try:
         obstore.put(store, LOCK_OBJECT, token.encode(), mode="create")
     except AlreadyExistsError as error:
-        if bytes(obstore.get(store, LOCK_OBJECT).bytes()).decode() != token:
+        if _lock_token(store) != token.encode():
             raise StoreError(
                 destination, "is in use by another build", f"wait for it; if none runs, delete {LOCK_OBJECT} there"
             ) from error
@@ -122,6 +126,22 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
         yield
     finally:
         obstore.delete(store, LOCK_OBJECT)
+
+
+def remove_lock(destination: str, token: str) -> None:
+    """Remove the lock object that a killed build left, if it holds this token."""
+    import obstore
+
+    store = object_store(destination)
+    with suppress(FileNotFoundError):
+        if _lock_token(store) == token.encode():
+            obstore.delete(store, LOCK_OBJECT)
+
+
+def _lock_token(store: ObjectStore) -> bytes:
+    import obstore
+
+    return bytes(obstore.get(store, LOCK_OBJECT).bytes())
 
 
 def publish_remote(store_dir: Path, destination: str, record: Path) -> None:

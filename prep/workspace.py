@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -53,12 +53,34 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
     try:
         _bind(folder, plan, start_again=start_again)
         yield folder
-        shutil.rmtree(folder)
+        _remove(folder)
     except BaseException:
         # What is already prepared spares the next run its work; an empty folder would only be in the way.
         if not any((folder / "rois").glob("*/staged.json")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        lock.release()
+
+
+def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path], None]) -> None:
+    """Remove the working folder of a build that was killed when its store was in place; one in use or of another stays.
+
+    Args:
+        folder: The working folder, if there is one.
+        plan: What the store was built from.
+        before: Called with the folder once it is locked.
+    """
+    if _begun_plan(folder) != _as_stored(plan):
+        return
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return
+    try:
+        before(folder)
+        _remove(folder)
     finally:
         lock.release()
 
@@ -70,12 +92,22 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def _remove(folder: Path) -> None:
+    # What takes long goes first: until then the plan says whose folder it is, should a kill come in between.
+    _remove_work(folder)
+    shutil.rmtree(folder)
+
+
+def _remove_work(folder: Path) -> None:
+    for name in WORK_FOLDERS:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+
+
 def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
     path = folder / PLAN_FILE
     if start_again:
-        for name in WORK_FOLDERS:
-            if (folder / name).exists():
-                shutil.rmtree(folder / name)
+        _remove_work(folder)
     elif path.exists():
         begun, wanted = _begun_plan(folder), _as_stored(plan)
         if begun is None:

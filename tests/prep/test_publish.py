@@ -109,6 +109,30 @@ def test_killed_build_takes_its_lock_again(bucket: str, sample_source: Path, tmp
     assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.parametrize("held_by_another", [False, True])
+def test_lock_and_folder_of_a_build_that_was_killed_in_its_end_are_removed(
+    bucket: str, write_roi, tmp_path: Path, held_by_another: bool
+) -> None:
+    url, work = f"{bucket}/s.zarr", tmp_path / "work"
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    # Killed where it is about to remove its lock object, when the store is whole.
+    dying = (
+        "import os, obstore; from prep.cli import main\n"
+        "obstore.delete = lambda store, path: os.kill(os.getpid(), 9)\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", dying, "build", str(source), "--out", url, "--size", "128", "--workers", "1"]
+    assert subprocess.run([*command, "--work-dir", str(work)], capture_output=True).returncode == -signal.SIGKILL
+    assert work.exists()
+    if held_by_another:
+        obstore.put(object_store(url), LOCK_OBJECT, b"\xffsomebody")
+    build_store(source, url, SMALL, BuildOptions(work_dir=work))
+    assert not work.exists()
+    held = {entry["path"] for page in obstore.list(object_store(url)) for entry in page}
+    assert (LOCK_OBJECT in held) is held_by_another
+    assert "zarr.json" in held
+
+
 def test_replaced_store_is_unreadable_until_it_is_whole(bucket: str, write_roi, tmp_path: Path) -> None:
     url, work = f"{bucket}/s.zarr", BuildOptions(work_dir=tmp_path / "work")
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
