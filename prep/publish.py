@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prep.checksums import CHECKSUM_FILES
 from prep.workspace import write_atomically
@@ -150,8 +150,8 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     Args:
         store_dir: The store.
         destination: Where to.
-        record: Where the names of the uploaded files are kept, as a JSON list; a repeated upload skips those that are
-            there still.
+        record: Where the names of the uploaded files are kept, as a JSON object with the tag that the object store
+            gave each; a repeated upload skips those that have it still.
     """
     import obstore
 
@@ -159,29 +159,31 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     remote = object_store(destination)
     stale = _remove_completion(destination)
     done = _read_record(record)
-    done &= {entry["path"] for page in obstore.list(remote) for entry in page} if done else set()
+    held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
+    done = {name: tag for name, tag in done.items() if tag and held.get(name) == tag}
     names = [path.relative_to(store_dir).as_posix() for path in sorted(store_dir.rglob("*")) if path.is_file()]
     waiting = [name for name in names if name != ROOT_FILE and name not in done]
 
-    def upload(name: str) -> str:
-        obstore.put(remote, name, store_dir / name)
-        return name
+    def upload(name: str) -> str | None:
+        return obstore.put(remote, name, store_dir / name)["e_tag"]
 
     with ThreadPoolExecutor(UPLOADS) as pool:
-        for name in pool.map(upload, waiting):
-            done.add(name)
-            write_atomically(record, json.dumps(sorted(done)))
+        for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
+            if tag:
+                done[name] = tag
+                write_atomically(record, json.dumps(done, sort_keys=True))
     for name in sorted(stale - set(names)):
         obstore.delete(remote, name)
     upload(ROOT_FILE)
 
 
-def _read_record(record: Path) -> set[str]:
-    """The names of uploaded files; none where a machine that lost its power left half of them: all go up again."""
+def _read_record(record: Path) -> dict[str, str]:
+    """Tags of uploaded files; none where a machine that lost its power left half of them: all go up again."""
     try:
-        return {str(name) for name in json.loads(record.read_text(encoding="utf-8"))}
-    except (FileNotFoundError, ValueError, TypeError):
-        return set()
+        tags = json.loads(record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return cast("dict[str, str]", tags) if isinstance(tags, dict) else {}
 
 
 def _remove_completion(destination: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,7 +227,7 @@ def test_server_that_does_not_answer_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("left", ["", '["zarr.json", "lab', "5"])
+@pytest.mark.parametrize("left", ["", '{"zarr.json": "4', '["labels/zarr.json"]'])
 def test_half_a_record_of_uploads_is_none(bucket: str, store: Store, tmp_path: Path, left: str) -> None:
     record = tmp_path / "publish" / "uploaded.json"
     record.parent.mkdir()
@@ -242,4 +243,25 @@ def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store
     for name in ("zarr.json", "images/c/0/0/0/0"):
         obstore.delete(object_store(url), name)
     publish_remote(Path(store.path), url, record)
+    assert verify_store(open_store(url)) == []
+
+
+def test_files_that_another_replaced_are_uploaded_again(bucket: str, store: Store, tmp_path: Path, monkeypatch) -> None:
+    url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
+    folder = Path(shutil.copytree(store.path, tmp_path / "store"))
+    # One that goes up in parts has a tag of another kind.
+    (folder / "images" / "large").write_bytes(bytes(12_000_000))
+    publish_remote(folder, url, record)
+    obstore.delete(object_store(url), "zarr.json")
+    obstore.put(object_store(url), "images/c/0/0/0/0", b"of another build")
+    sent: list[str] = []
+    put = obstore.put
+
+    def noted(remote: object, name: str, *content: object) -> object:
+        sent.append(name)
+        return put(remote, name, *content)
+
+    monkeypatch.setattr(obstore, "put", noted)
+    publish_remote(folder, url, record)
+    assert sent == ["images/c/0/0/0/0", "zarr.json"]
     assert verify_store(open_store(url)) == []
