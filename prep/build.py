@@ -149,12 +149,12 @@ def _build_in(
         staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
         manifest = assemble(work, staged, config, plan.specs, run)
         with stage("publish"):
+            if occupied(location):
+                # Again, for what was put there in the meantime.
+                check_replaceable(location)
             if is_remote(location):
                 publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
             else:
-                if occupied(location):
-                    # Again, for what was put there in the meantime.
-                    check_replaceable(location)
                 publish_local(work / STORE_DIR, Path(location), work / "replaced")
     return manifest
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 from prep.checksums import CHECKSUM_FILES
 from prep.workspace import write_atomically
 from schemas.errors import StoreError
-from schemas.layout import ATTRIBUTES_KEY
+from schemas.layout import ATTRIBUTES_KEY, array_specs
 from schemas.location import is_remote, object_store, remote_errors
 from schemas.store import Store
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 ROOT_FILE = "zarr.json"
 LOCK_OBJECT = ".building"
 UPLOADS = 16
+
+_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", 1, 1)), "checksums/[a-z0-9_]+")
+_ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
+"""What a build writes into the folder of an array. Others may have files there: raw images are in `images/`, too."""
 
 
 def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
@@ -96,7 +101,7 @@ def check_replaceable(location: str) -> None:
             "move it away, or choose another --out",
         ) from error
     if is_remote(location):
-        # An upload removes nothing but what the earlier store lists.
+        # An upload removes nothing but what is named as the files of a store's arrays are.
         return
     root = Path(location)
     for path in sorted(root.rglob("*")):
@@ -157,7 +162,9 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
 
     record.parent.mkdir(exist_ok=True)
     remote = object_store(destination)
-    stale = _remove_completion(destination)
+    if occupied(destination):
+        # An earlier store is unreadable before its files are replaced.
+        obstore.delete(remote, ROOT_FILE)
     done = _read_record(record)
     held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
     done = {name: tag for name, tag in done.items() if tag and held.get(name) == tag}
@@ -172,8 +179,11 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
             if tag:
                 done[name] = tag
                 write_atomically(record, json.dumps(done, sort_keys=True))
-    for name in sorted(stale - set(names)):
-        obstore.delete(remote, name)
+    # What an earlier store leaves is known by its names alone: a run that was killed remembers nothing.
+    listed = [entry["path"] for page in obstore.list(remote) for entry in page]
+    for name in set(listed).difference(names):
+        if _ARRAY_FILE.fullmatch(name):
+            obstore.delete(remote, name)
     upload(ROOT_FILE)
 
 
@@ -184,17 +194,6 @@ def _read_record(record: Path) -> dict[str, str]:
     except (FileNotFoundError, ValueError):
         return {}
     return cast("dict[str, str]", tags) if isinstance(tags, dict) else {}
-
-
-def _remove_completion(destination: str) -> set[str]:
-    """Make an earlier store unreadable before its files are replaced; return their names."""
-    import obstore
-
-    if not occupied(destination):
-        return set()
-    earlier = _written(Store(destination))
-    obstore.delete(object_store(destination), ROOT_FILE)
-    return earlier
 
 
 def _written(store: Store) -> set[str]:

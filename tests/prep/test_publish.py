@@ -145,6 +145,31 @@ def test_replaced_store_is_unreadable_until_it_is_whole(bucket: str, write_roi, 
     assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_files_of_an_earlier_store_go_and_those_of_others_stay(
+    bucket: str, store: Store, write_roi, tmp_path: Path, killed: bool
+) -> None:
+    url, work = f"{bucket}/s.zarr", tmp_path / "work"
+    root = object_store(url)
+    publish_remote(Path(store.path), url, tmp_path / "publish" / "uploaded.json")
+    stale = ["images/c/7/0/0/0", "objects/area_px/c/3", "checksums/key/c/1"]
+    foreign = ["images/roi.png", "images/c/roi.png", "notes/c/0", "c/0", "labels.txt", "prompts/zarr.json.old"]
+    for name in (*stale, *foreign):
+        obstore.put(root, name, b"x")
+    if killed:
+        # As a run with --overwrite leaves it that has just begun to upload.
+        obstore.delete(root, "zarr.json")
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, BuildOptions(work_dir=work, overwrite=not killed))
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    local = {
+        path.relative_to(tmp_path / "s.zarr").as_posix() for path in (tmp_path / "s.zarr").rglob("*") if path.is_file()
+    }
+    held = {entry["path"] for page in obstore.list(root) for entry in page}
+    assert held == {*local, *foreign}
+    assert verify_store(open_store(url)) == []
+
+
 def test_damage_in_a_bucket_is_found(bucket: str, write_roi, tmp_path: Path) -> None:
     url = f"{bucket}/s.zarr"
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
