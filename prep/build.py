@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from prep.assemble import STORE_DIR, StagedFolder, assemble
-from prep.checksums import sha256_of
+from prep.checksums import check_sizes, sha256_of
 from prep.config import BuildConfig
 from prep.decode import image_header
 from prep.discover import RoiSource, find_pairs
 from prep.parallel import task_map
-from prep.publish import check_replaceable, occupied, publish_local, publish_remote, remote_lock
+from prep.publish import check_replaceable, occupied, publish_local, publish_remote, remote_lock, remove_lock
 from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
-from prep.workspace import open_workspace
-from schemas.errors import StoreError
+from prep.workspace import open_workspace, remove_left_over
+from schemas.errors import ConfigError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
 from schemas.manifest import Manifest, Split, fingerprint
@@ -95,28 +95,30 @@ def build_store(
     Raises:
         SourceError: A source file cannot be used.
         StoreError: The destination holds something else, or a file cannot be read or written.
-        ConfigError: The configuration contradicts the sources.
+        ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
     location = normal_location(destination)
+    work_dir = _work_dir(location, options)
     rois = find_pairs(source_dir, config.images, config.masks)
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
     splits = splitter(rois)
-    if not options.overwrite:
-        existing = _existing(location)
-        if existing is not None and _is_current(existing, config, rois, splits):
-            logger.info("%s is up to date", location)
-            return existing.manifest
-        if existing is not None:
-            raise StoreError(
-                location, "was built from other sources or settings", "choose another --out, or give --overwrite"
-            )
-    elif occupied(location):
-        check_replaceable(location)
     plan = _plan(source_dir, config, rois, splits)
-    work_dir = _work_dir(location, options)
-    try:
-        with remote_errors(location), open_workspace(work_dir, plan, start_again=options.overwrite) as work:
+    with _failures_named(location, options), remote_errors(location):
+        current = None if options.overwrite else _current(location, config, rois, splits)
+        if current is not None:
+            logger.info("%s is up to date", location)
+            remove_left_over(work_dir, plan, lambda work: _unlock(location, work))
+            return current.manifest
+        if options.overwrite and occupied(location):
+            check_replaceable(location)
+        with open_workspace(work_dir, plan, start_again=options.overwrite) as work:
             return _build_in(work, location, source_dir, config, options, _Plan(rois, splits, specs))
+
+
+@contextmanager
+def _failures_named(location: str, options: BuildOptions) -> Generator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         again = "repeat the command" if options.overwrite else "the same command goes on from here"
@@ -147,42 +149,52 @@ def _build_in(
         staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
         manifest = assemble(work, staged, config, plan.specs, run)
         with stage("publish"):
+            if occupied(location):
+                # Again, for what was put there in the meantime.
+                check_replaceable(location)
             if is_remote(location):
                 publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
             else:
-                if occupied(location):
-                    # Again, for what was put there in the meantime.
-                    check_replaceable(location)
                 publish_local(work / STORE_DIR, Path(location), work / "replaced")
     return manifest
 
 
-def _existing(location: str) -> Store | None:
+def _current(location: str, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> Store | None:
     """The store at a location, None where nothing is.
 
     Raises:
-        StoreError: Something else is there, or a store that cannot be read.
+        StoreError: Something else is there, or a store that cannot be read or is not what would be built.
     """
     if not occupied(location):
         return None
     try:
-        return open_store(location)
+        store = open_store(location)
     except StoreError as error:
         check_replaceable(location)
         _, what, _ = error.args
         raise StoreError(location, what, "choose another --out, or give --overwrite") from error
+    if not _is_current(store, config, rois, splits):
+        raise StoreError(
+            location, "was built from other sources or settings", "choose another --out, or give --overwrite"
+        )
+    return store
 
 
 def _is_current(store: Store, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> bool:
-    """Whether a store is what would be built again."""
+    """Whether a store is what would be built again.
+
+    Raises:
+        StoreError: It is, but for a file that is missing or cut.
+    """
     manifest = store.manifest
     if manifest.config_fingerprint != fingerprint(config.model_dump(mode="json")):
         return False
     built = {source.frame_id: (source.image_sha256, source.mask_sha256) for source in manifest.sources}
     if built.keys() != {roi.frame_id for roi in rois}:
         return False
+    check_sizes(store)
     held = dict(zip(store.column("tiles/patient").tolist(), store.column("tiles/split").tolist(), strict=True))
-    if any(splits[patient] != split for patient, split in held.items()):
+    if any(splits.get(patient) != split for patient, split in held.items()):
         return False
     return all((sha256_of(roi.image_path), sha256_of(roi.mask_path)) == built[roi.frame_id] for roi in rois)
 
@@ -198,10 +210,18 @@ def _plan(source_dir: Path, config: BuildConfig, rois: list[RoiSource], splits: 
 
 
 def _work_dir(location: str, options: BuildOptions) -> Path:
+    """Where to work.
+
+    Raises:
+        ConfigError: The destination has no name, and so nothing can be put in its place.
+    """
+    name = location.rsplit("/", 1)[-1] if is_remote(location) else Path(location).name
+    if name in ("", ".."):
+        raise ConfigError(f"--out {location}", "does not name a store", "give it a name, such as ./bcss.zarr")
     if options.work_dir is not None:
         return options.work_dir
-    name = f"{location.rsplit('/', 1)[-1]}.partial"
-    return Path(name) if is_remote(location) else Path(location).with_name(name)
+    beside = f"{name}.partial"
+    return Path(beside) if is_remote(location) else Path(location).with_name(beside)
 
 
 def _token(work: Path) -> str:
@@ -210,6 +230,11 @@ def _token(work: Path) -> str:
     if not path.exists():
         path.write_text(uuid.uuid4().hex, encoding="ascii")
     return path.read_text(encoding="ascii")
+
+
+def _unlock(location: str, work: Path) -> None:
+    if is_remote(location):
+        remove_lock(location, _token(work))
 
 
 def _check_headers(rois: list[RoiSource]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from prep.encode import ZSTD_LEVEL
+from schemas.errors import StoreError
+from schemas.location import is_remote, object_store, remote_errors
 from schemas.manifest import fingerprint
+from schemas.store import Store
 
 _COLUMNS = ("key", "sha256", "size_bytes")
 
@@ -77,3 +81,29 @@ def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFil
         )
         array[:] = values
     return fingerprint(digests)
+
+
+def check_sizes(store: Store) -> None:
+    """Make sure that every file is there and of the length that is written down; no file is read for it.
+
+    Raises:
+        StoreError: One is missing or cut.
+    """
+    keys, sizes = (store.column(f"checksums/{name}").tolist() for name in ("key", "size_bytes"))
+    found = _sizes_of(store.path, keys)
+    # A store of others may have lists of two lengths, and then there is no size for a key or no key for a size.
+    for key, size in zip_longest(keys, sizes):
+        if found.get(key) != size:
+            what = f"{key} has {found[key]} bytes, not {size}" if key in found else f"{key} is missing"
+            raise StoreError(store.path, f"is damaged ({what})", "give --overwrite to build it again")
+
+
+def _sizes_of(location: str, keys: list[str]) -> dict[str, int]:
+    """Lengths of the files of a store that are there."""
+    if is_remote(location):
+        import obstore
+
+        with remote_errors(location):
+            return {entry["path"]: entry["size"] for page in obstore.list(object_store(location)) for entry in page}
+    paths = {key: Path(location, key) for key in keys}
+    return {key: path.stat().st_size for key, path in paths.items() if path.is_file()}

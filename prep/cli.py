@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from schemas.bounds import MAX_POINTS, MAX_TILE_PX
-from schemas.console import progress_bar, run_command
+from schemas.console import as_markup, printable, progress_bar, run_command
 
 if TYPE_CHECKING:
     from prep.build import BuildProgress, Splitter
@@ -55,7 +55,7 @@ def sample(
     from prep.sample import write_sample
 
     stems = write_sample(out_dir, rois, size, seed)
-    typer.echo(f"{len(stems)} ROIs in {out_dir}")
+    typer.echo(f"{len(stems)} ROIs in {printable(out_dir)}")
 
 
 @app.command()
@@ -139,7 +139,7 @@ def build(
         options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
         manifest = build_store(src_dir, out, config, options, splitter)
     _print_classes(class_counts(open_store(out)))
-    typer.echo(f"{out}: {manifest.complete.tiles} tiles, {manifest.complete.objects} objects")
+    typer.echo(f"{printable(out)}: {manifest.complete.tiles} tiles, {manifest.complete.objects} objects")
 
 
 @app.command()
@@ -174,10 +174,10 @@ def verify(store: Annotated[str, typer.Argument(help="A store.")]) -> None:
 
         problems = verify_store(opened, show)
     for problem in problems:
-        typer.echo(f"{problem.where}: {problem.what}")
+        typer.echo(printable(f"{problem.where}: {problem.what}"))
     if problems:
         raise StoreError(store, f"has {len(problems)} problems, listed above", "build it again with --overwrite")
-    typer.echo(f"{store}: whole; {len(opened)} tiles, {opened.manifest.complete.objects} objects")
+    typer.echo(f"{printable(store)}: whole; {len(opened)} tiles, {opened.manifest.complete.objects} objects")
 
 
 @app.command()
@@ -197,7 +197,7 @@ def view(
             bar.update(done - bar.n)
 
         paths = write_view(open_store(store), out, limit, show)
-    typer.echo(f"{len(paths)} tiles: open {out / 'index.html'}")
+    typer.echo(f"{len(paths)} tiles: open {printable(out / 'index.html')}")
 
 
 def _splitter(config: BuildConfig, split_file: Path | None, fractions: str | None) -> Splitter:
@@ -236,19 +236,19 @@ def _print_classes(counts: tuple[ClassCount, ...] | list[ClassCount]) -> None:
         of_class = {count.split: count for count in counts if count.class_id == code}
         objects = (str(of_class[split].objects) if split in of_class else "-" for split in SPLITS)
         pixels = sum(count.pixels for count in of_class.values())
-        table.add_row(name, str(code), *objects, f"{pixels / 1e6:.1f}")
-    Console().print(table)
+        table.add_row(as_markup(name), str(code), *objects, f"{pixels / 1e6:.1f}")
+    Console(emoji=False).print(table)
 
 
 def _print_summary(summary: StoreSummary) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(emoji=False)
     console.print(
-        f"[bold]{summary.path}[/]: {summary.tiles} tiles of {summary.tile_size_px} px, "
+        f"[bold]{as_markup(summary.path)}[/]: {summary.tiles} tiles of {summary.tile_size_px} px, "
         f"{summary.objects} {summary.object_kind} objects, {summary.stored_bytes / 1e6:.1f} MB, "
-        f"written by bcss-sam2 {summary.tool_version}"
+        f"written by bcss-sam2 {as_markup(summary.tool_version)}"
     )
     splits = Table("split", "tiles", "ROIs", "patients")
     for split in summary.splits:
@@ -264,9 +264,9 @@ def _print_summary(summary: StoreSummary) -> None:
     points = ", ".join(f"{mean:.1f} {name}" for name, mean in summary.prompts.items())
     console.print(f"points an object: {points}, and a box")
     settings = {key: value for key, value in summary.config.items() if value not in ([], None)}
-    console.print("settings: " + ", ".join(f"{key}={value}" for key, value in settings.items()), highlight=False)
+    console.print(as_markup("settings: " + ", ".join(f"{k}={v}" for k, v in settings.items())), highlight=False)
     if summary.kept_out:
-        console.print(f"kept out, without a wanted class: {', '.join(summary.kept_out)}")
+        console.print(f"kept out, without a wanted class: {as_markup(', '.join(summary.kept_out))}")
 
 
 def main() -> None:

@@ -28,8 +28,14 @@ LabelArray = NDArray[np.uint8 | np.uint16]
 _FORMATS = ("PNG", "JPEG", "TIFF")
 """What a file may be, whatever its name: for some of the other formats Pillow runs a program, such as Ghostscript."""
 
-_DEFLATE_RATIO = 1032
-"""Deflate makes no more than so many bytes of one."""
+_JPEG_PX = 1024
+
+_PX_A_BYTE = {"PNG": 8 * 1032, "JPEG": _JPEG_PX, "MPO": _JPEG_PX, "TIFF": 1 << 17}
+"""No byte of a file holds more pixels; by Pillow's name of the format, where MPO is a JPEG with others behind it.
+
+Deflate makes 1032 bytes of one, and a pixel of a PNG takes a bit at least. A block of 64 pixels takes two bits of a
+JPEG at least. In a TIFF by Group 4 a blank line takes one.
+"""
 
 _ALPHA_MODES = ("LA", "PA", "La", "RGBA", "RGBa")
 
@@ -43,6 +49,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     with _opened(path) as image:
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
+        if isinstance(image.info.get("transparency"), bytes):
+            # Of a palette with transparency, Pillow makes RGB only with a warning, which here is damage.
+            return np.asarray(image.convert("RGBA").convert("RGB"))
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -133,8 +142,7 @@ def _check_claim(path: Path, image: Image.Image) -> None:
             path, f"claims {image.width} x {image.height} px, over the bound of {MAX_ROI_PX} px", "cut the ROI"
         )
     size_bytes = path.stat().st_size
-    # A pixel takes a bit at least.
-    if image.format == "PNG" and claimed > 8 * _DEFLATE_RATIO * size_bytes:
+    if claimed > _PX_A_BYTE[str(image.format)] * size_bytes:
         raise SourceError(
             path,
             f"claims {image.width} x {image.height} px, which no {size_bytes} bytes can hold",

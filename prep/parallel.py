@@ -76,16 +76,18 @@ def _process_map(workers: int) -> Generator[TaskMap]:
 
     def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
         listed = list(tasks)
-        results = executor.map(function, listed)
-        for task in listed:
-            try:
-                yield next(results)
-            except BrokenProcessPool as error:
-                raise SourceError(
-                    f"a worker process, at {task} or one of the next {workers}",
-                    "died, often for want of memory",
-                    "repeat the command with fewer --workers",
-                ) from error
+        done = 0
+        try:
+            # Of a worker that died while it was idle, the call already tells.
+            for result in executor.map(function, listed):
+                yield result
+                done += 1
+        except BrokenProcessPool as error:
+            raise SourceError(
+                f"a worker process, at {listed[done]} or one of the next {workers}",
+                "died, often for want of memory",
+                "repeat the command with fewer --workers",
+            ) from error
 
     try:
         yield run

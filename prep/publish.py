@@ -10,23 +10,32 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
 
 from prep.checksums import CHECKSUM_FILES
 from prep.workspace import write_atomically
 from schemas.errors import StoreError, UnreachableError
-from schemas.layout import ATTRIBUTES_KEY
+from schemas.layout import ATTRIBUTES_KEY, array_specs
 from schemas.location import is_remote, object_store, remote_errors
 from schemas.store import Store
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 ROOT_FILE = "zarr.json"
 LOCK_OBJECT = ".building"
 UPLOADS = 16
+
+_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", 1, 1)), "checksums/[a-z0-9_]+")
+_ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
+"""What a build writes into the folder of an array. Others may have files there: raw images are in `images/`, too."""
 
 
 def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
@@ -94,7 +103,7 @@ def check_replaceable(location: str) -> None:
             "move it away, or choose another --out",
         ) from error
     if is_remote(location):
-        # An upload removes nothing but what the earlier store lists.
+        # An upload removes nothing but what is named as the files of a store's arrays are.
         return
     root = Path(location)
     for path in sorted(root.rglob("*")):
@@ -116,7 +125,7 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
     try:
         obstore.put(store, LOCK_OBJECT, token.encode(), mode="create")
     except AlreadyExistsError as error:
-        if bytes(obstore.get(store, LOCK_OBJECT).bytes()).decode() != token:
+        if _lock_token(store) != token.encode():
             raise StoreError(
                 destination, "is in use by another build", f"wait for it; if none runs, delete {LOCK_OBJECT} there"
             ) from error
@@ -126,55 +135,67 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
         obstore.delete(store, LOCK_OBJECT)
 
 
+def remove_lock(destination: str, token: str) -> None:
+    """Remove the lock object that a killed build left, if it holds this token."""
+    import obstore
+
+    store = object_store(destination)
+    with suppress(FileNotFoundError):
+        if _lock_token(store) == token.encode():
+            obstore.delete(store, LOCK_OBJECT)
+
+
+def _lock_token(store: ObjectStore) -> bytes:
+    import obstore
+
+    return bytes(obstore.get(store, LOCK_OBJECT).bytes())
+
+
 def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     """Upload a finished store.
 
     Args:
         store_dir: The store.
         destination: Where to.
-        record: Where the names of the uploaded files are kept, as a JSON list; a repeated upload skips those that are
-            there still.
+        record: Where the names of the uploaded files are kept, as a JSON object with the tag that the object store
+            gave each; a repeated upload skips those that have it still.
     """
     import obstore
 
     record.parent.mkdir(exist_ok=True)
     remote = object_store(destination)
-    stale = _remove_completion(destination)
+    if occupied(destination):
+        # An earlier store is unreadable before its files are replaced.
+        obstore.delete(remote, ROOT_FILE)
     done = _read_record(record)
-    done &= {entry["path"] for page in obstore.list(remote) for entry in page} if done else set()
+    held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
+    done = {name: tag for name, tag in done.items() if tag and held.get(name) == tag}
     names = [path.relative_to(store_dir).as_posix() for path in sorted(store_dir.rglob("*")) if path.is_file()]
     waiting = [name for name in names if name != ROOT_FILE and name not in done]
 
-    def upload(name: str) -> str:
-        obstore.put(remote, name, store_dir / name)
-        return name
+    def upload(name: str) -> str | None:
+        return obstore.put(remote, name, store_dir / name)["e_tag"]
 
     with ThreadPoolExecutor(UPLOADS) as pool:
-        for name in pool.map(upload, waiting):
-            done.add(name)
-            write_atomically(record, json.dumps(sorted(done)))
-    for name in sorted(stale - set(names)):
-        obstore.delete(remote, name)
+        for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
+            if tag:
+                done[name] = tag
+                write_atomically(record, json.dumps(done, sort_keys=True))
+    # What an earlier store leaves is known by its names alone: a run that was killed remembers nothing.
+    listed = [entry["path"] for page in obstore.list(remote) for entry in page]
+    for name in set(listed).difference(names):
+        if _ARRAY_FILE.fullmatch(name):
+            obstore.delete(remote, name)
     upload(ROOT_FILE)
 
 
-def _read_record(record: Path) -> set[str]:
-    """The names of uploaded files; none where a machine that lost its power left half of them: all go up again."""
+def _read_record(record: Path) -> dict[str, str]:
+    """Tags of uploaded files; none where a machine that lost its power left half of them: all go up again."""
     try:
-        return {str(name) for name in json.loads(record.read_text(encoding="utf-8"))}
-    except (FileNotFoundError, ValueError, TypeError):
-        return set()
-
-
-def _remove_completion(destination: str) -> set[str]:
-    """Make an earlier store unreadable before its files are replaced; return their names."""
-    import obstore
-
-    if not occupied(destination):
-        return set()
-    earlier = _written(Store(destination))
-    obstore.delete(object_store(destination), ROOT_FILE)
-    return earlier
+        tags = json.loads(record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return cast("dict[str, str]", tags) if isinstance(tags, dict) else {}
 
 
 def _written(store: Store) -> set[str]:

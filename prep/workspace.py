@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -53,12 +53,34 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
     try:
         _bind(folder, plan, start_again=start_again)
         yield folder
-        shutil.rmtree(folder)
+        _remove(folder)
     except BaseException:
         # What is already prepared spares the next run its work; an empty folder would only be in the way.
         if not any((folder / "rois").glob("*/staged.json")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        lock.release()
+
+
+def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path], None]) -> None:
+    """Remove the working folder of a build that was killed when its store was in place; one in use or of another stays.
+
+    Args:
+        folder: The working folder, if there is one.
+        plan: What the store was built from.
+        before: Called with the folder once it is locked.
+    """
+    if _begun_plan(folder) != _as_stored(plan):
+        return
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return
+    try:
+        before(folder)
+        _remove(folder)
     finally:
         lock.release()
 
@@ -70,22 +92,47 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def _remove(folder: Path) -> None:
+    # What takes long goes first: until then the plan says whose folder it is, should a kill come in between.
+    _remove_work(folder)
+    shutil.rmtree(folder)
+
+
+def _remove_work(folder: Path) -> None:
+    for name in WORK_FOLDERS:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+
+
 def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
     path = folder / PLAN_FILE
-    begun = cast("dict[str, Any] | None", json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
-    # Through JSON, so that tuples and integer keys compare as they are stored.
-    wanted = json.loads(json.dumps(plan))
     if start_again:
-        for name in WORK_FOLDERS:
-            if (folder / name).exists():
-                shutil.rmtree(folder / name)
-    elif begun is not None and begun != wanted:
-        raise StoreError(
-            folder,
-            f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
-            "repeat the command that began it, or give --overwrite to start again",
-        )
+        _remove_work(folder)
+    elif path.exists():
+        begun, wanted = _begun_plan(folder), _as_stored(plan)
+        if begun is None:
+            raise StoreError(folder, "holds a build whose plan cannot be read", "give --overwrite to start again")
+        if begun != wanted:
+            raise StoreError(
+                folder,
+                f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
+                "repeat the command that began it, or give --overwrite to start again",
+            )
     write_atomically(path, json.dumps(plan, indent=1))
+
+
+def _begun_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan that a folder is bound to, None where there is none or a machine that lost its power left half of it."""
+    try:
+        begun = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", begun) if isinstance(begun, dict) else None
+
+
+def _as_stored(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan through JSON, so that tuples and integer keys compare as they are stored."""
+    return json.loads(json.dumps(plan))
 
 
 def _difference(begun: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:

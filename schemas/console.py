@@ -40,6 +40,18 @@ def run_command(app: Callable[..., object], program: str) -> None:
             _run_with_text(app, program, debug=debug)
 
 
+def printable(text: object) -> str:
+    """Text of a file or a path for a terminal: what is no printable character, such as an escape, becomes U+FFFD."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
+
+
+def as_markup(text: object) -> str:
+    """Text of a file or a path as rich's markup that shows it letter by letter, brackets too; see `printable`."""
+    from rich.markup import escape
+
+    return escape(printable(text))
+
+
 @contextmanager
 def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqdm[Any]]:
     """Open a progress bar on stderr that leaves log lines whole; it shows nothing under `--log-json`.
@@ -79,9 +91,14 @@ def _take_flag(flag: str) -> bool:
     return given
 
 
+class _TextFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+
 def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter(f"{program}: %(message)s"))
+    handler.setFormatter(JsonFormatter() if as_json else _TextFormatter(f"{program}: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if as_json:
         # A library's warning would be two lines of plain text.
@@ -102,13 +119,13 @@ def _warn_of_thread(failed: threading.ExceptHookArgs) -> None:
 def _run_with_text(app: Callable[..., object], program: str, *, debug: bool) -> None:
     try:
         app()
-    except (BcssError, OSError) as error:
+    except (BcssError, OSError, MemoryError) as error:
         if debug:
             raise
         if isinstance(error, BrokenPipeError):
             _leave_pipe()
         else:
-            sys.stderr.write(f"{program}: error: {' '.join(str(error).split())}\n")
+            sys.stderr.write(f"{program}: error: {printable(_in_one_line(error))}\n")
         sys.exit(1)
 
 
@@ -122,13 +139,20 @@ def _run_with_json(app: Callable[..., object], program: str, *, debug: bool) -> 
             _leave_pipe()
             sys.exit(1)
         fields, status = _described(error, program), getattr(error, "exit_code", 1)
-        is_expected = isinstance(error, BcssError | OSError) or status == 2
-        message = " ".join(str(error).split()) or fields["what"]
+        is_expected = isinstance(error, BcssError | OSError | MemoryError) or status == 2
+        message = _in_one_line(error) or fields["what"]
         show_traceback = debug or not is_expected
         log = logging.getLogger(program)
         log.log(logging.ERROR, message, exc_info=error if show_traceback else None, extra={FIELDS: fields})
         sys.exit(status)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"needs more memory than there is ({text or 'no more is given'}); give fewer --workers or smaller tiles"
+    return text
 
 
 def _described(error: Exception, program: str) -> dict[str, str]:

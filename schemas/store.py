@@ -6,7 +6,7 @@ started, opens files of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -55,7 +55,7 @@ class Store:
 
     Args:
         path: As for `open_store`.
-        check_files: Whether a file of another length than was written is refused when it is first read.
+        check_files: Whether a file of another length than was written is refused where it is read.
     """
 
     def __init__(self, path: str | Path, *, check_files: bool = True) -> None:
@@ -195,13 +195,10 @@ class Store:
             self._readers[path] = RowReader(self.array(path), where, lambda key: self._check_file(f"{path}/{key}"))
         return self._readers[path].read(rows)
 
-    def _check_file(self, key: str) -> None:
-        if self.check_files:
-            self._files.check(key)
-
     @cached_property
-    def _files(self) -> WrittenFiles:
-        return WrittenFiles(self.group.store_path, self.path, self.column)
+    def _check_file(self) -> Callable[[str], None]:
+        files = WrittenFiles(self.group.store_path, self.path, self.column)
+        return files.check if self.check_files else lambda _key: None
 
     @cached_property
     def _readers(self) -> dict[str, RowReader]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.console import progress_bar, run_command
+from schemas.console import as_markup, printable, progress_bar, run_command
 from train.choices import (
     BASELINES,
     STORED_CHOICES,
@@ -181,11 +181,11 @@ def fit(
     typer.echo(
         f"{summary['steps']} steps" + ("" if first is None else f", loss {first:.3f} -> {summary['loss_last']:.3f}")
     )
-    typer.echo(f"checkpoint  {out / 'checkpoints' / 'checkpoint.pt'}")
-    typer.echo(f"numbers     {out / 'summary.json'}")
+    typer.echo(f"checkpoint  {printable(out / 'checkpoints' / 'checkpoint.pt')}")
+    typer.echo(f"numbers     {printable(out / 'summary.json')}")
     if (out / "report.html").exists():
-        typer.echo(f"report      {out / 'report.html'}")
-    typer.echo(f"curves      tensorboard --logdir {out / 'tensorboard'}")
+        typer.echo(f"report      {printable(out / 'report.html')}")
+    typer.echo(f"curves      tensorboard --logdir {printable(out / 'tensorboard')}")
 
 
 @app.command()
@@ -257,9 +257,9 @@ def evaluate(
     run = run_of(checkpoint[0]) if checkpoint else None
     write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
     _print_table(found.result)
-    typer.echo(f"numbers  {out / 'metrics.json'}")
-    typer.echo(f"picture  {out / 'overlays.png'}")
-    typer.echo(f"report   {out / 'report.html'}")
+    typer.echo(f"numbers  {printable(out / 'metrics.json')}")
+    typer.echo(f"picture  {printable(out / 'overlays.png')}")
+    typer.echo(f"report   {printable(out / 'report.html')}")
 
 
 def _show(bar: object, record: StepRecord, total: int) -> None:
@@ -283,8 +283,9 @@ def _print_table(result: dict[str, object]) -> None:
     for name, kind, scores in overall_rows(result):
         ends = scores["ci95"]["dice"]
         interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "one patient"
-        table.add_row(name, kind, f"{scores['dice']:.3f}", interval, f"{scores['iou']:.3f}", str(scores["n"]))
-    Console().print(table)
+        dice, iou = f"{scores['dice']:.3f}", f"{scores['iou']:.3f}"
+        table.add_row(as_markup(name), kind, dice, interval, iou, str(scores["n"]))
+    Console(emoji=False).print(table)
 
 
 def main() -> None:

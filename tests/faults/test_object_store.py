@@ -31,7 +31,7 @@ from tests.faults.proxy import Proxy
 obstore = pytest.importorskip("obstore", reason="the s3 extra is not installed")
 pytest.importorskip("moto", reason="moto is not installed")
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 BUCKET = "faults"
 
@@ -103,6 +103,7 @@ def _build(source: Path, tmp_path: Path) -> list[str]:
     return build_command(source, URL, "--workers", "1", "--work-dir", str(tmp_path / "work"))
 
 
+@pytest.mark.faults
 def test_server_that_is_gone_for_a_while_in_a_build(
     sample_source: Path, store: Store, tmp_path: Path, proxy: Proxy, tally
 ) -> None:
@@ -119,6 +120,7 @@ def test_server_that_is_gone_for_a_while_in_a_build(
     tally("S3 server gone for 1 to 3 s in a build", tried=3, finished=3, other_bytes=0)
 
 
+@pytest.mark.faults
 def test_server_that_is_gone_for_good_in_a_build(
     sample_source: Path, store: Store, tmp_path: Path, proxy: Proxy, tally
 ) -> None:
@@ -143,6 +145,7 @@ def test_server_that_is_slow_or_overloaded_in_a_build(
     tally("S3 server slow by 0.2 s, answering 503 in a build", answers_503=12, finished=1, other_bytes=0)
 
 
+@pytest.mark.faults
 def test_server_that_forgot_what_was_uploaded(
     sample_source: Path, store: Store, tmp_path: Path, server: Server, proxy: Proxy, tally
 ) -> None:
@@ -163,6 +166,7 @@ def _upload(store: Store) -> None:
         obstore.put(object_store(URL), name, data)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_server_that_is_gone_slow_and_overloaded_in_a_fit(
     store: Store, straight: Path, tmp_path: Path, proxy: Proxy, workers: str, tally
@@ -181,6 +185,7 @@ def test_server_that_is_gone_slow_and_overloaded_in_a_fit(
     tally(f"S3 server gone for 2 s, then slow, 503; fit, {workers} workers", tried=1, finished=1, other_weights=0)
 
 
+@pytest.mark.faults
 def test_server_that_is_gone_for_good_in_a_fit(
     store: Store, straight: Path, tmp_path: Path, proxy: Proxy, tally
 ) -> None:

@@ -1,6 +1,8 @@
 import json
 import logging
+import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -83,6 +85,34 @@ def test_other_settings_or_sources_replace_a_store_only_when_told(write_roi, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "source"]
 
 
+@pytest.mark.parametrize("name", ["images/c/0/0/0/0", "tiles/patient/c/0", "labels/zarr.json"])
+@pytest.mark.parametrize("cut", [False, True], ids=["missing", "cut"])
+def test_damaged_store_is_not_up_to_date(write_roi, tmp_path: Path, name: str, cut: bool) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, SMALL)
+    before = _files(out)
+    if cut:
+        (out / name).write_bytes(before[name][:-1])
+    else:
+        (out / name).unlink()
+    what = f"has {len(before[name]) - 1} bytes, not {len(before[name])}" if cut else "is missing"
+    message = f"{out}: is damaged ({name} {what}); give --overwrite to build it again"
+    with pytest.raises(StoreError, match=f"^{re.escape(message)}$"):
+        build_store(source, out, SMALL)
+    build_store(source, out, SMALL, BuildOptions(overwrite=True))
+    assert _files(out) == before
+
+
+def test_store_of_patients_that_are_not_in_the_sources_is_another(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    # As long as the name that was there, so that the file's size stays.
+    cast("zarr.Array", zarr.open_group(tmp_path / "s.zarr", mode="r+")["tiles/patient"])[:] = "b"
+    with pytest.raises(StoreError, match="was built from other sources or settings"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
+
+
 def test_file_that_no_build_wrote_keeps_a_store_from_being_replaced(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
@@ -151,6 +181,17 @@ def test_what_no_build_made_is_left_and_to_be_moved_away(
     with pytest.raises(StoreError, match=r"s.zarr: is in the way .*; move it away, or choose another --out"):
         build_store(source, out, SMALL, BuildOptions(overwrite=overwrite))
     assert out.exists()
+
+
+@pytest.mark.parametrize("out", [".", "./", "..", "/", "", "below/.."])
+def test_destination_without_a_name_is_refused(write_roi, tmp_path: Path, monkeypatch, out: str) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "empty" / "below")
+    for options in (BuildOptions(), BuildOptions(work_dir=tmp_path / "work")):
+        with pytest.raises(ConfigError, match=r"--out [./below]+: does not name a store; give it a name"):
+            build_store(source, out, SMALL, options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "source"]
 
 
 def test_what_comes_to_the_destination_during_a_build_is_left(write_roi, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_bad_source_ends_in_one_line_and_leaves_nothing(
     assert named in error[0]
     assert remedy in error[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_names_with_brackets_and_escapes_are_shown_as_text(write_roi, tmp_path: Path, monkeypatch, capsys) -> None:
+    source = write_roi("a[b]", np.full((40, 40), 1, np.uint8))
+    write_roi("c[d]", np.full((40, 40), 9, np.uint8))
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps([{"code": 1, "name": "[/tumor]:skull:\x1b[2J"}, {"code": 9}]))
+    out = tmp_path / "b[old]" / "s.zarr"
+    arguments = ("--class-map", names, "--size", 64, "--workers", 1)
+    assert _run(monkeypatch, "build", source, "--out", out, *arguments) == 0
+    assert "[/tumor]:skull:\ufffd[2J" in capsys.readouterr().out
+    metadata = json.loads((out / "zarr.json").read_text())
+    metadata["attributes"]["bcss"]["tool_version"] = "[/9]"
+    (out / "zarr.json").write_text(json.dumps(metadata))
+    monkeypatch.chdir(tmp_path)
+    assert _run(monkeypatch, "inspect", "b[old]/s.zarr") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ("b[old]/s.zarr", "bcss-sam2 [/9]", "[/tumor]:skull:\ufffd[2J", "c[d]"):
+        assert text in shown
 
 
 @pytest.mark.parametrize("mpp", ["-1", "0", "nan", "inf"])

@@ -1,3 +1,5 @@
+import io
+import re
 import struct
 import tracemalloc
 import warnings
@@ -5,6 +7,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +115,48 @@ def test_size_that_no_file_of_its_length_can_hold_is_refused(tmp_path: Path) -> 
     (tmp_path / "bomb.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(14_000, 14_000)))
     with pytest.raises(SourceError, match=r"claims 14000 x 14000 px, which no \d+ bytes can hold"):
         read_mask(tmp_path / "bomb.png")
+
+
+def _claiming(kind: str, side: int) -> bytes:
+    """A blank image of 8 x 8 px that says that it has more."""
+    file, blank = io.BytesIO(), Image.new("1" if kind == "TIFF" else "L", (8, 8))
+    if kind == "TIFF":
+        blank.save(file, kind, compression="group4")
+        # Width and height are the tags 256 and 257, long integers or short ones.
+        wide = re.compile(rb"([\x00\x01]\x01)[\x03\x04]\x00\x01\x00{3}\x08\x00{3}")
+        data, changed = wide.subn(lambda tag: tag[1] + struct.pack("<HII", 4, 1, side), file.getvalue())
+        assert changed == 2
+        return data
+    blank.save(file, kind, **({"save_all": True, "append_images": [blank]} if kind == "MPO" else {}))
+    data = file.getvalue()
+    # The frame's header: a marker, its length, the bits, then height and width.
+    frame = data.index(b"\xff\xc0") + 5
+    return data[:frame] + struct.pack(">HH", side, side) + data[frame + 4 :]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "MPO"])
+def test_picture_larger_than_its_bytes_can_hold_is_refused(tmp_path: Path, kind: str) -> None:
+    data = _claiming(kind, 22_000)
+    assert len(data) < 2_000
+    (tmp_path / "bomb").write_bytes(data)
+    with pytest.raises(SourceError, match=rf"claims 22000 x 22000 px, which no {len(data)} bytes can hold"):
+        read_image(tmp_path / "bomb")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("TIFF", {"compression": "group4"}), ("JPEG", {"progressive": True, "optimize": True})]
+)
+def test_blank_picture_is_no_bomb(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    Image.new("1", (4000, 4000)).save(tmp_path / "blank", kind, **options)
+    assert not read_image(tmp_path / "blank").any()
+
+
+def test_palette_with_transparency_gives_its_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(4, dtype=np.uint8)[None])
+    image.putpalette(list(range(12)))
+    image.save(tmp_path / "i.png", transparency=bytes([0, 9, 255, 255]))
+    assert read_image(tmp_path / "i.png").tolist() == [[[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]]
+    assert read_mask(tmp_path / "i.png").tolist() == [[0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "PDF"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,19 @@ def _die_at_2(task: int) -> int:
 def test_death_of_a_worker_names_the_task() -> None:
     with task_map(1 + 1) as run, pytest.raises(SourceError, match=r"a worker process, at [0-2] or one of the next 2"):
         list(run(_die_at_2, range(3)))
+
+
+def _own_pid(_: int) -> int:
+    return os.getpid()
+
+
+def test_death_of_an_idle_worker_is_one_error() -> None:
+    with task_map(1 + 1) as run:
+        pid, _ = run(_own_pid, range(2))
+        workers = set(active_children())
+        os.kill(pid, signal.SIGKILL)
+        # The pool notices it, and ends the others.
+        while workers & set(active_children()):
+            time.sleep(0.01)
+        with pytest.raises(SourceError, match=r"a worker process, at 5 or one of the next 2: died"):
+            list(run(_own_pid, range(5, 8)))

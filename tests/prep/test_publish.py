@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,30 @@ def test_killed_build_takes_its_lock_again(bucket: str, sample_source: Path, tmp
     assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.parametrize("held_by_another", [False, True])
+def test_lock_and_folder_of_a_build_that_was_killed_in_its_end_are_removed(
+    bucket: str, write_roi, tmp_path: Path, held_by_another: bool
+) -> None:
+    url, work = f"{bucket}/s.zarr", tmp_path / "work"
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    # Killed where it is about to remove its lock object, when the store is whole.
+    dying = (
+        "import os, obstore; from prep.cli import main\n"
+        "obstore.delete = lambda store, path: os.kill(os.getpid(), 9)\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", dying, "build", str(source), "--out", url, "--size", "128", "--workers", "1"]
+    assert subprocess.run([*command, "--work-dir", str(work)], capture_output=True).returncode == -signal.SIGKILL
+    assert work.exists()
+    if held_by_another:
+        obstore.put(object_store(url), LOCK_OBJECT, b"\xffsomebody")
+    build_store(source, url, SMALL, BuildOptions(work_dir=work))
+    assert not work.exists()
+    held = {entry["path"] for page in obstore.list(object_store(url)) for entry in page}
+    assert (LOCK_OBJECT in held) is held_by_another
+    assert "zarr.json" in held
+
+
 def test_replaced_store_is_unreadable_until_it_is_whole(bucket: str, write_roi, tmp_path: Path) -> None:
     url, work = f"{bucket}/s.zarr", BuildOptions(work_dir=tmp_path / "work")
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
@@ -117,6 +142,31 @@ def test_replaced_store_is_unreadable_until_it_is_whole(bucket: str, write_roi, 
         build_store(source, url, BuildConfig(size_px=64), work)
     build_store(source, url, BuildConfig(size_px=64), BuildOptions(work_dir=tmp_path / "work", overwrite=True))
     assert open_store(url)[0].image.shape == (64, 64, 3)
+    assert verify_store(open_store(url)) == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_files_of_an_earlier_store_go_and_those_of_others_stay(
+    bucket: str, store: Store, write_roi, tmp_path: Path, killed: bool
+) -> None:
+    url, work = f"{bucket}/s.zarr", tmp_path / "work"
+    root = object_store(url)
+    publish_remote(Path(store.path), url, tmp_path / "publish" / "uploaded.json")
+    stale = ["images/c/7/0/0/0", "objects/area_px/c/3", "checksums/key/c/1"]
+    foreign = ["images/roi.png", "images/c/roi.png", "notes/c/0", "c/0", "labels.txt", "prompts/zarr.json.old"]
+    for name in (*stale, *foreign):
+        obstore.put(root, name, b"x")
+    if killed:
+        # As a run with --overwrite leaves it that has just begun to upload.
+        obstore.delete(root, "zarr.json")
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, BuildOptions(work_dir=work, overwrite=not killed))
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    local = {
+        path.relative_to(tmp_path / "s.zarr").as_posix() for path in (tmp_path / "s.zarr").rglob("*") if path.is_file()
+    }
+    held = {entry["path"] for page in obstore.list(root) for entry in page}
+    assert held == {*local, *foreign}
     assert verify_store(open_store(url)) == []
 
 
@@ -149,6 +199,23 @@ def test_damaged_store_in_a_bucket_is_replaced_only_when_told(bucket: str, write
         build_store(source, url, SMALL, BuildOptions(work_dir=work))
     build_store(source, url, SMALL, BuildOptions(work_dir=work, overwrite=True))
     assert verify_store(open_store(url)) == []
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["missing", "cut"])
+def test_damaged_store_in_a_bucket_is_not_up_to_date(bucket: str, write_roi, tmp_path: Path, cut: bool) -> None:
+    url, root, name = f"{bucket}/s.zarr", object_store(f"{bucket}/s.zarr"), "images/c/0/0/0/0"
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work"))
+    whole = bytes(obstore.get(root, name).bytes())
+    if cut:
+        obstore.put(root, name, whole[:-1])
+    else:
+        obstore.delete(root, name)
+    what = f"has {len(whole) - 1} bytes, not {len(whole)}" if cut else "is missing"
+    with pytest.raises(StoreError, match=rf"is damaged \({name} {what}\); give --overwrite to build it again"):
+        build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work"))
+    build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "work", overwrite=True))
+    assert bytes(obstore.get(root, name).bytes()) == whole
 
 
 def test_missing_shard_in_a_bucket_is_an_error(bucket: str, write_roi, tmp_path: Path) -> None:
@@ -185,7 +252,7 @@ def test_server_that_does_not_answer_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("left", ["", '["zarr.json", "lab', "5"])
+@pytest.mark.parametrize("left", ["", '{"zarr.json": "4', '["labels/zarr.json"]'])
 def test_half_a_record_of_uploads_is_none(bucket: str, store: Store, tmp_path: Path, left: str) -> None:
     record = tmp_path / "publish" / "uploaded.json"
     record.parent.mkdir()
@@ -201,4 +268,25 @@ def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store
     for name in ("zarr.json", "images/c/0/0/0/0"):
         obstore.delete(object_store(url), name)
     publish_remote(Path(store.path), url, record)
+    assert verify_store(open_store(url)) == []
+
+
+def test_files_that_another_replaced_are_uploaded_again(bucket: str, store: Store, tmp_path: Path, monkeypatch) -> None:
+    url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
+    folder = Path(shutil.copytree(store.path, tmp_path / "store"))
+    # One that goes up in parts has a tag of another kind.
+    (folder / "images" / "large").write_bytes(bytes(12_000_000))
+    publish_remote(folder, url, record)
+    obstore.delete(object_store(url), "zarr.json")
+    obstore.put(object_store(url), "images/c/0/0/0/0", b"of another build")
+    sent: list[str] = []
+    put = obstore.put
+
+    def noted(remote: object, name: str, *content: object) -> object:
+        sent.append(name)
+        return put(remote, name, *content)
+
+    monkeypatch.setattr(obstore, "put", noted)
+    publish_remote(folder, url, record)
+    assert sent == ["images/c/0/0/0/0", "zarr.json"]
     assert verify_store(open_store(url)) == []

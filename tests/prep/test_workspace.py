@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.publish import publish_local
-from prep.workspace import open_workspace
+from prep.workspace import PLAN_FILE, open_workspace
 from schemas.errors import SourceError, StoreError
 from schemas.store import Store, open_store
 
@@ -61,6 +62,45 @@ def test_killed_build_goes_on_and_ends_with_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr"]
 
 
+@pytest.mark.parametrize("removed", [0, 10])
+def test_folder_of_a_build_that_was_killed_in_its_end_is_removed(
+    sample_source: Path, store: Store, tmp_path: Path, removed: int
+) -> None:
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    # Killed where it has put the store in place and removed so many files of its own.
+    dying = (
+        "import os, pathlib; from prep.cli import main\n"
+        f"out, left, unlink = pathlib.Path({str(out)!r}), [0] * {removed}, os.unlink\n"
+        "def die(*path, **options):\n"
+        "    out.exists() and (left.pop() if left else os.kill(os.getpid(), 9))\n"
+        "    unlink(*path, **options)\n"
+        "os.unlink = die; main()"
+    )
+    command = [sys.executable, "-c", dying, "build", str(sample_source), "--out", str(out), "--size", "128"]
+    assert subprocess.run([*command, "--workers", "1"], capture_output=True).returncode == -signal.SIGKILL
+    assert _bytes(out) == _bytes(Path(store.path))
+    assert work.exists()
+    with FileLock(work / "lock"):
+        build_store(sample_source, out, SMALL)
+        assert (work / PLAN_FILE).exists()
+    build_store(sample_source, out, SMALL)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_folder_of_another_plan_or_of_others_stays(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    build_store(source, out, SMALL)
+    work.mkdir()
+    for plan in ('{"a": 1}', "", None):
+        if plan is None:
+            (work / PLAN_FILE).unlink()
+        else:
+            (work / PLAN_FILE).write_text(plan)
+        build_store(source, out, SMALL)
+        assert work.exists()
+
+
 def test_damaged_work_is_done_again(sample_source: Path, store: Store, tmp_path: Path) -> None:
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
     process = _start(sample_source, out)
@@ -84,6 +124,24 @@ def test_other_settings_do_not_go_on_from_another_build(sample_source: Path, tmp
         build_store(sample_source, out, other)
     build_store(sample_source, out, other, BuildOptions(overwrite=True))
     assert open_store(out).manifest.tile_size_px == 64
+
+
+@pytest.mark.parametrize("left", [b"", b'{"tool_ver', b"[]", b"\xff"], ids=["empty", "half", "list", "bytes"])
+def test_plan_that_cannot_be_read_is_said_and_begun_again_when_told(write_roi, tmp_path: Path, left: bytes) -> None:
+    write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("b", Image.new("RGB", (40, 40)))
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, out, SMALL)
+    write_roi("b", np.full((40, 40), 1, np.uint8))
+    (work / PLAN_FILE).write_bytes(left)
+    with pytest.raises(
+        StoreError, match=r"s.zarr.partial: holds a build whose plan cannot be read; give --overwrite to start again"
+    ):
+        build_store(source, out, SMALL)
+    build_store(source, out, SMALL, BuildOptions(overwrite=True))
+    assert len(open_store(out)) == 2
+    assert not work.exists()
 
 
 def test_changed_source_does_not_go_on(write_roi, tmp_path: Path) -> None:

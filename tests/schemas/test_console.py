@@ -1,13 +1,20 @@
 import json
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta
 
 import pytest
+from rich.text import Text
 
-from schemas.console import run_command
+from schemas.console import as_markup, printable, run_command
 from schemas.errors import SourceError
 from schemas.timings import stage
+
+
+@pytest.fixture(autouse=True)
+def _hook_of_threads_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
 
 
 def _fail() -> None:
@@ -22,11 +29,51 @@ def test_expected_failure_is_one_line_and_status_1(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "bcss-prep: error: mask.png: is damaged badly; export it again\n"
 
 
+@pytest.mark.parametrize("command", ["raise SourceError(name, 'is damaged', 'export it')", "log.warning(name)"])
+def test_escape_sequence_in_a_name_does_not_reach_the_terminal(command: str) -> None:
+    code = (
+        "import logging; from schemas.console import run_command; from schemas.errors import SourceError\n"
+        "name, log = 'a\\x1b[2J\\x9b1m\\udcffé.png', logging.getLogger('prep.build')\n"
+        f"def command():\n    {command}\n"
+        "run_command(command, 'bcss-prep')"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False).stderr
+    assert "a\ufffd[2J\ufffd1m\ufffdé.png" in printed
+    assert printed.strip().isprintable()
+
+
+@pytest.mark.parametrize("text", ["[/tumor]", "b[old]/s.zarr", "\\[x]", "a[red]b\x1b[0m"])
+def test_text_in_markup_is_shown_letter_by_letter(text: str) -> None:
+    assert Text.from_markup(f"[bold]{as_markup(text)}[/] end").plain == f"{printable(text)} end"
+
+
 def test_debug_shows_the_traceback_and_is_no_argument(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bcss-prep", "build", "--debug"])
     with pytest.raises(SourceError):
         run_command(_fail, "bcss-prep")
     assert sys.argv == ["bcss-prep", "build"]
+
+
+def test_want_of_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    def ask() -> None:
+        raise MemoryError("Unable to allocate 218 TiB")
+
+    monkeypatch.setattr(sys, "argv", ["bcss-prep", "view"])
+    with pytest.raises(SystemExit):
+        run_command(ask, "bcss-prep")
+    said = "needs more memory than there is (Unable to allocate 218 TiB); give fewer --workers or smaller tiles"
+    assert capsys.readouterr().err == f"bcss-prep: error: {said}\n"
+
+
+def test_a_librarys_thread_that_ends_is_one_line(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    def command() -> None:
+        thread = threading.Thread(target=lambda: 1 // 0)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(sys, "argv", ["bcss-train", "fit"])
+    run_command(command, "bcss-train")
+    assert [record.getMessage() for record in caplog.records] == ["a thread ended: integer division or modulo by zero"]
 
 
 def test_defect_of_ours_keeps_its_traceback(monkeypatch) -> None:
