@@ -16,6 +16,7 @@ import torch
 from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
+from torch._dynamo import mark_static
 from torch.utils.checkpoint import checkpoint
 
 from schemas.errors import ConfigError
@@ -97,6 +98,7 @@ class PromptableSam(nn.Module):
         self.register_buffer("channel_mean", torch.tensor(_CHANNEL_MEAN)[:, None, None] * 255, persistent=False)
         self.register_buffer("channel_std", torch.tensor(_CHANNEL_STD)[:, None, None] * 255, persistent=False)
         self._frozen: tuple[nn.Module, ...] = ()
+        self._compiled = False
         self.requires_grad_(False)
         for name in _TRAINED_MODULES:
             self.sam.get_submodule(name).requires_grad_(True)
@@ -184,6 +186,9 @@ class PromptableSam(nn.Module):
         """
         prompt_encoder = self.sam.sam_prompt_encoder
         sparse, dense = prompt_encoder(points=(coords, labels), boxes=None, masks=mask_logits)
+        if self._compiled:
+            for given in (sparse, dense, features.embedding, *features.high_res):
+                mark_static(given, list(range(1, given.dim())))
         logits, ious, _, presence = self._called(self.sam.sam_mask_decoder)(
             image_embeddings=features.embedding,
             image_pe=prompt_encoder.get_dense_pe(),
@@ -257,12 +262,13 @@ class PromptableSam(nn.Module):
             encoder.forward(self._normalized(self.channel_mean.expand(1, 3, self.image_size, self.image_size)))
         # A last batch that is smaller gets code of its own, lest full ones lose theirs to code for any size.
         encoder.compile(dynamic=False)
-        # For any number of objects and points from the start: code for one number first, then for any, trips over the
-        # strides of the first in torch 2.14. Still one form each for box and click, first prompt and correction, and a
-        # batch of one object, which are more than torch expects of one module.
+        # For any number of objects, and for each number of points anew: with that left open, too, torch 2.14 makes code
+        # that trips over the strides of the first. Box and click, first prompt and correction, and a batch of one
+        # object are more forms than torch expects of one module.
         limits = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
         limits.cache_size_limit = max(limits.cache_size_limit, COMPILED_FORMS)
         self.sam.sam_mask_decoder.compile(dynamic=True)
+        self._compiled = True
 
     def _called(self, part: nn.Module) -> Callable[..., Any]:
         """Call a part as it was compiled in training alone: what validation asks is of other sizes."""
