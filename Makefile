@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+PIP_OF = .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-$*.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-OLDEST_PIP = $(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt
 
-.PHONY: help env demo test lint types format constraints licences audit test-faults test-soak test-oldest clean
+.PHONY: help env demo test lint types format constraints licences audit test-faults test-slow test-soak test-oldest test-newest clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
@@ -51,17 +51,24 @@ test: lint types
 test-soak: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/integration/test_soak.py
 
-# The lower bounds of pyproject.toml, in an environment of their own, with Python 3.11: an older torch, 3 GB more.
-OLDEST := .venv-oldest
-test-oldest: $(OLDEST)/.ready
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning tests/schemas tests/prep tests/train
+# The lower bounds of pyproject.toml with Python 3.11, or the newest versions with 3.12 or later (PYTHON=python3.13), each in
+# an environment of its own, 3 GB more.
+test-oldest: .venv-oldest/.ready
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning tests/schemas tests/prep tests/train
 
-$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt requirements-sam2.txt
-	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST_PIP) setuptools wheel torch torchvision
-	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
-	@SAM2_BUILD_CUDA=0 $(OLDEST_PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
+test-newest: .venv-newest/.ready
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.venv-oldest/.ready .venv-newest/.ready: .venv-%/.ready: pyproject.toml constraints-%.txt requirements-sam2.txt
+	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	@$(PIP_OF) setuptools wheel torch torchvision
+	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
+	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
 	@touch $@
+
+# What takes minutes: compiled models, by which --compile is held to the plain run.
+test-slow: env
+	$(BIN)/python -m pytest -m 'slow and not cuda' --ignore tests/integration/test_soak.py tests
 
 test-faults: env
 	$(BIN)/python -m pytest tests/faults -m 'not cuda' -o faulthandler_timeout=0 --numprocesses auto --maxprocesses 4 --dist worksteal

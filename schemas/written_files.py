@@ -40,7 +40,7 @@ class WrittenFiles:
         return dict(zip(keys, sizes, strict=True))
 
     def check(self, key: str) -> None:
-        """Compare one file; one that is not there is left to whoever reads it, and knows which row it is.
+        """Compare one file; one that is absent or empty is left to whoever reads it, and knows which row it is.
 
         Raises:
             StoreError: It has another length.
@@ -51,6 +51,6 @@ class WrittenFiles:
         except FileNotFoundError:
             return
         written = self.sizes.get(key)
-        if held != written:
+        if held and held != written:
             what = "was written by no build" if written is None else f"has {held} bytes, and the build wrote {written}"
             raise StoreError(f"{self.where}/{key}", what, "`bcss-prep verify` lists all damage")

@@ -272,7 +272,7 @@ class PromptableSam(nn.Module):
 
     def _called(self, part: nn.Module) -> Callable[..., Any]:
         """Call a part as it was compiled in training alone: what validation asks is of other sizes."""
-        return part if self.training else part.forward
+        return part.forward if self._compiled and not self.training else part
 
     def checkpoint_activations(self) -> None:
         """Keep only what goes into each block of the trunk, and compute the rest anew in the backward pass.

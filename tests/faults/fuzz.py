@@ -2,7 +2,7 @@
 
     python -m tests.faults.fuzz TARGET FOLDER [--inputs 10000] [--seed 1]
 
-Needs Atheris (the `fuzz` extra). The tests of hostile files draw inputs from the structure of each file, without
+Needs Atheris (in the `test` extra). The tests of hostile files draw inputs from the structure of each file, without
 looking at what they reach; this looks at nothing else. An input that breaks something is left in FOLDER as
 `crash-...`, with a traceback on stderr; put it into a test. The last line on stdout is JSON, as the guard counts.
 """

