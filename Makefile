@@ -61,7 +61,7 @@ test-newest: .venv-newest/.ready
 
 .venv-oldest/.ready .venv-newest/.ready: .venv-%/.ready: pyproject.toml constraints-%.txt requirements-sam2.txt
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
-	@$(PIP_OF) setuptools wheel torch torchvision
+	@$(PIP_OF) 'setuptools>=77' wheel torch torchvision
 	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
 	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
 	@touch $@

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import warnings
-import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +18,6 @@ from PIL import Image, UnidentifiedImageError
 
 from schemas.bounds import MAX_ROI_PX
 from schemas.errors import SourceError
-
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Warning)
-"""The ways in which Pillow reports a damaged file, PNG chunks among them."""
 
 LabelArray = NDArray[np.uint8 | np.uint16]
 
@@ -172,7 +168,10 @@ def _opened(path: Path) -> Generator[Image.Image]:
         raise SourceError(path, "is no PNG, JPEG or TIFF image", "download or export it again") from error
     except MemoryError as error:
         raise SourceError(path, "needs more memory than there is", "cut the ROI") from error
-    except _DAMAGE as error:
+    except SourceError:
+        raise
+    except Exception as error:
+        # A damaged file makes Pillow fail in any way there is: OSError, SyntaxError, zlib.error, TypeError and more.
         raise SourceError(path, f"is damaged ({error})", "download or export it again") from error
     finally:
         Image.MAX_IMAGE_PIXELS = pillows_bound

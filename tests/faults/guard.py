@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from schemas.errors import BcssError
 
@@ -82,7 +83,7 @@ class Guard:
         # The hook stays for the life of the process: it must be silent and quick while nothing is tried.
         if not self._watching:
             return
-        if event in _RUNS_CODE or (event == "exec" and _is_text(args[0])):
+        if event in _RUNS_CODE or (event == "exec" and _is_text(args[0], sys._getframe(1))):
             self._seen.append(f"{event} {args!r}"[:200])
         elif event == "open" and isinstance(args[2], int) and args[2] & _WRITES and not self._is_inside(args[0]):
             self._seen.append(f"open {args[0]!r} for writing")
@@ -96,9 +97,10 @@ class Guard:
         return real.startswith((self.folder + os.sep, "/dev/null"))
 
 
-def _is_text(code: object) -> bool:
-    """Whether code was compiled from a string, as `eval` does, and not from a module."""
-    return getattr(code, "co_filename", "") == "<string>"
+def _is_text(code: object, caller: FrameType) -> bool:
+    """Whether code was compiled from a string, as `eval` does; so do modules that make types when they are imported."""
+    of_type = caller.f_globals.get("__name__") in ("collections", "dataclasses")
+    return getattr(code, "co_filename", "") == "<string>" and not of_type
 
 
 def _assert_memory_was_had(error: BaseException, what: object) -> None:

@@ -191,3 +191,19 @@ def test_tag_that_is_skipped_is_damage(tmp_path: Path) -> None:
     path.write_bytes(data[: entry + 8] + (2**31).to_bytes(4, "little") + data[entry + 12 :])
     with warnings.catch_warnings(action="ignore"), pytest.raises(SourceError, match=r"m.tif: is damaged"):
         read_mask(path)
+
+
+def test_tiff_whose_place_of_pixels_is_a_fraction_is_damaged(tmp_path: Path) -> None:
+    """Found by fuzzing: Pillow fails with a TypeError."""
+    buffer, path = io.BytesIO(), tmp_path / "mask.tif"
+    mask = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    mask.putpalette([0] * 768)
+    mask.save(buffer, "TIFF")
+    data = bytearray(buffer.getvalue())
+    # The entry of tag 273, StripOffsets: 2 bytes tag, 2 bytes type, of which 5 is a fraction, read at the place given.
+    entry = data.index(struct.pack("<HH", 273, 4))
+    data[entry : entry + 12] = struct.pack("<HHII", 273, 5, 1, 8)
+    path.write_bytes(data)
+    for read in (image_header, read_image, read_mask):
+        with pytest.raises(SourceError, match=r"mask.tif: is damaged"):
+            read(path)
