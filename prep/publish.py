@@ -12,6 +12,7 @@ import errno
 import json
 import re
 import shutil
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from prep.checksums import CHECKSUM_FILES
 from prep.workspace import write_atomically
 from schemas.errors import StoreError, UnreachableError
 from schemas.layout import ATTRIBUTES_KEY, array_specs
-from schemas.location import is_remote, object_store, remote_errors
+from schemas.location import RETRY_S, is_remote, object_store, remote_errors
 from schemas.store import Store
 
 if TYPE_CHECKING:
@@ -132,17 +133,32 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
     try:
         yield
     finally:
-        obstore.delete(store, LOCK_OBJECT)
+        _delete(store, LOCK_OBJECT)
 
 
 def remove_lock(destination: str, token: str) -> None:
     """Remove the lock object that a killed build left, if it holds this token."""
-    import obstore
-
     store = object_store(destination)
     with suppress(FileNotFoundError):
         if _lock_token(store) == token.encode():
-            obstore.delete(store, LOCK_OBJECT)
+            _delete(store, LOCK_OBJECT)
+
+
+def _delete(store: ObjectStore, name: str) -> None:
+    """Delete an object; repeated like every other request, which obstore leaves out for what it sends by POST."""
+    import obstore
+    from obstore.exceptions import GenericError
+
+    ends = time.monotonic() + RETRY_S
+    while True:
+        try:
+            obstore.delete(store, name)
+        except GenericError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def _lock_token(store: ObjectStore) -> bytes:
@@ -166,7 +182,7 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     remote = object_store(destination)
     if occupied(destination):
         # An earlier store is unreadable before its files are replaced.
-        obstore.delete(remote, ROOT_FILE)
+        _delete(remote, ROOT_FILE)
     done = _read_record(record)
     held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
     done = {name: tag for name, tag in done.items() if tag and held.get(name) == tag}
@@ -185,7 +201,7 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     listed = [entry["path"] for page in obstore.list(remote) for entry in page]
     for name in set(listed).difference(names):
         if _ARRAY_FILE.fullmatch(name):
-            obstore.delete(remote, name)
+            _delete(remote, name)
     upload(ROOT_FILE)
 
 

@@ -22,6 +22,7 @@ from schemas.prompts import PromptKind
 from schemas.store import Store
 from train.answers import Protocol, Tables, TileAnswer, answer_tiles, gather_scores, summarize, tiles_with_objects
 from train.export import MaskWriter
+from train.loader import deaths_as_errors
 from train.metrics import score_masks
 from train.predict import MaskPredictor
 from train.scores import paired_difference
@@ -99,7 +100,8 @@ def evaluate(
         if answer.record.index in shown and (answer.model, answer.kind) == (drawn_model, protocol.kinds[0]):
             panels.append(draw_overlay(answer.record, answer.prompts, colors, answer.masks))
 
-    tables = gather_scores(answer_tiles(store, indices, predictors, protocol, workers), watch)
+    with deaths_as_errors("repeat the command"):
+        tables = gather_scores(answer_tiles(store, indices, predictors, protocol, workers), watch)
     for sink in sinks:
         sink.close()
     result: dict[str, Any] = {

@@ -6,6 +6,8 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -85,6 +87,24 @@ def loading_error(where: str, error: RuntimeError, then: str) -> TrainingError:
     if "Traceback (most recent call last)" in str(error):
         return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), f"mend that, and {then}")
     return TrainingError(where, f"failed ({last})", f"try fewer --workers, or 0, and {then}")
+
+
+@contextmanager
+def deaths_as_errors(then: str) -> Generator[None]:
+    """Say in one line that a loading process was killed, of which torch tells wherever its parent is just then.
+
+    Args:
+        then: What to do after that is mended.
+
+    Raises:
+        TrainingError: One was.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise loading_error("a loading process", error, then) from error
 
 
 def prepare_process(_worker: int = 0) -> None:

@@ -30,7 +30,7 @@ from train.config import FitConfig
 from train.device import out_of_memory_as_error, pick_device
 from train.distributed import World, open_world
 from train.feature_fill import check_cacheable, filled_features
-from train.loader import loading_error, training_dataset, training_loader
+from train.loader import deaths_as_errors, loading_error, training_dataset, training_loader
 from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
 from train.run import Origin, Run, previous_of, restore_run, save_last, start_run
@@ -68,7 +68,12 @@ def fit(
         TrainingError: The loss is no longer finite, or memory ran out.
     """
     device_type = pick_device(config.device).type
-    with open_world(device_type) as world, stop_on_signals() as stop, out_of_memory_as_error(config):
+    with (
+        open_world(device_type) as world,
+        stop_on_signals() as stop,
+        out_of_memory_as_error(config),
+        deaths_as_errors("give --resume"),
+    ):
         device = torch.device(device_type, world.local_rank) if device_type == "cuda" else torch.device("cpu")
         place = _Place(world, device, stop)
         # The loader and its processes end with `_train`, before the report is made.

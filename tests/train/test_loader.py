@@ -3,6 +3,9 @@ import sys
 
 import pytest
 
+from schemas.errors import TrainingError
+from train.loader import deaths_as_errors
+
 # Arrays as large as those of a tile, made and freed as a loading process does.
 _FAULTS = """
 import resource, sys
@@ -30,3 +33,16 @@ def test_a_loading_process_keeps_the_pages_that_a_tile_frees() -> None:
     }
     assert faults["plain"] > 2000
     assert faults["prepared"] < faults["plain"] / 10
+
+
+def test_death_of_a_loading_process_is_one_line_wherever_it_is_told() -> None:
+    """Torch's handler of signals raises it in whatever the training does just then."""
+    with (
+        pytest.raises(
+            TrainingError, match=r"a loading process: failed .*Killed.*; try fewer --workers, or 0, and resume"
+        ),
+        deaths_as_errors("resume"),
+    ):
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+    with pytest.raises(RuntimeError, match="CUDA"), deaths_as_errors("resume"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
