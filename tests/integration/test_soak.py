@@ -109,14 +109,12 @@ def test_fit_stays_flat(tiny_store: Store, tmp_path: Path) -> None:
     config = FitConfig(
         image_size=128, batch_size=2, workers=1, device="cpu", epochs=1000, max_steps=STEPS, report=False
     )
-    warm: dict[int, Held] = {}
-    end: dict[int, Held] = {}
+    looks: list[dict[int, Held]] = []
 
     def watch(record: object, _total: int) -> None:
-        step = getattr(record, "step", 0)
-        if step in (STEPS // 5, STEPS):
+        if getattr(record, "step", 0) % 10 == 0:
             pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-            (warm if step < STEPS else end).update(_all_held(pids))
+            looks.append(_all_held(pids))
 
     start = time.perf_counter()
     summary = fit(tiny_store, config, tmp_path / "run", on_step=watch)
@@ -125,7 +123,9 @@ def test_fit_stays_flat(tiny_store: Store, tmp_path: Path) -> None:
     print(
         f"\n{STEPS} steps in {summary['epochs']:.1f} epochs, {took / STEPS:.2f} s a step with all that is between them"
     )
-    _check_flat("fit", warm, end)
+    # The most of the first and of the last third: single looks differ by 50 MB, up and down.
+    third = len(looks) // 3
+    _check_flat("fit", _most(looks[:third]), _most(looks[-third:]))
 
 
 def test_two_processes_stay_flat(tiny_store: Store, tmp_path: Path) -> None:
