@@ -50,5 +50,5 @@ def _object_weights(batch: Batch, config: LossConfig) -> Tensor | None:
         return None
     weights = torch.ones(batch.num_objects, device=batch.class_ids.device)
     for code, weight in config.class_weights.items():
-        weights[batch.class_ids[0] == code] = weight
+        weights = weights.masked_fill(batch.class_ids[0] == code, weight)
     return weights

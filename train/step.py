@@ -96,17 +96,20 @@ class TrainStep:
             )
         return values, {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
 
-    def _accumulate(self, batch: Batch, objects: float) -> Tensor:
-        """Add the gradient of one batch; return loss and terms, as this process's share of the sum."""
-        forward = self.parallel or self.model
+    def loss(self, batch: Batch, objects: float) -> LossTerms:
+        """Loss and terms of one batch on the device, as this process's share of the sum over so many objects."""
         # In float32: bfloat16 has three digits, and an image has 256 levels.
         images = self._images(batch, self.config.augment)
         with autocast(self.device):
-            predictions = forward(batch, images)
-        terms = batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
+            predictions = (self.parallel or self.model)(batch, images)
+        return batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
+
+    def _accumulate(self, batch: Batch, objects: float) -> Tensor:
+        """Add the gradient of one batch; return loss and terms. Nothing in here waits for the device."""
+        terms = self.loss(batch, objects)
         # DDP averages gradients over processes, and the loss is their sum.
         loss = terms.total * self.world.size
-        if not predictions:
+        if not batch.num_objects:
             # Whoever has no object still joins the collectives of the backward pass, with gradients of zero.
             loss = loss + sum((parameter * 0).sum() for parameter in self.parameters)
         loss.backward()

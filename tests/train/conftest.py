@@ -27,3 +27,11 @@ def mixed_batch(store: Store) -> Batch:
     for index, (kind, negatives) in enumerate(choices):
         samples.append(read_sample(store, index, store.prompts(index, kind, negatives=negatives)))
     return collate(samples)
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    """The first CUDA device."""
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    return torch.device("cuda", 0)
