@@ -47,9 +47,9 @@ $(DEMO)/evaluation/metrics.json:
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# Half an hour: 20,000 samples, 500 steps, 200 steps of two processes, with flat memory and descriptors.
+# Ten minutes: 20,000 samples, 500 steps, 200 steps of two processes, with flat memory and descriptors.
 test-soak: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/integration/test_soak.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow -o faulthandler_timeout=0 tests/integration/test_soak.py
 
 # The lower bounds of pyproject.toml with Python 3.11, or the newest versions with 3.12 or later (PYTHON=python3.13), each in
 # an environment of its own, 3 GB more.

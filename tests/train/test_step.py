@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,18 @@ def test_nothing_of_a_step_waits_for_the_gpu(store: Store, form: dict[str, objec
     for field in fields(LossTerms):
         term: Tensor = getattr(terms, field.name)
         assert (term.device, term.dtype, term.shape) == (device, torch.float32, ())
+
+
+def test_nothing_of_a_step_from_kept_features_waits_either(store: Store, monkeypatch) -> None:
+    config, device = _config({"freeze": ("image_encoder", "sam_prompt_encoder")}), torch.device("cuda", 0)
+    batch, run = _batch(store, config), _start(config)
+    kept = tuple(torch.zeros(1, 2, *level.shape, dtype=torch.bfloat16) for level in run.model.kept_levels)
+    monkeypatch.setattr("train.step.autocast", lambda _device: nullcontext())
+    with _fake_gpu() as mode:
+        _to_fake(run.model, mode, device)
+        step = TrainStep(run.model, run.optimizer, config, World(), device)
+        terms = step.loss(replace(batch, features=kept).with_each(mode.from_tensor).to(device), 4.0)
+    assert (terms.total.device, terms.total.dtype) == (device, torch.float32)
 
 
 def test_reading_a_value_would_be_seen() -> None:
