@@ -59,6 +59,16 @@ def test_progress_counts_rois(sample_source: Path, tmp_path: Path) -> None:
     assert seen[-1].tiles == 54
 
 
+def test_pair_of_different_size_is_refused_before_anything_is_decoded(write_roi, tmp_path: Path) -> None:
+    labels = np.full((40, 40), 1, np.uint8)
+    write_roi("a", labels)
+    source = write_roi("b", labels, image=np.zeros((40, 39, 3), np.uint8))
+    seen: list[BuildProgress] = []
+    with pytest.raises(SourceError, match=r"b.png: is 40 x 40 px, but its image b.png is 39 x 40 px"):
+        build_store(source, tmp_path / "s.zarr", SMALL, BuildOptions(on_progress=seen.append))
+    assert seen == []
+
+
 def test_the_same_build_again_changes_nothing(store: Store, sample_source: Path, caplog) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(store.path).rglob("*")}
     with caplog.at_level(logging.INFO):

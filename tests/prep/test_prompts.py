@@ -89,6 +89,31 @@ def test_positive_points_reach_every_part_of_a_label_object() -> None:
     assert set(parts[y, x]) == {1, 2}
 
 
+def test_positive_points_keep_off_the_outline() -> None:
+    labels = np.zeros((96, 96), np.uint8)
+    labels[10:80, 10:80] = 1
+    labels[85:91, 85:91] = 1
+    segment, _, points = _points(labels, positive=16)
+    depth = ndimage.distance_transform_edt(segment.mask)
+    x, y = points.positive_coords.astype(int).T
+    large = (x < 80) & (y < 80)
+    assert large.sum() >= 12
+    assert not large.all()
+    assert depth[y, x][large].min() >= 8
+    # The small part is 3 px deep, and half of that is kept.
+    assert depth[y, x][~large].min() >= 1.5
+
+
+def test_candidates_are_drawn_where_there_are_many() -> None:
+    labels = np.zeros((256, 256), np.uint8)
+    labels[64:192, 64:192] = 1
+    (tile,) = cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, 256, 256)
+    (segment,) = label_segments(tile, tile.labels, frozenset({1}), 1)
+    found = [derive_points(segment, labels != 1, 8, 8, np.random.default_rng(seed)) for seed in (0, 1)]
+    assert found[0].positive_coords.tolist() != found[1].positive_coords.tolist()
+    assert found[0].negative_coords.tolist() != found[1].negative_coords.tolist()
+
+
 def test_negative_points_are_near_and_not_on_the_outline() -> None:
     labels = np.zeros((256, 256), np.uint8)
     labels[100:140, 100:140] = 1

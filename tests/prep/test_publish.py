@@ -145,6 +145,24 @@ def test_replaced_store_is_unreadable_until_it_is_whole(bucket: str, write_roi, 
     assert verify_store(open_store(url)) == []
 
 
+def test_replaced_store_cannot_be_read_while_its_files_are_replaced(bucket: str, write_roi, tmp_path: Path) -> None:
+    url = f"{bucket}/s.zarr"
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, url, SMALL, BuildOptions(work_dir=tmp_path / "one"))
+    # Killed at its first upload.
+    dying = (
+        "import os, obstore; from prep.cli import main\n"
+        "put = obstore.put\n"
+        "obstore.put = lambda *a, **k: put(*a, **k) if 'mode' in k else os.kill(os.getpid(), 9)\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", dying, "build", str(source), "--out", url, "--size", "64", "--workers", "1"]
+    ended = subprocess.run([*command, "--overwrite", "--work-dir", str(tmp_path / "two")], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL
+    with pytest.raises(StoreError, match="no store is there"):
+        open_store(url)
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_files_of_an_earlier_store_go_and_those_of_others_stay(
     bucket: str, store: Store, write_roi, tmp_path: Path, killed: bool

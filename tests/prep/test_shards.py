@@ -71,6 +71,16 @@ def test_task_that_runs_again_leaves_alone_what_was_moved_into_the_store(tmp_pat
     assert sorted(path.name for path in shard.parent.iterdir()) == ["0", "0.sha256"]
 
 
+def test_shard_that_was_damaged_since_is_written_again(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    first = write_shard(task)
+    shard = tmp_path / "shards" / task.key
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert write_shard(task) == first
+    assert shard.read_bytes() == whole
+
+
 def test_task_that_runs_after_the_build_makes_no_folder(tmp_path: Path) -> None:
     task = _task(tmp_path)
     (tmp_path / "shards").rmdir()

@@ -46,6 +46,14 @@ def test_resize_averages_colour_where_it_shrinks() -> None:
     assert set(np.unique(tile.image)) == {100}
 
 
+def test_resize_blends_colour_where_it_grows() -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:, 2:] = 200
+    tile = resize_to_tile(image, np.zeros((4, 4), np.uint8), 8)
+    # Between the centres of the second and the third pixel, a quarter and three quarters of the way.
+    assert tile.image[0, :, 0].tolist() == [0, 0, 0, 50, 150, 200, 200, 200]
+
+
 def test_padded_tiles_keep_their_stride() -> None:
     assert tile_starts(20, 8, 8, "pad") == [0, 8, 16]
     assert tile_starts(16, 8, 8, "pad") == [0, 8]

@@ -125,6 +125,38 @@ def test_negative_point_on_its_segment_is_named(copy: Path) -> None:
     assert any("has a negative point on its segment" in what for what in problems)
 
 
+def test_negative_point_on_an_ignored_pixel_is_named(copy: Path) -> None:
+    opened = open_store(copy)
+    (index, *_) = [i for i, tile in enumerate(opened) if tile.ignore.any() and len(tile.object_ids)]
+    y, x = np.argwhere(opened[index].ignore)[0]
+    group = zarr.open_group(copy, mode="r+")
+    coords = group["prompts/negative_coords"]
+    assert isinstance(coords, zarr.Array)
+    coords[opened.object_rows(index).start, 0] = x, y
+    problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
+    named = f"object {opened[index].object_ids[0]} has a negative point on its segment or on an ignored pixel"
+    assert any(where.startswith(f"tile {index} ") and what == named for where, what in problems)
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "what"),
+    [
+        (("complete", "checksums_sha256"), "checksums", "are not those of the completion record"),
+        (("config_fingerprint",), "zarr.json", "holds other settings than its fingerprint says"),
+    ],
+)
+def test_digest_that_is_not_the_one_of_the_content_is_named(
+    copy: Path, keys: tuple[str, ...], where: str, what: str
+) -> None:
+    metadata = json.loads((copy / "zarr.json").read_text())
+    entries = metadata["attributes"]["bcss"]
+    for key in keys[:-1]:
+        entries = entries[key]
+    entries[keys[-1]] = entries[keys[-1]][::-1]
+    (copy / "zarr.json").write_text(json.dumps(metadata))
+    assert [(problem.where, problem.what) for problem in verify_store(open_store(copy))] == [(where, what)]
+
+
 def test_sizes_that_are_not_those_of_the_files_are_named(copy: Path) -> None:
     _rewrite(copy, "checksums/size_bytes", lambda v: v + 1)
     problems = {problem.where: problem.what for problem in verify_store(open_store(copy))}
