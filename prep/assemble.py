@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -17,7 +18,7 @@ from prep.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_
 from prep.stage import StagedRoi, chunk_file, load_columns
 from schemas.errors import SourceError
 from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, ArraySpec
-from schemas.manifest import Completion, Manifest, fingerprint
+from schemas.manifest import Completion, Manifest, fingerprint, with_own_digest
 from schemas.timings import stage
 
 STORE_DIR = "store"
@@ -138,16 +139,16 @@ def _complete(
     store_dir: Path, staged: list[StagedFolder], kept: list[StagedFolder], config: BuildConfig, checksums_sha256: str
 ) -> Manifest:
     """Write the manifest, with the completion record in it, into the finished group."""
-    codes = sorted({code for item in kept for code in item.roi.class_codes})
-    settings = config.model_dump(mode="json")
     group = zarr.open_group(store_dir, mode="r+")
+    class_ids = cast("zarr.Array[Any]", group["objects/class_id"])[:]
+    settings = config.model_dump(mode="json")
     manifest = Manifest(
         tool_version=version("bcss-sam2"),
         tile_size_px=config.size_px,
         objects=config.objects,
         positive_points=config.positive_points,
         negative_points=config.negative_points,
-        classes=tuple(config.describe(code) for code in codes),
+        classes=tuple(config.describe(code) for code in np.unique(np.asarray(class_ids)).tolist()),
         ignore=config.ignore,
         config=settings,
         config_fingerprint=fingerprint(settings),
@@ -158,5 +159,6 @@ def _complete(
             checksums_sha256=checksums_sha256,
         ),
     )
+    manifest = with_own_digest(manifest)
     group.attrs[ATTRIBUTES_KEY] = manifest.model_dump(mode="json")
     return manifest

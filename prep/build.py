@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
 from prep.workspace import open_workspace, remove_left_over
-from schemas.errors import ConfigError, StoreError
+from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
 from schemas.manifest import Manifest, Split, fingerprint
@@ -81,6 +81,7 @@ def build_store(
     config: BuildConfig,
     options: BuildOptions = BuildOptions(),
     splitter: Splitter = bcss_split,
+    patients: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Build a store from a folder of images and masks.
 
@@ -91,15 +92,16 @@ def build_store(
         config: What to build.
         options: How to run.
         splitter: Divides patients into splits.
+        patients: The patient of each ROI by its stem, where names do not say it.
 
     Raises:
-        SourceError: A source file cannot be used.
+        SourceError: A source file cannot be used, or none of train holds a wanted class.
         StoreError: The destination holds something else, or a file cannot be read or written.
         ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
     location = normal_location(destination)
     work_dir = _work_dir(location, options)
-    rois = find_pairs(source_dir, config.images, config.masks)
+    rois = find_pairs(source_dir, config.images, config.masks, patients)
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
     splits = splitter(rois)
     plan = _plan(source_dir, config, rois, splits)
@@ -147,6 +149,7 @@ def _build_in(
         run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
         prepared = _reported(run(stage_roi, tasks), len(tasks), options.on_progress)
         staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
+        _check_train(plan, staged)
         manifest = assemble(work, staged, config, plan.specs, run)
         with stage("publish"):
             if occupied(location):
@@ -157,6 +160,18 @@ def _build_in(
             else:
                 publish_local(work / STORE_DIR, Path(location), work / "replaced")
     return manifest
+
+
+def _check_train(plan: _Plan, staged: list[StagedFolder]) -> None:
+    """See that something is left of train, now that it is known which ROIs are kept out."""
+    pairs = zip(plan.rois, staged, strict=True)
+    of_train = [item.roi for roi, item in pairs if plan.splits[roi.patient] == "train"]
+    if of_train and not any(roi.source.objects for roi in of_train):
+        raise SourceError(
+            of_train[0].source.mask,
+            f"and {len(of_train) - 1} more ROIs are all of train, and none has a wanted object",
+            "check --classes, --min-area and --min-tissue, or divide the patients by --split-file",
+        )
 
 
 def _current(location: str, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> Store | None:
@@ -255,7 +270,8 @@ def _reported(
     tiles = source_bytes = 0
     for done, roi in enumerate(results, start=1):
         if not roi.source.objects:
-            logger.warning("%s holds no wanted class and is kept out", roi.source.mask)
+            why = "holds no wanted object" if roi.source.tiles else "has no tile with --min-tissue"
+            logger.warning("%s %s and is kept out", roi.source.mask, why)
         logger.debug("ROI %s: %d tiles, %d objects", roi.source.frame_id, roi.source.tiles, roi.source.objects)
         tiles += roi.source.tiles
         # Three bytes of colour and one of label a pixel.

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from prep.config import BuildConfig
     from prep.summary import ClassCount, StoreSummary
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Those that this process may use: a scheduler may give it fewer than there are."""
+
 app = typer.Typer(
     help="Turn palettized masks into prompts in a Zarr store. --debug: tracebacks, timings; --log-json: JSON.",
     no_args_is_help=True,
@@ -93,12 +96,15 @@ def build(
     split_file: Annotated[
         Path | None, typer.Option(help="CSV with patient (or frame_id) and split; the bcss preset unless given.")
     ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="CSV with frame_id and patient, where names have no TCGA barcode.")
+    ] = None,
     split_fractions: Annotated[
         str | None, typer.Option(callback=_fractions, help="Shares of patients for train,val,test, drawn by the seed.")
     ] = None,
     codec: Annotated[Literal["fast", "small"], typer.Option(help="Lossless images: quick to read, or small.")] = "fast",
     seed: Annotated[int, typer.Option(min=0, help="Seed of points and of split fractions.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; one a core unless given.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; one a core unless given.")] = CORES,
     dask: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler to run on, or 'local'.", metavar="ADDRESS")
     ] = None,
@@ -111,6 +117,7 @@ def build(
     from prep.build import BuildOptions, build_store
     from prep.class_map import read_class_map
     from prep.config import ALL_CLASSES, BuildConfig, parse_codes
+    from prep.split import file_patients
     from prep.summary import class_counts
     from schemas.store import open_store
 
@@ -137,7 +144,7 @@ def build(
     splitter = _splitter(config, split_file, split_fractions)
     with progress_bar("prepare", "ROI") as bar:
         options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
-        manifest = build_store(src_dir, out, config, options, splitter)
+        manifest = build_store(src_dir, out, config, options, splitter, file_patients(patients) if patients else None)
     _print_classes(class_counts(open_store(out)))
     typer.echo(f"{printable(out)}: {manifest.complete.tiles} tiles, {manifest.complete.objects} objects")
 
@@ -160,7 +167,7 @@ def inspect(
 
 @app.command()
 def verify(store: Annotated[str, typer.Argument(help="A store.")]) -> None:
-    """Hash every file of a store again and derive every array again from the labels."""
+    """Hash every file of a store again, derive segments from the labels again, and check every prompt."""
     from prep.verify import verify_store
     from schemas.errors import StoreError
     from schemas.store import open_store

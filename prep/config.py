@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prep.class_map import ClassEntry
 from prep.tiles import Edge
-from schemas.bounds import MAX_POINTS, MAX_TILE_PX
+from schemas.bounds import MAX_CODE, MAX_POINTS, MAX_TILE_PX
 from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
 from schemas.errors import ConfigError
 from schemas.layout import Codec
 
 COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
+
+Code = Annotated[int, Field(ge=0, le=MAX_CODE)]
 
 
 class BuildConfig(BaseModel):
@@ -49,8 +51,8 @@ class BuildConfig(BaseModel):
     size_px: int = Field(default=1024, ge=8, le=MAX_TILE_PX, multiple_of=8)
     stride_px: int = Field(default=0, ge=0)
     objects: Literal["label", "component"] = "label"
-    classes: tuple[int, ...] | Literal["all"] = DEFAULT_CLASS_CODES
-    ignore: tuple[int, ...] = DEFAULT_IGNORE_CODES
+    classes: tuple[Code, ...] | Literal["all"] = DEFAULT_CLASS_CODES
+    ignore: tuple[Code, ...] = DEFAULT_IGNORE_CODES
     min_area_px: int = Field(default=0, ge=0)
     positive_points: int = Field(default=8, ge=1, le=MAX_POINTS)
     negative_points: int = Field(default=8, ge=0, le=MAX_POINTS)
@@ -77,7 +79,13 @@ class BuildConfig(BaseModel):
             raise ConfigError(
                 f"--stride {self.stride_px}", f"leaves pixels out between tiles of {self.size_px} px", "lower it"
             )
+        if self.layout == "resize" and (self.stride_px != self.size_px or self.edge != "shift"):
+            raise ConfigError("--layout resize", "has one tile a ROI, and no stride or edge", "leave the two out")
         named = () if self.classes == ALL_CLASSES else self.classes
+        gone = [code for code in named if self.merges.get(code, code) != code]
+        if gone:
+            what = f"names {gone[0]}, which the class map merges into {self.merges[gone[0]]}"
+            raise ConfigError("--classes", what, "name that one")
         both = set(named) & set(self.ignore)
         if both:
             codes = ", ".join(str(code) for code in sorted(both))
@@ -106,7 +114,12 @@ class BuildConfig(BaseModel):
     def describe(self, code: int) -> ClassInfo:
         """Name and colour of a code."""
         by_code = {entry.code: entry for entry in self.class_map}
-        return by_code[code].info() if code in by_code else describe_class(code)
+        if code in by_code:
+            return by_code[code].info()
+        found = describe_class(code)
+        # A data set with names of its own has none of BCSS.
+        is_bcss = not any(entry.name for entry in self.class_map)
+        return found if is_bcss else found.model_copy(update={"name": f"class_{code}"})
 
 
 def _described(class_map: tuple[ClassEntry, ...]) -> tuple[ClassInfo, ...]:
@@ -129,7 +142,7 @@ def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int,
     by_name = {info.name.lower(): info.code for info in _described(class_map)}
     codes: list[int] = []
     for entry in filter(None, (part.strip().lower() for part in text.split(","))):
-        if entry.isascii() and entry.isdigit():
+        if entry.isascii() and entry.isdigit() and int(entry) <= MAX_CODE:
             codes.append(int(entry))
         elif entry in by_name:
             codes.append(by_name[entry])

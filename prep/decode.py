@@ -11,10 +11,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from schemas.bounds import MAX_ROI_PX
 from schemas.errors import SourceError
@@ -33,6 +35,9 @@ Deflate makes 1032 bytes of one, and a pixel of a PNG takes a bit at least. A bl
 JPEG at least. In a TIFF by Group 4 a blank line takes one.
 """
 
+# Tags of a TIFF, and one value: TIFF 6.0, section 8.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
 _ALPHA_MODES = ("LA", "PA", "La", "RGBA", "RGBa")
 
 
@@ -42,7 +47,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         SourceError: The file is absent, damaged, too large, or not an image of 8 bits a channel.
     """
-    with _opened(path) as image:
+    with _opened(path, pixels=True) as image:
+        # Of 16 bits a channel, Pillow keeps the higher eight.
+        if image.mode == "RGB" and _bit_depth(path, image) > 8:
+            raise SourceError(path, "has 16 bits a channel, which is not 8-bit RGB", "convert it to 8-bit RGB")
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
         if isinstance(image.info.get("transparency"), bytes):
@@ -59,14 +67,14 @@ def read_mask(path: Path) -> LabelArray:
     Raises:
         SourceError: The file is absent, damaged, too large, or has more than one value a pixel.
     """
-    with _opened(path) as image:
+    with _opened(path, pixels=True) as image:
         if image.mode in _ALPHA_MODES:
             raise SourceError(
                 path, f"has an alpha channel (mode {image.mode})", "save the mask without alpha, palettized or grey"
             )
         if image.mode in ("P", "L", "1"):
             # Pillow stretches grey of 1, 2 or 4 bits to 0..255; dividing by the step gives the stored value back.
-            step = 1 if image.mode == "P" else _grey_step(path, image)
+            step = 1 if image.mode == "P" else 255 // ((1 << min(_bit_depth(path, image), 8)) - 1)
             values = np.asarray(image, dtype=np.uint8)
             return values if image.mode == "1" or step == 1 else values // np.uint8(step)
         if image.mode.startswith("I;16") or image.mode == "I":
@@ -107,13 +115,25 @@ def image_header(path: Path) -> ImageHeader:
         return ImageHeader(image.size, image.mode, palette)
 
 
-def _grey_step(path: Path, image: Image.Image) -> int:
+def _bit_depth(path: Path, image: Image.Image) -> int:
+    """Bits a channel, as the file stores them."""
+    if isinstance(image, TiffImageFile):
+        depth = cast("tuple[int, ...] | int", image.tag_v2.get(_BITS_PER_SAMPLE, 1))
+        return depth if isinstance(depth, int) else depth[0]
     if image.format != "PNG":
-        return 1
+        return 8
     # IHDR is always first: 8 bytes of signature, 8 of chunk header, width, height, then the bit depth at byte 24.
     with path.open("rb") as file:
-        bit_depth = file.read(25)[24]
-    return 255 // ((1 << bit_depth) - 1) if bit_depth < 8 else 1
+        return file.read(25)[24]
+
+
+def _check_bytes(path: Path, image: Image.Image) -> None:
+    """See what Pillow passes over: a damaged chunk of a PNG, whose other pixels it gives, and a TIFF turned round."""
+    if image.format == "PNG":
+        with _FileReader(path) as file, Image.open(file, formats=("PNG",)) as twin:
+            twin.verify()
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise SourceError(path, "stores white as 0, so that its values are turned round", "save it with black as 0")
 
 
 class _FileReader(io.BufferedReader):
@@ -147,7 +167,8 @@ def _check_claim(path: Path, image: Image.Image) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[Image.Image]:
+def _opened(path: Path, *, pixels: bool = False) -> Generator[Image.Image]:
+    """Open a file, and where its pixels are wanted see first that they are those that were written."""
     pillows_bound = Image.MAX_IMAGE_PIXELS
     try:
         # Our bound below takes the place of Pillow's, which is under the size of a whole-slide ROI.
@@ -159,6 +180,8 @@ def _opened(path: Path) -> Generator[Image.Image]:
             Image.open(file, formats=_FORMATS) as image,
         ):
             _check_claim(path, image)
+            if pixels:
+                _check_bytes(path, image)
             yield image
     except FileNotFoundError as error:
         raise SourceError(path, "is not there", "check the path") from error

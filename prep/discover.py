@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import SourceError
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
 # TCGA-<tissue source site>-<participant>-..., the barcode that BCSS file names start with.
-_TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])")
+_TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])", re.IGNORECASE)
 
 _MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
@@ -25,7 +29,7 @@ class RoiSource:
         frame_id: Stem of both files.
         image_path: The RGB image.
         mask_path: The label mask.
-        patient: `TCGA-XX-XXXX` where the name has a TCGA barcode, else the stem.
+        patient: As it was given, else `TCGA-XX-XXXX` where the name begins with a TCGA barcode, else the stem.
         institution: The barcode's tissue source site, else empty.
         mpp_um: Micrometres a pixel where the name says it, as in `MPP-0.2500`.
     """
@@ -38,13 +42,16 @@ class RoiSource:
     mpp_um: float | None = None
 
 
-def find_pairs(source_dir: Path, images: str = "images", masks: str = "masks") -> list[RoiSource]:
+def find_pairs(
+    source_dir: Path, images: str = "images", masks: str = "masks", patients: Mapping[str, str] | None = None
+) -> list[RoiSource]:
     """Pair images with masks by file stem, sorted by stem.
 
     Args:
         source_dir: The data set's folder.
         images: Name of the folder of images in it.
         masks: Name of the folder of masks in it.
+        patients: The patient of each ROI by its stem, where names do not say it.
 
     Raises:
         SourceError: A folder is absent, empty or not in the data set's, a file has no partner, or two share a stem.
@@ -63,14 +70,26 @@ def find_pairs(source_dir: Path, images: str = "images", masks: str = "masks") -
         raise SourceError(
             mask_paths[stem], f"has no image {source_dir / images / stem}.png", "add the image or move the mask away"
         )
-    return [_describe(stem, image_paths[stem], mask_paths[stem]) for stem in sorted(image_paths)]
+    known = patients or {}
+    rois = [_describe(stem, image_paths[stem], mask_paths[stem], known.get(stem)) for stem in sorted(image_paths)]
+    unknown = [roi.frame_id for roi in rois if not roi.institution and roi.frame_id not in known]
+    if len(unknown) > 1:
+        logger.warning(
+            "%d ROIs, such as %s, have no TCGA barcode and count as patients of their own; where some share a patient, "
+            "give --patients, lest it be on two sides of a split",
+            len(unknown),
+            unknown[0],
+        )
+    return rois
 
 
-def _describe(stem: str, image_path: Path, mask_path: Path) -> RoiSource:
+def _describe(stem: str, image_path: Path, mask_path: Path, patient: str | None) -> RoiSource:
     barcode = _TCGA_BARCODE.match(stem)
-    patient, institution = (barcode["patient"], barcode["institution"]) if barcode else (stem, "")
+    of_name, institution = (barcode["patient"].upper(), barcode["institution"].upper()) if barcode else (stem, "")
     mpp = _MPP.search(stem)
-    return RoiSource(stem, image_path, mask_path, patient, institution, float(mpp["um"]) if mpp else None)
+    # A resolution of 0 is none.
+    mpp_um = float(mpp["um"]) or None if mpp else None
+    return RoiSource(stem, image_path, mask_path, patient or of_name, institution, mpp_um)
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -79,6 +98,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     paths = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
     )
+    _say_skipped(folder, suffixes)
     if not paths:
         raise SourceError(folder, f"holds no {', '.join(suffixes)} file", "put the ROIs there")
     found: dict[str, Path] = {}
@@ -89,6 +109,20 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             raise SourceError(path, f"has the same stem as {found[path.stem].name}", "rename one of the two")
         found[path.stem] = path
     return found
+
+
+def _say_skipped(folder: Path, suffixes: tuple[str, ...]) -> None:
+    skipped = sorted(
+        path.name for path in folder.iterdir() if path.suffix.lower() not in suffixes and not path.name.startswith(".")
+    )
+    if skipped:
+        logger.warning(
+            "%s: %d entries are no %s file and are left out, such as %s",
+            folder,
+            len(skipped),
+            ", ".join(suffixes),
+            skipped[0],
+        )
 
 
 def _is_text(name: str) -> bool:

@@ -32,7 +32,7 @@ def derive_points(
     negative_points: int,
     generator: np.random.Generator,
 ) -> StoredPoints:
-    """Derive interior, positive and negative points and the box of one segment.
+    """Derive interior, positive and negative points of one segment.
 
     Args:
         segment: The object.
@@ -42,7 +42,8 @@ def derive_points(
         generator: Draws the candidates where there are many.
 
     Returns:
-        The points; where fewer exist than asked for, the rest is padding at (0, 0) with label -1.
+        The points; where fewer candidates exist than asked for, of which there are at most `MAX_CANDIDATES`, the
+        rest is padding at (0, 0) with label -1.
     """
     window, offset_xy, step = _window(segment, positive_points)
     mask, free = (np.ascontiguousarray(pixels[window]) for pixels in (segment.mask, background))
@@ -65,7 +66,6 @@ def derive_points(
         positive_labels,
         negative_coords,
         negative_labels,
-        np.array(segment.box_xyxy, np.int32),
     )
 
 

@@ -115,7 +115,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
     if config.layout == "tile":
         tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px, config.edge, pixels.scale_xy)
     else:
-        tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px)])
+        tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px, pixels.scale_xy)])
     ignored = np.isin(np.arange(1 << 16), config.ignore)
     for number, tile in enumerate(tiles):
         codes = merge(tile.labels)

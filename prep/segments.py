@@ -89,7 +89,7 @@ def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_a
 def component_segments(
     tile: Tile, codes: LabelArray, classes: frozenset[int], min_area_px: int, roi_components: NDArray[np.int32]
 ) -> list[Segment]:
-    """One segment per 8-connected component of the tile, by class, then by first pixel row by row.
+    """One segment per 8-connected component of the tile, by class, then as OpenCV numbers them, always alike.
 
     Args:
         tile: The tile.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,8 @@ BCSS_TEST_INSTITUTIONS = frozenset({"OL", "LL", "E2", "EW", "GM", "S3"})
 BCSS_SHUFFLE_SEED = 42
 TRAIN_FRACTION = 0.8
 
-_NAME_COLUMNS = ("patient", "frame_id", "name")
+_ROI_COLUMNS = ("frame_id", "name")
+_NAME_COLUMNS = ("patient", *_ROI_COLUMNS)
 
 
 def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
@@ -66,7 +68,8 @@ def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int)
     Raises:
         ConfigError: The shares are not three that sum to 1, or none is left for train.
     """
-    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
+    are_shares = len(fractions) == len(SPLITS) and all(0 <= share <= 1 for share in fractions)
+    if not are_shares or not math.isclose(sum(fractions), 1, abs_tol=1e-6) or not fractions[0]:
         raise ConfigError("--split-fractions", "are not three shares that sum to 1", "give train,val,test: 0.8,0.1,0.1")
     patients = sorted({roi.patient for roi in rois})
     order = np.random.default_rng(seed).permutation(len(patients))
@@ -79,7 +82,7 @@ def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int)
 
 
 def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
-    """Read the division from a CSV with the columns `patient` (or `frame_id`, or `name`) and `split`.
+    """Read the division from a CSV with the columns `patient` or `frame_id` (or `name`), or both, and `split`.
 
     Raises:
         ConfigError: The file cannot be read, leaves a patient out, puts one on two sides, or leaves train empty.
@@ -100,22 +103,44 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
 
 
 def _read_split_file(path: Path) -> dict[str, Split]:
-    remedy = "give a CSV with the columns patient,split"
-    text = read_settings_file(path, remedy)
-    try:
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        raise ConfigError(path, f"cannot be read ({error})", remedy) from error
-    column = next((name for name in _NAME_COLUMNS if rows and name in rows[0]), None)
-    if column is None or "split" not in rows[0]:
+    rows = _read_rows(path, "give a CSV with the columns patient,split")
+    columns = [name for name in _NAME_COLUMNS if rows and name in rows[0]]
+    if not columns or "split" not in rows[0]:
         raise ConfigError(path, "lacks a column", "it needs patient,split (or frame_id,split)")
     by_name: dict[str, Split] = {split: split for split in SPLITS}
     chosen: dict[str, Split] = {}
     for row in rows:
-        name, given = (row[column] or "").strip(), (row["split"] or "").strip()
+        names, given = [(row[column] or "").strip() for column in columns], (row["split"] or "").strip()
         split = by_name.get(given)
         if split is None:
-            raise ConfigError(path, f"has split {given!r} for {name}", f"use one of {', '.join(SPLITS)}")
-        if chosen.setdefault(name, split) != split:
-            raise ConfigError(path, f"names {name} with two splits", "keep one of the lines")
+            raise ConfigError(path, f"has split {given!r} for {names[0]}", f"use one of {', '.join(SPLITS)}")
+        for name in filter(None, names):
+            if chosen.setdefault(name, split) != split:
+                raise ConfigError(path, f"names {name} with two splits", "keep one of the lines")
     return chosen
+
+
+def file_patients(path: Path) -> dict[str, str]:
+    """Read which ROI is of which patient from a CSV with the columns `frame_id` (or `name`) and `patient`.
+
+    Raises:
+        ConfigError: The file cannot be read, lacks a column, or gives a ROI two patients or none.
+    """
+    rows = _read_rows(path, "give a CSV with the columns frame_id,patient")
+    column = next((name for name in _ROI_COLUMNS if rows and name in rows[0]), None)
+    if column is None or "patient" not in rows[0]:
+        raise ConfigError(path, "lacks a column", "it needs frame_id,patient")
+    patients: dict[str, str] = {}
+    for row in rows:
+        roi, patient = (row[column] or "").strip(), (row["patient"] or "").strip()
+        if not patient or patients.setdefault(roi, patient) != patient:
+            raise ConfigError(path, f"gives {roi} {'two patients' if patient else 'no patient'}", "give it one")
+    return patients
+
+
+def _read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
+    text = read_settings_file(path, remedy)
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise ConfigError(path, f"cannot be read ({error})", remedy) from error

@@ -25,8 +25,9 @@ from prep.config import BuildConfig
 from prep.decode import image_header
 from prep.discover import RoiSource
 from prep.encode import ChunkFile, encoder, use_one_thread
-from prep.roi import DecodedRoi, decode_roi, object_row, prepare_tiles, tile_row
+from prep.roi import DecodedRoi, PreparedTile, decode_roi, object_row, prepare_tiles, tile_row
 from schemas.bits import pack_mask
+from schemas.bounds import MAX_SEGMENT_BYTES
 from schemas.errors import SourceError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec
 from schemas.manifest import SourceRecord
@@ -65,14 +66,12 @@ class StagedRoi(BaseModel):
 
     Attributes:
         source: Its entry in the manifest.
-        class_codes: The wanted codes that it holds.
         files: SHA-256 of each file of its folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceRecord
-    class_codes: tuple[int, ...]
     files: dict[str, str]
 
 
@@ -129,6 +128,7 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
         }
         dtypes = {spec.path: spec.dtype for spec in task.specs}
         for number, prepared in enumerate(prepare_tiles(task.roi, pixels, task.config)):
+            _check_readable(task, prepared)
             with stage("encode and write"):
                 files["images"].append(prepared.tile.image)
                 files["labels"].append(prepared.tile.labels.astype(dtypes["labels"]))
@@ -144,7 +144,15 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
     with stage("columns"):
         _save_columns(directory, task.specs, rows, sizes)
     record = _source_record(task, pixels, digests, tiles=len(rows["object_counts"]), objects=objects)
-    return StagedRoi(source=record, class_codes=tuple(sorted(pixels.wanted)), files=_file_digests(directory))
+    return StagedRoi(source=record, files=_file_digests(directory))
+
+
+def _check_readable(task: StageTask, prepared: PreparedTile) -> None:
+    """Refuse a tile whose segments a reader takes for damage."""
+    if len(prepared.objects) * prepared.ignore.size > MAX_SEGMENT_BYTES:
+        x, y = prepared.tile.origin_xy
+        what = f"has {len(prepared.objects)} objects in the tile at {x}, {y}, more than can be read at once"
+        raise SourceError(task.roi.mask_path, what, "give a larger --min-area or a smaller --size")
 
 
 def chunk_file(directory: Path, array: str) -> Path:

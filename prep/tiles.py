@@ -108,19 +108,22 @@ def resample(
     return resized, labels[np.ix_(rows, columns)], (new_width / width, new_height / height)
 
 
-def resize_to_tile(image: NDArray[np.uint8], labels: LabelArray, size_px: int) -> Tile:
+def resize_to_tile(
+    image: NDArray[np.uint8], labels: LabelArray, size_px: int, scale_xy: tuple[float, float] = (1.0, 1.0)
+) -> Tile:
     """Resize a whole ROI to one square: RGB by area (bilinear where it grows), labels by nearest pixel centre.
 
     Args:
         image: uint8 (H, W, 3).
         labels: uint8 or uint16 (H, W).
         size_px: S; width and height are scaled each by its own factor.
+        scale_xy: By how much both arrays were scaled before.
     """
     height, width = labels.shape
     resized, columns, rows = _resized(image, size_px, size_px)
     return Tile(
         (0, 0),
-        (size_px / width, size_px / height),
+        (scale_xy[0] * size_px / width, scale_xy[1] * size_px / height),
         resized,
         labels[np.ix_(rows, columns)],
         np.ones((size_px, size_px), bool),

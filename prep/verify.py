@@ -23,7 +23,7 @@ from prep.roi import merger
 from schemas.errors import BcssError, UnreachableError, unreadable
 from schemas.layout import PIXEL_ARRAYS, array_specs
 from schemas.location import is_remote, object_store, remote_errors
-from schemas.manifest import fingerprint
+from schemas.manifest import fingerprint, manifest_digest
 from schemas.prompts import PROMPT_KINDS, PointLabel
 from schemas.record import Record
 from schemas.shard_index import rows_per_file
@@ -46,7 +46,10 @@ class Problem:
 
 
 def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Check files, then tiles.
+    """Check files, then the manifest, then tiles.
+
+    Segments, areas, boxes and ignored pixels are derived again from the labels; of prompts it is seen that every point
+    is on its side. Not seen is whether a ROI of another patient or place is named: a tile does not tell.
 
     Args:
         store: The store.
@@ -58,35 +61,23 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
     Raises:
         UnreachableError: A device or a server fails, so that nothing can be said of the store.
     """
-    problems: list[Problem] = []
     # Every file's digest is compared here, and what is in a file of another length is worth knowing.
     store = Store(store.path, check_files=False)
     try:
-        sizes = [int(size) for size in store.column("checksums/size_bytes")]
-        keys = [str(key) for key in store.column("checksums/key")]
-        digests = [str(digest) for digest in store.column("checksums/sha256")]
+        files = _written_files(store)
     except UnreachableError:
         raise
     except BcssError as error:
         return [Problem("checksums", f"cannot be read ({error})")]
-    if len(keys) != len(digests) or len(keys) != len(sizes):
+    if files is None:
         return [Problem("checksums", "are not one for each file")]
-    if fingerprint(digests) != store.manifest.complete.checksums_sha256:
-        problems.append(Problem("checksums", "are not those of the completion record"))
-    total = len(keys) + len(store)
-    with ThreadPoolExecutor(_READERS) as pool:
-        for done, (key, digest, size, found) in enumerate(
-            zip(keys, digests, sizes, pool.map(partial(_file_digest, store), keys), strict=True), start=1
-        ):
-            if found is None:
-                problems.append(Problem(key, "is missing"))
-            elif found.sha256 != digest:
-                problems.append(Problem(key, "has other bytes" + _rows_of(store, key)))
-            elif found.size_bytes != size:
-                problems.append(Problem("checksums/size_bytes", f"says {size} bytes for {key}"))
-            if on_progress:
-                on_progress(done, total)
-    problems.extend(_stray_files(store, keys))
+    total = len(files) + len(store)
+
+    def tell(done: int) -> None:
+        if on_progress:
+            on_progress(done, total)
+
+    problems = [*_wrong_files(store, files, tell), *_stray_files(store, files)]
     unreadable_columns = list(_unreadable_columns(store))
     if unreadable_columns:
         # Every tile would repeat it.
@@ -95,13 +86,48 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
         config = BuildConfig.model_validate(store.manifest.config)
     except (BcssError, ValidationError):
         return [*problems, Problem("zarr.json", "holds settings that no build has")]
-    if fingerprint(store.manifest.config) != store.manifest.config_fingerprint:
-        problems.append(Problem("zarr.json", "holds other settings than its fingerprint says"))
+    problems.extend(_wrong_manifest(store))
     for index in range(len(store)):
         problems.extend(_verify_tile(store, index, config))
-        if on_progress:
-            on_progress(len(keys) + index + 1, total)
+        tell(len(files) + index + 1)
     return problems
+
+
+def _written_files(store: Store) -> list[WrittenFile] | None:
+    """What the build wrote, by its own list; None where the list is not one."""
+    keys, digests, sizes = (store.column(f"checksums/{name}").tolist() for name in ("key", "sha256", "size_bytes"))
+    if len(keys) != len(digests) or len(keys) != len(sizes):
+        return None
+    return [WrittenFile(*entry) for entry in zip(map(str, keys), map(str, digests), map(int, sizes), strict=True)]
+
+
+def _wrong_files(store: Store, files: list[WrittenFile], on_file: Callable[[int], None]) -> Iterator[Problem]:
+    if fingerprint([file.sha256 for file in files]) != store.manifest.complete.checksums_sha256:
+        yield Problem("checksums", "are not those of the completion record")
+    with ThreadPoolExecutor(_READERS) as pool:
+        found_files = pool.map(partial(_file_digest, store), [file.key for file in files])
+        for done, (file, found) in enumerate(zip(files, found_files, strict=True), start=1):
+            if found is None:
+                yield Problem(file.key, "is missing")
+            elif found.sha256 != file.sha256:
+                yield Problem(file.key, "has other bytes" + _rows_of(store, file.key))
+            elif found.size_bytes != file.size_bytes:
+                yield Problem("checksums/size_bytes", f"says {file.size_bytes} bytes for {file.key}")
+            on_file(done)
+
+
+def _wrong_manifest(store: Store) -> Iterator[Problem]:
+    manifest = store.manifest
+    if manifest_digest(manifest) != manifest.complete.manifest_sha256:
+        yield Problem("zarr.json", "holds another manifest than the completion record says")
+    if fingerprint(manifest.config) != manifest.config_fingerprint:
+        yield Problem("zarr.json", "holds other settings than its fingerprint says")
+    splits: dict[str, set[str]] = {}
+    for patient, split in zip(store.column("tiles/patient"), store.column("tiles/split"), strict=True):
+        splits.setdefault(str(patient), set()).add(str(split))
+    for patient, found in splits.items():
+        if len(found) > 1:
+            yield Problem("tiles/split", f"puts patient {patient} into {' and '.join(sorted(found))}")
 
 
 def _file_digest(store: Store, key: str) -> WrittenFile | None:
@@ -140,10 +166,11 @@ def _rows_of(store: Store, key: str) -> str:
     return f" ({axis}s {first} to {min(first + rows, int(array.shape[0])) - 1})"
 
 
-def _stray_files(store: Store, keys: list[str]) -> list[Problem]:
+def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
     if is_remote(store.path):
+        # Others may have objects under the same prefix.
         return []
-    known = {"zarr.json", *CHECKSUM_FILES, *keys}
+    known = {"zarr.json", *CHECKSUM_FILES, *(file.key for file in files)}
     root = Path(store.path)
     found = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file())
     return [Problem(key, "was written by no build") for key in found if key not in known]
@@ -175,6 +202,8 @@ def _verify_tile(store: Store, index: int, config: BuildConfig) -> Iterator[Prob
     codes = merger(config, record.labels)(record.labels)
     if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside):
         yield Problem(where, "its ignored pixels are not those of its labels")
+    if config.layout == "resize" and not inside.all():
+        yield Problem(where, "its scale does not make one tile of its ROI")
     wanted = {info.code for info in store.manifest.classes}
     yield from (Problem(where, what) for what in _wrong_segments(store, record, codes, inside, config, wanted))
     yield from (Problem(where, what) for what in _wrong_prompts(store, record))
@@ -199,39 +228,52 @@ def _wrong_segments(
     config: BuildConfig,
     wanted: set[int],
 ) -> Iterator[str]:
-    expected = _expected_segments(codes, inside, config, wanted)
+    expected = _Expected(codes, inside, config, wanted)
     if len(expected) != len(record.segments):
         yield f"it has {len(record.segments)} objects, and its labels give {len(expected)}"
         return
     rows = store.object_rows(record.index)
-    areas = store.column("objects/area_px")[rows]
+    areas, at_edge = (store.column(f"objects/{name}")[rows] for name in ("area_px", "touches_edge"))
+    last = record.labels.shape[0] - 1
     for row, (segment, (class_id, mask)) in enumerate(zip(record.segments, expected, strict=True)):
         name = f"object {record.object_ids[row]}"
         if record.class_ids[row] != class_id or not np.array_equal(segment, mask):
             yield f"{name} is not the segment that its labels give"
             continue
         ys, xs = np.nonzero(mask)
+        box = [xs.min(), ys.min(), xs.max(), ys.max()]
         if areas[row] != len(xs):
             yield f"{name} has area {areas[row]}, and its segment {len(xs)}"
-        if record.boxes_xyxy[row].tolist() != [xs.min(), ys.min(), xs.max(), ys.max()]:
+        if record.boxes_xyxy[row].tolist() != box:
             yield f"{name} has another box than its segment"
+        if at_edge[row] != (0 in box[:2] or last in box[2:]):
+            yield f"{name} is said {'to touch' if at_edge[row] else 'not to touch'} the tile's edge"
 
 
-def _expected_segments(
-    codes: NDArray[np.uint8 | np.uint16], inside: NDArray[np.bool_], config: BuildConfig, wanted: set[int]
-) -> list[tuple[int, NDArray[np.bool_]]]:
-    """Class and mask of every object, derived by the shortest way rather than by the builder's."""
-    found: list[tuple[int, NDArray[np.bool_]]] = []
-    for code in sorted(wanted):
-        mask = np.equal(codes, code) & inside
-        if config.objects == "label":
-            parts = [mask]
-        else:
-            _, numbered = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-            numbers = np.asarray(numbered)
-            parts = [numbers == number for number in range(1, int(numbers.max()) + 1)]
-        found.extend((code, part) for part in parts if np.count_nonzero(part) >= max(config.min_area_px, 1))
-    return found
+class _Expected:
+    """Class and mask of every object that labels give, derived by the shortest way rather than by the builder's.
+
+    Masks are made when they are asked for: a tile may have thousands, each of its size.
+    """
+
+    def __init__(
+        self, codes: NDArray[np.uint8 | np.uint16], inside: NDArray[np.bool_], config: BuildConfig, wanted: set[int]
+    ) -> None:
+        self._numbered: dict[int, NDArray[np.int32]] = {}
+        self._objects: list[tuple[int, int]] = []
+        for code in sorted(wanted):
+            mask = (np.equal(codes, code) & inside).view(np.uint8)
+            numbers = mask if config.objects == "label" else cv2.connectedComponents(mask, connectivity=8)[1]
+            self._numbered[code] = np.asarray(numbers, np.int32)
+            sizes = np.bincount(self._numbered[code].ravel())
+            kept = np.flatnonzero(sizes >= max(config.min_area_px, 1))
+            self._objects.extend((code, int(number)) for number in kept if number)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        return ((code, np.equal(self._numbered[code], number)) for code, number in self._objects)
 
 
 def _wrong_prompts(store: Store, record: Record) -> Iterator[str]:

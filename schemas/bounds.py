@@ -2,8 +2,14 @@
 
 MAX_TILE_PX = 1 << 14
 MAX_POINTS = 4096
+MAX_CODE = 65535
+"""Of a class: masks have up to 16 bits a pixel."""
+
 MAX_ROWS = 1 << 28
 """Tiles or objects: a million tiles with 256 objects each."""
+
+MAX_SEGMENT_BYTES = 1 << 34
+"""Of the segments of one tile, a byte a pixel."""
 
 MAX_ROI_PX = 1 << 29
 """Half a gigapixel: twice a 16k by 16k ROI. A file that claims more is taken for a decompression bomb."""

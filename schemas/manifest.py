@@ -63,11 +63,13 @@ class Completion(_Strict):
         tiles: N.
         objects: M.
         checksums_sha256: Digest over the `checksums` columns, which hold one SHA-256 for every other file.
+        manifest_sha256: Digest over the rest of the manifest.
     """
 
     tiles: int = Field(gt=0, le=MAX_ROWS)
     objects: int = Field(gt=0, le=MAX_ROWS)
     checksums_sha256: str
+    manifest_sha256: str = ""
 
 
 class Manifest(_Strict):
@@ -112,3 +114,14 @@ class Manifest(_Strict):
 def fingerprint(values: object) -> str:
     """SHA-256 of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """SHA-256 of a manifest without its completion record."""
+    return fingerprint(manifest.model_dump(mode="json", exclude={"complete"}))
+
+
+def with_own_digest(manifest: Manifest) -> Manifest:
+    """Write a manifest's digest into its completion record."""
+    complete = manifest.complete.model_copy(update={"manifest_sha256": manifest_digest(manifest)})
+    return manifest.model_copy(update={"complete": complete})

@@ -45,7 +45,6 @@ class StoredPoints:
         positive_labels: int32 (P,).
         negative_coords: float32 (Q, 2), off the segment.
         negative_labels: int32 (Q,).
-        box_xyxy: int32 (4,), inclusive pixel indices.
     """
 
     interior_coords: NDArray[np.float32]
@@ -54,7 +53,6 @@ class StoredPoints:
     positive_labels: NDArray[np.int32]
     negative_coords: NDArray[np.float32]
     negative_labels: NDArray[np.int32]
-    box_xyxy: NDArray[np.int32]
 
 
 def assemble_prompt(kind: PromptKind, column: Callable[[str], NDArray[Any]], *, negatives: bool) -> Prompt:

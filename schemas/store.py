@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.bits import unpack_mask
+from schemas.bounds import MAX_SEGMENT_BYTES
 from schemas.claims import checked_array
 from schemas.column_claims import check_checksums, check_column
 from schemas.errors import BcssError, StoreError, unreadable
@@ -28,9 +29,6 @@ from schemas.record import Record
 from schemas.rows import RowReader
 from schemas.shard_index import absent_rows, file_key, rows_per_file
 from schemas.written_files import WrittenFiles
-
-MAX_SEGMENT_BYTES = 1 << 34
-"""Of the segments of one tile, a byte a pixel."""
 
 
 def open_store(path: str | Path) -> Store:
@@ -155,13 +153,15 @@ class Store:
         return self._arrays[path]
 
     def column(self, path: str) -> NDArray[Any]:
-        """Read a column whole, for example `objects/class_id`; it stays in memory."""
+        """Read a column whole, for example `objects/class_id`; it stays in memory, and is not to be written to."""
         if path not in self._columns:
             values = self._read_column(path)
             if path.startswith("checksums/"):
                 check_checksums(f"{self.path}/{path}", path, values)
             else:
                 check_column(f"{self.path}/{path}", path, values, self.manifest, self.column)
+            # Shared by all who ask.
+            values.flags.writeable = False
             self._columns[path] = values
         return self._columns[path]
 
@@ -240,9 +240,9 @@ class Store:
             labels=self._read_rows("labels", [index])[0],
             ignore=self.ignore(index),
             segments=self.segment_stack(index),
-            object_ids=self.column("objects/object_id")[rows],
-            class_ids=self.column("objects/class_id")[rows],
-            boxes_xyxy=self.column("objects/box_xyxy")[rows],
+            object_ids=self.column("objects/object_id")[rows].copy(),
+            class_ids=self.column("objects/class_id")[rows].copy(),
+            boxes_xyxy=self.column("objects/box_xyxy")[rows].copy(),
         )
 
     def image(self, index: int) -> NDArray[np.uint8]:

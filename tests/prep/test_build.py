@@ -252,7 +252,7 @@ def test_roi_without_a_wanted_class_is_kept_out_and_listed(write_roi, tmp_path: 
     opened = open_store(tmp_path / "s.zarr")
     assert [record.frame_id for record in opened] == ["a"]
     assert [(entry.frame_id, entry.objects) for entry in opened.manifest.sources] == [("a", 1), ("b", 0)]
-    assert "masks/b.png holds no wanted class" in caplog.text
+    assert "masks/b.png holds no wanted object and is kept out" in caplog.text
 
 
 def test_unknown_code_is_refused_unless_all_are_wanted(write_roi, tmp_path: Path) -> None:
@@ -292,3 +292,36 @@ def test_class_in_both_lists_and_wide_stride_are_refused() -> None:
         BuildConfig(classes=(1, 7), ignore=(0, 7))
     with pytest.raises(ConfigError, match="leaves pixels out"):
         BuildConfig(size_px=64, stride_px=65)
+
+
+def test_store_without_a_roi_for_training_is_refused(write_roi, tmp_path: Path) -> None:
+    # The only ROI outside the test institutions holds nothing wanted.
+    write_roi("TCGA-A1-0001", np.full((40, 40), 9, np.uint8))
+    source = write_roi("TCGA-OL-0002", np.full((40, 40), 1, np.uint8))
+    with pytest.raises(SourceError, match=r"TCGA-A1-0001.png: and 0 more ROIs are all of train, and none has a wanted"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_tile_that_no_reader_would_take_is_refused(write_roi, tmp_path: Path, monkeypatch) -> None:
+    labels = np.zeros((64, 64), np.uint8)
+    labels[::4, ::4] = 1
+    source = write_roi("a", labels)
+    monkeypatch.setattr("prep.stage.MAX_SEGMENT_BYTES", 255 * 64 * 64)
+    config = BuildConfig(size_px=64, objects="component", min_area_px=1)
+    with pytest.raises(SourceError, match=r"a.png: has 256 objects in the tile at 0, 0, more than can be read at once"):
+        build_store(source, tmp_path / "s.zarr", config)
+
+
+def test_roi_without_enough_tissue_says_why_it_is_kept_out(write_roi, tmp_path: Path, caplog) -> None:
+    write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("b", np.zeros((40, 40), np.uint8))
+    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, min_tissue=0.1))
+    assert "masks/b.png has no tile with --min-tissue and is kept out" in caplog.text
+
+
+def test_manifest_lists_the_classes_that_became_objects(write_roi, tmp_path: Path) -> None:
+    labels = np.full((40, 40), 1, np.uint8)
+    labels[0, 0] = 18
+    build_store(write_roi("a", labels), tmp_path / "s.zarr", BuildConfig(size_px=64, min_area_px=2))
+    assert [info.code for info in open_store(tmp_path / "s.zarr").manifest.classes] == [1]

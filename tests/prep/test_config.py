@@ -1,5 +1,6 @@
 import pytest
 
+from prep.class_map import ClassEntry
 from prep.config import BuildConfig, parse_codes
 from schemas.errors import ConfigError
 
@@ -19,3 +20,25 @@ def test_defaults_that_depend_on_others() -> None:
     assert BuildConfig(size_px=64).stride_px == 64
     assert BuildConfig().min_area_px == 1
     assert BuildConfig(objects="component").min_area_px == 64
+
+
+def test_code_beyond_sixteen_bits_is_refused() -> None:
+    with pytest.raises(ConfigError, match="class '70000': is no code"):
+        parse_codes("1,70000")
+
+
+@pytest.mark.parametrize("settings", [{"stride_px": 32}, {"edge": "pad"}])
+def test_stride_and_edge_of_one_tile_a_roi_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="has one tile a ROI, and no stride or edge"):
+        BuildConfig.model_validate({"size_px": 64, "layout": "resize", **settings})
+
+
+def test_class_that_is_merged_away_is_refused() -> None:
+    entries = (ClassEntry(code=5, into=1),)
+    with pytest.raises(ConfigError, match="names 5, which the class map merges into 1"):
+        BuildConfig(classes=(1, 5), class_map=entries)
+
+
+def test_data_set_with_names_of_its_own_has_none_of_bcss() -> None:
+    config = BuildConfig(classes="all", class_map=(ClassEntry(code=1, name="cat"), ClassEntry(code=2, name="dog")))
+    assert [config.describe(code).name for code in (1, 2, 5)] == ["cat", "dog", "class_5"]

@@ -207,3 +207,58 @@ def test_tiff_whose_place_of_pixels_is_a_fraction_is_damaged(tmp_path: Path) -> 
     for read in (image_header, read_image, read_mask):
         with pytest.raises(SourceError, match=r"mask.tif: is damaged"):
             read(path)
+
+
+@pytest.mark.parametrize("kind", ["mask", "image"])
+def test_flipped_bit_in_a_png_is_damage_and_no_other_pixel(tmp_path: Path, kind: str) -> None:
+    generator = np.random.default_rng(0)
+    values = np.repeat(np.repeat(generator.integers(0, 5, (12, 12), np.uint8), 8, 0), 8, 1)
+    picture = Image.fromarray(values) if kind == "mask" else Image.fromarray(np.stack([values * 50] * 3, -1))
+    read = read_mask if kind == "mask" else read_image
+    path = tmp_path / "m.png"
+    picture.save(path)
+    whole, expected = path.read_bytes(), read(path)
+    start = whole.index(b"IDAT")
+    for bit in generator.integers(8 * start, 8 * len(whole), 200).tolist():
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with suppress(SourceError):
+            np.testing.assert_array_equal(read(path), expected)
+
+
+def _tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
+    """A grey TIFF of one strip, whose rows end at whole bytes."""
+    height, width = values.shape
+    spread = np.unpackbits(values[..., None], axis=-1)[..., 8 - bits :].reshape(height, -1)
+    pixels = np.packbits(spread, axis=1).tobytes()
+    entries = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric)]
+    entries += [(273, 8 + 2 + 9 * 12 + 4), (277, 1), (278, height), (279, len(pixels))]
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4) + pixels
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_tiff_of_few_bits_gives_its_values(tmp_path: Path, bits: int) -> None:
+    values = (np.arange(16 * 8).reshape(8, 16) % (1 << bits)).astype(np.uint8)
+    (tmp_path / "m.tif").write_bytes(_tiff(values, bits, photometric=1))
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), values)
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_tiff_with_white_as_zero_is_refused(tmp_path: Path, bits: int) -> None:
+    (tmp_path / "m.tif").write_bytes(_tiff(np.ones((8, 16), np.uint8), bits, photometric=0))
+    with pytest.raises(SourceError, match=r"m.tif: stores white as 0"):
+        read_mask(tmp_path / "m.tif")
+
+
+def test_png_of_sixteen_bits_a_channel_is_refused(tmp_path: Path) -> None:
+    rows = b"".join(b"\0" + bytes(6 * 4) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+    (tmp_path / "i.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.raises(SourceError, match="has 16 bits a channel"):
+        read_image(tmp_path / "i.png")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from prep.discover import RoiSource, find_pairs
-from prep.split import BCSS_TEST_INSTITUTIONS, bcss_split, file_split, fraction_split
+from prep.split import BCSS_TEST_INSTITUTIONS, bcss_split, file_patients, file_split, fraction_split
 from schemas.errors import ConfigError
 
 
@@ -49,7 +49,9 @@ def test_fractions_are_drawn_by_patient_and_seed() -> None:
     assert fraction_split(_rois("TCGA-A1-0000"), (0.1, 0.1, 0.8), seed=0) == {"TCGA-A1-0000": "train"}
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.5, 0.5), (0.0, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "shares", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (0.5, float("nan"), 0.5)]
+)
 def test_impossible_fractions_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="three shares that sum to 1"):
         fraction_split(_rois("TCGA-A1-0000"), shares, 0)
@@ -84,3 +86,39 @@ def test_patient_on_two_sides_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("frame_id,split\nTCGA-A1-0000-a,train\nTCGA-A1-0000-b,test\n")
     with pytest.raises(ConfigError, match="puts patient TCGA-A1-0000 into train and test"):
         file_split(_rois("TCGA-A1-0000-a", "TCGA-A1-0000-b"), tmp_path / "s.csv")
+
+
+def test_split_file_with_both_names_keeps_a_patient_together(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("frame_id,patient,split\nr1,p1,train\nr2,p2,test\n")
+    assert file_split(_rois("r1", "r2"), path) == {"r1": "train", "r2": "test"}
+    path.write_text("frame_id,patient,split\nr1,p1,train\nr2,p1,test\n")
+    with pytest.raises(ConfigError, match="names p1 with two splits"):
+        file_split(_rois("r1", "r2"), path)
+
+
+@pytest.mark.parametrize("column", ["frame_id", "name"])
+def test_rois_of_a_patient_that_a_file_names_are_never_on_two_sides(tmp_path: Path, column: str) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for number in range(12):
+            (tmp_path / folder / f"r{number}.png").touch()
+    lines = [f"r{number},p{number // 4}" for number in range(12)]
+    (tmp_path / "p.csv").write_text("\n".join([f"{column},patient", *lines]))
+    rois = find_pairs(tmp_path, patients=file_patients(tmp_path / "p.csv"))
+    assert sorted(fraction_split(rois, (0.5, 0.25, 0.25), seed=0)) == ["p0", "p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frame_id,split\na,train\n", "lacks a column"),
+        ("frame_id,patient\na,p\na,q\n", "gives a two patients"),
+        ("frame_id,patient\na,\n", "gives a no patient"),
+        ("", "lacks a column"),
+    ],
+)
+def test_patient_files_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        file_patients(tmp_path / "p.csv")

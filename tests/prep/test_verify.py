@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ def copy(store: Store, tmp_path: Path) -> Path:
         BuildConfig(size_px=128),
         BuildConfig(size_px=128, objects="component", min_area_px=20, edge="pad"),
         BuildConfig(size_px=64, layout="resize"),
+        BuildConfig(size_px=64, layout="resize", mpp_um=0.5),
         BuildConfig(size_px=96, stride_px=56, mpp_um=0.4, classes=(1, 2), ignore=(0, 7), min_tissue=0.2),
     ],
-    ids=["label", "component", "resize", "resampled"],
+    ids=["label", "component", "resize", "resampled and resized", "resampled"],
 )
 def test_whole_stores_have_no_problem(sample_source: Path, tmp_path: Path, config: BuildConfig) -> None:
     build_store(sample_source, tmp_path / "s.zarr", config)
@@ -101,6 +103,7 @@ def _rewrite(path: Path, name: str, change) -> None:
         ("ignore", lambda v: v ^ 128, "its ignored pixels are not those of its labels"),
         ("segments", lambda v: v ^ 1, "is not the segment that its labels give"),
         ("objects/area_px", lambda v: v + 1, "has area"),
+        ("objects/touches_edge", lambda v: ~v, "the tile's edge"),
         ("objects/box_xyxy", lambda v: v // 2, "has another box than its segment"),
         ("prompts/positive_coords", lambda v: v * 0, "has a positive point off its segment"),
         ("prompts/interior_labels", lambda v: v * 0 - 1, "has no point for the prompt centroid"),
@@ -142,19 +145,26 @@ def test_negative_point_on_an_ignored_pixel_is_named(copy: Path) -> None:
     ("keys", "where", "what"),
     [
         (("complete", "checksums_sha256"), "checksums", "are not those of the completion record"),
+        (("complete", "manifest_sha256"), "zarr.json", "holds another manifest than the completion record says"),
         (("config_fingerprint",), "zarr.json", "holds other settings than its fingerprint says"),
+        (("tool_version",), "zarr.json", "holds another manifest than the completion record says"),
+        (("sources", 0, "mask_sha256"), "zarr.json", "holds another manifest than the completion record says"),
     ],
 )
 def test_digest_that_is_not_the_one_of_the_content_is_named(
-    copy: Path, keys: tuple[str, ...], where: str, what: str
+    copy: Path, keys: tuple[str | int, ...], where: str, what: str
 ) -> None:
     metadata = json.loads((copy / "zarr.json").read_text())
     entries = metadata["attributes"]["bcss"]
     for key in keys[:-1]:
         entries = entries[key]
-    entries[keys[-1]] = entries[keys[-1]][::-1]
+    value = entries[keys[-1]]
+    entries[keys[-1]] = value[1:] + value[:1]
     (copy / "zarr.json").write_text(json.dumps(metadata))
-    assert [(problem.where, problem.what) for problem in verify_store(open_store(copy))] == [(where, what)]
+    problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
+    assert (where, what) in problems
+    # Settings are part of the manifest, too.
+    assert {found for found, _ in problems} == {where}
 
 
 def test_sizes_that_are_not_those_of_the_files_are_named(copy: Path) -> None:
@@ -200,3 +210,34 @@ def test_device_that_fails_is_no_damage_of_each_tile(copy: Path, monkeypatch: py
     monkeypatch.setattr(store_module, "zarr_location", lambda path: _FailingStore(LocalStore(path, read_only=True)))
     with pytest.raises(UnreachableError, match=r"labels row 0: cannot be read \(Input/output error\)"):
         verify_store(open_store(copy))
+
+
+def test_patient_on_two_sides_is_named(copy: Path) -> None:
+    _rewrite(copy, "tiles/split", lambda v: np.array(["val", *v[1:]], object))
+    patient = str(Store(copy, check_files=False).column("tiles/patient")[0])
+    problems = {problem.where: problem.what for problem in verify_store(open_store(copy))}
+    assert problems["tiles/split"] == f"puts patient {patient} into train and val"
+
+
+def test_scale_that_leaves_a_part_of_the_roi_out_is_named(sample_source: Path, tmp_path: Path) -> None:
+    build_store(sample_source, tmp_path / "s.zarr", BuildConfig(size_px=64, layout="resize", mpp_um=0.5))
+    opened = open_store(tmp_path / "s.zarr")
+    width, height = opened[0].roi_size_xy
+    assert opened[0].scale == pytest.approx((64 / width, 64 / height))
+    _rewrite(tmp_path / "s.zarr", "tiles/scale_xy", lambda v: v / 2)
+    problems = [problem.what for problem in verify_store(open_store(tmp_path / "s.zarr"))]
+    assert "its scale does not make one tile of its ROI" in problems
+
+
+def test_specks_take_no_memory_of_a_tile_each(write_roi, tmp_path: Path) -> None:
+    labels = np.full((512, 512), 2, np.uint8)
+    labels[::8, ::8] = 1
+    config = BuildConfig(size_px=512, objects="component", min_area_px=64)
+    build_store(write_roi("a", labels), tmp_path / "s.zarr", config)
+    opened = open_store(tmp_path / "s.zarr")
+    tracemalloc.start()
+    assert verify_store(opened) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A quarter of a megabyte each would be a gigabyte.
+    assert peak < 50e6

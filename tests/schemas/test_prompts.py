@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -5,16 +7,16 @@ from schemas.prompts import StoredPoints, assemble_prompt
 
 
 @pytest.fixture
-def points() -> StoredPoints:
-    return StoredPoints(
+def columns() -> dict[str, np.ndarray]:
+    points = StoredPoints(
         interior_coords=np.array([[5, 6]], np.float32),
         interior_labels=np.array([1], np.int32),
         positive_coords=np.array([[5, 6], [7, 8], [0, 0]], np.float32),
         positive_labels=np.array([1, 1, -1], np.int32),
         negative_coords=np.array([[1, 2], [0, 0]], np.float32),
         negative_labels=np.array([0, -1], np.int32),
-        box_xyxy=np.array([4, 5, 9, 10], np.int32),
     )
+    return asdict(points) | {"box_xyxy": np.array([4, 5, 9, 10], np.int32)}
 
 
 @pytest.mark.parametrize(
@@ -28,8 +30,8 @@ def points() -> StoredPoints:
         ("box", True, [[4, 5], [9, 10], [1, 2]], [2, 3, 0]),
     ],
 )
-def test_prompt_has_its_points_and_no_padding(points: StoredPoints, kind, negatives, coords, labels) -> None:
-    prompt = assemble_prompt(kind, lambda path: getattr(points, path.partition("/")[2]), negatives=negatives)
+def test_prompt_has_its_points_and_no_padding(columns: dict[str, np.ndarray], kind, negatives, coords, labels) -> None:
+    prompt = assemble_prompt(kind, lambda path: columns[path.partition("/")[2]], negatives=negatives)
     assert prompt["point_coords"].tolist() == coords
     assert prompt["point_labels"].tolist() == labels
     assert prompt["point_coords"].dtype == np.float32

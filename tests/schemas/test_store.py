@@ -207,3 +207,15 @@ def test_a_kind_of_prompt_reads_no_more_columns_than_it_takes(store: Store) -> N
         opened.prompts(0, kind, negatives=negatives)
         read = {path for path in opened._columns if path.startswith("prompts/")}
         assert read == {f"prompts/{name}_{part}" for name in names for part in ("coords", "labels")}
+
+
+def test_record_is_its_owners_and_a_column_is_everybodys(store: Store) -> None:
+    before = store.prompts(0, "box")
+    record = store[0]
+    record.boxes_xyxy[:] = 0
+    record.class_ids[:] = 99
+    again = store.prompts(0, "box")
+    assert all((before[i]["point_coords"] == again[i]["point_coords"]).all() for i in before)
+    assert not (store[0].class_ids == 99).any()
+    with pytest.raises(ValueError, match="read-only"):
+        store.column("objects/box_xyxy")[:] = 0
