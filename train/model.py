@@ -58,8 +58,10 @@ class ImageFeatures:
 
     def of_objects(self, image_index: Tensor) -> ImageFeatures:
         """Gather the features of each object's image, given by int64 (N,)."""
+        # Not by an index in brackets: threads of a CPU then add gradients of one image in any order.
         return ImageFeatures(
-            self.embedding[image_index], (self.high_res[0][image_index], self.high_res[1][image_index])
+            self.embedding.index_select(0, image_index),
+            (self.high_res[0].index_select(0, image_index), self.high_res[1].index_select(0, image_index)),
         )
 
 

@@ -70,6 +70,8 @@ def test_two_processes_train_what_one_trains(store: Store, tmp_path: Path) -> No
     assert len(one) == len(two) == 8
     for a, b in zip(one, two, strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-4)
+        # The optimizer would not see it if all gradients were halved, and clipping would.
+        assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-2)
         assert (a.tiles, a.images, a.objects, a.dropped) == (b.tiles, b.images, b.objects, b.dropped)
     scores = [
         load_checkpoint(tmp_path / run / "checkpoints" / "checkpoint.pt")["best_meter_values"]

@@ -11,6 +11,7 @@ from schemas.errors import ConfigError
 from schemas.store import Store
 from train.batch_loss import batch_loss
 from train.choices import FREEZE_PRESETS
+from train.clicks import correction_clicks
 from train.collate import Batch, group_by_points
 from train.config import FitConfig
 from train.losses import LossConfig
@@ -206,3 +207,32 @@ def test_compiled_parts_give_the_same_loss_and_gradients(mixed_batch: Batch) -> 
     assert again == pytest.approx(plain, rel=1e-4)
     for name, wanted in gradients.items():
         assert (same[name] - wanted).norm() <= 1e-3 * wanted.norm() + 1e-6, name
+
+
+def test_correction_looks_at_the_best_mask_with_draws_and_pixels_of_its_own(
+    mixed_batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.Tensor, ...]] = []
+
+    def noted(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(given)
+        return correction_clicks(*given)
+
+    monkeypatch.setattr("train.model.correction_clicks", noted)
+    ignore = torch.zeros_like(mixed_batch.ignore)
+    for number in range(ignore.shape[1]):
+        ignore[0, number, : 8 * (number + 1)] = True
+    draws = torch.rand(1, mixed_batch.num_objects, 4)
+    model = PromptableSam("tiny", 128, corrections=2).train()
+    predictions = model(replace(mixed_batch, ignore=ignore, click_draws=draws))
+    assert len(seen) == 2 * len(predictions)
+    for place, prediction in enumerate(predictions):
+        objects = prediction.objects
+        for number in range(2):
+            shown, targets, valid, own = seen[2 * place + number]
+            before = prediction.passes[number]
+            best = before.logits[torch.arange(len(objects)), before.ious.argmax(1)]
+            torch.testing.assert_close(shown[:, 0], upsample(best[:, None], 128, 128)[:, 0])
+            assert torch.equal(targets, mixed_batch.masks[0, objects])
+            assert torch.equal(valid, ~ignore[0, mixed_batch.object_to_image[0, objects, 1]])
+            assert torch.equal(own, draws[0, objects, 2 * number : 2 * number + 2])

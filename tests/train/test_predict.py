@@ -14,8 +14,8 @@ from train.config import FitConfig
 from train.model import PromptableSam
 from train.predict import MaskPredictor, Prediction, load_predictors, load_starting_points
 from train.run import Origin, start_run
-from train.sample import pad_prompts
-from train.transforms import orient_points
+from train.sample import pad_prompts, read_sample
+from train.transforms import crop, orient_points, resize, scale_points
 
 CPU = torch.device("cpu")
 
@@ -37,6 +37,31 @@ def test_the_first_view_is_the_image_as_it_is(tiny: PromptableSam, case: Any) ->
     assert len(views) == 8
     assert torch.equal(predictor.predict(views[:1], coords, labels, 128).logits, plain.logits)
     assert (predictor.predict(views, coords, labels, 128).logits - plain.logits).abs().max() > 1e-3
+
+
+def test_a_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, store: Store) -> None:
+    index = next(record.index for record in store if len(record.object_ids) >= 2)
+    small = crop(read_sample(store, index, store.prompts(index, "multi_point")), 10, 6, 96, 96)
+    assert len(small.segments)
+    large = resize(small, 128, 128)
+    predictor = MaskPredictor(tiny, CPU)
+    ours, theirs = (
+        predictor.views(np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()))[0].features.embedding
+        for sample in (small, large)
+    )
+    torch.testing.assert_close(ours, theirs)
+    coords = scale_points(small.point_coords, (96, 96), (128, 128))
+    features = predictor.views(np.ascontiguousarray(large.image.permute(1, 2, 0).numpy()))
+    expected = predictor.predict(features, coords, small.point_labels, 128)
+    found = predictor.predict(features, small.point_coords, small.point_labels, 96)
+    torch.testing.assert_close(found.logits, expected.logits)
+    # Of one point, the candidate with the best estimate.
+    one = store.prompts(index, "centroid")
+    answer = predictor.predict(features, *pad_prompts(list(one.values())), 128)
+    with torch.no_grad():
+        places = torch.zeros(len(one), dtype=torch.int64)
+        all_three = tiny.decode(features[0].features.of_objects(places), *pad_prompts(list(one.values())))
+    torch.testing.assert_close(answer.ious, all_three.ious.max(1).values)
 
 
 def test_every_view_is_turned_back(tiny: PromptableSam, case: Any) -> None:

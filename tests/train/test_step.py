@@ -6,7 +6,7 @@ on a GPU: what mixes devices fails, and so does what reads a value, for which th
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -40,6 +40,9 @@ FORMS = [
     {"prompt": "centroid", "loss": {"class_weights": {1: 2.0, 2: 3.0}, "predict_presence": True}},
 ]
 """Settings that each take another way through the step."""
+
+RACING = "sum of several values by index_put"
+"""Threads of a CPU make it in any order, and a run would not be the same twice."""
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal")
 """Operations whose result, or its size, the host has to wait for."""
@@ -112,6 +115,12 @@ def test_reading_a_value_would_be_seen() -> None:
         torch.ones(3, device="cuda").sum().item()
 
 
+def _is_twice(indices: Sequence[Tensor | None]) -> bool:
+    """Whether some place is meant more than once."""
+    places = torch.stack(torch.broadcast_tensors(*(index for index in indices if index is not None)))
+    return places.flatten(1).unique(dim=1).shape[1] < places[0].numel()
+
+
 class _Operations(TorchDispatchMode):
     """Notes the names of all operations."""
 
@@ -125,6 +134,8 @@ class _Operations(TorchDispatchMode):
             # By a mask is by places that the host has to count.
             masks = [index for index in args[1] or () if index is not None and index.dtype == torch.bool]
             self.names |= {"nonzero"} if masks else set()
+        if "index_put" in func.__name__ and (args[3:] or (kwargs or {}).get("accumulate")) and _is_twice(args[1]):
+            self.names.add(RACING)
         return func(*args, **(kwargs or {}))
 
 
@@ -138,7 +149,47 @@ def test_backward_pass_and_clipping_read_no_value_either(store: Store, form: dic
         step._accumulate(batch, 4.0)
         nn.utils.clip_grad_norm_(step.parameters, config.optimizer.clip_norm)
     assert "convolution_backward" in seen.names
-    assert seen.names.isdisjoint(WAITING)
+    assert seen.names.isdisjoint((*WAITING, RACING))
+
+
+def test_gradient_is_clipped_and_its_norm_told_as_it_was(store: Store) -> None:
+    config = _config({"prompt": "box", "optimizer": {"clip_norm": 0.01}})
+    batch, run = _batch(store, config), _start(config)
+    step = TrainStep(run.model, run.optimizer, config, World(), torch.device("cpu"))
+    values, counts = step([replace(batch, dropped=3, skipped=5)])
+    kept = torch.stack([p.grad.norm() for p in step.parameters if p.grad is not None]).norm()
+    assert values["grad_norm"] > 0.1
+    assert kept == pytest.approx(0.01, rel=1e-3)
+    assert counts == {"objects": batch.num_objects, "dropped": 3, "skipped": 5}
+
+
+def test_batch_loses_what_its_images_lose_alone(store: Store) -> None:
+    config = _config({"prompt": "box"})
+    dataset = TileDataset(store.path, sample_options(config))
+    samples = [dataset[SampleRequest(tile, 0)] for tile in range(3)]
+    # Each image has don't-care pixels of its own.
+    for number, sample in enumerate(samples):
+        sample.ignore[32 * number : 32 * number + 64] = True
+    model = _start(config).model
+    whole, *parts = (
+        batch_loss(model(batch), batch, config.loss, 4.0)
+        for batch in (collate(samples), *(collate([sample]) for sample in samples))
+    )
+    for field in fields(LossTerms):
+        alone = sum(getattr(part, field.name).item() for part in parts)
+        assert getattr(whole, field.name).item() == pytest.approx(alone, rel=1e-4), field.name
+
+
+def test_weight_of_a_class_is_for_its_objects_alone(store: Store) -> None:
+    dataset = TileDataset(store.path, sample_options(_config({"prompt": "box", "max_objects": 1})))
+    batch = collate([dataset[SampleRequest(0, 0)]])
+    own, other = int(batch.class_ids[0, 0]), int(batch.class_ids[0, 0]) + 1
+    losses = []
+    for weights in ({}, {own: 3.0}, {other: 3.0}):
+        config = _config({"prompt": "box", "loss": {"class_weights": weights}})
+        losses.append(batch_loss(_start(config).model(batch), batch, config.loss, 1.0).total.item())
+    assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
+    assert losses[2] == losses[0]
 
 
 @pytest.mark.cuda
