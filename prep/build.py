@@ -29,7 +29,7 @@ from prep.workspace import open_workspace, remove_left_over
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
-from schemas.manifest import Manifest, Split, fingerprint
+from schemas.manifest import SPLITS, Manifest, Split, fingerprint
 from schemas.store import Store, open_store
 from schemas.timings import stage
 
@@ -149,7 +149,7 @@ def _build_in(
         run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
         prepared = _reported(run(stage_roi, tasks), len(tasks), options.on_progress)
         staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
-        _check_train(plan, staged)
+        _check_splits(plan, staged)
         manifest = assemble(work, staged, config, plan.specs, run)
         with stage("publish"):
             if occupied(location):
@@ -162,8 +162,8 @@ def _build_in(
     return manifest
 
 
-def _check_train(plan: _Plan, staged: list[StagedFolder]) -> None:
-    """See that something is left of train, now that it is known which ROIs are kept out."""
+def _check_splits(plan: _Plan, staged: list[StagedFolder]) -> None:
+    """See that something is left of train, now that it is known which ROIs are kept out, and say it of the others."""
     pairs = zip(plan.rois, staged, strict=True)
     of_train = [item.roi for roi, item in pairs if plan.splits[roi.patient] == "train"]
     if of_train and not any(roi.source.objects for roi in of_train):
@@ -172,6 +172,10 @@ def _check_train(plan: _Plan, staged: list[StagedFolder]) -> None:
             f"and {len(of_train) - 1} more ROIs are all of train, and none has a wanted object",
             "check --classes, --min-area and --min-tissue, or divide the patients by --split-file",
         )
+    held = {plan.splits[roi.patient] for roi, item in zip(plan.rois, staged, strict=True) if item.roi.source.objects}
+    for split in SPLITS:
+        if held and split not in held:
+            logger.warning("no tile is of the split %s; --split-file and --split-fractions divide otherwise", split)
 
 
 def _current(location: str, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> Store | None:

@@ -118,7 +118,7 @@ def build(
     from prep.class_map import read_class_map
     from prep.config import ALL_CLASSES, BuildConfig, parse_codes
     from prep.split import file_patients
-    from prep.summary import class_counts
+    from prep.summary import class_counts, ignored_share
     from schemas.store import open_store
 
     entries = read_class_map(class_map) if class_map else ()
@@ -146,7 +146,10 @@ def build(
         options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
         manifest = build_store(src_dir, out, config, options, splitter, file_patients(patients) if patients else None)
     _print_classes(class_counts(open_store(out)))
-    typer.echo(f"{printable(out)}: {manifest.complete.tiles} tiles, {manifest.complete.objects} objects")
+    counts = f"{manifest.complete.tiles} tiles, {manifest.complete.objects} objects"
+    typer.echo(
+        f"{printable(out)}: {counts}; {ignored_share(manifest):.0%} of the pixels are ignored (--ignore {ignore})"
+    )
 
 
 @app.command()
@@ -257,6 +260,7 @@ def _print_summary(summary: StoreSummary) -> None:
         f"{summary.objects} {summary.object_kind} objects, {summary.stored_bytes / 1e6:.1f} MB, "
         f"written by bcss-sam2 {as_markup(summary.tool_version)}"
     )
+    console.print(f"{summary.ignored_share:.0%} of the pixels count neither as object nor as background")
     splits = Table("split", "tiles", "ROIs", "patients")
     for split in summary.splits:
         splits.add_row(split.split, str(split.tiles), str(split.rois), str(split.patients))

@@ -130,7 +130,7 @@ def _described(class_map: tuple[ClassEntry, ...]) -> tuple[ClassInfo, ...]:
 
 
 def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int, ...]:
-    """Read a list of class codes or names, as in `1,2,dcis`; the empty text is an empty list.
+    """Read a list of class codes, ranges of them or names, as in `1,2,10-20,dcis`; the empty text is an empty list.
 
     Args:
         text: The list.
@@ -142,8 +142,10 @@ def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int,
     by_name = {info.name.lower(): info.code for info in _described(class_map)}
     codes: list[int] = []
     for entry in filter(None, (part.strip().lower() for part in text.split(","))):
-        if entry.isascii() and entry.isdigit() and int(entry) <= MAX_CODE:
-            codes.append(int(entry))
+        first, dash, last = entry.partition("-")
+        ends = [end for end in (first, last if dash else first) if end.isascii() and end.isdigit()]
+        if len(ends) == 2 and int(ends[0]) <= int(ends[1]) <= MAX_CODE:
+            codes.extend(range(int(ends[0]), int(ends[1]) + 1))
         elif entry in by_name:
             codes.append(by_name[entry])
         else:

@@ -56,6 +56,9 @@ def find_pairs(
     Raises:
         SourceError: A folder is absent, empty or not in the data set's, a file has no partner, or two share a stem.
     """
+    if not source_dir.is_dir():
+        remedy = f"name the folder that holds {images}/ and {masks}/; `bcss-prep sample` makes one to try"
+        raise SourceError(source_dir, "is no folder", remedy)
     for folder in (source_dir / images, source_dir / masks):
         # The manifest names files by their path in it.
         if not folder.is_relative_to(source_dir):

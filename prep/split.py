@@ -92,7 +92,8 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
     for roi in rois:
         split = chosen.get(roi.frame_id) or chosen.get(roi.patient)
         if split is None:
-            raise ConfigError(path, f"does not name {roi.frame_id}", f"add a line for it or for {roi.patient}")
+            whom = "it" if roi.patient == roi.frame_id else f"it or for {roi.patient}"
+            raise ConfigError(path, f"does not name {roi.frame_id}", f"add a line for {whom}")
         if splits.setdefault(roi.patient, split) != split:
             raise ConfigError(
                 path, f"puts patient {roi.patient} into {splits[roi.patient]} and {split}", "choose one of the two"

@@ -117,7 +117,7 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
     with stage("decode"):
         pixels = decode_roi(task.roi, task.config)
     rows: dict[str, list[object]] = defaultdict(list)
-    objects = 0
+    objects = ignored_px = 0
     with ExitStack() as stack:
         files = {
             spec.path: stack.enter_context(
@@ -140,10 +140,12 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
             for item in prepared.objects:
                 _add_row(rows, object_row(number, item))
             objects += len(prepared.objects)
+            ignored_px += int(np.count_nonzero(prepared.ignore))
     sizes = {f"sizes/{path}": np.array(file.sizes, np.int64) for path, file in files.items()}
     with stage("columns"):
         _save_columns(directory, task.specs, rows, sizes)
-    record = _source_record(task, pixels, digests, tiles=len(rows["object_counts"]), objects=objects)
+    counts = {"tiles": len(rows["object_counts"]), "objects": objects, "ignored_px": ignored_px}
+    record = _source_record(task, pixels, digests, counts)
     return StagedRoi(source=record, files=_file_digests(directory))
 
 
@@ -204,7 +206,7 @@ def _save_columns(
 
 
 def _source_record(
-    task: StageTask, pixels: DecodedRoi, digests: tuple[str, str], tiles: int, objects: int
+    task: StageTask, pixels: DecodedRoi, digests: tuple[str, str], counts: dict[str, int]
 ) -> SourceRecord:
     width, height = pixels.size_xy
     return SourceRecord(
@@ -217,6 +219,5 @@ def _source_record(
         height_px=height,
         mpp_um=task.roi.mpp_um,
         palette=image_header(task.roi.mask_path).palette_rgb.hex(),
-        tiles=tiles,
-        objects=objects,
+        **counts,
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS
-from schemas.manifest import SPLITS
+from schemas.manifest import SPLITS, Manifest
 from schemas.store import Store
 
 
@@ -81,6 +81,7 @@ class StoreSummary(BaseModel):
         arrays: The pixel arrays on disk.
         stored_bytes: The whole store.
         prompts: Mean number of points an object by kind.
+        ignored_share: Share of the tiles' pixels that count neither as object nor as background.
         kept_out: ROIs without a wanted object.
         tool_version: What wrote it.
         config: With which settings.
@@ -98,6 +99,7 @@ class StoreSummary(BaseModel):
     arrays: tuple[ArraySize, ...]
     stored_bytes: int
     prompts: dict[str, float]
+    ignored_share: float
     kept_out: tuple[str, ...]
     tool_version: str
     config: dict[str, Any]
@@ -124,10 +126,18 @@ def summarize_store(store: Store) -> StoreSummary:
             name: float((store.column(f"prompts/{name}_labels") >= 0).sum(axis=1).mean())
             for name in ("interior", "positive", "negative")
         },
+        ignored_share=ignored_share(manifest),
         kept_out=tuple(source.frame_id for source in manifest.sources if not source.objects),
         tool_version=manifest.tool_version,
         config=manifest.config,
     )
+
+
+def ignored_share(manifest: Manifest) -> float:
+    """Share of the tiles' pixels that count neither as object nor as background."""
+    kept = [source for source in manifest.sources if source.objects]
+    pixels = sum(source.tiles for source in kept) * manifest.tile_size_px**2
+    return sum(source.ignored_px for source in kept) / pixels
 
 
 def class_counts(store: Store) -> list[ClassCount]:

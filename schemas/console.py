@@ -105,6 +105,8 @@ def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
         logging.captureWarnings(True)
     # It warns of a home that cannot be written, and the folder that it makes for itself instead is as good.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # A cluster of its own tells of each worker.
+    logging.getLogger("distributed").setLevel(logging.DEBUG if debug else logging.WARNING)
     for package in ("prep", "schemas", "train"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
     if not debug:

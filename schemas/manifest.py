@@ -34,6 +34,7 @@ class SourceRecord(_Strict):
         mpp_um: Micrometres a source pixel, None where the name does not say.
         palette: Red, green and blue of each of the mask's indices in hexadecimal, empty for a grey mask.
         tiles: How many tiles it gave.
+        ignored_px: How many pixels of its tiles count neither as object nor as background.
         objects: How many objects it gave; 0 means that it was kept out, since nothing in it is wanted.
     """
 
@@ -47,6 +48,7 @@ class SourceRecord(_Strict):
     mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     palette: str = Field(default="", pattern="^([0-9a-f]{6}){0,256}$")
     tiles: int = Field(ge=0, le=MAX_ROWS)
+    ignored_px: int = Field(default=0, ge=0)
     objects: int = Field(ge=0, le=MAX_ROWS)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """One tile with its objects.
 
@@ -48,3 +48,8 @@ class Record:
     object_ids: NDArray[np.int32]
     class_ids: NDArray[np.int32]
     boxes_xyxy: NDArray[np.int32]
+
+    def __repr__(self) -> str:
+        x, y = self.origin_xy
+        size, objects = self.image.shape[0], len(self.object_ids)
+        return f"Record({self.index}: {self.frame_id} at {x}, {y}; {self.split}, {size} px, {objects} objects)"

@@ -142,6 +142,8 @@ class Store:
                 raise
             except OSError as error:
                 raise unreadable(where, error) from error
+            except KeyError as error:
+                raise StoreError(where, "is not there", "docs/python.md lists what is; or build again") from error
             except Exception as error:
                 # As for the group's own metadata.
                 raise StoreError(where, "is missing or damaged", "build the store again") from error

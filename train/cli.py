@@ -257,6 +257,9 @@ def evaluate(
     run = run_of(checkpoint[0]) if checkpoint else None
     write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
     _print_table(found.result)
+    if threshold == "val":
+        for (name, kind), value in protocol.thresholds.items():
+            typer.echo(printable(f"threshold of {name}, {kind}, chosen on val: a logit of {value:g}"))
     typer.echo(f"numbers  {printable(out / 'metrics.json')}")
     typer.echo(f"picture  {printable(out / 'overlays.png')}")
     typer.echo(f"report   {printable(out / 'report.html')}")

@@ -166,6 +166,8 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
     if config.cache_features:
         check_cacheable(run.model, store, config)
     if checkpoint is None or not restore_run(run, checkpoint):
+        if checkpoint is not None:
+            logger.warning("%s is not there: nothing is resumed, and the run begins", checkpoint)
         _check_start(run, store, int(train_tiles[0]), device)
     if config.cache_features:
         dataset.features = filled_features(run.model, store, config, train_tiles.tolist(), world, device, place.stop)
