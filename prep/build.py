@@ -25,7 +25,7 @@ from prep.publish import check_replaceable, occupied, publish_local, publish_rem
 from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
-from prep.workspace import open_workspace, remove_left_over
+from prep.workspace import open_workspace, remove_left_over, restore_replaced
 from schemas.errors import ConfigError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
@@ -104,6 +104,7 @@ def build_store(
     splits = splitter(rois)
     plan = _plan(source_dir, config, rois, splits)
     with _failures_named(location, options), remote_errors(location):
+        restore_replaced(work_dir)
         current = None if options.overwrite else _current(location, config, rois, splits)
         if current is not None:
             logger.info("%s is up to date", location)

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from prep.checksums import CHECKSUM_FILES
-from prep.workspace import write_atomically
+from prep.workspace import REPLACED_RECORD, is_there, write_atomically
 from schemas.errors import StoreError, UnreachableError
 from schemas.layout import ATTRIBUTES_KEY, array_specs
 from schemas.location import RETRY_S, is_remote, object_store, remote_errors
@@ -53,9 +53,16 @@ def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
 
 
 def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
-    """Rename a store into place and what was there out of it; where one of the two fails, nothing has changed."""
+    """Rename a store into place and what was there out of it; where one of the two fails, nothing has changed.
+
+    A kill in between leaves the earlier store to `restore_replaced`.
+    """
     earlier = destination.exists()
+    record = replaced.with_name(REPLACED_RECORD)
     if earlier:
+        # What a run left here that was killed once its store was in place.
+        shutil.rmtree(replaced, ignore_errors=True)
+        write_atomically(record, json.dumps(str(destination.absolute())))
         destination.rename(replaced)
     try:
         store_dir.rename(destination)
@@ -63,6 +70,7 @@ def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
         if earlier:
             replaced.rename(destination)
         raise
+    record.unlink(missing_ok=True)
 
 
 def occupied(location: str) -> bool:
@@ -72,8 +80,7 @@ def occupied(location: str) -> bool:
         StoreError: The object store does not answer.
     """
     if not is_remote(location):
-        path = Path(location)
-        return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        return is_there(Path(location))
     import obstore
 
     with remote_errors(location):

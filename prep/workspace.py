@@ -26,6 +26,9 @@ LOCK_FILE = "lock"
 WORK_FOLDERS = ("rois", "shards", "store", "publish", "replaced")
 """What a build makes in its folder; a build that starts again removes these and nothing else."""
 
+REPLACED_RECORD = "replaced.json"
+"""Names the place whose store is in `replaced`, while no other store is there yet."""
+
 
 @contextmanager
 def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> Generator[Path]:
@@ -56,7 +59,8 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
         _remove(folder)
     except BaseException:
         # What is already prepared spares the next run its work; an empty folder would only be in the way.
-        if not any((folder / "rois").glob("*/staged.json")):
+        # A replaced store may be the only one left.
+        if not any((folder / "rois").glob("*/staged.json")) and not (folder / REPLACED_RECORD).exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
@@ -73,16 +77,52 @@ def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path]
     """
     if _begun_plan(folder) != _as_stored(plan):
         return
+    with _held(folder) as held:
+        if held:
+            before(folder)
+            _remove(folder)
+
+
+def restore_replaced(folder: Path) -> None:
+    """Put a store back that a build had moved out of its place when it was killed, if nothing else is there by now."""
+    with _held(folder) as held:
+        place = _replaced_place(folder) if held else None
+        if place is not None and not is_there(place) and (folder / "replaced").exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (folder / "replaced").rename(place)
+            (folder / REPLACED_RECORD).unlink()
+
+
+@contextmanager
+def _held(folder: Path) -> Generator[bool]:
+    """Hold a build's folder; not if another build does, or none made it."""
+    if not (folder / PLAN_FILE).exists():
+        yield False
+        return
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        yield False
         return
     try:
-        before(folder)
-        _remove(folder)
+        yield True
     finally:
         lock.release()
+
+
+def _replaced_place(folder: Path) -> Path | None:
+    """Where a replaced store was; None if it need not go back, or its move had not begun when power was lost."""
+    try:
+        place = json.loads((folder / REPLACED_RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return Path(place) if isinstance(place, str) else None
+
+
+def is_there(place: Path) -> bool:
+    """Whether something is at a place; an empty folder is nothing."""
+    return place.exists() and not (place.is_dir() and not any(place.iterdir()))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -99,6 +139,8 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_work(folder: Path) -> None:
+    # Half of a replaced store is not to come back.
+    (folder / REPLACED_RECORD).unlink(missing_ok=True)
     for name in WORK_FOLDERS:
         if (folder / name).exists():
             shutil.rmtree(folder / name)

@@ -87,6 +87,54 @@ def test_folder_of_a_build_that_was_killed_in_its_end_is_removed(
     assert list(tmp_path.iterdir()) == [out]
 
 
+def _dies_at(call: str) -> str:
+    """A program that runs `bcss-prep` and is killed at the first rename of `one` to `other` of which this is true."""
+    return (
+        "import os, pathlib; from prep.cli import main\n"
+        "rename = pathlib.Path.rename\n"
+        f"die = lambda one, other: os.kill(os.getpid(), 9) if {call} else rename(one, other)\n"
+        "pathlib.Path.rename = die; main()"
+    )
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_store_that_was_moved_away_when_a_build_was_killed_comes_back(
+    write_roi, tmp_path: Path, overwrite: bool
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, other = tmp_path / "s.zarr", tmp_path / "other.zarr"
+    options = BuildOptions(work_dir=tmp_path / "work", overwrite=overwrite)
+    build_store(source, out, SMALL)
+    earlier = _bytes(out)
+    command = [sys.executable, "-c", _dies_at("one.name == 'store'"), "build", str(source), "--out", str(out)]
+    command += ["--size", "64", "--workers", "1", "--overwrite", "--work-dir", str(tmp_path / "work")]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert not out.exists()
+    # It comes back to its own place, whatever is built where; and the run that brings it may fail.
+    write_roi("a", Image.new("RGB", (40, 40)))
+    with pytest.raises((SourceError, StoreError), match=r"colour|was begun otherwise"):
+        build_store(source, other, SMALL, options)
+    assert _bytes(out) == earlier
+    assert not other.exists()
+
+
+def test_replaced_store_is_not_put_where_something_else_is_by_now(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, SMALL)
+    command = [sys.executable, "-c", _dies_at("one.name == 'store'"), "build", str(source), "--out", str(out)]
+    command += ["--size", "64", "--workers", "1", "--overwrite"]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    out.write_text("mine")
+    with pytest.raises(StoreError, match="is in the way"):
+        build_store(source, out, SMALL)
+    assert out.read_text() == "mine"
+    out.unlink()
+    with pytest.raises(StoreError, match="was built from other"):
+        build_store(source, out, BuildConfig(size_px=32))
+    assert open_store(out).manifest.tile_size_px == 128
+
+
 def test_folder_of_another_plan_or_of_others_stays(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
