@@ -7,6 +7,7 @@ killed leaves its working folder, and the same command goes on from there.
 from __future__ import annotations
 
 import logging
+import shutil
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,7 @@ from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
 from prep.workspace import open_workspace, remove_left_over, restore_replaced
-from schemas.errors import ConfigError, StoreError
+from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
 from schemas.manifest import Manifest, Split, fingerprint
@@ -62,8 +63,8 @@ class BuildOptions:
     Attributes:
         workers: Processes.
         dask_address: Scheduler to run on instead, or `local`.
-        overwrite: Whether an existing store may be replaced, once the new one is whole, and the work of an interrupted
-            build is thrown away.
+        overwrite: Whether an existing store may be replaced, once the new one is whole, and work in the way of this
+            build, begun otherwise or from sources that have changed since, is thrown away.
         work_dir: Working folder; beside the destination unless given, or in the current folder for an object store.
         on_progress: Called after each ROI.
     """
@@ -103,7 +104,7 @@ def build_store(
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
     splits = splitter(rois)
     plan = _plan(source_dir, config, rois, splits)
-    with _failures_named(location, options), remote_errors(location):
+    with _failures_named(location), remote_errors(location):
         restore_replaced(work_dir)
         current = None if options.overwrite else _current(location, config, rois, splits)
         if current is not None:
@@ -117,14 +118,15 @@ def build_store(
 
 
 @contextmanager
-def _failures_named(location: str, options: BuildOptions) -> Generator[None]:
+def _failures_named(location: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        again = "repeat the command" if options.overwrite else "the same command goes on from here"
         raise StoreError(
-            error.filename or location, f"cannot be read or written ({reason})", f"mend that, and {again}"
+            error.filename or location,
+            f"cannot be read or written ({reason})",
+            "mend that, and the same command goes on from here",
         ) from error
 
 
@@ -146,7 +148,8 @@ def _build_in(
         if is_remote(location):
             stack.enter_context(remote_lock(location, _token(work)))
         run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
-        prepared = _reported(run(stage_roi, tasks), len(tasks), options.on_progress)
+        stage_one = _stage_again if options.overwrite else stage_roi
+        prepared = _reported(run(stage_one, tasks), len(tasks), options.on_progress)
         staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
         manifest = assemble(work, staged, config, plan.specs, run)
         with stage("publish"):
@@ -158,6 +161,17 @@ def _build_in(
             else:
                 publish_local(work / STORE_DIR, Path(location), work / "replaced")
     return manifest
+
+
+def _stage_again(task: StageTask) -> StagedRoi:
+    """Prepare one ROI, again if it has changed since it was prepared."""
+    try:
+        return stage_roi(task)
+    except SourceError:
+        if not task.directory.exists():
+            raise
+        shutil.rmtree(task.directory)
+        return stage_roi(task)
 
 
 def _current(location: str, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> Store | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-from prep.checksums import CHECKSUM_FILES
+from prep.checksums import CHECKSUM_FILES, sha256_of
 from prep.workspace import REPLACED_RECORD, is_there, write_atomically
 from schemas.errors import StoreError, UnreachableError
 from schemas.layout import ATTRIBUTES_KEY, array_specs
@@ -180,8 +180,8 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     Args:
         store_dir: The store.
         destination: Where to.
-        record: Where the names of the uploaded files are kept, as a JSON object with the tag that the object store
-            gave each; a repeated upload skips those that have it still.
+        record: Where the tags that the object store gave the uploaded files are kept, as JSON; a repeated upload of
+            the same store skips those that have it still.
     """
     import obstore
 
@@ -190,7 +190,9 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     if occupied(destination):
         # An earlier store is unreadable before its files are replaced.
         _delete(remote, ROOT_FILE)
-    done = _read_record(record)
+    # It holds the digest of all other files: one of another build may have the same names.
+    root_sha256 = sha256_of(store_dir / ROOT_FILE)
+    done = _read_record(record, root_sha256)
     held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
     done = {name: tag for name, tag in done.items() if tag and held.get(name) == tag}
     names = [path.relative_to(store_dir).as_posix() for path in sorted(store_dir.rglob("*")) if path.is_file()]
@@ -203,7 +205,7 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
         for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
             if tag:
                 done[name] = tag
-                write_atomically(record, json.dumps(done, sort_keys=True))
+                write_atomically(record, json.dumps({"root_sha256": root_sha256, "tags": done}, sort_keys=True))
     # What an earlier store leaves is known by its names alone: a run that was killed remembers nothing.
     listed = [entry["path"] for page in obstore.list(remote) for entry in page]
     for name in set(listed).difference(names):
@@ -212,13 +214,15 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     upload(ROOT_FILE)
 
 
-def _read_record(record: Path) -> dict[str, str]:
-    """Tags of uploaded files; none where a machine that lost its power left half of them: all go up again."""
+def _read_record(record: Path, root_sha256: str) -> dict[str, str]:
+    """Tags of uploaded files of a store; none where a machine that lost its power left half: all go up again."""
     try:
-        tags = json.loads(record.read_text(encoding="utf-8"))
+        read = json.loads(record.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return cast("dict[str, str]", tags) if isinstance(tags, dict) else {}
+    if not isinstance(read, dict) or cast("dict[str, object]", read).get("root_sha256") != root_sha256:
+        return {}
+    return cast("dict[str, dict[str, str]]", read)["tags"]
 
 
 def _written(store: Store) -> set[str]:

@@ -37,7 +37,7 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
     Args:
         folder: The working folder.
         plan: What is built from what, as JSON values; equal plans give equal stores.
-        start_again: Whether what the folder holds is thrown away, be it of this plan or of another.
+        start_again: Whether what the folder holds of another plan, or of one that cannot be read, is thrown away.
 
     Raises:
         StoreError: Another build holds the folder, it belongs to another plan, or no build made it.
@@ -148,13 +148,13 @@ def _remove_work(folder: Path) -> None:
 
 def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
     path = folder / PLAN_FILE
-    if start_again:
-        _remove_work(folder)
-    elif path.exists():
-        begun, wanted = _begun_plan(folder), _as_stored(plan)
-        if begun is None:
+    begun, wanted = _begun_plan(folder), _as_stored(plan)
+    if path.exists() and begun != wanted:
+        if start_again:
+            _remove_work(folder)
+        elif begun is None:
             raise StoreError(folder, "holds a build whose plan cannot be read", "give --overwrite to start again")
-        if begun != wanted:
+        else:
             raise StoreError(
                 folder,
                 f"holds a build that was begun otherwise ({_difference(begun, wanted)})",

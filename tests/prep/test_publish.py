@@ -277,7 +277,16 @@ def test_half_a_record_of_uploads_is_none(bucket: str, store: Store, tmp_path: P
     record.write_text(left)
     publish_remote(Path(store.path), f"{bucket}/s.zarr", record)
     assert verify_store(open_store(f"{bucket}/s.zarr")) == []
-    assert len(json.loads(record.read_text())) > 50
+    assert len(json.loads(record.read_text())["tags"]) > 50
+
+
+def test_record_of_another_store_is_none(bucket: str, write_roi, tmp_path: Path) -> None:
+    url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
+    for code in (1, 2):
+        source = write_roi("a", np.full((40, 40), code, np.uint8))
+        build_store(source, tmp_path / f"{code}.zarr", SMALL)
+        publish_remote(tmp_path / f"{code}.zarr", url, record)
+        assert verify_store(open_store(url)) == []
 
 
 def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store, tmp_path: Path) -> None:

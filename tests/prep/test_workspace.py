@@ -239,10 +239,10 @@ def test_folder_with_a_plan_of_others_is_never_touched(write_roi, tmp_path: Path
     assert (work / "rois" / "thesis.txt").read_text() == "years of work"
 
 
-def _fail_in(work: Path, *, start_again: bool) -> list[str]:
+def _fail_in(work: Path, plan: dict[str, object], *, start_again: bool) -> list[str]:
     """Begin a build that prepares a ROI and fails; return what it found."""
     found: list[str] = []
-    with suppress(SourceError), open_workspace(work, {"a": 1}, start_again=start_again):
+    with suppress(SourceError), open_workspace(work, plan, start_again=start_again):
         found += sorted(path.name for path in work.iterdir() if path.is_dir())
         (work / "rois" / "0").mkdir(parents=True, exist_ok=True)
         (work / "rois" / "0" / "staged.json").touch()
@@ -252,10 +252,33 @@ def _fail_in(work: Path, *, start_again: bool) -> list[str]:
 
 def test_starting_again_removes_the_work_of_a_build_and_nothing_else(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    assert _fail_in(work, start_again=False) == []
+    assert _fail_in(work, {"a": 1}, start_again=False) == []
     (work / "notes").mkdir()
-    assert _fail_in(work, start_again=False) == ["notes", "rois"]
-    assert _fail_in(work, start_again=True) == ["notes"]
+    assert _fail_in(work, {"a": 1}, start_again=False) == ["notes", "rois"]
+    assert _fail_in(work, {"a": 2}, start_again=True) == ["notes"]
+
+
+def test_starting_again_goes_on_with_work_of_the_same_plan(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    _fail_in(work, {"a": (1, 2)}, start_again=True)
+    assert _fail_in(work, {"a": (1, 2)}, start_again=True) == ["rois"]
+
+
+def test_interrupted_overwrite_goes_on(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, options = tmp_path / "s.zarr", BuildOptions(overwrite=True)
+    build_store(source, out, BuildConfig(size_px=64))
+    write_roi("b", Image.new("RGB", (40, 40)))
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, out, SMALL, options)
+    prepared = tmp_path / "s.zarr.partial" / "rois" / "000000" / "columns.npz"
+    first = prepared.stat().st_mtime_ns
+    seen: list[int] = []
+    write_roi("b", np.full((40, 40), 1, np.uint8))
+    going_on = BuildOptions(overwrite=True, on_progress=lambda _: seen.append(prepared.stat().st_mtime_ns))
+    build_store(source, out, SMALL, going_on)
+    assert seen == [first] * 2
+    assert open_store(out).manifest.tile_size_px == 128
 
 
 def test_source_that_goes_away_is_named(write_roi, tmp_path: Path) -> None:
