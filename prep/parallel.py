@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from schemas.errors import ConfigError, SourceError
@@ -63,11 +66,24 @@ def _timed(run: TaskMap) -> TaskMap:
     return timed
 
 
+def _end_with_parent() -> None:
+    """End this worker process when its parent does: by a signal, a build ends without telling its workers."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_wait_and_end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_and_end(sentinel: int) -> None:
+    wait([sentinel])
+    # From a thread, nothing else ends a process that is at work. What it was writing is not whole, and known not to be.
+    os._exit(1)
+
+
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
     # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
     try:
-        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     except OSError as error:
         # Their locks are files in shared memory.
         raise ConfigError(

@@ -101,6 +101,46 @@ def test_death_of_a_worker_names_the_task() -> None:
         list(run(_die_at_2, range(3)))
 
 
+def _children(parent: int) -> set[int]:
+    """Processes that a process has started and that run."""
+    numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return {int(number) for number in numbers if Path(f"/proc/{number}/cmdline").read_bytes()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="/proc does not tell of processes")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("busy", [False, True])
+def test_workers_end_with_a_build_that_is_killed(how: signal.Signals, busy: bool, tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from prep.parallel import task_map\n"
+        "if __name__ == '__main__':\n"
+        "    with task_map(2) as run:\n"
+        "        list(run(time.sleep, [0.5, 0.5])); print(flush=True)\n"
+        f"        list(run(time.sleep, [{60 if busy else 0}] * 2)); time.sleep(60)\n"
+    )
+    script = tmp_path / "build.py"
+    script.write_text(program)
+    env = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        workers = _children(process.pid)
+        process.send_signal(how)
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in workers if _runs(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there; one that nobody has waited for is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def _own_pid(_: int) -> int:
     return os.getpid()
 
