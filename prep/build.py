@@ -99,6 +99,8 @@ def build_store(
         ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
     location = normal_location(destination)
+    # Workers may have another current folder.
+    source_dir = source_dir.absolute()
     work_dir = _work_dir(location, options)
     rois = find_pairs(source_dir, config.images, config.masks)
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
@@ -234,9 +236,9 @@ def _work_dir(location: str, options: BuildOptions) -> Path:
     if name in ("", ".."):
         raise ConfigError(f"--out {location}", "does not name a store", "give it a name, such as ./bcss.zarr")
     if options.work_dir is not None:
-        return options.work_dir
+        return options.work_dir.absolute()
     beside = f"{name}.partial"
-    return Path(beside) if is_remote(location) else Path(location).with_name(beside)
+    return (Path(beside) if is_remote(location) else Path(location).with_name(beside)).absolute()
 
 
 def _token(work: Path) -> str:
