@@ -22,11 +22,19 @@ from prep.config import BuildConfig
 from prep.decode import image_header
 from prep.discover import RoiSource, find_pairs
 from prep.parallel import task_map
-from prep.publish import check_replaceable, occupied, publish_local, publish_remote, remote_lock, remove_lock
+from prep.publish import (
+    check_replaceable,
+    linked_place,
+    occupied,
+    publish_local,
+    publish_remote,
+    remote_lock,
+    remove_lock,
+)
 from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
-from prep.workspace import open_workspace, remove_left_over, restore_replaced
+from prep.workspace import TOKEN_FILE, open_workspace, remove_left_over, restore_replaced
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
@@ -98,7 +106,7 @@ def build_store(
         StoreError: The destination holds something else, or a file cannot be read or written.
         ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
-    location = normal_location(destination)
+    location = linked_place(normal_location(destination))
     # Workers may have another current folder.
     source_dir = source_dir.absolute()
     work_dir = _work_dir(location, options)
@@ -243,7 +251,7 @@ def _work_dir(location: str, options: BuildOptions) -> Path:
 
 def _token(work: Path) -> str:
     """What this build's lock object holds, the same after a restart."""
-    path = work / "token"
+    path = work / TOKEN_FILE
     if not path.exists():
         path.write_text(uuid.uuid4().hex, encoding="ascii")
     return path.read_text(encoding="ascii")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import time
@@ -71,6 +72,20 @@ def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
             replaced.rename(destination)
         raise
     record.unlink(missing_ok=True)
+
+
+def linked_place(location: str) -> str:
+    """Where a link at a store's place leads, so that the link stays; a place without a link is itself.
+
+    Raises:
+        StoreError: It leads in a circle.
+    """
+    if is_remote(location) or not Path(location).is_symlink():
+        return location
+    place = os.path.realpath(location)
+    if Path(place).is_symlink():
+        raise StoreError(location, "is a link that leads nowhere", "remove it, or choose another --out")
+    return place
 
 
 def occupied(location: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -26,6 +26,11 @@ LOCK_FILE = "lock"
 WORK_FOLDERS = ("rois", "shards", "store", "publish", "replaced")
 """What a build makes in its folder; a build that starts again removes these and nothing else."""
 
+KEEP_FILE = "keep"
+"""Marks a working folder that was there before the build, which is emptied and not removed."""
+
+TOKEN_FILE = "token"
+
 REPLACED_RECORD = "replaced.json"
 """Names the place whose store is in `replaced`, while no other store is there yet."""
 
@@ -33,6 +38,8 @@ REPLACED_RECORD = "replaced.json"
 @contextmanager
 def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> Generator[Path]:
     """Lock a working folder for one plan; it is removed on success and kept on failure if it holds work.
+
+    One that was there before, empty, a link or a mount point perhaps, is emptied instead.
 
     Args:
         folder: The working folder.
@@ -42,12 +49,12 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
     Raises:
         StoreError: Another build holds the folder, it belongs to another plan, or no build made it.
     """
-    foreign = (
-        folder.exists() and not (folder / PLAN_FILE).exists() and {path.name for path in folder.iterdir()} - {LOCK_FILE}
-    )
-    if foreign:
+    there = {path.name for path in folder.iterdir()} if folder.exists() else None
+    if there is not None and PLAN_FILE not in there and there - {LOCK_FILE, KEEP_FILE}:
         raise StoreError(folder, "is in the way and was made by no build", "move it away, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    if there == set():
+        (folder / KEEP_FILE).touch()
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
@@ -61,7 +68,8 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
         # What is already prepared spares the next run its work; an empty folder would only be in the way.
         # A replaced store may be the only one left.
         if not any((folder / "rois").glob("*/staged.json")) and not (folder / REPLACED_RECORD).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                _remove(folder)
         raise
     finally:
         lock.release()
@@ -135,7 +143,11 @@ def write_atomically(path: Path, text: str) -> None:
 def _remove(folder: Path) -> None:
     # What takes long goes first: until then the plan says whose folder it is, should a kill come in between.
     _remove_work(folder)
-    shutil.rmtree(folder)
+    if not ((folder / KEEP_FILE).exists() or folder.is_symlink() or folder.is_mount()):
+        shutil.rmtree(folder)
+        return
+    for path in [*folder.glob("*.partial"), *(folder / name for name in (TOKEN_FILE, PLAN_FILE, LOCK_FILE, KEEP_FILE))]:
+        path.unlink(missing_ok=True)
 
 
 def _remove_work(folder: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -309,6 +310,73 @@ def test_work_on_another_file_system_is_copied_into_place(write_roi, far: Path, 
     assert open_store(out).manifest.tile_size_px == 64
     assert list(out.parent.iterdir()) == [out]
     assert list(far.iterdir()) == []
+
+
+def test_working_folder_that_was_there_stays_and_is_emptied(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    real, work, out = tmp_path / "scratch", tmp_path / "work", tmp_path / "s.zarr"
+    real.mkdir()
+    work.symlink_to(real)
+    options = BuildOptions(work_dir=work)
+    build_store(source, out, SMALL, options)
+    build_store(source, out, SMALL, options)
+    build_store(source, out, BuildConfig(size_px=64), BuildOptions(work_dir=work, overwrite=True))
+    assert open_store(out).manifest.tile_size_px == 64
+    write_roi("a", Image.new("RGB", (40, 40)))
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, tmp_path / "other.zarr", SMALL, options)
+    assert work.is_symlink()
+    assert list(real.iterdir()) == []
+
+
+def test_working_folder_that_was_there_stays_after_a_kill(sample_source: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    work.mkdir()
+    process = _start(sample_source, out)
+    _wait_for(work, 1)
+    process.kill()
+    process.wait()
+    (work / f"{PLAN_FILE}.0123.partial").touch()
+    build_store(sample_source, out, SMALL)
+    assert len(open_store(out)) == 54
+    assert list(work.iterdir()) == []
+
+
+def test_working_folder_may_be_a_mount_point(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    work, out = tmp_path / "work", tmp_path / "s.zarr"
+    work.mkdir()
+    build = [sys.executable, "-m", "prep.cli", "build", str(source), "--out", str(out), "--size", "64"]
+    build = shlex.join([*build, "--workers", "1", "--work-dir", str(work)])
+    place = shlex.quote(str(work))
+    mounted = f"mount -t tmpfs none {place} || exit 77\n{build} > /dev/null && ls -A {place}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", mounted], capture_output=True, text=True)
+    if "unshare" in done.stderr or done.returncode == 77:
+        pytest.skip("may not mount here")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert len(open_store(out)) == 1
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["dangling", "to a store"])
+def test_link_at_the_place_of_a_store_is_followed(write_roi, tmp_path: Path, there: bool) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    real, out = tmp_path / "disk" / "s.zarr", tmp_path / "s.zarr"
+    out.symlink_to(real)
+    if there:
+        build_store(source, real, BuildConfig(size_px=64))
+    build_store(source, out, SMALL, BuildOptions(overwrite=there))
+    assert out.is_symlink()
+    assert open_store(real).manifest.tile_size_px == 128
+    assert list(real.parent.iterdir()) == [real]
+    build_store(source, out, SMALL)
+
+
+def test_link_in_a_circle_is_said(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    out.symlink_to(out)
+    with pytest.raises(StoreError, match=r"s.zarr: is a link that leads nowhere"):
+        build_store(source, out, SMALL)
 
 
 def test_failed_rename_leaves_the_earlier_store(tmp_path: Path) -> None:
