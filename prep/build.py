@@ -28,13 +28,14 @@ from prep.publish import (
     occupied,
     publish_local,
     publish_remote,
+    recover,
     remote_lock,
     remove_lock,
 )
 from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
-from prep.workspace import TOKEN_FILE, open_workspace, remove_left_over, restore_replaced
+from prep.workspace import TOKEN_FILE, open_workspace, remove_left_over
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
@@ -115,7 +116,7 @@ def build_store(
     splits = splitter(rois)
     plan = _plan(source_dir, config, rois, splits)
     with _failures_named(location), remote_errors(location):
-        restore_replaced(work_dir)
+        recover(location, work_dir)
         current = None if options.overwrite else _current(location, config, rois, splits)
         if current is not None:
             logger.info("%s is up to date", location)

@@ -18,11 +18,17 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from prep.checksums import CHECKSUM_FILES, sha256_of
-from prep.workspace import REPLACED_RECORD, is_there, write_atomically
+from prep.workspace import (
+    REPLACED_RECORD,
+    is_there,
+    open_workspace,
+    remove_left_over,
+    restore_replaced,
+    write_atomically,
+)
 from schemas.errors import StoreError, UnreachableError
 from schemas.layout import ATTRIBUTES_KEY, array_specs
 from schemas.location import RETRY_S, is_remote, object_store, remote_errors
@@ -49,14 +55,36 @@ def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        with TemporaryDirectory(prefix=f"{destination.name}.", dir=destination.parent) as beside:
-            _exchange(shutil.copytree(store_dir, Path(beside) / "store"), destination, Path(beside) / "replaced")
+        with open_workspace(_beside(destination), _copy_plan(destination), start_again=False) as beside:
+            shutil.rmtree(beside / "store", ignore_errors=True)
+            _exchange(shutil.copytree(store_dir, beside / "store"), destination, beside / "replaced")
+
+
+def recover(location: str, work: Path) -> None:
+    """Undo what a killed build was about to do at a place: the replaced store is put back, a copy beside it removed."""
+    restore_replaced(work)
+    if is_remote(location):
+        return
+    beside = _beside(Path(location))
+    restore_replaced(beside)
+    # The record stays where something else is in the place of the replaced store.
+    if not (beside / REPLACED_RECORD).exists():
+        remove_left_over(beside, _copy_plan(Path(location)), lambda _: None)
+
+
+def _beside(destination: Path) -> Path:
+    """The folder through which a store comes from another file system, a working folder of its own."""
+    return destination.with_name(f"{destination.name}.arriving")
+
+
+def _copy_plan(destination: Path) -> dict[str, str]:
+    return {"arrives_at": destination.name}
 
 
 def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
     """Rename a store into place and what was there out of it; where one of the two fails, nothing has changed.
 
-    A kill in between leaves the earlier store to `restore_replaced`.
+    A kill in between leaves the earlier store to `recover`.
     """
     earlier = destination.exists()
     record = replaced.with_name(REPLACED_RECORD)

@@ -312,6 +312,40 @@ def test_work_on_another_file_system_is_copied_into_place(write_roi, far: Path, 
     assert list(far.iterdir()) == []
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_copy_of_a_killed_build_on_another_file_system_is_removed(
+    write_roi, far: Path, tmp_path: Path, earlier: bool
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "new" / "s.zarr"
+    options = BuildOptions(work_dir=far / "work", overwrite=True)
+    if earlier:
+        build_store(source, out, BuildConfig(size_px=64), options)
+    dies = _dies_at("one.parent.name == 's.zarr.arriving'")
+    command = [sys.executable, "-c", dies, "build", str(source), "--out", str(out), "--size", "128", "--overwrite"]
+    command += ["--workers", "1", "--work-dir", str(far / "work")]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert [path.name for path in out.parent.iterdir()] == ["s.zarr.arriving"]
+    # It says that an earlier store has other settings, once that is back.
+    with suppress(StoreError):
+        build_store(source, out, SMALL, BuildOptions(work_dir=far / "work"))
+    assert open_store(out).manifest.tile_size_px == (64 if earlier else 128)
+    assert list(out.parent.iterdir()) == [out]
+    build_store(source, out, SMALL, options)
+    assert open_store(out).manifest.tile_size_px == 128
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_folder_of_others_beside_the_destination_is_never_touched(write_roi, far: Path, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, thesis = tmp_path / "s.zarr", tmp_path / "s.zarr.arriving" / "store" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    with pytest.raises(StoreError, match=r"s.zarr.arriving: is in the way and was made by no build"):
+        build_store(source, out, SMALL, BuildOptions(work_dir=far / "work"))
+    assert thesis.read_text() == "years of work"
+
+
 def test_working_folder_that_was_there_stays_and_is_emptied(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     real, work, out = tmp_path / "scratch", tmp_path / "work", tmp_path / "s.zarr"
