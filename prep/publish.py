@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 ROOT_FILE = "zarr.json"
 LOCK_OBJECT = ".building"
 UPLOADS = 16
+
+RECORD_EVERY_S = 2
+"""After a kill, what went up since the last record goes up again."""
 
 _ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", 1, 1)), "checksums/[a-z0-9_]+")
 _ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
@@ -244,17 +247,37 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     def upload(name: str) -> str | None:
         return obstore.put(remote, name, store_dir / name)["e_tag"]
 
-    with ThreadPoolExecutor(UPLOADS) as pool:
+    with _kept_record(record, root_sha256, done) as note, ThreadPoolExecutor(UPLOADS) as pool:
         for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
-            if tag:
-                done[name] = tag
-                write_atomically(record, json.dumps({"root_sha256": root_sha256, "tags": done}, sort_keys=True))
+            note(name, tag)
     # What an earlier store leaves is known by its names alone: a run that was killed remembers nothing.
     listed = [entry["path"] for page in obstore.list(remote) for entry in page]
     for name in set(listed).difference(names):
         if _ARRAY_FILE.fullmatch(name):
             _delete(remote, name)
     upload(ROOT_FILE)
+
+
+@contextmanager
+def _kept_record(record: Path, root_sha256: str, tags: dict[str, str]) -> Generator[Callable[[str, str | None], None]]:
+    """Write a record of uploads now and then, for it names all files, and at the end; yields what adds a tag to it."""
+
+    def write() -> float:
+        write_atomically(record, json.dumps({"root_sha256": root_sha256, "tags": tags}, sort_keys=True))
+        return time.monotonic()
+
+    def note(name: str, tag: str | None) -> None:
+        nonlocal written_s
+        if tag:
+            tags[name] = tag
+        if time.monotonic() - written_s >= RECORD_EVERY_S:
+            written_s = write()
+
+    written_s = time.monotonic()
+    try:
+        yield note
+    finally:
+        write()
 
 
 def _read_record(record: Path, root_sha256: str) -> dict[str, str]:
