@@ -21,11 +21,20 @@ from prep.config import BuildConfig
 from prep.decode import image_header
 from prep.discover import RoiSource, find_pairs
 from prep.parallel import task_map
-from prep.publish import check_replaceable, occupied, publish_local, publish_remote, remote_lock, remove_lock
+from prep.publish import (
+    check_replaceable,
+    linked_place,
+    occupied,
+    publish_local,
+    publish_remote,
+    recover,
+    remote_lock,
+    remove_lock,
+)
 from prep.roi import size_mismatch
 from prep.split import bcss_split
 from prep.stage import StagedRoi, StageTask, stage_roi
-from prep.workspace import open_workspace, remove_left_over
+from prep.workspace import TOKEN_FILE, open_workspace, remove_left_over
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.layout import ArraySpec, array_specs
 from schemas.location import is_remote, normal_location, remote_errors
@@ -62,8 +71,8 @@ class BuildOptions:
     Attributes:
         workers: Processes.
         dask_address: Scheduler to run on instead, or `local`.
-        overwrite: Whether an existing store may be replaced, once the new one is whole, and the work of an interrupted
-            build is thrown away.
+        overwrite: Whether an existing store may be replaced, once the new one is whole, and work in the way of this
+            build, begun otherwise or from sources that have changed since, is thrown away.
         work_dir: Working folder; beside the destination unless given, or in the current folder for an object store.
         on_progress: Called after each ROI.
     """
@@ -99,13 +108,16 @@ def build_store(
         StoreError: The destination holds something else, or a file cannot be read or written.
         ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
-    location = normal_location(destination)
+    location = linked_place(normal_location(destination))
+    # Workers may have another current folder.
+    source_dir = source_dir.absolute()
     work_dir = _work_dir(location, options)
     rois = find_pairs(source_dir, config.images, config.masks, patients)
     specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
     splits = splitter(rois)
     plan = _plan(source_dir, config, rois, splits)
-    with _failures_named(location, options), remote_errors(location):
+    with _failures_named(location), remote_errors(location):
+        recover(location, work_dir)
         current = None if options.overwrite else _current(location, config, rois, splits)
         if current is not None:
             logger.info("%s is up to date", location)
@@ -118,14 +130,15 @@ def build_store(
 
 
 @contextmanager
-def _failures_named(location: str, options: BuildOptions) -> Generator[None]:
+def _failures_named(location: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        again = "repeat the command" if options.overwrite else "the same command goes on from here"
         raise StoreError(
-            error.filename or location, f"cannot be read or written ({reason})", f"mend that, and {again}"
+            error.filename or location,
+            f"cannot be read or written ({reason})",
+            "mend that, and the same command goes on from here",
         ) from error
 
 
@@ -140,7 +153,15 @@ def _build_in(
     work: Path, location: str, source_dir: Path, config: BuildConfig, options: BuildOptions, plan: _Plan
 ) -> Manifest:
     tasks = [
-        StageTask(roi, plan.splits[roi.patient], source_dir, work / "rois" / f"{number:06d}", config, plan.specs)
+        StageTask(
+            roi,
+            plan.splits[roi.patient],
+            source_dir,
+            work / "rois" / f"{number:06d}",
+            config,
+            plan.specs,
+            may_change=options.overwrite,
+        )
         for number, roi in enumerate(plan.rois)
     ]
     with ExitStack() as stack:
@@ -238,14 +259,14 @@ def _work_dir(location: str, options: BuildOptions) -> Path:
     if name in ("", ".."):
         raise ConfigError(f"--out {location}", "does not name a store", "give it a name, such as ./bcss.zarr")
     if options.work_dir is not None:
-        return options.work_dir
+        return options.work_dir.absolute()
     beside = f"{name}.partial"
-    return Path(beside) if is_remote(location) else Path(location).with_name(beside)
+    return (Path(beside) if is_remote(location) else Path(location).with_name(beside)).absolute()
 
 
 def _token(work: Path) -> str:
     """What this build's lock object holds, the same after a restart."""
-    path = work / "token"
+    path = work / TOKEN_FILE
     if not path.exists():
         path.write_text(uuid.uuid4().hex, encoding="ascii")
     return path.read_text(encoding="ascii")

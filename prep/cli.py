@@ -111,7 +111,9 @@ def build(
     work_dir: Annotated[
         Path | None, typer.Option(help="Working folder; OUT.partial unless given. Shared with Dask workers.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store, start again.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing store or another build's work.")
+    ] = False,
 ) -> None:
     """Build a store from images and masks; after an interruption the same command goes on."""
     from prep.build import BuildOptions, build_store

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from schemas.errors import ConfigError, SourceError
@@ -38,7 +42,7 @@ def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap
 
     Raises:
         ConfigError: Dask is not installed, no scheduler answers, or this machine lets no process be started.
-        SourceError: A worker process died.
+        SourceError: A worker process died, or the scheduler did.
     """
     if dask_address is not None:
         with _dask_map(dask_address, workers) as run:
@@ -63,11 +67,24 @@ def _timed(run: TaskMap) -> TaskMap:
     return timed
 
 
+def _end_with_parent() -> None:
+    """End this worker process when its parent does: by a signal, a build ends without telling its workers."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_wait_and_end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_and_end(sentinel: int) -> None:
+    wait([sentinel])
+    # From a thread, nothing else ends a process that is at work. What it was writing is not whole, and known not to be.
+    os._exit(1)
+
+
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
     # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
     try:
-        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     except OSError as error:
         # Their locks are files in shared memory.
         raise ConfigError(
@@ -118,11 +135,22 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
         futures = client.map(function, list(tasks), pure=False)
         return (future.result() for future in futures)
 
+    # Dask logs a traceback where it loses the scheduler.
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield run
     except KilledWorker as error:
         raise SourceError("a Dask worker", f"died again and again ({error})", "give workers more memory") from error
+    except CancelledError as error:
+        raise SourceError(
+            f"the scheduler of --dask {address}",
+            f"is gone, or has dropped a task ({error})",
+            "start it again, and repeat the command: it goes on from here",
+        ) from error
     finally:
         client.close()
         if cluster is not None:
             cluster.close()
+        logger.setLevel(level)

@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-from prep.checksums import CHECKSUM_FILES
-from prep.workspace import write_atomically
+from prep.checksums import CHECKSUM_FILES, sha256_of
+from prep.workspace import (
+    REPLACED_RECORD,
+    is_there,
+    open_workspace,
+    remove_left_over,
+    restore_replaced,
+    write_atomically,
+)
 from schemas.errors import StoreError, UnreachableError
 from schemas.layout import ATTRIBUTES_KEY, array_specs
 from schemas.location import RETRY_S, is_remote, object_store, remote_errors
@@ -33,6 +40,9 @@ if TYPE_CHECKING:
 ROOT_FILE = "zarr.json"
 LOCK_OBJECT = ".building"
 UPLOADS = 16
+
+RECORD_EVERY_S = 2
+"""After a kill, what went up since the last record goes up again."""
 
 _ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", 1, 1)), "checksums/[a-z0-9_]+")
 _ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
@@ -48,14 +58,43 @@ def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        with TemporaryDirectory(prefix=f"{destination.name}.", dir=destination.parent) as beside:
-            _exchange(shutil.copytree(store_dir, Path(beside) / "store"), destination, Path(beside) / "replaced")
+        with open_workspace(_beside(destination), _copy_plan(destination), start_again=False) as beside:
+            shutil.rmtree(beside / "store", ignore_errors=True)
+            _exchange(shutil.copytree(store_dir, beside / "store"), destination, beside / "replaced")
+
+
+def recover(location: str, work: Path) -> None:
+    """Undo what a killed build was about to do at a place: the replaced store is put back, a copy beside it removed."""
+    restore_replaced(work)
+    if is_remote(location):
+        return
+    beside = _beside(Path(location))
+    restore_replaced(beside)
+    # The record stays where something else is in the place of the replaced store.
+    if not (beside / REPLACED_RECORD).exists():
+        remove_left_over(beside, _copy_plan(Path(location)), lambda _: None)
+
+
+def _beside(destination: Path) -> Path:
+    """The folder through which a store comes from another file system, a working folder of its own."""
+    return destination.with_name(f"{destination.name}.arriving")
+
+
+def _copy_plan(destination: Path) -> dict[str, str]:
+    return {"arrives_at": destination.name}
 
 
 def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
-    """Rename a store into place and what was there out of it; where one of the two fails, nothing has changed."""
+    """Rename a store into place and what was there out of it; where one of the two fails, nothing has changed.
+
+    A kill in between leaves the earlier store to `recover`.
+    """
     earlier = destination.exists()
+    record = replaced.with_name(REPLACED_RECORD)
     if earlier:
+        # What a run left here that was killed once its store was in place.
+        shutil.rmtree(replaced, ignore_errors=True)
+        write_atomically(record, json.dumps(str(destination.absolute())))
         destination.rename(replaced)
     try:
         store_dir.rename(destination)
@@ -63,6 +102,21 @@ def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
         if earlier:
             replaced.rename(destination)
         raise
+    record.unlink(missing_ok=True)
+
+
+def linked_place(location: str) -> str:
+    """Where a link at a store's place leads, so that the link stays; a place without a link is itself.
+
+    Raises:
+        StoreError: It leads in a circle.
+    """
+    if is_remote(location) or not Path(location).is_symlink():
+        return location
+    place = os.path.realpath(location)
+    if Path(place).is_symlink():
+        raise StoreError(location, "is a link that leads nowhere", "remove it, or choose another --out")
+    return place
 
 
 def occupied(location: str) -> bool:
@@ -72,8 +126,7 @@ def occupied(location: str) -> bool:
         StoreError: The object store does not answer.
     """
     if not is_remote(location):
-        path = Path(location)
-        return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        return is_there(Path(location))
     import obstore
 
     with remote_errors(location):
@@ -173,8 +226,8 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     Args:
         store_dir: The store.
         destination: Where to.
-        record: Where the names of the uploaded files are kept, as a JSON object with the tag that the object store
-            gave each; a repeated upload skips those that have it still.
+        record: Where the tags that the object store gave the uploaded files are kept, as JSON; a repeated upload of
+            the same store skips those that have it still.
     """
     import obstore
 
@@ -183,7 +236,9 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     if occupied(destination):
         # An earlier store is unreadable before its files are replaced.
         _delete(remote, ROOT_FILE)
-    done = _read_record(record)
+    # It holds the digest of all other files: one of another build may have the same names.
+    root_sha256 = sha256_of(store_dir / ROOT_FILE)
+    done = _read_record(record, root_sha256)
     held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
     done = {name: tag for name, tag in done.items() if tag and held.get(name) == tag}
     names = [path.relative_to(store_dir).as_posix() for path in sorted(store_dir.rglob("*")) if path.is_file()]
@@ -192,11 +247,9 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     def upload(name: str) -> str | None:
         return obstore.put(remote, name, store_dir / name)["e_tag"]
 
-    with ThreadPoolExecutor(UPLOADS) as pool:
+    with _kept_record(record, root_sha256, done) as note, ThreadPoolExecutor(UPLOADS) as pool:
         for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
-            if tag:
-                done[name] = tag
-                write_atomically(record, json.dumps(done, sort_keys=True))
+            note(name, tag)
     # What an earlier store leaves is known by its names alone: a run that was killed remembers nothing.
     listed = [entry["path"] for page in obstore.list(remote) for entry in page]
     for name in set(listed).difference(names):
@@ -205,13 +258,37 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     upload(ROOT_FILE)
 
 
-def _read_record(record: Path) -> dict[str, str]:
-    """Tags of uploaded files; none where a machine that lost its power left half of them: all go up again."""
+@contextmanager
+def _kept_record(record: Path, root_sha256: str, tags: dict[str, str]) -> Generator[Callable[[str, str | None], None]]:
+    """Write a record of uploads now and then, for it names all files, and at the end; yields what adds a tag to it."""
+
+    def write() -> float:
+        write_atomically(record, json.dumps({"root_sha256": root_sha256, "tags": tags}, sort_keys=True))
+        return time.monotonic()
+
+    def note(name: str, tag: str | None) -> None:
+        nonlocal written_s
+        if tag:
+            tags[name] = tag
+        if time.monotonic() - written_s >= RECORD_EVERY_S:
+            written_s = write()
+
+    written_s = time.monotonic()
     try:
-        tags = json.loads(record.read_text(encoding="utf-8"))
+        yield note
+    finally:
+        write()
+
+
+def _read_record(record: Path, root_sha256: str) -> dict[str, str]:
+    """Tags of uploaded files of a store; none where a machine that lost its power left half: all go up again."""
+    try:
+        read = json.loads(record.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return cast("dict[str, str]", tags) if isinstance(tags, dict) else {}
+    if not isinstance(read, dict) or cast("dict[str, object]", read).get("root_sha256") != root_sha256:
+        return {}
+    return cast("dict[str, dict[str, str]]", read)["tags"]
 
 
 def _written(store: Store) -> set[str]:

@@ -48,6 +48,7 @@ class StageTask:
         directory: Where to write.
         config: The build's configuration.
         specs: The store's arrays.
+        may_change: Whether a ROI that has changed since it was prepared is prepared again; else that is an error.
     """
 
     roi: RoiSource
@@ -56,6 +57,7 @@ class StageTask:
     directory: Path
     config: BuildConfig
     specs: tuple[ArraySpec, ...]
+    may_change: bool = False
 
     def __str__(self) -> str:
         return f"ROI {self.roi.frame_id}"
@@ -84,12 +86,12 @@ def stage_roi(task: StageTask) -> StagedRoi:
     with stage("hash sources"):
         digests = (sha256_of(task.roi.image_path), sha256_of(task.roi.mask_path))
     there = _read_staged(task.directory)
-    if there is not None:
-        if (there.source.image_sha256, there.source.mask_sha256) != digests:
-            raise SourceError(
-                task.roi.mask_path, "or its image has changed since the build began", "give --overwrite to start again"
-            )
+    if there is not None and (there.source.image_sha256, there.source.mask_sha256) == digests:
         return there
+    if there is not None and not task.may_change:
+        raise SourceError(
+            task.roi.mask_path, "or its image has changed since the build began", "give --overwrite to prepare it again"
+        )
     # Two workers may hold the same task after a cluster has lost sight of one: each writes a folder of its own.
     directory = task.directory.with_name(f"{task.directory.name}.{uuid4().hex}")
     directory.mkdir(parents=True)

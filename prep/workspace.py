@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -26,25 +26,35 @@ LOCK_FILE = "lock"
 WORK_FOLDERS = ("rois", "shards", "store", "publish", "replaced")
 """What a build makes in its folder; a build that starts again removes these and nothing else."""
 
+KEEP_FILE = "keep"
+"""Marks a working folder that was there before the build, which is emptied and not removed."""
+
+TOKEN_FILE = "token"
+
+REPLACED_RECORD = "replaced.json"
+"""Names the place whose store is in `replaced`, while no other store is there yet."""
+
 
 @contextmanager
 def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> Generator[Path]:
     """Lock a working folder for one plan; it is removed on success and kept on failure if it holds work.
 
+    One that was there before, empty, a link or a mount point perhaps, is emptied instead.
+
     Args:
         folder: The working folder.
         plan: What is built from what, as JSON values; equal plans give equal stores.
-        start_again: Whether what the folder holds is thrown away, be it of this plan or of another.
+        start_again: Whether what the folder holds of another plan, or of one that cannot be read, is thrown away.
 
     Raises:
         StoreError: Another build holds the folder, it belongs to another plan, or no build made it.
     """
-    foreign = (
-        folder.exists() and not (folder / PLAN_FILE).exists() and {path.name for path in folder.iterdir()} - {LOCK_FILE}
-    )
-    if foreign:
+    there = {path.name for path in folder.iterdir()} if folder.exists() else None
+    if there is not None and PLAN_FILE not in there and there - {LOCK_FILE, KEEP_FILE}:
         raise StoreError(folder, "is in the way and was made by no build", "move it away, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    if there == set():
+        (folder / KEEP_FILE).touch()
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
@@ -56,8 +66,10 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
         _remove(folder)
     except BaseException:
         # What is already prepared spares the next run its work; an empty folder would only be in the way.
-        if not any((folder / "rois").glob("*/staged.json")):
-            shutil.rmtree(folder, ignore_errors=True)
+        # A replaced store may be the only one left.
+        if not any((folder / "rois").glob("*/staged.json")) and not (folder / REPLACED_RECORD).exists():
+            with suppress(OSError):
+                _remove(folder)
         raise
     finally:
         lock.release()
@@ -73,16 +85,52 @@ def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path]
     """
     if _begun_plan(folder) != _as_stored(plan):
         return
+    with _held(folder) as held:
+        if held:
+            before(folder)
+            _remove(folder)
+
+
+def restore_replaced(folder: Path) -> None:
+    """Put a store back that a build had moved out of its place when it was killed, if nothing else is there by now."""
+    with _held(folder) as held:
+        place = _replaced_place(folder) if held else None
+        if place is not None and not is_there(place) and (folder / "replaced").exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (folder / "replaced").rename(place)
+            (folder / REPLACED_RECORD).unlink()
+
+
+@contextmanager
+def _held(folder: Path) -> Generator[bool]:
+    """Hold a build's folder; not if another build does, or none made it."""
+    if not (folder / PLAN_FILE).exists():
+        yield False
+        return
     lock = FileLock(folder / LOCK_FILE)
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        yield False
         return
     try:
-        before(folder)
-        _remove(folder)
+        yield True
     finally:
         lock.release()
+
+
+def _replaced_place(folder: Path) -> Path | None:
+    """Where a replaced store was; None if it need not go back, or its move had not begun when power was lost."""
+    try:
+        place = json.loads((folder / REPLACED_RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return Path(place) if isinstance(place, str) else None
+
+
+def is_there(place: Path) -> bool:
+    """Whether something is at a place; an empty folder is nothing."""
+    return place.exists() and not (place.is_dir() and not any(place.iterdir()))
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -95,10 +143,16 @@ def write_atomically(path: Path, text: str) -> None:
 def _remove(folder: Path) -> None:
     # What takes long goes first: until then the plan says whose folder it is, should a kill come in between.
     _remove_work(folder)
-    shutil.rmtree(folder)
+    if not ((folder / KEEP_FILE).exists() or folder.is_symlink() or folder.is_mount()):
+        shutil.rmtree(folder)
+        return
+    for path in [*folder.glob("*.partial"), *(folder / name for name in (TOKEN_FILE, PLAN_FILE, LOCK_FILE, KEEP_FILE))]:
+        path.unlink(missing_ok=True)
 
 
 def _remove_work(folder: Path) -> None:
+    # Half of a replaced store is not to come back.
+    (folder / REPLACED_RECORD).unlink(missing_ok=True)
     for name in WORK_FOLDERS:
         if (folder / name).exists():
             shutil.rmtree(folder / name)
@@ -106,13 +160,13 @@ def _remove_work(folder: Path) -> None:
 
 def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
     path = folder / PLAN_FILE
-    if start_again:
-        _remove_work(folder)
-    elif path.exists():
-        begun, wanted = _begun_plan(folder), _as_stored(plan)
-        if begun is None:
+    begun, wanted = _begun_plan(folder), _as_stored(plan)
+    if path.exists() and begun != wanted:
+        if start_again:
+            _remove_work(folder)
+        elif begun is None:
             raise StoreError(folder, "holds a build whose plan cannot be read", "give --overwrite to start again")
-        if begun != wanted:
+        else:
             raise StoreError(
                 folder,
                 f"holds a build that was begun otherwise ({_difference(begun, wanted)})",

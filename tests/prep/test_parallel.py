@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import prep
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.parallel import task_map
@@ -33,7 +35,9 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         described = folder / "scheduler.json"
-        common: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        # Like workers on other machines, they have another current folder than the build.
+        common: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": folder}
+        common["env"] = os.environ | {"PYTHONPATH": str(Path(prep.__file__).parents[1])}
         scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(described)]
         flags = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
         self.scheduler = subprocess.Popen([*scheduler, *flags], **common)
@@ -60,9 +64,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Cluster]:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_dask_cluster_writes_the_same_bytes_even_when_a_worker_dies(
-    cluster: Cluster, sample_source: Path, store: Store, tmp_path: Path
+    cluster: Cluster, sample_source: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "s.zarr"
+    monkeypatch.chdir(tmp_path)
+    source, out = Path(os.path.relpath(sample_source)), Path("s.zarr")
     killed: list[int] = []
 
     def kill_one(step: object) -> None:
@@ -70,9 +75,26 @@ def test_dask_cluster_writes_the_same_bytes_even_when_a_worker_dies(
             killed.append(cluster.workers[0].pid)
             os.kill(cluster.workers[0].pid, signal.SIGKILL)
 
-    build_store(sample_source, out, SMALL, BuildOptions(dask_address=cluster.address, on_progress=kill_one))
+    build_store(source, out, SMALL, BuildOptions(dask_address=cluster.address, on_progress=kill_one))
     assert killed
     assert _bytes(out) == _bytes(Path(store.path))
+
+
+def test_killed_scheduler_is_one_line(cluster: Cluster, sample_source: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "prep.cli", "build", str(sample_source), "--out", str(tmp_path / "s.zarr")]
+    command += ["--size", "128", "--dask", cluster.address]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("*/rois/*/staged.json")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        for worker in cluster.workers:
+            worker.send_signal(signal.SIGSTOP)
+        cluster.scheduler.kill()
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    (error,) = [line for line in said.splitlines() if "error: " in line]
+    assert re.search(r"the scheduler of --dask tcp://.*: is gone, or .*; start it again, and repeat", error)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -99,6 +121,46 @@ def _die_at_2(task: int) -> int:
 def test_death_of_a_worker_names_the_task() -> None:
     with task_map(1 + 1) as run, pytest.raises(SourceError, match=r"a worker process, at [0-2] or one of the next 2"):
         list(run(_die_at_2, range(3)))
+
+
+def _children(parent: int) -> set[int]:
+    """Processes that a process has started and that run."""
+    numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return {int(number) for number in numbers if Path(f"/proc/{number}/cmdline").read_bytes()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="/proc does not tell of processes")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("busy", [False, True])
+def test_workers_end_with_a_build_that_is_killed(how: signal.Signals, busy: bool, tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from prep.parallel import task_map\n"
+        "if __name__ == '__main__':\n"
+        "    with task_map(2) as run:\n"
+        "        list(run(time.sleep, [0.5, 0.5])); print(flush=True)\n"
+        f"        list(run(time.sleep, [{60 if busy else 0}] * 2)); time.sleep(60)\n"
+    )
+    script = tmp_path / "build.py"
+    script.write_text(program)
+    env = os.environ | {"PYTHONPATH": str(Path(prep.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        workers = _children(process.pid)
+        process.send_signal(how)
+    assert len(workers) >= 2
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in workers if _runs(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there; one that nobody has waited for is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def _own_pid(_: int) -> int:

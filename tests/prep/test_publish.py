@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prep import publish
 from prep.build import BuildOptions, build_store
 from prep.cli import main
 from prep.config import BuildConfig
@@ -277,7 +278,45 @@ def test_half_a_record_of_uploads_is_none(bucket: str, store: Store, tmp_path: P
     record.write_text(left)
     publish_remote(Path(store.path), f"{bucket}/s.zarr", record)
     assert verify_store(open_store(f"{bucket}/s.zarr")) == []
-    assert len(json.loads(record.read_text())) > 50
+    assert len(json.loads(record.read_text())["tags"]) > 50
+
+
+def test_record_is_not_written_for_each_file(bucket: str, store: Store, tmp_path: Path, monkeypatch) -> None:
+    record = tmp_path / "publish" / "uploaded.json"
+    written: list[int] = []
+    write, put = publish.write_atomically, obstore.put
+    monkeypatch.setattr(publish, "write_atomically", lambda *args: (written.append(1), write(*args)))
+    monkeypatch.setattr(publish, "RECORD_EVERY_S", 3600)
+    publish_remote(Path(store.path), f"{bucket}/a.zarr", record)
+    assert len(written) == 1
+    tags = json.loads(record.read_text())["tags"]
+    assert len(tags) > 50
+    # Where one fails, those before it are known.
+    last = max(tags)
+
+    def failing(remote: object, name: str, *content: object) -> object:
+        if name == last:
+            raise OSError(5, "gone")
+        return put(remote, name, *content)
+
+    monkeypatch.setattr(obstore, "put", failing)
+    with pytest.raises(OSError, match="gone"):
+        publish_remote(Path(store.path), f"{bucket}/b.zarr", record)
+    assert json.loads(record.read_text())["tags"].keys() == tags.keys() - {last}
+    # After a kill there is one of some seconds before.
+    monkeypatch.setattr(obstore, "put", put)
+    monkeypatch.setattr(publish, "RECORD_EVERY_S", 0)
+    publish_remote(Path(store.path), f"{bucket}/c.zarr", record)
+    assert len(written) > 50
+
+
+def test_record_of_another_store_is_none(bucket: str, write_roi, tmp_path: Path) -> None:
+    url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
+    for code in (1, 2):
+        source = write_roi("a", np.full((40, 40), code, np.uint8))
+        build_store(source, tmp_path / f"{code}.zarr", SMALL)
+        publish_remote(tmp_path / f"{code}.zarr", url, record)
+        assert verify_store(open_store(url)) == []
 
 
 def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store, tmp_path: Path) -> None:

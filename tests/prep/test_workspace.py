@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,6 +86,54 @@ def test_folder_of_a_build_that_was_killed_in_its_end_is_removed(
         assert (work / PLAN_FILE).exists()
     build_store(sample_source, out, SMALL)
     assert list(tmp_path.iterdir()) == [out]
+
+
+def _dies_at(call: str) -> str:
+    """A program that runs `bcss-prep` and is killed at the first rename of `one` to `other` of which this is true."""
+    return (
+        "import os, pathlib; from prep.cli import main\n"
+        "rename = pathlib.Path.rename\n"
+        f"die = lambda one, other: os.kill(os.getpid(), 9) if {call} else rename(one, other)\n"
+        "pathlib.Path.rename = die; main()"
+    )
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_store_that_was_moved_away_when_a_build_was_killed_comes_back(
+    write_roi, tmp_path: Path, overwrite: bool
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, other = tmp_path / "s.zarr", tmp_path / "other.zarr"
+    options = BuildOptions(work_dir=tmp_path / "work", overwrite=overwrite)
+    build_store(source, out, SMALL)
+    earlier = _bytes(out)
+    command = [sys.executable, "-c", _dies_at("one.name == 'store'"), "build", str(source), "--out", str(out)]
+    command += ["--size", "64", "--workers", "1", "--overwrite", "--work-dir", str(tmp_path / "work")]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert not out.exists()
+    # It comes back to its own place, whatever is built where; and the run that brings it may fail.
+    write_roi("a", Image.new("RGB", (40, 40)))
+    with pytest.raises((SourceError, StoreError), match=r"colour|was begun otherwise"):
+        build_store(source, other, SMALL, options)
+    assert _bytes(out) == earlier
+    assert not other.exists()
+
+
+def test_replaced_store_is_not_put_where_something_else_is_by_now(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    build_store(source, out, SMALL)
+    command = [sys.executable, "-c", _dies_at("one.name == 'store'"), "build", str(source), "--out", str(out)]
+    command += ["--size", "64", "--workers", "1", "--overwrite"]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    out.write_text("mine")
+    with pytest.raises(StoreError, match="is in the way"):
+        build_store(source, out, SMALL)
+    assert out.read_text() == "mine"
+    out.unlink()
+    with pytest.raises(StoreError, match="was built from other"):
+        build_store(source, out, BuildConfig(size_px=32))
+    assert open_store(out).manifest.tile_size_px == 128
 
 
 def test_folder_of_another_plan_or_of_others_stays(write_roi, tmp_path: Path) -> None:
@@ -191,10 +240,10 @@ def test_folder_with_a_plan_of_others_is_never_touched(write_roi, tmp_path: Path
     assert (work / "rois" / "thesis.txt").read_text() == "years of work"
 
 
-def _fail_in(work: Path, *, start_again: bool) -> list[str]:
+def _fail_in(work: Path, plan: dict[str, object], *, start_again: bool) -> list[str]:
     """Begin a build that prepares a ROI and fails; return what it found."""
     found: list[str] = []
-    with suppress(SourceError), open_workspace(work, {"a": 1}, start_again=start_again):
+    with suppress(SourceError), open_workspace(work, plan, start_again=start_again):
         found += sorted(path.name for path in work.iterdir() if path.is_dir())
         (work / "rois" / "0").mkdir(parents=True, exist_ok=True)
         (work / "rois" / "0" / "staged.json").touch()
@@ -204,10 +253,33 @@ def _fail_in(work: Path, *, start_again: bool) -> list[str]:
 
 def test_starting_again_removes_the_work_of_a_build_and_nothing_else(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    assert _fail_in(work, start_again=False) == []
+    assert _fail_in(work, {"a": 1}, start_again=False) == []
     (work / "notes").mkdir()
-    assert _fail_in(work, start_again=False) == ["notes", "rois"]
-    assert _fail_in(work, start_again=True) == ["notes"]
+    assert _fail_in(work, {"a": 1}, start_again=False) == ["notes", "rois"]
+    assert _fail_in(work, {"a": 2}, start_again=True) == ["notes"]
+
+
+def test_starting_again_goes_on_with_work_of_the_same_plan(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    _fail_in(work, {"a": (1, 2)}, start_again=True)
+    assert _fail_in(work, {"a": (1, 2)}, start_again=True) == ["rois"]
+
+
+def test_interrupted_overwrite_goes_on(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, options = tmp_path / "s.zarr", BuildOptions(overwrite=True)
+    build_store(source, out, BuildConfig(size_px=64))
+    write_roi("b", Image.new("RGB", (40, 40)))
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, out, SMALL, options)
+    prepared = tmp_path / "s.zarr.partial" / "rois" / "000000" / "columns.npz"
+    first = prepared.stat().st_mtime_ns
+    seen: list[int] = []
+    write_roi("b", np.full((40, 40), 1, np.uint8))
+    going_on = BuildOptions(overwrite=True, on_progress=lambda _: seen.append(prepared.stat().st_mtime_ns))
+    build_store(source, out, SMALL, going_on)
+    assert seen == [first] * 2
+    assert open_store(out).manifest.tile_size_px == 128
 
 
 def test_source_that_goes_away_is_named(write_roi, tmp_path: Path) -> None:
@@ -238,6 +310,107 @@ def test_work_on_another_file_system_is_copied_into_place(write_roi, far: Path, 
     assert open_store(out).manifest.tile_size_px == 64
     assert list(out.parent.iterdir()) == [out]
     assert list(far.iterdir()) == []
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_copy_of_a_killed_build_on_another_file_system_is_removed(
+    write_roi, far: Path, tmp_path: Path, earlier: bool
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "new" / "s.zarr"
+    options = BuildOptions(work_dir=far / "work", overwrite=True)
+    if earlier:
+        build_store(source, out, BuildConfig(size_px=64), options)
+    dies = _dies_at("one.parent.name == 's.zarr.arriving'")
+    command = [sys.executable, "-c", dies, "build", str(source), "--out", str(out), "--size", "128", "--overwrite"]
+    command += ["--workers", "1", "--work-dir", str(far / "work")]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert [path.name for path in out.parent.iterdir()] == ["s.zarr.arriving"]
+    # It says that an earlier store has other settings, once that is back.
+    with suppress(StoreError):
+        build_store(source, out, SMALL, BuildOptions(work_dir=far / "work"))
+    assert open_store(out).manifest.tile_size_px == (64 if earlier else 128)
+    assert list(out.parent.iterdir()) == [out]
+    build_store(source, out, SMALL, options)
+    assert open_store(out).manifest.tile_size_px == 128
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_folder_of_others_beside_the_destination_is_never_touched(write_roi, far: Path, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, thesis = tmp_path / "s.zarr", tmp_path / "s.zarr.arriving" / "store" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    with pytest.raises(StoreError, match=r"s.zarr.arriving: is in the way and was made by no build"):
+        build_store(source, out, SMALL, BuildOptions(work_dir=far / "work"))
+    assert thesis.read_text() == "years of work"
+
+
+def test_working_folder_that_was_there_stays_and_is_emptied(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    real, work, out = tmp_path / "scratch", tmp_path / "work", tmp_path / "s.zarr"
+    real.mkdir()
+    work.symlink_to(real)
+    options = BuildOptions(work_dir=work)
+    build_store(source, out, SMALL, options)
+    build_store(source, out, SMALL, options)
+    build_store(source, out, BuildConfig(size_px=64), BuildOptions(work_dir=work, overwrite=True))
+    assert open_store(out).manifest.tile_size_px == 64
+    write_roi("a", Image.new("RGB", (40, 40)))
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, tmp_path / "other.zarr", SMALL, options)
+    assert work.is_symlink()
+    assert list(real.iterdir()) == []
+
+
+def test_working_folder_that_was_there_stays_after_a_kill(sample_source: Path, tmp_path: Path) -> None:
+    out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    work.mkdir()
+    process = _start(sample_source, out)
+    _wait_for(work, 1)
+    process.kill()
+    process.wait()
+    (work / f"{PLAN_FILE}.0123.partial").touch()
+    build_store(sample_source, out, SMALL)
+    assert len(open_store(out)) == 54
+    assert list(work.iterdir()) == []
+
+
+def test_working_folder_may_be_a_mount_point(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    work, out = tmp_path / "work", tmp_path / "s.zarr"
+    work.mkdir()
+    build = [sys.executable, "-m", "prep.cli", "build", str(source), "--out", str(out), "--size", "64"]
+    build = shlex.join([*build, "--workers", "1", "--work-dir", str(work)])
+    place = shlex.quote(str(work))
+    mounted = f"mount -t tmpfs none {place} || exit 77\n{build} > /dev/null && ls -A {place}"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", mounted], capture_output=True, text=True)
+    if "unshare" in done.stderr or done.returncode == 77:
+        pytest.skip("may not mount here")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert len(open_store(out)) == 1
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["dangling", "to a store"])
+def test_link_at_the_place_of_a_store_is_followed(write_roi, tmp_path: Path, there: bool) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    real, out = tmp_path / "disk" / "s.zarr", tmp_path / "s.zarr"
+    out.symlink_to(real)
+    if there:
+        build_store(source, real, BuildConfig(size_px=64))
+    build_store(source, out, SMALL, BuildOptions(overwrite=there))
+    assert out.is_symlink()
+    assert open_store(real).manifest.tile_size_px == 128
+    assert list(real.parent.iterdir()) == [real]
+    build_store(source, out, SMALL)
+
+
+def test_link_in_a_circle_is_said(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+    out.symlink_to(out)
+    with pytest.raises(StoreError, match=r"s.zarr: is a link that leads nowhere"):
+        build_store(source, out, SMALL)
 
 
 def test_failed_rename_leaves_the_earlier_store(tmp_path: Path) -> None:
