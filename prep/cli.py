@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from schemas.bounds import MAX_POINTS, MAX_TILE_PX
-from schemas.console import as_markup, printable, progress_bar, run_command
+from schemas.console import as_markup, printable, progress_bar, run_command, show_version
 
 if TYPE_CHECKING:
     from prep.build import BuildProgress, Splitter
@@ -25,6 +25,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 def _multiple_of_8(value: int) -> int:

@@ -72,6 +72,17 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
         yield bar
 
 
+def show_version(wanted: bool) -> None:
+    """Print the package's version and leave; what typer calls for `--version`."""
+    if wanted:
+        from importlib.metadata import version
+
+        import typer
+
+        typer.echo(version("bcss-sam2"))
+        raise typer.Exit
+
+
 def _speak_utf8() -> None:
     """Start again in Python's UTF-8 mode where the locale has another encoding.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.console import as_markup, printable, progress_bar, run_command
+from schemas.console import as_markup, printable, progress_bar, run_command, show_version
 from train.choices import (
     BASELINES,
     STORED_CHOICES,
@@ -32,6 +32,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 def _multiple_of_32(value: int | None) -> int | None:

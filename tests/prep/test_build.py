@@ -325,3 +325,11 @@ def test_manifest_lists_the_classes_that_became_objects(write_roi, tmp_path: Pat
     labels[0, 0] = 18
     build_store(write_roi("a", labels), tmp_path / "s.zarr", BuildConfig(size_px=64, min_area_px=2))
     assert [info.code for info in open_store(tmp_path / "s.zarr").manifest.classes] == [1]
+
+
+def test_empty_splits_are_said(write_roi, tmp_path: Path, caplog) -> None:
+    build_store(write_roi("a", np.full((40, 40), 1, np.uint8)), tmp_path / "s.zarr", SMALL)
+    assert [split for split in ("train", "val", "test") if f"no tile is of the split {split};" in caplog.text] == [
+        "val",
+        "test",
+    ]

@@ -42,3 +42,10 @@ def test_class_that_is_merged_away_is_refused() -> None:
 def test_data_set_with_names_of_its_own_has_none_of_bcss() -> None:
     config = BuildConfig(classes="all", class_map=(ClassEntry(code=1, name="cat"), ClassEntry(code=2, name="dog")))
     assert [config.describe(code).name for code in (1, 2, 5)] == ["cat", "dog", "class_5"]
+
+
+def test_ranges_of_codes() -> None:
+    assert parse_codes("1-3,10,tumor") == (1, 2, 3, 10)
+    for text in ("3-1", "1-70000", "1-", "-1", "1-2-3"):
+        with pytest.raises(ConfigError, match="is no code"):
+            parse_codes(text)

@@ -71,3 +71,8 @@ def test_what_is_left_out_and_whose_patient_is_not_known_is_said(tmp_path: Path,
     caplog.clear()
     assert [roi.patient for roi in find_pairs(tmp_path, patients={"p1_a": "p1", "p1_b": "p1"})] == ["p1", "p1"]
     assert "barcode" not in caplog.text
+
+
+def test_absent_source_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"BCSS: is no folder; name the folder that holds images/ and masks/.*sample"):
+        find_pairs(tmp_path / "BCSS")

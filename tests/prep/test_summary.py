@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prep.summary import summarize_store
@@ -37,3 +38,9 @@ def test_checksums_of_other_files_are_refused(store: Store, tmp_path: Path) -> N
     metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"shape": [0]}))
     with pytest.raises(StoreError, match="checksums: are not one for each file"):
         summarize_store(open_store(tmp_path / "copy.zarr"))
+
+
+def test_share_of_ignored_pixels_is_that_of_the_tiles(store: Store) -> None:
+    expected = np.mean([record.ignore.mean() for record in store])
+    assert summarize_store(store).ignored_share == pytest.approx(expected)
+    assert expected > 0

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 from datetime import datetime, timedelta
+from importlib.metadata import version
 
 import pytest
 from rich.text import Text
@@ -162,3 +163,9 @@ def test_wrong_call_is_one_json_line_and_status_2() -> None:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "13 is not a multiple of 8" in json.loads(ran.stderr)["what"]
+
+
+@pytest.mark.parametrize("module", ["prep.cli", "train.cli"])
+def test_version_is_the_installed_one(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version("bcss-sam2"), "")

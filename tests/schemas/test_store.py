@@ -219,3 +219,15 @@ def test_record_is_its_owners_and_a_column_is_everybodys(store: Store) -> None:
     assert not (store[0].class_ids == 99).any()
     with pytest.raises(ValueError, match="read-only"):
         store.column("objects/box_xyxy")[:] = 0
+
+
+def test_record_is_shown_in_a_line(store: Store) -> None:
+    record = store[3]
+    x, y = record.origin_xy
+    shown = f"Record(3: {record.frame_id} at {x}, {y}; {record.split}, 128 px, {len(record.object_ids)} objects)"
+    assert repr(record) == shown
+
+
+def test_array_that_no_store_has_is_not_called_damage(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"objects/colour: is not there"):
+        store.column("objects/colour")

@@ -220,3 +220,9 @@ def test_run_with_adapters_and_average_goes_on_bit_by_bit(store: Store, straight
 def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:
     summary = fit(store, read_config(None, {**FLAGS, "max_steps": 1, "workers": 0}), tmp_path, resume=True)
     assert summary["steps"] == 1
+
+
+def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = read_config(None, {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False})
+    fit(store, config, tmp_path, resume=True)
+    assert "checkpoint.pt is not there: nothing is resumed" in caplog.text
