@@ -76,6 +76,11 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     if twice:
         raise ConfigError(path, f"names code {twice[0]} twice", "give each code one line")
     merged = {entry.code for entry in entries if entry.into not in (None, entry.code)}
+    names = Counter(entry.name for entry in entries if entry.name and entry.code not in merged)
+    alike = [name for name, count in names.items() if count > 1]
+    if alike:
+        # Scores are told by name.
+        raise ConfigError(path, f"names two codes {alike[0]}", "merge one 'into' the other, or give each its name")
     chained = [entry for entry in entries if entry.into in merged]
     if chained:
         raise ConfigError(

@@ -30,7 +30,10 @@ def outline(mask: NDArray[np.bool_], counts: NDArray[np.bool_]) -> NDArray[np.bo
 def surface_dice(
     predicted: NDArray[np.bool_], truth: NDArray[np.bool_], ignore: NDArray[np.bool_], tolerance_px: float
 ) -> float:
-    """Share of both outlines that lies within a tolerance of the other one; 1 where neither mask has an outline.
+    """Share of both outlines that lies within a tolerance of the other one.
+
+    NaN where the truth has no outline, such as one that fills the tile: then nothing says where it ends, and which
+    objects are scored does not depend on the model.
 
     Args:
         predicted: bool (H, W).
@@ -38,17 +41,15 @@ def surface_dice(
         ignore: bool (H, W).
         tolerance_px: Distance between centres of pixels up to which outlines agree.
     """
-    either = predicted | truth
-    if not either.any():
-        return 1.0
-    window = _window(either)
+    if not truth.any():
+        return float("nan")
+    window = _window(predicted | truth)
     counts = ~ignore[window]
     ours, theirs = outline(predicted[window], counts), outline(truth[window], counts)
-    total = np.count_nonzero(ours) + np.count_nonzero(theirs)
-    if not total:
-        return 1.0
+    if not theirs.any():
+        return float("nan")
     near = np.count_nonzero(ours & _near(theirs, tolerance_px)) + np.count_nonzero(theirs & _near(ours, tolerance_px))
-    return near / total
+    return near / (np.count_nonzero(ours) + np.count_nonzero(theirs))
 
 
 def _window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:

@@ -118,6 +118,12 @@ def _check_archive(path: Path) -> None:
         names = {entry.orig_filename.lower() for entry in entries}
         if len(names) < len(entries) or not all(_ENTRY.fullmatch(name) for name in names):
             raise CheckpointError(path, "cannot be read (its entries have names that none should)", "save it again")
+        # Torch compares no checksum.
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(
+                path, f"cannot be read ({damaged} has other bytes than were written)", "save it again"
+            )
         for entry in entries:
             if entry.filename.lower().endswith(".pkl"):
                 if entry.file_size > MAX_PICKLE_BYTES:

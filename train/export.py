@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 from schemas.record import Record
 from schemas.store import Store
 from train.answers import TileAnswer
+from train.model_folders import ModelFolders
 from train.stitch import BACKGROUND_CODE, palettized
 
 
@@ -31,6 +32,7 @@ class MaskWriter:
     def __init__(self, store: Store, out: Path) -> None:
         self.store = store
         self.out = out
+        self._folder_of = ModelFolders()
         self._results: dict[Path, list[dict[str, Any]]] = {}
         self._images: dict[int, dict[str, Any]] = {}
         self._truth: list[dict[str, Any]] = []
@@ -40,7 +42,7 @@ class MaskWriter:
         """Write one answer."""
         record = answer.record
         self._add_truth(record)
-        folder = self.out / answer.model.replace("/", "_").replace(":", "_") / answer.kind
+        folder = self.out / self._folder_of(answer.model) / answer.kind
         folder.mkdir(parents=True, exist_ok=True)
         palette = self.store.source(record.frame_id).palette
         colors = {info.code: info.color for info in self.store.manifest.classes}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from schemas.errors import ConfigError
@@ -46,6 +47,7 @@ def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
         parameter.requires_grad_(True)
 
 
+@torch.no_grad()
 def merged_weights(model: PromptableSam) -> dict[str, Tensor]:
     """The weights under Meta's names, adapters merged in."""
     state = model.sam.state_dict()

@@ -20,7 +20,7 @@ class MaskScores:
     Attributes:
         dice: float64 (O,).
         iou: float64 (O,).
-        surface_dice: float64 (O,), NaN where no tolerance is given.
+        surface_dice: float64 (O,), NaN where no tolerance is given or the truth has no outline.
     """
 
     dice: NDArray[np.float64]

@@ -58,11 +58,16 @@ class ImageFeatures:
 
     def of_objects(self, image_index: Tensor) -> ImageFeatures:
         """Gather the features of each object's image, given by int64 (N,)."""
-        # Not by an index in brackets: threads of a CPU then add gradients of one image in any order.
+        fine, middle = self.high_res
         return ImageFeatures(
-            self.embedding.index_select(0, image_index),
-            (self.high_res[0].index_select(0, image_index), self.high_res[1].index_select(0, image_index)),
+            _gathered(self.embedding, image_index), (_gathered(fine, image_index), _gathered(middle, image_index))
         )
+
+
+def _gathered(values: Tensor, places: Tensor) -> Tensor:
+    # So that gradients of one image are added in one order: for an index in brackets threads of a CPU add them in any,
+    # and for this call those of a GPU.
+    return values.index_select(0, places) if values.device.type == "cpu" else values[places]
 
 
 @dataclass(frozen=True)

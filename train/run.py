@@ -65,7 +65,7 @@ class Run:
         origin: What it is made on.
         ema: Moving average of the weights, where one is kept.
         steps: Steps done.
-        elapsed_s: Time spent, earlier parts of a resumed run included.
+        elapsed_s: Time spent in steps, earlier parts of a resumed run included.
         loss: Of the last step.
         best_score: Validation score of `best.pt`, None before there is one.
         epochs_since_best: Epochs without a better one.
@@ -160,29 +160,40 @@ def previous_of(path: Path) -> Path:
     return path.with_name("previous.pt")
 
 
-def restore_run(run: Run, path: Path) -> bool:
-    """Take the state out of the last checkpoint that can be read; say whether there was one.
+def readable_checkpoint(path: Path) -> Path | None:
+    """The last checkpoint, or the one before it where that is damaged; None where there is none.
+
+    Of several processes one asks, since what is damaged is moved out of the way.
 
     Raises:
-        CheckpointError: Neither the last nor the one before it can be resumed.
-        ConfigError: The run was begun with other settings.
+        CheckpointError: Neither can be read.
     """
     candidates = [candidate for candidate in (path, previous_of(path)) if candidate.exists()]
     for candidate in candidates:
         try:
-            content = load_checkpoint(candidate)
+            load_checkpoint(candidate)
         except CheckpointError as error:
             if candidate == candidates[-1]:
                 raise
             logger.warning("%s; taking the one before it", error)
             # Out of the way, lest the next save keep it as the one before.
             candidate.replace(candidate.with_suffix(".damaged"))
-            continue
-        _check_config(run, content, candidate)
-        _restore(run, content, candidate)
-        logger.info("resumes %s after step %d", candidate, run.steps)
-        return True
-    return False
+        else:
+            return candidate
+    return None
+
+
+def restore_run(run: Run, path: Path) -> None:
+    """Take the state out of a checkpoint.
+
+    Raises:
+        CheckpointError: It cannot be resumed.
+        ConfigError: The run was begun with other settings.
+    """
+    content = load_checkpoint(path)
+    _check_config(run, content, path)
+    _restore(run, content, path)
+    logger.info("resumes %s after step %d", path, run.steps)
 
 
 def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
@@ -199,6 +210,9 @@ def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
         run.best_score = content["best_meter_values"].get(run.config.best_by)
         run.epochs_since_best = content["epochs_since_best"]
         run.scored_steps, run.val = content["scored_steps"], content["val"]
+        # Where the weights came from does not change, whatever is given now.
+        begun = {"init": content["config"]["init"]}
+        run.config = FitConfig.model_validate({**run.config.model_dump(), **begun})
         set_rng_states(content["rng"])
         threads = content["threads"]
     except CheckpointError:

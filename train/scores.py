@@ -32,7 +32,7 @@ class ScoreTable:
         area_px: int64 (n,), pixels of the truth that count.
         dice: float64 (n,).
         iou: float64 (n,).
-        surface_dice: float64 (n,), NaN without a tolerance.
+        surface_dice: float64 (n,), NaN without a tolerance, or where the truth has no outline.
         iou_estimate: float64 (n,), what the model itself said of its mask; NaN for baselines.
         clicks_dice: float64 (n, C + 1), Dice after 0 to C simulated clicks.
     """
@@ -105,7 +105,8 @@ class ScoreTable:
                 "ci95": {name: mean_interval(values, patients) for name, values in off.items()},
             }
         if self.clicks_dice.shape[1] > 1:
-            reported = [clicks for clicks in REPORTED_CLICKS if clicks < self.clicks_dice.shape[1]]
+            last = self.clicks_dice.shape[1] - 1
+            reported = sorted({last, *(clicks for clicks in REPORTED_CLICKS if clicks < last)})
             means["dice_after_clicks"] = {str(c): float(self.clicks_dice[rows, c].mean()) for c in reported}
         return means
 

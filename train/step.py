@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +58,10 @@ class TrainStep:
 
     def _wrap(self) -> DistributedDataParallel:
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(self.model, device_ids=ids, broadcast_buffers=False)
+        # The model's buffers are constants. The name that torch 2.14 has for it is unknown to older ones.
+        is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+        sync: dict[str, Any] = {"forward_sync_buffers" if is_new else "broadcast_buffers": False}
+        return DistributedDataParallel(self.model, device_ids=ids, **sync)
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, int]]:
         """Make one step.

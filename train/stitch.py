@@ -20,6 +20,7 @@ from schemas.prompts import PromptKind
 from schemas.store import Store
 from train.answers import TileAnswer
 from train.model import upsample
+from train.model_folders import ModelFolders
 from train.predict import OBJECTS_PER_PASS
 
 BACKGROUND_CODE = 0
@@ -48,6 +49,7 @@ class RoiStitcher:
         self.store = store
         self.out = out
         self.thresholds = thresholds
+        self._folder_of = ModelFolders()
         self._open: dict[tuple[str, PromptKind], _Canvas] = {}
 
     def __call__(self, answer: TileAnswer) -> None:
@@ -71,7 +73,7 @@ class RoiStitcher:
         canvas = self._open.pop(key, None)
         if canvas is None:
             return
-        folder = self.out / key[0].replace("/", "_").replace(":", "_") / key[1]
+        folder = self.out / self._folder_of(key[0]) / key[1]
         folder.mkdir(parents=True, exist_ok=True)
         colors = {info.code: info.color for info in self.store.manifest.classes}
         palettized(canvas.codes(), canvas.source.palette, colors).save(folder / f"{canvas.source.frame_id}.png")

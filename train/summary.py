@@ -62,13 +62,14 @@ def _report(run: Run, store: Store, device: torch.device, out: Path) -> None:
     evaluation = protocol = predictors = None
     if len(tiles_with_objects(store, "val", may_be_empty=True)):
         protocol = Protocol("val", run.config.prompt_kinds, run.config.negatives)
-        predictors = {"last": MaskPredictor(run.scored_model, device)}
+        name = "last" if run.ema is None else "average of the last weights"
+        predictors = {name: MaskPredictor(run.scored_model, device)}
         evaluation = evaluate(store, predictors, protocol)
     write_report(out / "report.html", f"Run {out.name}", store, evaluation, predictors, protocol, out)
 
 
 def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by: str) -> dict[str, Any]:
-    """What `summary.json` holds, of the whole run, earlier parts of a resumed one included."""
+    """What `summary.json` holds; steps and seconds in them are of the whole run, peak memory of this process."""
     # The first step pays for start-up, so it says nothing of the rate.
     steady = steps[1:] or steps
     seconds = sum(record.step_s for record in steady)

@@ -33,7 +33,7 @@ from train.feature_fill import check_cacheable, filled_features
 from train.loader import deaths_as_errors, loading_error, training_dataset, training_loader
 from train.optimizer import set_learning_rates
 from train.parity import check_against_predictor
-from train.run import Origin, Run, previous_of, restore_run, save_last, start_run
+from train.run import Origin, Run, previous_of, readable_checkpoint, restore_run, save_last, start_run
 from train.runlog import RunLog, StepRecord
 from train.sampler import EpochSampler
 from train.step import TrainStep
@@ -128,7 +128,7 @@ def _train(store: Store, config: FitConfig, out: Path, place: _Place, *, resume:
     place.world.wait()
     if place.world.is_main:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "config.json", describe_run(store, config))
+        write_json(out / "config.json", describe_run(store, run.config))
     with RunLog(out if place.world.is_main else None, kept_steps=run.steps) as log:
         while not place.must_stop():
             at_end = run.steps > 0 and (run.steps % per_epoch == 0 or run.steps == parts.total_steps)
@@ -162,10 +162,15 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
     dataset = training_dataset(store, config)
     per_epoch = -(-len(sampler) // accumulate)
     global_batch = config.batch_size * accumulate * world.size
-    run = start_run(config, Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch), device)
+    resumed = world.gather(readable_checkpoint(checkpoint) if checkpoint and world.is_main else None)[0]
+    # What the run started from is in its checkpoint; the file may be gone.
+    begun_with = config if resumed is None else config.model_copy(update={"init": None})
+    run = start_run(begun_with, Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch), device)
     if config.cache_features:
         check_cacheable(run.model, store, config)
-    if checkpoint is None or not restore_run(run, checkpoint):
+    if resumed is not None:
+        restore_run(run, resumed)
+    else:
         if checkpoint is not None:
             logger.warning("%s is not there: nothing is resumed, and the run begins", checkpoint)
         _check_start(run, store, int(train_tiles[0]), device)

@@ -117,3 +117,10 @@ def test_color_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(json.dumps([{"code": 1, "color": [300, 0, 0]}]))
     with pytest.raises(ConfigError, match=r"color\.0: Input should be less than or equal to 255"):
         read_class_map(tmp_path / "map.json")
+
+
+def test_two_codes_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="names two codes tumor"):
+        read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t\n"))
+    merged = read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t1\n"))
+    assert [entry.into for entry in merged] == [None, 1]

@@ -176,3 +176,13 @@ def test_failed_save_keeps_the_last_one(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
     assert load_checkpoint(path)["model"]["a"].tolist() == [1, 1]
+
+
+def test_flipped_bit_in_weights_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    save_checkpoint(path, {"model": {"weight": torch.arange(4096, dtype=torch.float32)}})
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.tensor(4000.0).numpy().tobytes()) + 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"c.pt: cannot be read \(.*has other bytes than were written\)"):
+        load_checkpoint(path)

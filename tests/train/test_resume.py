@@ -19,6 +19,7 @@ from schemas.errors import CheckpointError, ConfigError
 from schemas.store import Store, open_store
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import read_config
+from train.run import readable_checkpoint
 from train.runlog import StepRecord, read_steps
 from train.trainer import fit
 
@@ -226,3 +227,26 @@ def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.
     config = read_config(None, {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False})
     fit(store, config, tmp_path, resume=True)
     assert "checkpoint.pt is not there: nothing is resumed" in caplog.text
+
+
+def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_path: Path) -> None:
+    settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
+    fit(store, read_config(None, settings), tmp_path / "first")
+    init = tmp_path / "first" / "checkpoints" / "checkpoint.pt"
+    fit(store, read_config(None, {**settings, "init": str(init)}), tmp_path / "second")
+    init.unlink()
+    fit(store, read_config(None, {**settings, "max_steps": 2}), tmp_path / "second", resume=True)
+    content = load_checkpoint(tmp_path / "second" / "checkpoints" / "checkpoint.pt")
+    assert content["steps"] == 2
+    assert content["config"]["init"] == str(init)
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["init"] == str(init)
+
+
+def test_damaged_checkpoint_is_moved_away_by_one_process_and_the_one_before_is_taken(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "checkpoint.pt"
+    assert readable_checkpoint(path) is None
+    save_checkpoint(tmp_path / "previous.pt", {"model": {}})
+    path.write_bytes(b"half of it")
+    assert readable_checkpoint(path) == tmp_path / "previous.pt"
+    assert (tmp_path / "checkpoint.damaged").read_bytes() == b"half of it"
+    assert "taking the one before it" in caplog.text
