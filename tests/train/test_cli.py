@@ -113,6 +113,14 @@ def test_evaluations_that_cannot_be_are_one_line_and_exit_1(
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("flag", ["tta", "negatives"])
+def test_a_flag_of_an_evaluation_reaches_its_protocol(store: Store, tmp_path: Path, monkeypatch, flag: str) -> None:
+    common = ("--baseline", "box", "--prompt", "box", "--split", "val", "--out", tmp_path)
+    assert _run(monkeypatch, "evaluate", store.path, *common, f"--{flag}") == 0
+    protocol = json.loads((tmp_path / "metrics.json").read_text())["protocol"]
+    assert {name: protocol[name] for name in ("tta", "negatives")} == {"tta": False, "negatives": False, flag: True}
+
+
 def test_baseline_alone(store: Store, tmp_path: Path, monkeypatch) -> None:
     assert _run(monkeypatch, "evaluate", store.path, "--baseline", "box", "--split", "val", "--out", tmp_path) == 0
     assert list(json.loads((tmp_path / "metrics.json").read_text())["models"]) == ["baseline:box"]

@@ -1,5 +1,8 @@
 """Simulated prompts: each click is where it must be, for every draw there is."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,3 +107,16 @@ def test_both_kinds_are_drawn_and_no_object_needs_no_prompt() -> None:
         empty = with_random_prompts(_sample(0, 0), generator)
         assert empty.point_coords.shape[::2] == (0, 2)
     assert kinds == {(1,), (2, 3)}
+
+
+@pytest.mark.parametrize(("side", "reach"), [(40, 4.0), (300, 20.0)])
+def test_sides_of_a_box_move_both_ways_by_up_to_a_tenth_and_at_most_20_px(side: int, reach: float) -> None:
+    objects, end = 32, 30 + side - 1
+    segments = torch.zeros(objects, 360, 360, dtype=torch.bool)
+    segments[:, 30 : end + 1, 30 : end + 1] = True
+    sample = replace(_sample(0, objects), segments=segments)
+    drawn = (with_random_prompts(sample, torch.Generator().manual_seed(seed)) for seed in range(20))
+    corners = next(found.point_coords for found in drawn if found.point_labels.shape[1] == 2)
+    moves = corners - torch.tensor([[30.0, 30.0], [end, end]])
+    assert 0.9 * reach < moves.amax() <= reach
+    assert -reach <= moves.amin() < -0.9 * reach

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -65,3 +67,10 @@ def test_groups_count_real_points_alone(padding: int) -> None:
     labels = torch.nn.functional.pad(labels, (0, padding), value=-1)
     groups = group_by_points(labels)
     assert [(group.count, group.objects.tolist()) for group in groups] == [(1, [0, 3]), (2, [1, 2])]
+
+
+def test_objects_of_an_image_that_is_ignored_throughout_do_not_count(store: Store) -> None:
+    first, second = _sample(store, 0, "box"), _sample(store, 1, "box")
+    assert collate([first, second]).countable == len(first.object_ids) + len(second.object_ids)
+    nothing = replace(first, ignore=torch.ones_like(first.ignore))
+    assert collate([nothing, second]).countable == len(second.object_ids)

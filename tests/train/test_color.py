@@ -1,10 +1,17 @@
 """Colour augmentation: neutral draws change nothing, and each part changes what it says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from train.augment import AugmentConfig
+from train.collate import Batch
 from train.color import DRAWS, augment_color
+from train.config import FitConfig
+from train.distributed import World
+from train.model import PromptableSam
+from train.step import TrainStep
 
 EVERYTHING = AugmentConfig(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.5, grey=0.5, stain=0.5)
 
@@ -89,3 +96,14 @@ def test_stain_jitter_scales_the_density_of_one_stain() -> None:
     torch.testing.assert_close(
         augment_color(white, torch.rand(1, DRAWS), AugmentConfig(stain=0.5)), white.float(), atol=1e-3, rtol=0
     )
+
+
+def test_each_image_of_a_step_has_its_own_draws(tiny: PromptableSam, mixed_batch: Batch) -> None:
+    draws = torch.rand(1, 3, DRAWS, generator=torch.Generator().manual_seed(1))
+    batch = replace(mixed_batch, color_draws=draws)
+    optimizer = torch.optim.SGD(tiny.parameters())
+    step = TrainStep(tiny, optimizer, FitConfig(image_size=128), World(), torch.device("cpu"))
+    found = step._images(batch, EVERYTHING)
+    for place in range(3):
+        one = slice(place, place + 1)
+        torch.testing.assert_close(found[one], augment_color(batch.images[0, one], draws[0, one], EVERYTHING))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from schemas.errors import StoreError
+from schemas.prompts import PointLabel
 from schemas.store import Store
 from train.augment import AugmentConfig
 from train.dataset import SampleOptions, SampleRequest, TileDataset
@@ -84,3 +85,9 @@ def test_empty_request_has_an_image_and_no_object(store: Store) -> None:
     sample = TileDataset(store.path, OPTIONS)[SampleRequest(0, 0, empty=True)]
     assert sample.image.shape == (3, 128, 128)
     assert len(sample.object_ids) == sample.dropped == 0
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_negative_points_come_where_wanted(store: Store, wanted: bool) -> None:
+    dataset = TileDataset(store.path, replace(OPTIONS, prompt="box", negatives=wanted))
+    assert (dataset[SampleRequest(0, 0)].point_labels == PointLabel.NEGATIVE).any() == wanted

@@ -117,6 +117,17 @@ def test_a_click_on_background_is_negative(tiny: PromptableSam, case: Any) -> No
         assert asked_labels[row, count] == PointLabel.NEGATIVE
 
 
+def test_an_error_is_one_at_the_given_threshold(tiny: PromptableSam, case: Any) -> None:
+    record, (coords, labels), _ = case
+    logits = torch.from_numpy(record.segments).float() * 3 + 1
+    recorder = Recorder(tiny, logits)
+    first = Prediction(logits, torch.ones(len(logits)))
+    (dice,) = click_dice(recorder, [], record, (coords, labels), first, 1, threshold=2.0)
+    assert (dice == 1).all()
+    _, asked_labels, _ = recorder.asked[0]
+    assert torch.equal((asked_labels != PointLabel.PADDING).sum(1), (labels != PointLabel.PADDING).sum(1))
+
+
 def test_an_object_without_error_keeps_its_mask(tiny: PromptableSam, case: Any) -> None:
     record, prompt, logits = case
     worse = Recorder(tiny, torch.full_like(logits, -10))

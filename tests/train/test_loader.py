@@ -1,10 +1,13 @@
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
 from schemas.errors import TrainingError
-from train.loader import deaths_as_errors
+from train.config import FitConfig
+from train.dataset import SampleOptions
+from train.loader import deaths_as_errors, sample_options
 
 # Arrays as large as those of a tile, made and freed as a loading process does.
 _FAULTS = """
@@ -46,3 +49,12 @@ def test_death_of_a_loading_process_is_one_line_wherever_it_is_told() -> None:
         raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
     with pytest.raises(RuntimeError, match="CUDA"), deaths_as_errors("resume"):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_samples_are_made_as_the_run_says() -> None:
+    values = {"image_size": 256, "prompt": "box", "negatives": True, "corrections": 2, "max_objects": 5, "seed": 7}
+    config = FitConfig.model_validate({**values, "balance": "classes", "augment": {"brightness": 0.2}})
+    options, plain = sample_options(config), SampleOptions(1024)
+    for field in fields(SampleOptions):
+        assert getattr(options, field.name) == getattr(config, field.name), field.name
+        assert getattr(options, field.name) != getattr(plain, field.name), field.name

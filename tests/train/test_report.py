@@ -120,6 +120,17 @@ def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: P
     assert opened.troubles == []
 
 
+def test_objects_that_are_shown_are_the_best_the_middle_and_the_worst(report: Path, evaluation: Evaluation) -> None:
+    dice = sorted(evaluation.tables["model"]["box"].dice.tolist())
+    middle = len(dice) // 2 - 2
+    expected = {"Best": dice[:-5:-1], "Middle": dice[middle : middle + 4], "Worst": dice[:4]}
+    sections = report.read_text().split("<h2>")
+    for title, values in expected.items():
+        (section,) = (text for text in sections if text.startswith(f"{title} objects"))
+        shown = [float(value) for value in re.findall(r"<figcaption>Dice (\d\.\d{3}),", section)]
+        assert shown == pytest.approx(values, abs=6e-4), title
+
+
 def test_choosing_a_class_shows_its_rows_alone(opened: Opened, evaluation: Evaluation) -> None:
     models = evaluation.result["models"]
     rows = [(model, kind, scores) for model, kinds in models.items() for kind, scores in kinds.items()]

@@ -3,7 +3,9 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sam2.build_sam import build_sam2
@@ -18,15 +20,21 @@ from train.collate import collate
 from train.config import FitConfig, OptimizerConfig, read_config
 from train.dataset import SampleOptions, SampleRequest, TileDataset
 from train.device import out_of_memory_as_error
+from train.distributed import World
 from train.model import PromptableSam, config_file
 from train.run import Origin, start_run
-from train.runlog import read_steps
-from train.trainer import fit
+from train.runlog import RunLog, read_steps
+from train.step import TrainStep
+from train.stop import StopRequest
+from train.trainer import _end_epoch, _Place, _set_up, fit
+from train.validate import validate
 
 RATES = OptimizerConfig(lr=1e-4, vision_lr=1e-4)
 FAST = FitConfig(
     image_size=128, batch_size=2, max_objects=2, optimizer=RATES, workers=0, device="cpu", seed=3, report=False
 )
+
+CPU = torch.device("cpu")
 
 
 def _with(**changes: object) -> FitConfig:
@@ -37,7 +45,7 @@ def _with(**changes: object) -> FitConfig:
 def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps without a break."""
     out = tmp_path_factory.mktemp("straight")
-    fit(store, _with(max_steps=4, report=True), out)
+    fit(store, _with(max_steps=4, report=True, optimizer={"lr": 1e-4, "vision_lr": 5e-5, "warmup_steps": 1}), out)
     return out
 
 
@@ -63,6 +71,13 @@ def test_run_leaves_what_the_design_says(straight: Path) -> None:
     assert all(len(line["tiles"]) == 2 for line in lines if "event" not in line)
 
 
+def test_rates_rise_and_fall_along_a_cosine(straight: Path) -> None:
+    shares = [0.5, 1.0, 0.55, 0.1]
+    steps = read_steps(straight)
+    assert [step.lr for step in steps] == pytest.approx([1e-4 * share for share in shares])
+    assert [step.vision_lr for step in steps] == pytest.approx([5e-5 * share for share in shares])
+
+
 def test_earlier_run_is_not_written_over(store: Store, straight: Path) -> None:
     before = (straight / "checkpoints" / "checkpoint.pt").read_bytes()
     with pytest.raises(CheckpointError, match="is of an earlier run; give --resume"):
@@ -71,8 +86,6 @@ def test_earlier_run_is_not_written_over(store: Store, straight: Path) -> None:
 
 
 def test_without_validation_no_best_is_written_and_it_says_so(write_roi, tmp_path: Path, caplog) -> None:
-    import numpy as np
-
     labels = np.full((64, 64), 2, np.uint8)
     labels[10:40, 10:40] = 1
     source = write_roi("only", labels)
@@ -193,13 +206,61 @@ def test_run_ends_after_epochs_without_a_better_score(store: Store, tmp_path: Pa
     assert summary["epochs"] == 2
 
 
-def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path) -> None:
-    fit(store, _with(max_steps=3, optimizer={**RATES.model_dump(), "ema_decay": 0.5}), tmp_path)
+def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "sam_mask_decoder.conv_s0.weight"
+    trained: list[torch.Tensor] = []
+    scored: list[torch.Tensor] = []
+
+    class Noting(TrainStep):
+        def __call__(self, batches):
+            made = super().__call__(batches)
+            trained.append(self.model.sam.get_parameter(name).detach().clone())
+            return made
+
+    def note(model: PromptableSam, *others: Any) -> Any:
+        scored.append(model.sam.get_parameter(name).detach().clone())
+        return validate(model, *others)
+
+    monkeypatch.setattr("train.trainer.TrainStep", Noting)
+    monkeypatch.setattr("train.trainer.validate", note)
+    fit(store, _with(max_steps=3, optimizer={**RATES.model_dump(), "ema_decay": 0.9}), tmp_path)
     last = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")
     best = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
-    name = "sam_mask_decoder.conv_s0.weight"
+    average = trained[0]
+    for weight in trained[1:]:
+        average = 0.9 * average + 0.1 * weight
+    assert len(trained) == 3
+    torch.testing.assert_close(last["ema"]["model"][name], average, rtol=0, atol=1e-7)
     assert torch.equal(last["ema"]["model"][name], best["model"][name])
     assert not torch.equal(last["model"][name], best["model"][name])
+    assert len(scored) == 1
+    assert torch.equal(scored[0], best["model"][name])
+
+
+def test_best_is_of_the_epoch_of_the_best_score(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.7, 0.6, 0.7])
+    saved: list[tuple[str, int]] = []
+    monkeypatch.setattr("train.trainer.validate", lambda *_: ({}, next(scores), []))
+    monkeypatch.setattr("train.trainer.save_checkpoint", lambda path, held: saved.append((path.name, held["steps"])))
+    monkeypatch.setattr("train.trainer.save_last", lambda *_: None)
+    run = start_run(FAST, Origin("", 2, 1), CPU)
+    place = _Place(World(), CPU, StopRequest())
+    with RunLog(None) as log:
+        for run.steps in (1, 2, 3, 4):
+            _end_epoch(run, store, np.arange(1), place, log, tmp_path / "checkpoint.pt")
+    assert saved == [("best.pt", 1), ("best.pt", 2)]
+    assert (run.best_score, run.epochs_since_best) == (0.7, 2)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_activations_are_kept_or_computed_twice_as_configured(
+    store: Store, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    asked: list[PromptableSam] = []
+    monkeypatch.setattr(PromptableSam, "checkpoint_activations", lambda model: asked.append(model))
+    monkeypatch.setattr("train.trainer._check_start", lambda *_: None)
+    parts = _set_up(store, _with(checkpoint_activations=wanted), _Place(World(), CPU, StopRequest()), None)
+    assert asked == ([parts.run.model] if wanted else [])
 
 
 def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Path, tmp_path: Path) -> None:
