@@ -168,7 +168,7 @@ class Store:
         return self._columns[path]
 
     def _read_column(self, path: str) -> NDArray[Any]:
-        array = self.array(path)
+        array, where = self.array(path), f"{self.path}/{path}"
         try:
             with remote_errors(self.path):
                 self._check_whole(path, array)
@@ -176,10 +176,9 @@ class Store:
         except BcssError:
             raise
         except OSError as error:
-            raise unreadable(f"{self.path}/{path}", error) from error
+            raise unreadable(where, error) from error
         except Exception as error:
             # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
-            where = f"{self.path}/{path}"
             raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
 
     def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
@@ -188,8 +187,7 @@ class Store:
             if not path.startswith("checksums/"):
                 self._check_file(f"{path}/{file_key(array, number)}")
             for row in absent_rows(array, number):
-                where = f"{self.path}/{path} row {row}"
-                raise StoreError(where, "is missing", "`bcss-prep verify` lists all damage")
+                raise StoreError(f"{self.path}/{path} row {row}", "is missing", "`bcss-prep verify` lists all damage")
 
     def _read_rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
         if path not in self._readers:
