@@ -72,6 +72,9 @@ def read_mask(path: Path) -> LabelArray:
             raise SourceError(
                 path, f"has an alpha channel (mode {image.mode})", "save the mask without alpha, palettized or grey"
             )
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            # For an image that is right: Pillow turns the values round.
+            raise SourceError(path, "stores white as 0, and so has no codes as values", "save it with black as 0")
         if image.mode in ("P", "L", "1"):
             # Pillow stretches grey of 1, 2 or 4 bits to 0..255; dividing by the step gives the stored value back.
             step = 1 if image.mode == "P" else 255 // ((1 << min(_bit_depth(path, image), 8)) - 1)
@@ -128,12 +131,10 @@ def _bit_depth(path: Path, image: Image.Image) -> int:
 
 
 def _check_bytes(path: Path, image: Image.Image) -> None:
-    """See what Pillow passes over: a damaged chunk of a PNG, whose other pixels it gives, and a TIFF turned round."""
+    """Compare the checksums of a PNG's chunks, which Pillow does not while it decodes, and gives other pixels."""
     if image.format == "PNG":
         with _FileReader(path) as file, Image.open(file, formats=("PNG",)) as twin:
             twin.verify()
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        raise SourceError(path, "stores white as 0, so that its values are turned round", "save it with black as 0")
 
 
 class _FileReader(io.BufferedReader):

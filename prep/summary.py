@@ -137,7 +137,8 @@ def ignored_share(manifest: Manifest) -> float:
     """Share of the tiles' pixels that count neither as object nor as background."""
     kept = [source for source in manifest.sources if source.objects]
     pixels = sum(source.tiles for source in kept) * manifest.tile_size_px**2
-    return sum(source.ignored_px for source in kept) / pixels
+    # A manifest of others may list no source.
+    return sum(source.ignored_px for source in kept) / pixels if pixels else 0.0
 
 
 def class_counts(store: Store) -> list[ClassCount]:

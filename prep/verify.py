@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -259,12 +260,12 @@ class _Expected:
     def __init__(
         self, codes: NDArray[np.uint8 | np.uint16], inside: NDArray[np.bool_], config: BuildConfig, wanted: set[int]
     ) -> None:
-        self._numbered: dict[int, NDArray[np.int32]] = {}
+        self._numbered: dict[int, NDArray[Any]] = {}
         self._objects: list[tuple[int, int]] = []
         for code in sorted(wanted):
             mask = (np.equal(codes, code) & inside).view(np.uint8)
             numbers = mask if config.objects == "label" else cv2.connectedComponents(mask, connectivity=8)[1]
-            self._numbered[code] = np.asarray(numbers, np.int32)
+            self._numbered[code] = np.asarray(numbers)
             sizes = np.bincount(self._numbered[code].ravel())
             kept = np.flatnonzero(sizes >= max(config.min_area_px, 1))
             self._objects.extend((code, int(number)) for number in kept if number)

@@ -48,7 +48,7 @@ class SourceRecord(_Strict):
     mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     palette: str = Field(default="", pattern="^([0-9a-f]{6}){0,256}$")
     tiles: int = Field(ge=0, le=MAX_ROWS)
-    ignored_px: int = Field(default=0, ge=0)
+    ignored_px: int = Field(default=0, ge=0, le=MAX_ROWS * MAX_TILE_PX**2)
     objects: int = Field(ge=0, le=MAX_ROWS)
 
     @model_validator(mode="after")

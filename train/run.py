@@ -211,8 +211,7 @@ def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
         run.epochs_since_best = content["epochs_since_best"]
         run.scored_steps, run.val = content["scored_steps"], content["val"]
         # Where the weights came from does not change, whatever is given now.
-        begun = {"init": content["config"]["init"]}
-        run.config = FitConfig.model_validate({**run.config.model_dump(), **begun})
+        run.config = FitConfig.model_validate(run.config.model_dump() | {"init": content["config"]["init"]})
         set_rng_states(content["rng"])
         threads = content["threads"]
     except CheckpointError:

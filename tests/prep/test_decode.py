@@ -262,3 +262,8 @@ def test_png_of_sixteen_bits_a_channel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "i.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     with pytest.raises(SourceError, match="has 16 bits a channel"):
         read_image(tmp_path / "i.png")
+
+
+def test_picture_with_white_as_zero_is_read_the_right_way_round(tmp_path: Path) -> None:
+    (tmp_path / "i.tif").write_bytes(_tiff(np.full((8, 16), 55, np.uint8), bits=8, photometric=0))
+    assert set(np.unique(read_image(tmp_path / "i.tif"))) == {200}

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prep.summary import summarize_store
+from prep.summary import ignored_share, summarize_store
 from schemas.errors import StoreError
+from schemas.manifest import SourceRecord
 from schemas.store import Store, open_store
 
 
@@ -44,3 +45,10 @@ def test_share_of_ignored_pixels_is_that_of_the_tiles(store: Store) -> None:
     expected = np.mean([record.ignore.mean() for record in store])
     assert summarize_store(store).ignored_share == pytest.approx(expected)
     assert expected > 0
+
+
+def test_manifest_of_others_without_sources_is_summed_up(store: Store) -> None:
+    assert ignored_share(store.manifest.model_copy(update={"sources": ()})) == 0
+    source = store.manifest.sources[0].model_dump()
+    with pytest.raises(ValueError, match="ignored_px"):
+        SourceRecord.model_validate({**source, "ignored_px": 10**400})
