@@ -35,11 +35,11 @@ class World:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def sum(self, values: list[float], device: torch.device) -> list[float]:
-        """Sum numbers over all processes."""
+    def sum(self, values: list[float]) -> list[float]:
+        """Sum numbers over all processes, from memory to memory: a GPU that computes meanwhile is not waited for."""
         if self.size == 1:
             return values
-        summed = torch.tensor(values, dtype=torch.float64, device=device)
+        summed = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(summed)
         return summed.tolist()
 
@@ -62,7 +62,7 @@ def open_world(device_type: str) -> Generator[World]:
     """Join the processes that `torchrun` started; alone where it did not.
 
     Args:
-        device_type: `cuda` talks by nccl, anything else by gloo.
+        device_type: For `cuda` gradients go by nccl; all else goes by gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -71,7 +71,7 @@ def open_world(device_type: str) -> Generator[World]:
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if device_type == "cuda":
         torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield world
     finally:

@@ -78,7 +78,7 @@ class TrainStep:
         """
         names = ("countable", "num_objects", "dropped", "skipped")
         counted = [float(sum(getattr(batch, name) for batch in batches)) for name in names]
-        objects, *counts = self.world.sum(counted, self.device)
+        objects, *counts = self.world.sum(counted)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(TERMS), device=self.device)
         for place, batch in enumerate(batches):
@@ -92,7 +92,7 @@ class TrainStep:
             self.optimizer.step()
         # One transfer for all numbers: each `.item()` would wait for the device.
         numbers: list[float] = torch.cat([sums, norm.detach().reshape(1).to(sums)]).tolist()
-        values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1], self.device), strict=True))
+        values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1]), strict=True))
         values["grad_norm"] = numbers[-1]
         if not np.isfinite(list(values.values())).all():
             tiles = [tile for batch in batches for tile in batch.tile_indices]

@@ -91,7 +91,7 @@ class _Place:
 
     def must_stop(self) -> bool:
         """Whether any process was asked to stop: all ask in the same places, so all stop after the same step."""
-        asked = self.world.sum([float(bool(self.stop))], self.device)[0] > 0
+        asked = self.world.sum([float(bool(self.stop))])[0] > 0
         if asked:
             self.stop.by = self.stop.by or "SIGTERM"
         return asked
