@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,27 @@ from train.runlog import METRICS_FILE, read_steps
 
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
 _BASELINE_COLORS = ("#555555", "#888888", "#aaaaaa", "#c4c4c4", "#dddddd")
+_HATCHES, _DASHES = ("", "///", "..."), ("-", "--", ":")
+"""Of the first prompt kind and those after it; a colour is a model's."""
+
 _SIZE_BINS = 12
 _METADATA = {"Date": None, "Creator": None}
 
 
 def bars_by_class(models: dict[str, Any]) -> str:
     """Mean Dice of each class with its interval, a bar a model and prompt kind."""
-    series = [(_label(model, kind), model, scores) for model, kinds in models.items() for kind, scores in kinds.items()]
-    classes = list(dict.fromkeys(name for _, _, scores in series for name in scores["classes"]))
+    series = _series(models)
+    classes = list(dict.fromkeys(name for *_, scores in series for name in scores["classes"]))
     figure = _figure(0.28 * len(classes) * max(len(series), 2) + 1.2 + 0.12 * len(series))
     axes = figure.subplots()
     height = 0.8 / len(series)
-    for number, (label, model, scores) in enumerate(series):
+    for number, (label, color, place, scores) in enumerate(series):
         means = [scores["classes"].get(name) for name in classes]
         dice = np.array([entry["dice"] if entry else np.nan for entry in means])
         ends = np.array([entry["ci95"]["dice"] or (np.nan, np.nan) if entry else (np.nan, np.nan) for entry in means])
         places = np.arange(len(classes)) + (number + 0.5) * height - 0.4
-        axes.barh(places, dice, height, label=label, color=_color(model, number))
+        hatch = _HATCHES[place % len(_HATCHES)]
+        axes.barh(places, dice, height, label=label, color=color, hatch=hatch, edgecolor="white", linewidth=0)
         axes.errorbar(dice, places, xerr=_arms(dice, ends), fmt="none", ecolor="#222222", elinewidth=1)
     axes.set_yticks(range(len(classes)), [_plain(name) for name in classes])
     axes.invert_yaxis()
@@ -45,14 +50,15 @@ def bars_by_class(models: dict[str, Any]) -> str:
 
 def dice_by_size(tables: Tables) -> str:
     """Every object's Dice against its area for the first model, and the mean in bins of area for all."""
-    series = [(_label(model, kind), model, table) for model, kinds in tables.items() for kind, table in kinds.items()]
+    series = _series(tables)
     figure = _figure(3.0 + 0.12 * len(series))
     axes = figure.subplots()
-    first = series[0][2]
+    first = series[0][-1]
     axes.scatter(first.area_px.clip(1), first.dice, s=6, alpha=0.25, color=_COLORS[0], linewidths=0)
-    for number, (label, model, table) in enumerate(series):
+    for label, color, place, table in series:
         size, mean = _binned(table.area_px.clip(1), table.dice)
-        axes.plot(size, mean, marker="o", markersize=3, label=label, color=_color(model, number))
+        dashes = _DASHES[place % len(_DASHES)]
+        axes.plot(size, mean, marker="o", markersize=3, label=label, color=color, linestyle=dashes)
     axes.set_xscale("log")
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("area of the object, pixels")
@@ -63,19 +69,15 @@ def dice_by_size(tables: Tables) -> str:
 
 def dice_by_clicks(tables: Tables) -> str:
     """Mean Dice after each simulated click; empty where none were."""
-    drawn = [
-        (_label(model, kind), table.clicks_dice.mean(0))
-        for model, by_kind in tables.items()
-        for kind, table in by_kind.items()
-        if table.clicks_dice.shape[1] > 1
-    ]
+    drawn = [series for series in _series(tables) if series[-1].clicks_dice.shape[1] > 1]
     if not drawn:
         return ""
     figure = _figure(3.2)
     axes = figure.subplots()
-    for number, (label, dice) in enumerate(drawn):
-        axes.plot(range(len(dice)), dice, marker="o", markersize=4, label=label, color=_COLORS[number % len(_COLORS)])
-    axes.set_xticks(range(max(len(dice) for _, dice in drawn)))
+    for label, color, place, table in drawn:
+        dice, dashes = table.clicks_dice.mean(0), _DASHES[place % len(_DASHES)]
+        axes.plot(range(len(dice)), dice, marker="o", markersize=4, label=label, color=color, linestyle=dashes)
+    axes.set_xticks(range(max(table.clicks_dice.shape[1] for *_, table in drawn)))
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("clicks after the prompt")
     axes.set_ylabel("Dice")
@@ -129,10 +131,26 @@ def _label(model: str, kind: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def _color(model: str, number: int) -> str:
-    if model.startswith("baseline:"):
-        return _BASELINE_COLORS[number % len(_BASELINE_COLORS)]
-    return _COLORS[number % len(_COLORS)]
+def _series(by_model: Mapping[str, Mapping[Any, Any]]) -> list[tuple[str, str, int, Any]]:
+    """Label, colour, place of its prompt kind, and what there is of each model and prompt kind."""
+    colors = _colors(list(by_model))
+    return [
+        (_label(model, kind), colors[model], place, found)
+        for model, kinds in by_model.items()
+        for place, (kind, found) in enumerate(kinds.items())
+    ]
+
+
+def _colors(models: list[str]) -> dict[str, str]:
+    """A colour a model, greys for baselines."""
+    counts = {True: 0, False: 0}
+    colors: dict[str, str] = {}
+    for model in models:
+        is_baseline = model.startswith("baseline:")
+        palette = _BASELINE_COLORS if is_baseline else _COLORS
+        colors[model] = palette[counts[is_baseline] % len(palette)]
+        counts[is_baseline] += 1
+    return colors
 
 
 def _arms(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from train.answers import Tables
-from train.plots import bars_by_class, dice_by_clicks, dice_by_size
+from train.plots import _colors, bars_by_class, dice_by_clicks, dice_by_size
 from train.scores import ScoreTable
 
 
@@ -54,3 +54,15 @@ def test_a_class_that_one_model_lacks_and_one_patient_have_bars_without_interval
     entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": None}}
     models = {name: {"box": {"overall": entry, "classes": {name: entry}}} for name in ("a", "b")}
     assert {"a, box", "b, box", "a", "b"} <= _texts(bars_by_class(models))
+
+
+def test_no_two_curves_look_alike() -> None:
+    models = ["a", "b", "baseline:zero_shot", "baseline:box", "baseline:image", "baseline:disc"]
+    tables: Tables = {name: {kind: _table([10, 20], clicks=1) for kind in ("box", "centroid")} for name in models}
+    entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": None}}
+    scores = {name: {kind: {"overall": entry, "classes": {"c": entry}} for kind in by} for name, by in tables.items()}
+    for svg in (dice_by_size(tables), dice_by_clicks(tables)):
+        styles = set(re.findall(r'style="fill: none; ((?:stroke-dasharray: [\d.,]+; )?)[^"]*?stroke: (#\w{6})', svg))
+        assert {color for _, color in styles} >= set(_colors(models).values())
+        assert len([style for style in styles if style[1] in _colors(models).values()]) == 2 * len(models)
+    assert len(set(re.findall(r"fill: (url\(#h\w+\)|#\w{6})", bars_by_class(scores)))) >= 2 * len(models)
