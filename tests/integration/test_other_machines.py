@@ -45,9 +45,9 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(module_path: Path) -> Path:
     """A folder with spaces and letters beyond ASCII in its name, that of a ROI too, and a store in it."""
-    folder = tmp_path_factory.mktemp("machines") / "Gewebe für die Übung"
+    folder = module_path / "Gewebe für die Übung"
     folder.mkdir()
     _prep("sample", "die Daten", "--rois", 3, "--size", 128, cwd=folder)
     for kind in ("images", "masks"):

@@ -88,10 +88,9 @@ def test_every_point_is_on_its_side_of_the_outline(real_store: Store) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(real_source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
-    folder = tmp_path_factory.mktemp("run")
-    build_store(real_source, folder / "bcss.zarr", BuildConfig(size_px=512))
-    store = open_store(folder / "bcss.zarr")
+def run(real_source: Path, module_path: Path) -> tuple[Store, Path]:
+    build_store(real_source, module_path / "bcss.zarr", BuildConfig(size_px=512))
+    store = open_store(module_path / "bcss.zarr")
     config = FitConfig(
         image_size=IMAGE_SIZE,
         max_steps=20,
@@ -100,8 +99,8 @@ def run(real_source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[St
         workers=0,
         device="cpu",
     )
-    fit(store, config, folder / "out")
-    return store, folder / "out"
+    fit(store, config, module_path / "out")
+    return store, module_path / "out"
 
 
 def test_loss_falls_in_twenty_steps(run: tuple[Store, Path]) -> None:

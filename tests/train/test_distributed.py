@@ -56,7 +56,8 @@ def _torchrun(
         [*run, *common, "--device", "cpu", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A launcher that is killed leaves its folder for temporary files behind.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(out.parent)},
     )
 
 

@@ -80,15 +80,15 @@ def filled(small: Store, model: PromptableSam) -> FeatureCache:
 
 
 @pytest.fixture(scope="module")
-def plain(small: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("plain")
+def plain(small: Store, module_path: Path) -> Path:
+    out = module_path / "plain"
     fit(small, read_config(None, {**FLAGS, "cache_features": False}), out)
     return out
 
 
 @pytest.fixture(scope="module")
-def cached(small: Store, filled: FeatureCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("cached")
+def cached(small: Store, filled: FeatureCache, module_path: Path) -> Path:
+    out = module_path / "cached"
     fit(small, read_config(None, FLAGS), out)
     return out
 

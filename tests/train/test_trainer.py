@@ -42,11 +42,14 @@ def _with(**changes: object) -> FitConfig:
 
 
 @pytest.fixture(scope="module")
-def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(store: Store, module_path: Path) -> Path:
     """A run of four steps without a break."""
-    out = tmp_path_factory.mktemp("straight")
-    fit(store, _with(max_steps=4, report=True, optimizer={"lr": 1e-4, "vision_lr": 5e-5, "warmup_steps": 1}), out)
-    return out
+    fit(
+        store,
+        _with(max_steps=4, report=True, optimizer={"lr": 1e-4, "vision_lr": 5e-5, "warmup_steps": 1}),
+        module_path,
+    )
+    return module_path
 
 
 def test_run_leaves_what_the_design_says(straight: Path) -> None:
