@@ -7,10 +7,12 @@ claims to need, so sizes and names are checked before it is called.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickletools
 import re
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +38,32 @@ _PLAIN = re.compile(
     r"|torch [A-Z][A-Za-z0-9]*Storage|torch (b?float|half|double|u?int|short|long|bool|complex)\w*"
 )
 """Names that weights need. `weights_only` takes more, among them `bytearray` and `Tensor`, which make any size."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Which weights: a path alone does not say so, since another file may lie there tomorrow.
+
+    Attributes:
+        path: Of the file.
+        sha256: Digest of its bytes.
+    """
+
+    path: str
+    sha256: str
+
+
+def identify(path: Path) -> WeightsFile:
+    """Hash a file.
+
+    Raises:
+        CheckpointError: It is absent or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return WeightsFile(str(path), hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read ({error.strerror})", "check the path") from error
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = None) -> None:

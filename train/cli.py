@@ -237,8 +237,9 @@ def evaluate(
     from train.device import pick_device
     from train.evaluate import evaluate as run_evaluate
     from train.evaluate import file_sinks, with_thresholds, write_evaluation
-    from train.predict import load_predictors, load_starting_points
+    from train.predict import load_predictors
     from train.report import run_of, write_report
+    from train.starting_points import load_starting_points
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")

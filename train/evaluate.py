@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def evaluate(
     for sink in sinks:
         sink.close()
     result: dict[str, Any] = {
-        "protocol": _describe(store, protocol, len(indices), drawn_model),
+        "protocol": _describe(store, predictors, protocol, len(indices), drawn_model),
         "models": summarize(tables, store),
         "paired": _paired(tables, protocol.kinds),
     }
@@ -186,10 +186,13 @@ def overall_rows(result: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
     ]
 
 
-def _describe(store: Store, protocol: Protocol, tiles: int, drawn_model: str) -> dict[str, Any]:
+def _describe(
+    store: Store, predictors: dict[str, MaskPredictor], protocol: Protocol, tiles: int, drawn_model: str
+) -> dict[str, Any]:
     return {
         "store": store.path,
         "store_fingerprint": store.manifest.config_fingerprint,
+        "weights": {name: asdict(model.weights) for name, model in predictors.items() if model.weights},
         "split": protocol.split,
         "prompts": list(protocol.kinds),
         "negatives": protocol.negatives,

@@ -5,12 +5,10 @@ Axes: O objects, K points, S pixels a side of the tile, s pixels a side of the m
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,16 +16,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.errors import CheckpointError, ConfigError
-from train.checkpoint import load_checkpoint, load_weights, trained_with
-from train.choices import MAX_SEED, ModelSize
+from schemas.errors import ConfigError
+from train.checkpoint import WeightsFile, identify, load_checkpoint, load_weights, trained_with
+from train.choices import ModelSize
 from train.collate import group_by_points
 from train.device import autocast
 from train.mask_terms import upsample
 from train.model import ImageFeatures, PromptableSam
 from train.transforms import orient_points, scale_points
-
-logger = logging.getLogger(__name__)
 
 OBJECTS_PER_PASS = 32
 """Bound on the decoder's batch: the masks of as many objects at 1024 px take 400 MB."""
@@ -95,11 +91,13 @@ class MaskPredictor:
     Args:
         model: The model; it is moved to the device. Its mode is left alone, and is evaluation while it predicts.
         device: Where it runs.
+        weights: The file that its weights are of, where there is one.
     """
 
-    def __init__(self, model: PromptableSam, device: torch.device) -> None:
+    def __init__(self, model: PromptableSam, device: torch.device, weights: WeightsFile | None = None) -> None:
         self.model = model.to(device)
         self.device = device
+        self.weights = weights
 
     @torch.inference_mode()
     def views(self, image: NDArray[np.uint8], *, all_eight: bool = False) -> list[View]:
@@ -192,7 +190,7 @@ def load_predictor(
     assert own_size is not None
     model = PromptableSam(own_size, own_image_size)
     load_weights(model, content["model"], path)
-    return MaskPredictor(model.eval(), device)
+    return MaskPredictor(model.eval(), device, identify(path))
 
 
 def load_predictors(
@@ -217,42 +215,6 @@ def load_predictors(
         if own and wanted not in (None, *own):
             said = ", ".join(sorted({str(value) for value in own}))
             raise ConfigError(f"{flag} {wanted}", f"fits no checkpoint given, which are of {said}", f"leave {flag} out")
-    return found
-
-
-def load_starting_points(paths: Sequence[Path], device: torch.device) -> dict[str, MaskPredictor]:
-    """Load what our checkpoints were trained from, as one more baseline each.
-
-    Args:
-        paths: Checkpoints; official ones have no start.
-        device: Where to run.
-
-    Returns:
-        `baseline:zero_shot` for the weights of `--init`, `baseline:untrained` for the random ones of the run's seed;
-        with the checkpoint's stem behind where several differ.
-    """
-    starts: dict[tuple[ModelSize, int, str | None, int], Path] = {}
-    for path in paths:
-        content = load_checkpoint(path)
-        own, config = trained_with(content), content.get("config")
-        if own is not None and isinstance(config, dict):
-            settings = cast("dict[str, Any]", config)
-            init, seed = settings.get("init"), settings.get("seed", 0)
-            if not isinstance(init, str | None) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-                raise CheckpointError(path, "says neither --init nor --seed of its run", "give --no-zero-shot")
-            starts.setdefault((*own, init, 0 if init else seed), path)
-    found: dict[str, MaskPredictor] = {}
-    for (size, image_size, init, seed), path in starts.items():
-        if init and not Path(init).is_file():
-            logger.warning("%s was trained from %s, which is gone: nothing is scored zero-shot", path, init)
-            continue
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = PromptableSam(size, image_size)
-        if init:
-            load_weights(model, load_checkpoint(Path(init))["model"], Path(init))
-        name = "baseline:zero_shot" if init else "baseline:untrained"
-        found[name if name not in found else f"{name}:{path.stem}"] = MaskPredictor(model.eval(), device)
     return found
 
 

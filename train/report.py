@@ -113,7 +113,8 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     facts = f"{asked['store']}, split {asked['split']}, {asked['tiles']} tiles of {asked['resolution_px']} px"
     facts += f"; surface tolerance {asked['surface_tolerance_um']} µm" if asked["surface_tolerance_um"] else ""
     facts += "; mean of eight flips and turns" if asked["tta"] else ""
-    return {"facts": facts, "heads": _HEADS, "rows": rows, "classes": list(classes), "pairs": pairs}
+    weights = [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in asked["weights"].items()]
+    return {"facts": facts, "weights": weights, "heads": _HEADS, "rows": rows, "classes": list(classes), "pairs": pairs}
 
 
 def _cells(means: dict[str, Any]) -> list[_Cell]:

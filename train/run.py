@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from schemas.errors import CheckpointError, ConfigError
-from train.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from train.checkpoint import identify, load_checkpoint, load_weights, save_checkpoint
 from train.config import FitConfig
 from train.lora import add_adapters, load_adapted, weights_of
 from train.model import PromptableSam
@@ -64,6 +64,7 @@ class Run:
         optimizer: Its optimizer.
         origin: What it is made on.
         ema: Moving average of the weights, where one is kept.
+        init_sha256: Digest of the file of `--init`, where there is one.
         steps: Steps done.
         elapsed_s: Time spent in steps, earlier parts of a resumed run included.
         loss: Of the last step.
@@ -78,6 +79,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     origin: Origin
     ema: AveragedModel | None = None
+    init_sha256: str | None = None
     steps: int = 0
     elapsed_s: float = 0.0
     loss: float = float("nan")
@@ -108,6 +110,7 @@ class Run:
             "steps": self.steps,
             "sampler": {"epoch": self.epochs_done, "batch": self.steps % self.origin.steps_per_epoch},
             "origin": asdict(self.origin),
+            "init_sha256": self.init_sha256,
             "loss": self.loss,
             "time_elapsed": self.elapsed_s,
             "best_meter_values": {} if self.best_score is None else {config.best_by: self.best_score},
@@ -147,7 +150,8 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     average = None
     if config.optimizer.ema_decay:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay))
-    return Run(config, model, make_optimizer(model, config.optimizer), origin, average)
+    digest = identify(config.init).sha256 if config.init else None
+    return Run(config, model, make_optimizer(model, config.optimizer), origin, average, digest)
 
 
 def save_last(run: Run, path: Path) -> None:
@@ -212,6 +216,7 @@ def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
         run.scored_steps, run.val = content["scored_steps"], content["val"]
         # Where the weights came from does not change, whatever is given now.
         run.config = FitConfig.model_validate(run.config.model_dump() | {"init": content["config"]["init"]})
+        run.init_sha256 = content.get("init_sha256")
         set_rng_states(content["rng"])
         threads = content["threads"]
     except CheckpointError:

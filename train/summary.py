@@ -12,7 +12,6 @@ import torch
 from schemas.store import Store
 from schemas.timings import stage
 from train.answers import Protocol, tiles_with_objects
-from train.config import FitConfig
 from train.device import peak_memory_bytes
 from train.evaluate import evaluate
 from train.predict import MaskPredictor
@@ -42,10 +41,11 @@ def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_
     return summary
 
 
-def describe_run(store: Store, config: FitConfig) -> dict[str, Any]:
-    """What `config.json` holds: every setting, the store, and versions."""
+def describe_run(store: Store, run: Run) -> dict[str, Any]:
+    """What `config.json` holds: every setting, the weights and the store that it began with, and versions."""
     return {
-        **config.model_dump(mode="json"),
+        **run.config.model_dump(mode="json"),
+        "init_sha256": run.init_sha256,
         "store": store.path,
         "store_fingerprint": store.manifest.config_fingerprint,
         "versions": {name: version(name) for name in ("bcss-sam2", "torch", "sam2", "zarr", "numpy")},

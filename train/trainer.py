@@ -128,7 +128,7 @@ def _train(store: Store, config: FitConfig, out: Path, place: _Place, *, resume:
     place.world.wait()
     if place.world.is_main:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "config.json", describe_run(store, run.config))
+        write_json(out / "config.json", describe_run(store, run))
     with RunLog(out if place.world.is_main else None, kept_steps=run.steps) as log:
         while not place.must_stop():
             at_end = run.steps > 0 and (run.steps % per_epoch == 0 or run.steps == parts.total_steps)

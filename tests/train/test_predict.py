@@ -9,11 +9,8 @@ from schemas.errors import CheckpointError, ConfigError
 from schemas.prompts import PointLabel
 from schemas.store import Store
 from train.answers import tile_prompts
-from train.checkpoint import save_checkpoint
-from train.config import FitConfig
 from train.model import PromptableSam
-from train.predict import MaskPredictor, Prediction, load_predictors, load_starting_points
-from train.run import Origin, start_run
+from train.predict import MaskPredictor, Prediction, load_predictors
 from train.sample import pad_prompts, read_sample
 from train.transforms import crop, orient_points, resize, scale_points
 
@@ -149,21 +146,3 @@ def test_a_model_of_another_size_is_refused(tiny: PromptableSam, tmp_path: Path)
     with pytest.raises(ConfigError, match=r"--image-size 256: .*128"):
         load_predictors([ours], CPU, None, 256)
     assert load_predictors([ours], CPU, "tiny", 128)["ours"].model.image_size == 128
-
-
-def test_start_of_a_checkpoint_is_its_seed_or_its_init(tiny: PromptableSam, tmp_path: Path, caplog) -> None:
-    config = FitConfig(image_size=128, seed=7)
-    begun = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
-    ours, again, tuned, lost = (tmp_path / name for name in ("ours.pt", "again.pt", "tuned.pt", "lost.pt"))
-    official = tmp_path / "official.pt"
-    save_checkpoint(official, {"model": tiny.sam.state_dict()})
-    for path, init in ((ours, None), (again, None), (tuned, official), (lost, tmp_path / "gone.pt")):
-        echo = config.model_copy(update={"init": init}).model_dump(mode="json")
-        content = {"model": tiny.sam.state_dict(), "model_size": "tiny", "image_size": 128, "config": echo}
-        save_checkpoint(path, content)
-    found = load_starting_points([ours, again, tuned, lost, official], torch.device("cpu"))
-    assert list(found) == ["baseline:untrained", "baseline:zero_shot"]
-    for name, expected in (("baseline:untrained", begun), ("baseline:zero_shot", tiny)):
-        weights = found[name].model.state_dict()
-        assert all(torch.equal(weights[key], weight) for key, weight in expected.state_dict().items())
-    assert "gone.pt, which is gone" in caplog.text

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from schemas.store import Store
 from train.answers import Protocol
+from train.checkpoint import WeightsFile
 from train.evaluate import Evaluation, evaluate
 from train.model import PromptableSam
 from train.predict import MaskPredictor
@@ -19,12 +20,13 @@ from train.report import OVERALL, run_of, write_report
 from train.runlog import RunLog, StepRecord
 
 HOSTILE = '_<script>alert("$\\x$")</script>&_'
+WEIGHTS = WeightsFile("run/checkpoints/best.pt", "5a" * 32)
 PROTOCOL = Protocol("test", ("box", "centroid"), corrections=1, tolerance_um=2.0)
 
 
 @pytest.fixture(scope="module")
 def predictors(tiny: PromptableSam) -> dict[str, MaskPredictor]:
-    predictor = MaskPredictor(tiny, torch.device("cpu"))
+    predictor = MaskPredictor(tiny, torch.device("cpu"), WEIGHTS)
     return {"model": predictor, HOSTILE: predictor}
 
 
@@ -100,6 +102,8 @@ def opened(browser: Browser, report: Path) -> Iterator[Opened]:
 
 def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: Path) -> None:
     assert opened.page.title().startswith("Evaluation _<script>")
+    facts = opened.page.locator("h1 + .facts").inner_text().splitlines()
+    assert facts[1:] == [f"{name}: {WEIGHTS.path}, SHA-256 {WEIGHTS.sha256}" for name in ("model", HOSTILE)]
     headings = opened.page.locator("h2").all_inner_texts()
     assert headings == [
         "Scores",

@@ -17,7 +17,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import CheckpointError, ConfigError
 from schemas.store import Store, open_store
-from train.checkpoint import load_checkpoint, save_checkpoint
+from train.checkpoint import identify, load_checkpoint, save_checkpoint
 from train.config import read_config
 from train.run import readable_checkpoint
 from train.runlog import StepRecord, read_steps
@@ -57,10 +57,9 @@ def _command(store: Store, out: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("straight")
-    fit(store, read_config(None, {**FLAGS, "workers": 0}), out)
-    return out
+def straight(store: Store, module_path: Path) -> Path:
+    fit(store, read_config(None, {**FLAGS, "workers": 0}), module_path)
+    return module_path
 
 
 def _assert_same(run: Path, straight: Path) -> None:
@@ -242,12 +241,15 @@ def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_
     fit(store, read_config(None, settings), tmp_path / "first")
     init = tmp_path / "first" / "checkpoints" / "checkpoint.pt"
     fit(store, read_config(None, {**settings, "init": str(init)}), tmp_path / "second")
+    digest = identify(init).sha256
     init.unlink()
     fit(store, read_config(None, {**settings, "max_steps": 2}), tmp_path / "second", resume=True)
     content = load_checkpoint(tmp_path / "second" / "checkpoints" / "checkpoint.pt")
     assert content["steps"] == 2
     assert content["config"]["init"] == str(init)
-    assert json.loads((tmp_path / "second" / "config.json").read_text())["init"] == str(init)
+    assert content["init_sha256"] == digest
+    described = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert (described["init"], described["init_sha256"]) == (str(init), digest)
 
 
 def test_damaged_checkpoint_is_moved_away_by_one_process_and_the_one_before_is_taken(tmp_path: Path, caplog) -> None:
