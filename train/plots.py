@@ -17,7 +17,7 @@ from train.answers import Tables
 from train.runlog import METRICS_FILE, read_steps
 
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
-_BASELINE_COLORS = ("#555555", "#888888", "#aaaaaa", "#c4c4c4", "#dddddd")
+_GREYS = (0x40, 0xDD)
 _HATCHES, _DASHES = ("", "///", "..."), ("-", "--", ":")
 """Of the first prompt kind and those after it; a colour is a model's."""
 
@@ -53,8 +53,8 @@ def dice_by_size(tables: Tables) -> str:
     series = _series(tables)
     figure = _figure(3.0 + 0.12 * len(series))
     axes = figure.subplots()
-    first = series[0][-1]
-    axes.scatter(first.area_px.clip(1), first.dice, s=6, alpha=0.25, color=_COLORS[0], linewidths=0)
+    *_, first_color, _, first = series[0]
+    axes.scatter(first.area_px.clip(1), first.dice, s=6, alpha=0.25, color=first_color, linewidths=0)
     for label, color, place, table in series:
         size, mean = _binned(table.area_px.clip(1), table.dice)
         dashes = _DASHES[place % len(_DASHES)]
@@ -143,14 +143,12 @@ def _series(by_model: Mapping[str, Mapping[Any, Any]]) -> list[tuple[str, str, i
 
 def _colors(models: list[str]) -> dict[str, str]:
     """A colour a model, greys for baselines."""
-    counts = {True: 0, False: 0}
-    colors: dict[str, str] = {}
-    for model in models:
-        is_baseline = model.startswith("baseline:")
-        palette = _BASELINE_COLORS if is_baseline else _COLORS
-        colors[model] = palette[counts[is_baseline] % len(palette)]
-        counts[is_baseline] += 1
-    return colors
+    baselines = [model for model in models if model.startswith("baseline:")]
+    greys = ["#" + 3 * f"{round(level):02x}" for level in np.linspace(*_GREYS, len(baselines))]
+    others = (model for model in models if model not in baselines)
+    return dict(zip(baselines, greys, strict=True)) | {
+        model: _COLORS[number % len(_COLORS)] for number, model in enumerate(others)
+    }
 
 
 def _arms(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
