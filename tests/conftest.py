@@ -43,11 +43,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="module")
-def module_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that the tests of a file share; it goes after the last of them, since a run takes half a gigabyte."""
-    folder = tmp_path_factory.mktemp("module")
+def module_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder that the tests of a file share; it goes after the last of them, since a run takes half a gigabyte.
+
+    It stays where a test has failed, to be looked at.
+    """
+    folder, failed_before = tmp_path_factory.mktemp("module"), request.session.testsfailed
     yield folder
-    shutil.rmtree(folder)
+    if request.session.testsfailed == failed_before:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
