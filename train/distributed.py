@@ -39,7 +39,7 @@ class World:
         """Sum numbers over all processes, from memory to memory: a GPU that computes meanwhile is not waited for."""
         if self.size == 1:
             return values
-        summed = torch.tensor(values, dtype=torch.float64)
+        summed = torch.tensor(values, dtype=torch.float64, device="cpu")
         dist.all_reduce(summed)
         return summed.tolist()
 
@@ -62,7 +62,7 @@ def open_world(device_type: str) -> Generator[World]:
     """Join the processes that `torchrun` started; alone where it did not.
 
     Args:
-        device_type: For `cuda` gradients go by nccl; all else goes by gloo.
+        device_type: For `cuda`, weights and gradients go by nccl; all else goes by gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

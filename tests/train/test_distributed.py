@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 
 from prep.build import build_store
 from prep.config import BuildConfig
@@ -18,6 +20,7 @@ from schemas.store import Store, open_store
 from tests.conftest import WriteRoi
 from train.checkpoint import load_checkpoint
 from train.config import read_config
+from train.distributed import World, open_world
 from train.runlog import read_steps
 from train.trainer import fit
 
@@ -56,7 +59,7 @@ def _torchrun(
         [*run, *common, "--device", "cpu", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        # A launcher that is killed leaves its folder for temporary files behind.
+        # A launcher whose process was killed leaves its folder for temporary files behind.
         env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(out.parent)},
     )
 
@@ -112,8 +115,9 @@ def test_processes_that_see_other_features_missing_fill_them_together(write_roi:
 
 
 def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_path: Path) -> None:
-    process = _torchrun(store, tmp_path, "--batch-size", "1", "--max-steps", "30", "--save-every-steps", "2")
-    metrics = tmp_path / "metrics.jsonl"
+    out = tmp_path / "run"
+    process = _torchrun(store, out, "--batch-size", "1", "--max-steps", "30", "--save-every-steps", "2")
+    metrics = out / "metrics.jsonl"
     while not metrics.exists() or metrics.read_text().count('"grad_norm"') < 4:
         assert process.poll() is None
         time.sleep(0.05)
@@ -123,8 +127,26 @@ def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_p
     os.kill(int(ranks[1]), signal.SIGKILL)
     process.communicate(timeout=90)
     assert process.returncode != 0
-    done = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"]
-    again = _torchrun(store, tmp_path, "--batch-size", "1", "--max-steps", str(done + 2), "--resume")
+    done = load_checkpoint(out / "checkpoints" / "checkpoint.pt")["steps"]
+    again = _torchrun(store, out, "--batch-size", "1", "--max-steps", str(done + 2), "--resume")
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0, said.decode()[-3000:]
-    assert load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"] == done + 2
+    assert load_checkpoint(out / "checkpoints" / "checkpoint.pt")["steps"] == done + 2
+
+
+def test_with_gpus_only_tensors_of_the_device_go_by_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What can be seen without a GPU: which way is chosen for what, and where the numbers are that are summed.
+    asked: list[str] = []
+    summed: list[torch.Tensor] = []
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **settings: asked.append(backend))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "all_reduce", summed.append)
+    with open_world("cuda") as world, torch.device("meta"):
+        world.sum([1.0, 2.0])
+    assert (asked, world) == (["cpu:gloo,cuda:nccl"], World(1, 2, 1))
+    assert [tensor.device.type for tensor in summed] == ["cpu"]
+    with open_world("cpu"):
+        assert asked[1:] == ["gloo"]
