@@ -13,6 +13,7 @@ import pickletools
 import re
 import zipfile
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,19 +54,6 @@ class WeightsFile:
     sha256: str
 
 
-def identify(path: Path) -> WeightsFile:
-    """Hash a file.
-
-    Raises:
-        CheckpointError: It is absent or cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return WeightsFile(str(path), hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be read ({error.strerror})", "check the path") from error
-
-
 def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = None) -> None:
     """Write a checkpoint beside its place, flush it to the disk, and rename it there.
 
@@ -100,9 +88,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is absent, damaged, or holds anything but tensors and plain values.
     """
+    return _load(path, hashed=False)[0]
+
+
+def load_identified(path: Path) -> tuple[dict[str, Any], WeightsFile]:
+    """Read a checkpoint and say which one it is: the bytes of one file, though another takes its place meanwhile.
+
+    Raises:
+        CheckpointError: See `load_checkpoint`.
+    """
+    content, sha256 = _load(path, hashed=True)
+    return content, WeightsFile(str(path), sha256)
+
+
+def _load(path: Path, *, hashed: bool) -> tuple[dict[str, Any], str]:
     try:
-        _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            _check_archive(path, file)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest() if hashed else ""
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(path, "is not there", "check the path") from error
     except CheckpointError:
@@ -111,6 +117,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         # Damaged bytes make the unpickler fail in any way there is: IndexError, struct.error, TypeError and more.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(path, f"cannot be read ({first})", "download or save it again") from error
+    return _checked(content, path), sha256
+
+
+def _checked(content: object, path: Path) -> dict[str, Any]:
+    """What was read, if it is a checkpoint.
+
+    Raises:
+        CheckpointError: It is none.
+    """
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(path, "holds no weights under 'model'", "give a checkpoint of SAM 2 or of bcss-train")
     for name, weight in cast("dict[object, object]", content["model"]).items():
@@ -124,7 +139,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", content)
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, file: BufferedReader) -> None:
     """Make sure that a file is as long as what it says to hold, and needs no more than weights do.
 
     Raises:
@@ -132,15 +147,14 @@ def _check_archive(path: Path) -> None:
         OSError: It cannot be read.
         Exception: Whatever else its damage makes zipfile and pickletools fail with.
     """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise CheckpointError(
-                path, "cannot be read (no archive of torch.save, of PyTorch 1.6 or later)", "download or save it again"
-            )
-    with zipfile.ZipFile(path) as archive:
+    if file.read(4) != b"PK\x03\x04":
+        raise CheckpointError(
+            path, "cannot be read (no archive of torch.save, of PyTorch 1.6 or later)", "download or save it again"
+        )
+    with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-        if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        if packed or sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise CheckpointError(path, "cannot be read (it claims more bytes than it has)", "save it again")
         # Torch finds an entry whatever the case of its letters, and takes one of several.
         names = {entry.orig_filename.lower() for entry in entries}
@@ -196,6 +210,18 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
     except RuntimeError as error:
         # Sparse and quantized tensors, which no checkpoint of SAM 2 has.
         raise CheckpointError(path, f"holds tensors of another kind ({error})", "save dense weights") from error
+
+
+def begun_with(content: dict[str, Any], path: Path) -> str | None:
+    """Digest of the file of `--init` that a checkpoint's run began with; None where it says none.
+
+    Raises:
+        CheckpointError: It says anything else.
+    """
+    digest = content.get("init_sha256")
+    if not isinstance(digest, str | None):
+        raise CheckpointError(path, f"says init_sha256 {digest!r:.40}", "save or download it again")
+    return digest
 
 
 def trained_with(content: dict[str, Any]) -> tuple[ModelSize, int] | None:

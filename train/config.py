@@ -18,7 +18,7 @@ from train.choices import FREEZE_PRESETS, MAX_IMAGE_SIZE, MAX_SEED, BalanceChoic
 from train.dataset import prompt_kinds
 from train.losses import LossConfig
 
-ECHO_KEYS = ("store", "store_fingerprint", "versions")
+ECHO_KEYS = ("init_sha256", "store", "store_fingerprint", "versions")
 """What `config.json` says beside the settings; ignored when that file is given as `--config`."""
 
 
@@ -138,6 +138,12 @@ class FitConfig(_Strict):
             raise ValueError("must be names of modules or presets")
         parts = [part.strip() for name in cast("list[str]", names) for part in name.split(",") if part.strip()]
         return tuple(module for part in parts for module in FREEZE_PRESETS.get(part, (part,)))
+
+    @field_validator("init")
+    @classmethod
+    def _from_any_folder(cls, value: Path | None) -> Path | None:
+        # It is looked for again when the run is evaluated, from wherever that is.
+        return None if value is None else value.absolute()
 
     @model_validator(mode="after")
     def _check_together(self) -> FitConfig:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from train.checkpoint import WeightsFile, identify, load_checkpoint, load_weights, trained_with
+from train.checkpoint import WeightsFile, load_identified, load_weights, trained_with
 from train.choices import ModelSize
 from train.collate import group_by_points
 from train.device import autocast
@@ -182,7 +182,7 @@ def load_predictor(
         CheckpointError: The file cannot be read or is of another model.
         ConfigError: The file does not say its model, and neither does the caller.
     """
-    content = load_checkpoint(path)
+    content, weights = load_identified(path)
     own = trained_with(content)
     if own is None and size is None:
         raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
@@ -190,7 +190,7 @@ def load_predictor(
     assert own_size is not None
     model = PromptableSam(own_size, own_image_size)
     load_weights(model, content["model"], path)
-    return MaskPredictor(model.eval(), device, identify(path))
+    return MaskPredictor(model.eval(), device, weights)
 
 
 def load_predictors(

@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from schemas.errors import CheckpointError, ConfigError
-from train.checkpoint import identify, load_checkpoint, load_weights, save_checkpoint
+from train.checkpoint import begun_with, load_checkpoint, load_identified, load_weights, save_checkpoint
 from train.config import FitConfig
 from train.lora import add_adapters, load_adapted, weights_of
 from train.model import PromptableSam
@@ -136,11 +136,19 @@ class Run:
 
 
 def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
-    """Build the model, from `--init` or seeded random weights, and its optimizer."""
+    """Build the model, from `--init` or seeded random weights, and its optimizer.
+
+    Raises:
+        CheckpointError: The file of `--init` cannot be read or is of another model.
+        ConfigError: Nothing would be trained, or a module has no such name.
+    """
     torch.manual_seed(config.seed)
     model = PromptableSam(config.model, config.image_size, config.corrections)
+    digest = None
     if config.init:
-        load_weights(model, load_checkpoint(config.init)["model"], config.init)
+        content, weights = load_identified(config.init)
+        load_weights(model, content["model"], config.init)
+        digest = weights.sha256
     # Nothing else gives the head of the object score a gradient.
     unused = () if config.loss.predict_presence else ("sam_mask_decoder.pred_obj_score_head",)
     model.freeze((*config.freeze, *unused))
@@ -150,7 +158,6 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     average = None
     if config.optimizer.ema_decay:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay))
-    digest = identify(config.init).sha256 if config.init else None
     return Run(config, model, make_optimizer(model, config.optimizer), origin, average, digest)
 
 
@@ -216,7 +223,7 @@ def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
         run.scored_steps, run.val = content["scored_steps"], content["val"]
         # Where the weights came from does not change, whatever is given now.
         run.config = FitConfig.model_validate(run.config.model_dump() | {"init": content["config"]["init"]})
-        run.init_sha256 = content.get("init_sha256")
+        run.init_sha256 = begun_with(content, path)
         set_rng_states(content["rng"])
         threads = content["threads"]
     except CheckpointError:

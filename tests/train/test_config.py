@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from schemas.errors import ConfigError
+from schemas.store import Store
 from train.choices import FREEZE_PRESETS
 from train.config import FitConfig, read_config
+from train.run import Origin, start_run
+from train.summary import describe_run, write_json
 
 
 def _yaml(folder: Path, text: str) -> Path:
@@ -32,11 +36,18 @@ def test_what_a_run_echoes_is_a_configuration_again(tmp_path: Path) -> None:
     assert read_config(path, {}) == config
 
 
-def test_the_echo_of_a_run_is_a_configuration_again(tmp_path: Path) -> None:
+def test_the_echo_of_a_run_is_a_configuration_again(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    echo = {**FitConfig(epochs=3).model_dump(mode="json"), "store": "s", "store_fingerprint": "f", "versions": {}}
-    path.write_text(json.dumps(echo), encoding="utf-8")
-    assert read_config(path, {}) == FitConfig(epochs=3)
+    config = FitConfig(epochs=3, image_size=128)
+    write_json(path, describe_run(store, start_run(config, Origin("", 1, 1), torch.device("cpu"))))
+    assert {"init_sha256", "store", "versions"} <= json.loads(path.read_text()).keys()
+    assert read_config(path, {}) == config
+
+
+def test_init_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_config(None, {"init": Path("a.pt")}).init == tmp_path / "a.pt"
+    assert read_config(_yaml(tmp_path, "init: weights/a.pt"), {}).init == tmp_path / "weights" / "a.pt"
 
 
 def test_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Runs that are killed, asked to stop, or damaged, and go on: real processes, real signals."""
 
+import hashlib
 import json
 import os
 import resource
@@ -17,7 +18,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import CheckpointError, ConfigError
 from schemas.store import Store, open_store
-from train.checkpoint import identify, load_checkpoint, save_checkpoint
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.config import read_config
 from train.run import readable_checkpoint
 from train.runlog import StepRecord, read_steps
@@ -241,11 +242,14 @@ def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_
     fit(store, read_config(None, settings), tmp_path / "first")
     init = tmp_path / "first" / "checkpoints" / "checkpoint.pt"
     fit(store, read_config(None, {**settings, "init": str(init)}), tmp_path / "second")
-    digest = identify(init).sha256
+    digest = hashlib.sha256(init.read_bytes()).hexdigest()
     init.unlink()
     fit(store, read_config(None, {**settings, "max_steps": 2}), tmp_path / "second", resume=True)
+    # As the documentation resumes: with the run's own settings, which here name a file that is gone.
+    again = read_config(tmp_path / "second" / "config.json", {"max_steps": 3})
+    fit(store, again, tmp_path / "second", resume=True)
     content = load_checkpoint(tmp_path / "second" / "checkpoints" / "checkpoint.pt")
-    assert content["steps"] == 2
+    assert content["steps"] == 3
     assert content["config"]["init"] == str(init)
     assert content["init_sha256"] == digest
     described = json.loads((tmp_path / "second" / "config.json").read_text())
