@@ -11,7 +11,7 @@ help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
 	@echo 'make audit   ask for known vulnerabilities of the pinned versions (network)'
-	@echo 'make test-faults  kills, full disks, dead servers and hostile files, at length (some 20 minutes)'
+	@echo 'make test-faults  kills, full disks, dead servers and hostile files, at length (half an hour)'
 	@echo 'make format  rewrite the sources as ruff would have them'
 	@echo 'make clean   remove the demonstration and the caches, not the environment'
 
