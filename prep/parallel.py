@@ -22,6 +22,9 @@ _Result = TypeVar("_Result")
 DASK_LOCAL = "local"
 DASK_TIMEOUT_S = 15
 
+_LOGGERS_OF_LOSS = ("distributed.client", "distributed.batched")
+"""By these Dask logs a traceback where it loses the scheduler."""
+
 
 class TaskMap(Protocol):
     """Applies a function to tasks and yields the results in their order."""
@@ -116,6 +119,7 @@ def _process_map(workers: int) -> Generator[TaskMap]:
 def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
     try:
         from distributed import Client, LocalCluster
+        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
     except ImportError as error:
         raise ConfigError("--dask", "needs dask.distributed", "pip install 'bcss-sam2[dask]'") from error
@@ -135,22 +139,32 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
         futures = client.map(function, list(tasks), pure=False)
         return (future.result() for future in futures)
 
-    # Dask logs a traceback where it loses the scheduler.
-    logger = logging.getLogger("distributed.client")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    with _silent(_LOGGERS_OF_LOSS):
+        try:
+            yield run
+        except KilledWorker as error:
+            raise SourceError("a Dask worker", f"died again and again ({error})", "give workers more memory") from error
+        except (CancelledError, CommClosedError) as error:
+            # The second where a result was under way.
+            raise SourceError(
+                f"the scheduler of --dask {address}",
+                f"is gone, or has dropped a task ({error})",
+                "start it again, and repeat the command: it goes on from here",
+            ) from error
+        finally:
+            client.close()
+            if cluster is not None:
+                cluster.close()
+
+
+@contextmanager
+def _silent(names: tuple[str, ...]) -> Generator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
-        yield run
-    except KilledWorker as error:
-        raise SourceError("a Dask worker", f"died again and again ({error})", "give workers more memory") from error
-    except CancelledError as error:
-        raise SourceError(
-            f"the scheduler of --dask {address}",
-            f"is gone, or has dropped a task ({error})",
-            "start it again, and repeat the command: it goes on from here",
-        ) from error
+        yield
     finally:
-        client.close()
-        if cluster is not None:
-            cluster.close()
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator
 from multiprocessing import active_children
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -95,6 +96,21 @@ def test_killed_scheduler_is_one_line(cluster: Cluster, sample_source: Path, tmp
     assert "Traceback" not in said
     (error,) = [line for line in said.splitlines() if "error: " in line]
     assert re.search(r"the scheduler of --dask tcp://.*: is gone, or .*; start it again, and repeat", error)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_scheduler_that_dies_while_a_result_comes_is_the_same_error(cluster: Cluster) -> None:
+    def lose_results() -> None:
+        with task_map(1, cluster.address) as run:
+            assert list(run(len, [b"workers are there"])) == [17]
+            killer.start()
+            list(run(bytes, [1 << 28] * 4))
+
+    # Results of a quarter of a gigabyte are long under way; Dask then has another error than between two of them.
+    killer = Timer(0.5, cluster.scheduler.kill)
+    with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: is gone"):
+        lose_results()
+    killer.join()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
