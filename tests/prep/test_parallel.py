@@ -104,7 +104,8 @@ def test_scheduler_that_dies_while_a_result_comes_is_the_same_error(cluster: Clu
         with task_map(1, cluster.address) as run:
             assert list(run(len, [b"workers are there"])) == [17]
             killer.start()
-            list(run(bytes, [1 << 28] * 4))
+            while True:
+                list(run(bytes, [1 << 28]))
 
     # Results of a quarter of a gigabyte are long under way; Dask then has another error than between two of them.
     killer = Timer(0.5, cluster.scheduler.kill)
