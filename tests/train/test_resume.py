@@ -232,13 +232,14 @@ def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:
 
 
 def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = read_config(None, {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False})
-    fit(store, config, tmp_path, resume=True)
+    settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
+    fit(store, read_config(None, {**settings, "freeze": "image_encoder", "workers": 0}), tmp_path, resume=True)
     assert "checkpoint.pt is not there: nothing is resumed" in caplog.text
 
 
 def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_path: Path) -> None:
     settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
+    settings |= {"freeze": "image_encoder", "workers": 0}
     fit(store, read_config(None, settings), tmp_path / "first")
     init = tmp_path / "first" / "checkpoints" / "checkpoint.pt"
     fit(store, read_config(None, {**settings, "init": str(init)}), tmp_path / "second")
