@@ -37,11 +37,35 @@ main()
 """The command, as if another run had written its last features between the looks of the two processes."""
 
 
+LEAVE_OFTEN = """
+import functools, os
+import torch.distributed as dist
+from train.distributed import open_world
+rank, join = int(os.environ["RANK"]), dist.init_process_group
+store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+for group in range(100):
+    where = dist.PrefixStore(str(group), store)
+    dist.init_process_group = functools.partial(join, store=where, rank=rank, world_size=2)
+    with open_world("cpu") as world:
+        assert world.gather(rank) == [0, 1]
+"""
+"""Many groups, one after another: each meets in a place of its own, which the environment cannot say."""
+
+
+def _launch(program: Sequence[str], temporary: Path) -> subprocess.Popen[bytes]:
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    return subprocess.Popen(
+        [*run, "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", *program],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A launcher whose process was killed leaves its folder for temporary files behind.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
+    )
+
+
 def _torchrun(
     store: Store, out: Path, *flags: str, program: Sequence[str] = ("-m", "train.cli")
 ) -> subprocess.Popen[bytes]:
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    run += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", *program, "fit", store.path]
     common = [
         "--out",
         str(out),
@@ -55,13 +79,7 @@ def _torchrun(
         "0",
         "--no-report",
     ]
-    return subprocess.Popen(
-        [*run, *common, "--device", "cpu", *flags],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        # A launcher whose process was killed leaves its folder for temporary files behind.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(out.parent)},
-    )
+    return _launch([*program, "fit", store.path, *common, "--device", "cpu", *flags], out.parent)
 
 
 def test_two_processes_train_what_one_trains(store: Store, tmp_path: Path) -> None:
@@ -132,6 +150,14 @@ def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_p
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0, said.decode()[-3000:]
     assert load_checkpoint(out / "checkpoints" / "checkpoint.pt")["steps"] == done + 2
+
+
+def test_processes_leave_their_group_however_often(tmp_path: Path) -> None:
+    # Up to torch 2.7 the group was freed under the interpreter's lock while a thread of its own needed that lock to let
+    # go of the last collective: the process stayed for ever, here after a few groups.
+    process = _launch(["--no-python", sys.executable, "-c", LEAVE_OFTEN], tmp_path)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said.decode()[-3000:]
 
 
 def test_with_gpus_only_tensors_of_the_device_go_by_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
