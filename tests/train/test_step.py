@@ -47,6 +47,11 @@ RACING = "sum of several values by index_put"
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal")
 """Operations whose result, or its size, the host has to wait for."""
 
+FAKE_GPU = pytest.mark.skipif(
+    torch.__version__.startswith("2.8."),
+    reason="torch 2.8 asks the driver for the device of a fake tensor that is indexed",
+)
+
 
 def _config(form: Mapping[str, object], **changes: object) -> FitConfig:
     return FitConfig.model_validate({"image_size": 128, "batch_size": 2, **form, **changes})
@@ -84,6 +89,7 @@ def _to_fake(module: nn.Module, mode: FakeTensorMode, device: torch.device) -> N
                     known[name] = fake.requires_grad_(tensor.requires_grad)  # pyright: ignore[reportArgumentType]
 
 
+@FAKE_GPU
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_nothing_of_a_step_waits_for_the_gpu(store: Store, form: dict[str, object], monkeypatch) -> None:
     config, device = _config(form), torch.device("cuda", 0)
@@ -98,6 +104,7 @@ def test_nothing_of_a_step_waits_for_the_gpu(store: Store, form: dict[str, objec
         assert (term.device, term.dtype, term.shape) == (device, torch.float32, ())
 
 
+@FAKE_GPU
 def test_nothing_of_a_step_from_kept_features_waits_either(store: Store, monkeypatch) -> None:
     config, device = _config({"freeze": ("image_encoder", "sam_prompt_encoder")}), torch.device("cuda", 0)
     batch, run = _batch(store, config), _start(config)
