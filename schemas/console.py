@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -33,11 +35,16 @@ def run_command(app: Callable[..., object], program: str) -> None:
     _speak_utf8()
     debug, as_json = _take_flag("--debug"), _take_flag("--log-json")
     _set_up_logging(program, debug=debug, as_json=as_json)
-    with logged_timings() if debug else nullcontext():
-        if as_json:
-            _run_with_json(app, program, debug=debug)
-        else:
-            _run_with_text(app, program, debug=debug)
+    try:
+        with logged_timings() if debug else nullcontext():
+            if as_json:
+                _run_with_json(app, program, debug=debug)
+            else:
+                _run_with_text(app, program, debug=debug)
+    finally:
+        # Libraries clean up when Python ends, and show a traceback where they are interrupted then. The last that is
+        # registered is the first that is called.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def printable(text: object) -> str:

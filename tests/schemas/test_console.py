@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -83,6 +84,21 @@ def test_defect_of_ours_keeps_its_traceback(monkeypatch) -> None:
         run_command(lambda: 1 // 0, "bcss-prep")
 
 
+def test_interrupt_while_python_ends_shows_no_traceback() -> None:
+    code = (
+        "import atexit, time; from schemas.console import run_command\n"
+        "atexit.register(lambda: (print('ending', flush=True), time.sleep(60)))\n"
+        "run_command(lambda: None, 'bcss-prep')"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
 def test_debug_logs_what_stages_took_even_when_the_command_fails(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     def fail_late() -> None:
         with stage("decode"):
@@ -99,7 +115,6 @@ _PROGRAM = """
 import logging, sys, warnings
 from schemas.console import progress_bar, run_command
 from schemas.errors import SourceError
-from schemas.timings import stage
 from schemas.timings import stage
 
 def command():
