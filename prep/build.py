@@ -126,7 +126,9 @@ def build_store(
         if options.overwrite and occupied(location):
             check_replaceable(location)
         with open_workspace(work_dir, plan, start_again=options.overwrite) as work:
-            return _build_in(work, location, source_dir, config, options, _Plan(rois, splits, specs))
+            return _build_in(
+                work, location, source_dir, config, options, _Plan(rois, splits, specs, fingerprint(plan)[:8])
+            )
 
 
 @contextmanager
@@ -147,17 +149,21 @@ class _Plan:
     rois: list[RoiSource]
     splits: dict[str, Split]
     specs: tuple[ArraySpec, ...] = field(repr=False)
+    key: str
 
 
 def _build_in(
     work: Path, location: str, source_dir: Path, config: BuildConfig, options: BuildOptions, plan: _Plan
 ) -> Manifest:
+    rois_dir = work / "rois"
+    rois_dir.mkdir(exist_ok=True)
     tasks = [
         StageTask(
             roi,
             plan.splits[roi.patient],
             source_dir,
-            work / "rois" / f"{number:06d}",
+            # A worker of a cluster may outlive a build of another plan: it is not to leave its ROI here for ours.
+            rois_dir / f"{plan.key}-{number:06d}",
             config,
             plan.specs,
             may_change=options.overwrite,

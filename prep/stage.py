@@ -45,7 +45,7 @@ class StageTask:
         roi: Its files.
         split: Its patient's split.
         source_dir: The data set's folder, to which recorded paths are relative.
-        directory: Where to write.
+        directory: Where to write; the folder that it is in is there until the build ends.
         config: The build's configuration.
         specs: The store's arrays.
         may_change: Whether a ROI that has changed since it was prepared is prepared again; else that is an error.
@@ -92,15 +92,20 @@ def stage_roi(task: StageTask) -> StagedRoi:
         raise SourceError(
             task.roi.mask_path, "or its image has changed since the build began", "give --overwrite to prepare it again"
         )
-    # Two workers may hold the same task after a cluster has lost sight of one: each writes a folder of its own.
+    # Two workers may hold the same task after a cluster has lost sight of one: each writes a folder of its own. And a
+    # worker may outlive the build: it is not to make the build's folder again.
     directory = task.directory.with_name(f"{task.directory.name}.{uuid4().hex}")
-    directory.mkdir(parents=True)
+    directory.mkdir()
     try:
         staged = _stage(task, directory, digests)
         (directory / RECORD_FILE).write_text(staged.model_dump_json(), encoding="utf-8")
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
+    if _read_staged(task.directory) == staged:
+        # Somebody may be reading it by now.
+        shutil.rmtree(directory)
+        return staged
     shutil.rmtree(task.directory, ignore_errors=True)
     try:
         directory.rename(task.directory)

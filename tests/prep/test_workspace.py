@@ -156,7 +156,7 @@ def test_damaged_work_is_done_again(sample_source: Path, store: Store, tmp_path:
     _wait_for(work, 2)
     process.kill()
     process.wait()
-    victim = work / "rois" / "000000" / "images.chunks"
+    (victim,) = work.glob("rois/*-000000/images.chunks")
     victim.write_bytes(victim.read_bytes()[:-1])
     build_store(sample_source, out, SMALL)
     assert _bytes(out) == _bytes(Path(store.path))
@@ -272,7 +272,7 @@ def test_interrupted_overwrite_goes_on(write_roi, tmp_path: Path) -> None:
     write_roi("b", Image.new("RGB", (40, 40)))
     with pytest.raises(SourceError, match="colour"):
         build_store(source, out, SMALL, options)
-    prepared = tmp_path / "s.zarr.partial" / "rois" / "000000" / "columns.npz"
+    (prepared,) = tmp_path.glob("s.zarr.partial/rois/*/columns.npz")
     first = prepared.stat().st_mtime_ns
     seen: list[int] = []
     write_roi("b", np.full((40, 40), 1, np.uint8))
