@@ -10,17 +10,22 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Protocol, TypeVar
 
 from schemas.errors import ConfigError, SourceError
 from schemas.timings import Timed, add_timings, is_collecting
+
+logger = logging.getLogger(__name__)
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 DASK_LOCAL = "local"
 DASK_TIMEOUT_S = 15
+
+DASK_LOOK_S = 10.0
+"""After so long without a result, somebody looks whether there are workers at all."""
 
 _LOGGERS_OF_LOSS = ("distributed.client", "distributed.batched")
 """By these Dask logs a traceback where it loses the scheduler."""
@@ -135,9 +140,12 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
         ) from error
 
     def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
+        if client.status == "closed":
+            # As it is some time after the connection was lost.
+            raise _scheduler_gone(address, "no longer connected")
         # Tasks are written to the disk as a whole or not at all, so one that a dead worker held is just run again.
         futures = client.map(function, list(tasks), pure=False)
-        return (future.result() for future in futures)
+        return (_result(client, future) for future in futures)
 
     with _silent(_LOGGERS_OF_LOSS):
         try:
@@ -146,15 +154,36 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
             raise SourceError("a Dask worker", f"died again and again ({error})", "give workers more memory") from error
         except (CancelledError, CommClosedError) as error:
             # The second where a result was under way.
-            raise SourceError(
-                f"the scheduler of --dask {address}",
-                f"is gone, or has dropped a task ({error})",
-                "start it again, and repeat the command: it goes on from here",
-            ) from error
+            raise _scheduler_gone(address, error) from error
         finally:
             client.close()
             if cluster is not None:
                 cluster.close()
+
+
+def _scheduler_gone(address: str, why: object) -> SourceError:
+    return SourceError(
+        f"the scheduler of --dask {address}",
+        f"is gone, or has dropped a task ({why})",
+        "start it again, and repeat the command: it goes on from here",
+    )
+
+
+def _result(client: Any, future: Any) -> Any:
+    """Wait for a result, and say so where no worker is there to compute it: in a queue, they may come later."""
+    done, said = Event(), False
+
+    def wake(_: Any) -> None:
+        done.set()
+
+    future.add_done_callback(wake)
+    while not done.wait(DASK_LOOK_S):
+        scheduler = client.scheduler_info()
+        # While the connection is lost, nothing is known of them.
+        if not said and scheduler.get("workers") == {}:
+            logger.warning("the Dask scheduler %s has no worker; waiting for one", scheduler["address"])
+            said = True
+    return future.result()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Builds on a real Dask scheduler with real worker processes, all on loopback."""
 
-import json
+import logging
 import os
 import re
 import signal
@@ -11,7 +11,6 @@ from collections.abc import Generator
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Timer
-from typing import Any
 
 import pytest
 
@@ -21,6 +20,7 @@ from prep.config import BuildConfig
 from prep.parallel import task_map
 from schemas.errors import ConfigError, SourceError
 from schemas.store import Store
+from tests.dask_cluster import Cluster
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
 
@@ -31,36 +31,10 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class Cluster:
-    """A scheduler and two workers, each a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        described = folder / "scheduler.json"
-        # Like workers on other machines, they have another current folder than the build.
-        common: dict[str, Any] = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": folder}
-        common["env"] = os.environ | {"PYTHONPATH": str(Path(prep.__file__).parents[1])}
-        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(described)]
-        flags = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
-        self.scheduler = subprocess.Popen([*scheduler, *flags], **common)
-        worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(described)]
-        flags = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--death-timeout", "60"]
-        self.workers = [subprocess.Popen([*worker, *flags], **common) for _ in range(2)]
-        while not described.exists() or not described.read_text():
-            assert self.scheduler.poll() is None
-            time.sleep(0.05)
-        self.address: str = json.loads(described.read_text())["address"]
-
-    def close(self) -> None:
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[Cluster]:
-    started = Cluster(tmp_path_factory.mktemp("dask"))
-    yield started
-    started.close()
+    with Cluster(tmp_path_factory.mktemp("dask")) as started:
+        yield started
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -112,6 +86,45 @@ def test_scheduler_that_dies_while_a_result_comes_is_the_same_error(cluster: Clu
     with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: is gone"):
         lose_results()
     killer.join()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("gone_s", [0.2, 3])
+def test_scheduler_that_dies_between_two_rounds_is_the_same_error(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, gone_s: float
+) -> None:
+    def go_on_without() -> None:
+        with task_map(1, cluster.address) as run:
+            list(run(len, [b"a task"]))
+            cluster.scheduler.kill()
+            cluster.scheduler.wait()
+            time.sleep(gone_s)
+            list(run(len, [b"a task"]))
+
+    # So long the client looks for the scheduler, and then it closes; the build looks for workers in the meantime.
+    monkeypatch.setattr("prep.parallel.DASK_TIMEOUT_S", 2)
+    monkeypatch.setattr("prep.parallel.DASK_LOOK_S", 0.1)
+    with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: is gone"):
+        go_on_without()
+
+
+def test_scheduler_without_workers_is_said_and_waited_for(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def join(_: logging.LogRecord) -> bool:
+        cluster.add_worker()
+        return True
+
+    monkeypatch.setattr("prep.parallel.DASK_LOOK_S", 0.2)
+    for worker in cluster.workers:
+        worker.kill()
+        worker.wait()
+    log = logging.getLogger("prep.parallel")
+    log.addFilter(join)
+    with task_map(1, cluster.address) as run:
+        assert list(run(len, [b"a task"])) == [6]
+    log.removeFilter(join)
+    assert caplog.messages == [f"the Dask scheduler {cluster.address} has no worker; waiting for one"]
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
