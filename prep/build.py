@@ -126,9 +126,8 @@ def build_store(
         if options.overwrite and occupied(location):
             check_replaceable(location)
         with open_workspace(work_dir, plan, start_again=options.overwrite) as work:
-            return _build_in(
-                work, location, source_dir, config, options, _Plan(rois, splits, specs, fingerprint(plan)[:8])
-            )
+            wanted = _Plan(rois, splits, specs, fingerprint(plan))
+            return _build_in(work, location, source_dir, config, options, wanted)
 
 
 @contextmanager
@@ -149,7 +148,7 @@ class _Plan:
     rois: list[RoiSource]
     splits: dict[str, Split]
     specs: tuple[ArraySpec, ...] = field(repr=False)
-    key: str
+    digest: str
 
 
 def _build_in(
@@ -163,7 +162,7 @@ def _build_in(
             plan.splits[roi.patient],
             source_dir,
             # A worker of a cluster may outlive a build of another plan: it is not to leave its ROI here for ours.
-            rois_dir / f"{plan.key}-{number:06d}",
+            rois_dir / f"{plan.digest[:8]}-{number:06d}",
             config,
             plan.specs,
             may_change=options.overwrite,

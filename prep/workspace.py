@@ -153,9 +153,13 @@ def _remove(folder: Path) -> None:
 def _remove_work(folder: Path) -> None:
     # Half of a replaced store is not to come back.
     (folder / REPLACED_RECORD).unlink(missing_ok=True)
-    for name in WORK_FOLDERS:
+    removed = folder / "removed"
+    # What a kill has left of it goes first.
+    for name in ("removed", *WORK_FOLDERS):
         if (folder / name).exists():
-            shutil.rmtree(folder / name)
+            # A worker of a cluster may write there yet, and what files appear in cannot be removed.
+            (folder / name).replace(removed)
+            shutil.rmtree(removed)
 
 
 def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str
     return finish(start(command, env))
 
 
+def wait_for_work(process: subprocess.Popen[str], folder: Path) -> None:
+    """Until a build has made its first file, so that a fault falls into the build and not into the start of Python."""
+    while process.poll() is None and not any(folder.iterdir()):
+        time.sleep(0.002)
+
+
 def one_line(status: int, said: str) -> str:
     """The one line that says why a command failed."""
     assert status == 1, (status, said)
@@ -87,12 +94,6 @@ def one_line(status: int, said: str) -> str:
     lines = [line.rpartition("\r")[2] for line in said.splitlines() if "error: " in line]
     assert len(lines) == 1, said
     return lines[0]
-
-
-def bytes_of(folder: Path | str) -> dict[str, bytes]:
-    """Every file of a folder."""
-    root = Path(folder)
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def assert_same_weights(run_folder: Path, straight: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 
 from schemas.store import Store
 from tests.dask_cluster import Cluster
-from tests.faults.commands import build_command, bytes_of, finish, kill, one_line, run, start
+from tests.faults.commands import build_command, finish, kill, one_line, run, start, wait_for_work
 from tests.faults.forms import LONG_TIMEOUT_S
+from tests.folders import bytes_of
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
 
@@ -29,10 +31,7 @@ def test_killed_schedulers_are_one_line(sample_source: Path, store: Store, tmp_p
         folder.mkdir()
         with Cluster(folder) as cluster:
             out = folder / "out" / "s.zarr"
-            out.parent.mkdir()
-            process = start(build_command(sample_source, out, "--dask", cluster.address))
-            _wait_for_work(out.parent, process)
-            time.sleep(draw.uniform(0, 1))
+            process = _begin(build_command(sample_source, out, "--dask", cluster.address), out.parent, draw)
             cluster.scheduler.kill()
             status, said = finish(process)
         if status == 0:
@@ -50,15 +49,13 @@ def test_killed_dask_workers_are_not_noticed(sample_source: Path, store: Store, 
     draw, landed = random.Random(1), 0
     with Cluster(tmp_path) as cluster:
         for number in range(KILLS):
-            out = tmp_path / f"{number}" / "s.zarr"
-            out.parent.mkdir()
-            process = start(build_command(sample_source, out, "--dask", cluster.address))
-            _wait_for_work(out.parent, process)
-            time.sleep(draw.uniform(0, 1))
+            out = tmp_path / str(number) / "s.zarr"
+            process = _begin(build_command(sample_source, out, "--dask", cluster.address), out.parent, draw)
             landed += process.poll() is None
             cluster.workers[-1].kill()
             cluster.add_worker()
-            assert finish(process)[0] == 0
+            status, said = finish(process)
+            assert status == 0, said
             assert bytes_of(out) == bytes_of(store.path)
     assert landed
     tally("Dask worker killed", tried=KILLS, before_the_end=landed, finished=KILLS, other_bytes=0)
@@ -70,11 +67,9 @@ def test_killed_builds_leave_their_workers_to_the_next(
     draw, landed = random.Random(2), 0
     with Cluster(tmp_path) as cluster:
         for number in range(KILLS):
-            out = tmp_path / f"{number}" / "s.zarr"
-            out.parent.mkdir()
-            process = start(build_command(sample_source, out, "--dask", cluster.address))
-            _wait_for_work(out.parent, process)
-            time.sleep(draw.uniform(0, 1))
+            out = tmp_path / str(number) / "s.zarr"
+            command = build_command(sample_source, out, "--dask", cluster.address)
+            process = _begin(command, out.parent, draw)
             landed += process.poll() is None
             if number % 2:
                 kill(process)
@@ -82,14 +77,17 @@ def test_killed_builds_leave_their_workers_to_the_next(
                 process.send_signal(signal.SIGINT)
                 assert "Traceback" not in finish(process)[1]
             # The workers are at work for the first one yet.
-            status, said = run(build_command(sample_source, out, "--dask", cluster.address))
+            status, said = run(command)
             assert status == 0, said
             assert bytes_of(out) == bytes_of(store.path)
     assert landed
     tally("build with Dask killed or interrupted", tried=KILLS, before_its_end=landed, other_bytes=0)
 
 
-def _wait_for_work(folder: Path, process) -> None:
-    """Until a build has made its first file, so that the moment falls into it and not into the start of Python."""
-    while process.poll() is None and not any(folder.iterdir()):
-        time.sleep(0.002)
+def _begin(command: list[str], folder: Path, draw: random.Random) -> subprocess.Popen[str]:
+    """Start a build that works in a folder, and come back at some moment of its work or just after it."""
+    folder.mkdir()
+    process = start(command)
+    wait_for_work(process, folder)
+    time.sleep(draw.uniform(0, 1))
+    return process

@@ -19,8 +19,9 @@ from prep.checksums import sha256_of
 from schemas import store as store_module
 from schemas.errors import StoreError
 from schemas.store import Store, open_store
-from tests.faults.commands import assert_same_weights, build_command, bytes_of, fit_command, one_line, run
+from tests.faults.commands import assert_same_weights, build_command, fit_command, one_line, run
 from tests.faults.forms import forms
+from tests.folders import bytes_of
 
 FAILING = "/proc/self/mem"
 """The kernel refuses to read it from its start, with an input/output error, and from its end."""

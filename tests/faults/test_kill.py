@@ -11,8 +11,9 @@ import pytest
 from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store import Store
-from tests.faults.commands import assert_same_weights, build_command, bytes_of, fit_command, kill, run, start
+from tests.faults.commands import assert_same_weights, build_command, fit_command, kill, run, start, wait_for_work
 from tests.faults.forms import forms
+from tests.folders import bytes_of
 
 KILLS_A_RUN = 4
 
@@ -29,9 +30,7 @@ def test_killed_builds_end_with_the_same_bytes(
         folder = tmp_path / str(number)
         folder.mkdir()
         process = start(build_command(sample_source, folder / "s.zarr", "--workers", str(1 + number % 2)))
-        # From its first work, so that the moment falls into the build and not into the start of Python.
-        while process.poll() is None and not any(folder.iterdir()):
-            time.sleep(0.002)
+        wait_for_work(process, folder)
         # Half of the time that a build takes is the start of Python.
         time.sleep(draw.uniform(0, took_s / 4))
         landed += process.poll() is None

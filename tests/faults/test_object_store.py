@@ -18,7 +18,6 @@ from schemas.store import Store, open_store
 from tests.faults.commands import (
     assert_same_weights,
     build_command,
-    bytes_of,
     finish,
     fit_command,
     kill,
@@ -27,6 +26,7 @@ from tests.faults.commands import (
     start,
 )
 from tests.faults.proxy import Proxy
+from tests.folders import bytes_of
 
 obstore = pytest.importorskip("obstore", reason="the s3 extra is not installed")
 pytest.importorskip("moto", reason="moto is not installed")

@@ -14,7 +14,6 @@ from schemas.store import Store
 from tests.faults.commands import (
     assert_same_weights,
     build_command,
-    bytes_of,
     finish,
     fit_command,
     one_line,
@@ -22,6 +21,7 @@ from tests.faults.commands import (
     start,
 )
 from tests.faults.forms import forms
+from tests.folders import bytes_of
 
 JUMPING_CLOCK = """
 import itertools, time

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.folders import bytes_of
+
 ROOT = Path(__file__).parents[2]
 SMALL_BUILD = ("--size", "64", "--workers", "2")
 SMALL_FIT = ("--image-size", "128", "--max-steps", "1", "--batch-size", "1", "--device", "cpu", "--no-report")
@@ -40,10 +42,6 @@ def _train(*arguments: object, cwd: Path, **environment: str | None) -> subproce
     return ran
 
 
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def place(module_path: Path) -> Path:
     """A folder with spaces and letters beyond ASCII in its name, that of a ROI too, and a store in it."""
@@ -63,7 +61,7 @@ STORE = "ein Speicher ü.zarr"
 def test_locale_without_utf8_gives_the_same_bytes(place: Path) -> None:
     said = _prep("build", "die Daten", "--out", "posix ü.zarr", *SMALL_BUILD, cwd=place, **NO_UTF8)
     assert "posix ü.zarr: 18 tiles" in said
-    assert _bytes(place / "posix ü.zarr") == _bytes(place / STORE)
+    assert bytes_of(place / "posix ü.zarr") == bytes_of(place / STORE)
     sources = json.loads((place / STORE / "zarr.json").read_text())["attributes"]["bcss"]["sources"]
     assert NAME in {source["frame_id"] for source in sources}
 

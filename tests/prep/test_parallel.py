@@ -21,14 +21,11 @@ from prep.parallel import task_map
 from schemas.errors import ConfigError, SourceError
 from schemas.store import Store
 from tests.dask_cluster import Cluster
+from tests.folders import bytes_of
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
 
 SMALL = BuildConfig(size_px=128)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -52,7 +49,7 @@ def test_dask_cluster_writes_the_same_bytes_even_when_a_worker_dies(
 
     build_store(source, out, SMALL, BuildOptions(dask_address=cluster.address, on_progress=kill_one))
     assert killed
-    assert _bytes(out) == _bytes(Path(store.path))
+    assert bytes_of(out) == bytes_of(store.path)
 
 
 def test_killed_scheduler_is_one_line(cluster: Cluster, sample_source: Path, tmp_path: Path) -> None:
@@ -120,10 +117,9 @@ def test_scheduler_without_workers_is_said_and_waited_for(
         worker.kill()
         worker.wait()
     log = logging.getLogger("prep.parallel")
-    log.addFilter(join)
+    monkeypatch.setattr(log, "filters", [join])
     with task_map(1, cluster.address) as run:
         assert list(run(len, [b"a task"])) == [6]
-    log.removeFilter(join)
     # Dask's own lines are there, too, where a test before has asked for them.
     said = [record.getMessage() for record in caplog.records if record.name == log.name]
     assert said == [f"the Dask scheduler {cluster.address} has no worker; waiting for one"]

@@ -13,6 +13,7 @@ from prep.discover import find_pairs
 from prep.stage import StageTask, stage_roi
 from schemas.errors import SourceError
 from schemas.layout import array_specs
+from tests.folders import bytes_of
 
 CONFIG = BuildConfig(size_px=64)
 
@@ -26,10 +27,6 @@ def _task(source: Path, directory: Path) -> StageTask:
     (roi,) = (roi for roi in find_pairs(source, CONFIG.images, CONFIG.masks) if roi.frame_id == "a")
     specs = tuple(array_specs(CONFIG.size_px, "uint8", CONFIG.positive_points, CONFIG.negative_points))
     return StageTask(roi, "train", source, directory, CONFIG, specs)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_worker_that_outlives_a_build_does_not_make_its_folder_again(source: Path, tmp_path: Path) -> None:
@@ -77,4 +74,4 @@ def test_worker_that_outlives_a_build_of_another_plan_does_not_write_into_this_o
 
     # The worker is done after this build's first ROI, and before its second, which is the worker's.
     build_store(source, out, other, BuildOptions(overwrite=True, on_progress=outlive))
-    assert _bytes(out) == _bytes(tmp_path / "alone.zarr")
+    assert bytes_of(out) == bytes_of(tmp_path / "alone.zarr")

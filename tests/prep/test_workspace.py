@@ -20,12 +20,9 @@ from prep.publish import publish_local
 from prep.workspace import PLAN_FILE, open_workspace
 from schemas.errors import SourceError, StoreError
 from schemas.store import Store, open_store
+from tests.folders import bytes_of
 
 SMALL = BuildConfig(size_px=128)
-
-
-def _bytes(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _start(source: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -59,7 +56,7 @@ def test_killed_build_goes_on_and_ends_with_the_same_bytes(
     build_store(sample_source, out, SMALL, options)
     assert all(kept)
     assert len(kept) == 6
-    assert _bytes(out) == _bytes(Path(store.path))
+    assert bytes_of(out) == bytes_of(store.path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr"]
 
 
@@ -79,7 +76,7 @@ def test_folder_of_a_build_that_was_killed_in_its_end_is_removed(
     )
     command = [sys.executable, "-c", dying, "build", str(sample_source), "--out", str(out), "--size", "128"]
     assert subprocess.run([*command, "--workers", "1"], capture_output=True).returncode == -signal.SIGKILL
-    assert _bytes(out) == _bytes(Path(store.path))
+    assert bytes_of(out) == bytes_of(store.path)
     assert work.exists()
     with FileLock(work / "lock"):
         build_store(sample_source, out, SMALL)
@@ -106,7 +103,7 @@ def test_store_that_was_moved_away_when_a_build_was_killed_comes_back(
     out, other = tmp_path / "s.zarr", tmp_path / "other.zarr"
     options = BuildOptions(work_dir=tmp_path / "work", overwrite=overwrite)
     build_store(source, out, SMALL)
-    earlier = _bytes(out)
+    earlier = bytes_of(out)
     command = [sys.executable, "-c", _dies_at("one.name == 'store'"), "build", str(source), "--out", str(out)]
     command += ["--size", "64", "--workers", "1", "--overwrite", "--work-dir", str(tmp_path / "work")]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
@@ -115,7 +112,7 @@ def test_store_that_was_moved_away_when_a_build_was_killed_comes_back(
     write_roi("a", Image.new("RGB", (40, 40)))
     with pytest.raises((SourceError, StoreError), match=r"colour|was begun otherwise"):
         build_store(source, other, SMALL, options)
-    assert _bytes(out) == earlier
+    assert bytes_of(out) == earlier
     assert not other.exists()
 
 
@@ -159,7 +156,7 @@ def test_damaged_work_is_done_again(sample_source: Path, store: Store, tmp_path:
     (victim,) = work.glob("rois/*-000000/images.chunks")
     victim.write_bytes(victim.read_bytes()[:-1])
     build_store(sample_source, out, SMALL)
-    assert _bytes(out) == _bytes(Path(store.path))
+    assert bytes_of(out) == bytes_of(store.path)
 
 
 def test_other_settings_do_not_go_on_from_another_build(sample_source: Path, tmp_path: Path) -> None:
@@ -257,6 +254,18 @@ def test_starting_again_removes_the_work_of_a_build_and_nothing_else(tmp_path: P
     (work / "notes").mkdir()
     assert _fail_in(work, {"a": 1}, start_again=False) == ["notes", "rois"]
     assert _fail_in(work, {"a": 2}, start_again=True) == ["notes"]
+
+
+def test_worker_that_still_writes_does_not_hinder_the_end_of_a_build(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    with open_workspace(work, {}, start_again=False):
+        (work / "rois" / "0").mkdir(parents=True)
+        loop = ["sh", "-c", 'i=0; while : > "rois/0/$i"; do i=$((i + 1)); done']
+        worker = subprocess.Popen(loop, cwd=work, stderr=subprocess.DEVNULL)
+        while not (work / "rois" / "0" / "1000").exists():
+            assert worker.poll() is None
+    assert worker.wait(30) != 0
+    assert not work.exists()
 
 
 def test_starting_again_goes_on_with_work_of_the_same_plan(tmp_path: Path) -> None:
@@ -443,4 +452,4 @@ def test_full_disk_ends_cleanly_and_goes_on(sample_source: Path, store: Store, t
     assert "cannot be read or written (File too large); mend that, and the same command goes on from here" in error
     assert "Traceback" not in done.stderr
     build_store(sample_source, out, SMALL)
-    assert _bytes(out) == _bytes(Path(store.path))
+    assert bytes_of(out) == bytes_of(store.path)

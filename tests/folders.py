@@ -1,0 +1,9 @@
+"""What a folder holds, for tests that compare stores byte by byte."""
+
+from pathlib import Path
+
+
+def bytes_of(folder: Path | str) -> dict[str, bytes]:
+    """Every file of a folder, by its path in it."""
+    root = Path(folder)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
