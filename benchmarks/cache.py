@@ -1,8 +1,7 @@
-# ruff: noqa: E402
 """What `--cache-features` gives: images a second of the frozen step with and without it, its size, and when it pays.
 
-    python benchmarks/cache.py [--model tiny] [--size 256] [--tiles 12] [--steps 24] [--batch-size 2] [--device cpu]
-    python benchmarks/cache.py --model large --size 1024 --tiles 64 --steps 64 --batch-size 4 --workers 14 --device cuda
+    python -m benchmarks.cache [--model tiny] [--size 256] [--tiles 12] [--steps 24] [--batch-size 2] [--device cpu]
+    python -m benchmarks.cache --model large --size 1024 --tiles 64 --steps 64 --batch-size 4 --workers 14 --device cuda
 
 Runs of `fit` from the same random weights on a synthetic store, with the image encoder and the prompt encoder frozen,
 and once more with the decoder's two fine layers frozen too, which makes the cache smaller; compiled on a GPU. Rates are
@@ -14,29 +13,25 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store, open_store
-from train.answers import tiles_with_objects
+from prep.synthetic import write_sample
+from schemas.store.store import Store, open_store
 from train.config import FitConfig, read_config
-from train.device import pick_device
-from train.distributed import World
-from train.feature_fill import filled_features
-from train.run import Origin, start_run
-from train.runlog import StepRecord, read_steps
-from train.stop import StopRequest
-from train.trainer import fit
+from train.features.fill import filled_features
+from train.fit.state import Origin, start_run
+from train.fit.trainer import fit
+from train.runtime.device import pick_device
+from train.runtime.distributed import World
+from train.runtime.run_log import StepRecord, read_steps
+from train.runtime.stop import StopRequest
+from train.score.answers import tiles_with_objects
 
 GOAL_SPEEDUP = 3.0
 ROUNDING = 2**-9
@@ -111,7 +106,7 @@ def main() -> None:
     device = pick_device(arguments.device)
     print(hardware(), flush=True)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    logging.getLogger("train.feature_fill").setLevel(logging.INFO)
+    logging.getLogger("train.features.fill").setLevel(logging.INFO)
     claims: list[Claim] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         store = _sample_store(Path(name), arguments.size, arguments.tiles)

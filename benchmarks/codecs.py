@@ -19,9 +19,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from benchmarks.claims import Claim, medians
 from schemas.bits import pack_mask, unpack_mask
-from schemas.codecs import JpegXlCodec
-from schemas.rows import RowReader
-from schemas.store import Store
+from schemas.store.jpegxl import JpegXlCodec
+from schemas.store.rows import RowReader
+from schemas.store.store import Store
 
 TILES = 12
 OBJECTS = 3

@@ -1,7 +1,6 @@
-# ruff: noqa: E402
 """What evaluation costs: our predictor against a loop over `SAM2ImagePredictor.predict`, an object at a time.
 
-    python benchmarks/evaluate.py [--tiles 1] [--objects 8] [--repeats 3]
+    python -m benchmarks.evaluate [--tiles 1] [--objects 8] [--repeats 3]
 
 Both have the same weights (tiny, random), boxes and tiles, of a synthetic store. The loop is timed with the image set
 once a tile, which is the fair way, and once an object. All take turns, so that other load on the machine meets all.
@@ -11,7 +10,6 @@ The last line is JSON: a list of claim, value, goal, met.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,19 +21,16 @@ import torch
 from numpy.typing import NDArray
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.claims import Claim, hardware, medians, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.prompts import Prompt
-from schemas.store import Store, open_store
-from train.metrics import score_masks
-from train.model import PromptableSam
-from train.predict import MaskPredictor
-from train.sample import pad_prompts
+from prep.synthetic import write_sample
+from schemas.points import Prompt
+from schemas.store.store import Store, open_store
+from train.model.predictor import MaskPredictor
+from train.model.promptable import PromptableSam
+from train.score.metrics import score_masks
+from train.transforms.sample import pad_prompts
 
 GOAL_SPEEDUP = 3.0
 GOAL_IOU = 0.99

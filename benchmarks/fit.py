@@ -1,7 +1,6 @@
-# ruff: noqa: E402
 """Training end to end: `fit` against its own step on a resident batch, and against decoding ROIs on the fly.
 
-    python benchmarks/fit.py [--model base_plus] [--rois 27] [--side 4096] [--steps 150] [--workers 12]
+    python -m benchmarks.fit [--model base_plus] [--rois 27] [--side 4096] [--steps 150] [--workers 12]
 
 A synthetic store of at least 400 tiles of 1024 px; frozen encoder, compiled. A rate is all images by all seconds of at
 least so many steps, after a warm-up, both in whole epochs. Without a GPU it says that it was skipped;
@@ -12,7 +11,6 @@ value, goal, met.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,26 +23,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.claims import Claim, hardware, print_claims
 from benchmarks.on_the_fly import OnTheFlyDataset
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store, open_store
-from train.answers import tiles_with_objects
-from train.collate import Batch, collate
+from prep.synthetic import write_sample
+from schemas.store.store import Store, open_store
 from train.config import FitConfig, read_config
-from train.dataset import SampleRequest, TileDataset
-from train.distributed import World
-from train.loader import sample_options
-from train.run import Origin, start_run
-from train.runlog import StepRecord, read_steps
-from train.sample import Sample
-from train.step import TrainStep
-from train.trainer import fit
+from train.data.collate import Batch, collate
+from train.data.dataset import SampleRequest, TileDataset
+from train.data.loader import sample_options
+from train.fit.state import Origin, start_run
+from train.fit.step import TrainStep
+from train.fit.trainer import fit
+from train.runtime.distributed import World
+from train.runtime.run_log import StepRecord, read_steps
+from train.score.answers import tiles_with_objects
+from train.transforms.sample import Sample
 
 WARM_UP = 10
 """Steps before the measured ones, or more, up to an epoch's end: its last batch is smaller and compiled anew."""

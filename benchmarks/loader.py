@@ -1,7 +1,6 @@
-# ruff: noqa: E402
 """What a training sample costs: from the store, against decoding the ROI's PNGs anew for each sample.
 
-    python benchmarks/loader.py [--sides 3072 4096] [--repeats 5] [--samples 5000]
+    python -m benchmarks.loader [--sides 3072 4096] [--repeats 5] [--samples 5000]
 
 1024 px samples with up to 3 objects, flips and prompts, ready for the device, on one thread. Codecs are compared on
 the tissue that BCSS_REAL_DATA names, else on synthetic ROIs. The last line is JSON: a list of claim, value, goal, met.
@@ -11,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from itertools import count, islice
@@ -19,21 +17,18 @@ from pathlib import Path
 
 import torch
 
-# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.claims import Claim, hardware, medians, print_claims
 from benchmarks.codecs import compare_codecs
 from benchmarks.on_the_fly import OnTheFlyDataset
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store, open_store
-from train.collate import collate
+from prep.synthetic import write_sample
+from schemas.store.store import Store, open_store
 from train.config import FitConfig
-from train.dataset import SampleOptions, SampleRequest, TileDataset
-from train.loader import prepare_process, training_dataset, training_loader
-from train.sampler import EpochSampler
+from train.data.collate import collate
+from train.data.dataset import SampleOptions, SampleRequest, TileDataset
+from train.data.loader import prepare_process, training_dataset, training_loader
+from train.data.sampler import EpochSampler
 
 SIZE = 1024
 ROIS = 3

@@ -1,7 +1,6 @@
-# ruff: noqa: E402
 """Why the object score does not gate masks in training: the same run with and without the gate.
 
-    python benchmarks/object_score_gate.py [--steps 60] [--seeds 3]
+    python -m benchmarks.object_score_gate [--steps 60] [--seeds 3]
 
 SAM 2's own forward pass replaces the mask of an object whose score is not positive by the constant -1024. All objects
 here are present, so each such replacement is an error of the score that the mask pays for. A small model starts from
@@ -13,27 +12,23 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.claims import Claim, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store, open_store
-from train import run as run_module
+from prep.synthetic import write_sample
+from schemas.store.store import Store, open_store
 from train.config import FitConfig
-from train.losses import MaskPrediction
-from train.model import ImageFeatures, PromptableSam
-from train.runlog import read_steps
-from train.trainer import fit
+from train.fit import state as run_module
+from train.fit.trainer import fit
+from train.loss.prediction import MaskPrediction
+from train.model.promptable import ImageFeatures, PromptableSam
+from train.runtime.run_log import read_steps
 
 NO_OBJECT = -1024.0
 

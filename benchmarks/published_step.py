@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from tests.train.plain_loss import plain_loss
-from train.clicks import DRAWS_PER_CLICK, correction_clicks
-from train.collate import Batch
-from train.device import autocast
-from train.losses import LossConfig, MaskPrediction
-from train.model import PromptableSam
+from train.data.collate import Batch
+from train.data.training_clicks import DRAWS_PER_CLICK, correction_clicks
+from train.loss.prediction import MaskPrediction
+from train.model.promptable import PromptableSam
+from train.runtime.device import autocast
+from train.settings import LossConfig
 
 
 class PublishedStep:

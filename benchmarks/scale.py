@@ -1,7 +1,6 @@
-# ruff: noqa: E402
 """How costs grow: opening, ordering and reading a store of 1,000 to 1,000,000 tiles, and building 1 to 64 ROIs.
 
-    python benchmarks/scale.py [--tiles 1000 10000 100000 1000000] [--rois 1 4 16 64]
+    python -m benchmarks.scale [--tiles 1000 10000 100000 1000000] [--rois 1 4 16 64]
 
 The stores have tiles of 16 px with one object each, written by the project's own array code, so that everything but
 the pixels is as large as in a real store of as many tiles. The last line is JSON: a list of claim, value, goal, met.
@@ -21,20 +20,17 @@ from typing import Any
 import numpy as np
 import zarr
 
-# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import build_store
-from prep.checksums import write_checksums
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from prep.shards import create_array
+from prep.synthetic import write_sample
+from prep.write.checksums import write_checksums
+from prep.write.shards import create_array
 from schemas.layout import ATTRIBUTES_KEY, ArraySpec, array_specs
 from schemas.manifest import Completion
-from schemas.store import open_store
-from train.dataset import SampleOptions, SampleRequest, TileDataset
-from train.sampler import EpochSampler
+from schemas.store.store import open_store
+from train.data.dataset import SampleOptions, SampleRequest, TileDataset
+from train.data.sampler import EpochSampler
 
 SIDE = 16
 READS = 200

@@ -1,7 +1,6 @@
-# ruff: noqa: E402
 """The training step against the published one: images a second and peak memory, on a batch that stays on the GPU.
 
-    python benchmarks/step.py [--models tiny base_plus large] [--steps 20] [--corrections 0 7] [--profile]
+    python -m benchmarks.step [--models tiny base_plus large] [--steps 20] [--corrections 0 7] [--profile]
 
 1024 px, three objects an image, box prompt, the same random weights and batch on both sides, of which one at a time is
 on the GPU. Ours is compiled unless `--eager`. Without a GPU it says that it was skipped; `--device cpu --image-size
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,25 +22,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Run as a script, this file's folder comes first, and in it prep.py would hide the package of the same name.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.claims import Claim, hardware, print_claims
 from benchmarks.published_step import PublishedStep
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store, open_store
+from prep.synthetic import write_sample
+from schemas.store.store import Store, open_store
 from train.choices import ModelSize
-from train.collate import Batch, collate
 from train.config import FitConfig
-from train.dataset import SampleRequest, TileDataset
-from train.device import autocast
-from train.distributed import World
-from train.loader import sample_options
-from train.model import PromptableSam
-from train.run import Origin, Run, start_run
-from train.step import TrainStep
+from train.data.collate import Batch, collate
+from train.data.dataset import SampleRequest, TileDataset
+from train.data.loader import sample_options
+from train.fit.state import Origin, Run, start_run
+from train.fit.step import TrainStep
+from train.model.promptable import PromptableSam
+from train.runtime.device import autocast
+from train.runtime.distributed import World
 
 BATCHES: dict[ModelSize, int] = {"tiny": 8, "small": 8, "base_plus": 8, "large": 6}
 FROZEN_GOALS: dict[ModelSize, float] = {"tiny": 2.5, "small": 2.5, "base_plus": 2.5, "large": 2.0}

@@ -15,32 +15,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prep.assemble import STORE_DIR, StagedFolder, assemble
-from prep.checksums import check_sizes, sha256_of
 from prep.config import BuildConfig
-from prep.decode import image_header
-from prep.discover import RoiSource, find_pairs
+from prep.derive.roi import size_mismatch
+from prep.files import sha256_of
 from prep.parallel import task_map
-from prep.publish import (
-    check_replaceable,
-    linked_place,
-    occupied,
-    publish_local,
-    publish_remote,
-    recover,
-    remote_lock,
-    remove_lock,
-)
-from prep.roi import size_mismatch
-from prep.split import bcss_split
-from prep.stage import StagedRoi, StageTask, stage_roi
-from prep.workspace import TOKEN_FILE, open_workspace, remove_left_over
+from prep.place.destination import check_replaceable, linked_place, occupied
+from prep.place.local_store import publish_local, recover
+from prep.place.object_store import publish_remote, remote_lock, remove_lock
+from prep.place.workspace import TOKEN_FILE, open_workspace, remove_left_over
+from prep.source.decode import image_header
+from prep.source.discover import RoiSource, find_pairs
+from prep.source.split import bcss_split
+from prep.write.assemble import STORE_DIR, StagedFolder, assemble
+from prep.write.checksums import check_sizes
+from prep.write.roi_folder import StagedRoi, StageTask, stage_roi
+from schemas.command.stage_timer import timed
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.layout import ArraySpec, array_specs
-from schemas.location import is_remote, normal_location, remote_errors
 from schemas.manifest import SPLITS, Manifest, Split, fingerprint
-from schemas.store import Store, open_store
-from schemas.timings import stage
+from schemas.store.location import is_remote, normal_location, remote_errors
+from schemas.store.store import Store, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +120,7 @@ def build_store(
         if options.overwrite and occupied(location):
             check_replaceable(location)
         with open_workspace(work_dir, plan, start_again=options.overwrite) as work:
-            wanted = _Plan(rois, splits, specs, fingerprint(plan))
+            wanted = BuildInputs(rois, splits, specs, fingerprint(plan))
             return _build_in(work, location, source_dir, config, options, wanted)
 
 
@@ -144,7 +138,16 @@ def _failures_named(location: str) -> Generator[None]:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class BuildInputs:
+    """What a build is made from, found before the first ROI is decoded.
+
+    Attributes:
+        rois: The pairs of image and mask.
+        splits: The split of each patient.
+        specs: The arrays of the store.
+        digest: SHA-256 of the plan, which names the folders of prepared ROIs.
+    """
+
     rois: list[RoiSource]
     splits: dict[str, Split]
     specs: tuple[ArraySpec, ...] = field(repr=False)
@@ -152,7 +155,7 @@ class _Plan:
 
 
 def _build_in(
-    work: Path, location: str, source_dir: Path, config: BuildConfig, options: BuildOptions, plan: _Plan
+    work: Path, location: str, source_dir: Path, config: BuildConfig, options: BuildOptions, plan: BuildInputs
 ) -> Manifest:
     rois_dir = work / "rois"
     rois_dir.mkdir(exist_ok=True)
@@ -177,7 +180,7 @@ def _build_in(
         staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
         _check_splits(plan, staged)
         manifest = assemble(work, staged, config, plan.specs, run)
-        with stage("publish"):
+        with timed("publish"):
             if occupied(location):
                 # Again, for what was put there in the meantime.
                 check_replaceable(location)
@@ -188,7 +191,7 @@ def _build_in(
     return manifest
 
 
-def _check_splits(plan: _Plan, staged: list[StagedFolder]) -> None:
+def _check_splits(plan: BuildInputs, staged: list[StagedFolder]) -> None:
     """See that something is left of train, now that it is known which ROIs are kept out, and say it of the others."""
     pairs = zip(plan.rois, staged, strict=True)
     of_train = [item.roi for roi, item in pairs if plan.splits[roi.patient] == "train"]

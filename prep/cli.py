@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from schemas.bounds import MAX_POINTS, MAX_TILE_PX
-from schemas.console import as_markup, printable, progress_bar, run_command, show_version
+from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
+from schemas.limits import MAX_POINTS, MAX_TILE_PX
 
 if TYPE_CHECKING:
     from prep.build import BuildProgress, Splitter
     from prep.config import BuildConfig
-    from prep.summary import ClassCount, StoreSummary
+    from prep.inspect import ClassCount, StoreSummary
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Those that this process may use: a scheduler may give it fewer than there are."""
@@ -64,7 +64,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
 ) -> None:
     """Write a synthetic data set named and shaped like BCSS."""
-    from prep.sample import write_sample
+    from prep.synthetic import write_sample
 
     stems = write_sample(out_dir, rois, size, seed)
     typer.echo(f"{len(stems)} ROIs in {printable(out_dir)}")
@@ -126,11 +126,11 @@ def build(
 ) -> None:
     """Build a store from images and masks; after an interruption the same command goes on."""
     from prep.build import BuildOptions, build_store
-    from prep.class_map import read_class_map
     from prep.config import ALL_CLASSES, BuildConfig, parse_codes
-    from prep.split import file_patients
-    from prep.summary import class_counts, ignored_share
-    from schemas.store import open_store
+    from prep.inspect import class_counts, ignored_share
+    from prep.source.class_map import read_class_map
+    from prep.source.split import file_patients
+    from schemas.store.store import open_store
 
     entries = read_class_map(class_map) if class_map else ()
     config = BuildConfig(
@@ -169,8 +169,8 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
     """Show what a store holds."""
-    from prep.summary import summarize_store
-    from schemas.store import open_store
+    from prep.inspect import summarize_store
+    from schemas.store.store import open_store
 
     summary = summarize_store(open_store(store))
     if json:
@@ -184,7 +184,7 @@ def verify(store: Annotated[str, typer.Argument(help="A store.")]) -> None:
     """Hash every file of a store again, derive segments from the labels again, and check every prompt."""
     from prep.verify import verify_store
     from schemas.errors import StoreError
-    from schemas.store import open_store
+    from schemas.store.store import open_store
 
     opened = open_store(store)
     with progress_bar("verify", "check") as bar:
@@ -209,7 +209,7 @@ def view(
 ) -> None:
     """Draw tiles with segments, points, boxes and ignored pixels, and a page that shows them."""
     from prep.view import write_view
-    from schemas.store import open_store
+    from schemas.store.store import open_store
 
     with progress_bar("draw", "tile") as bar:
 
@@ -222,7 +222,7 @@ def view(
 
 
 def _splitter(config: BuildConfig, split_file: Path | None, fractions: str | None) -> Splitter:
-    from prep.split import bcss_split, file_split, fraction_split
+    from prep.source.split import bcss_split, file_split, fraction_split
     from schemas.errors import ConfigError
 
     if split_file and fractions:

@@ -6,15 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from prep.class_map import ClassEntry
-from prep.tiles import Edge
-from schemas.bounds import MAX_CODE, MAX_POINTS, MAX_TILE_PX
+from prep.source.class_map import ClassEntry
 from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
 from schemas.errors import ConfigError
 from schemas.layout import Codec
+from schemas.limits import MAX_CODE, MAX_POINTS, MAX_TILE_PX
 
 COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
+
+Edge = Literal["shift", "pad"]
+"""What becomes of the last row and column of tiles."""
 
 Code = Annotated[int, Field(ge=0, le=MAX_CODE)]
 

@@ -13,8 +13,8 @@ from multiprocessing.connection import wait
 from threading import Event, Thread
 from typing import Any, Protocol, TypeVar
 
+from schemas.command.stage_timer import TimedTask, add_timings, is_collecting
 from schemas.errors import ConfigError, SourceError
-from schemas.timings import Timed, add_timings, is_collecting
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _timed(run: TaskMap) -> TaskMap:
         return run
 
     def timed(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
-        for result, timings in run(Timed(function), tasks):
+        for result, timings in run(TimedTask(function), tasks):
             add_timings(timings)
             yield result
 

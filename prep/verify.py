@@ -18,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from prep.checksums import CHECKSUM_FILES, WrittenFile
 from prep.config import BuildConfig
-from prep.roi import merger
+from prep.derive.roi import merger
+from prep.files import CHECKSUM_FILES, WrittenFile
 from schemas.errors import BcssError, UnreachableError, unreadable
 from schemas.layout import PIXEL_ARRAYS, array_specs
-from schemas.location import is_remote, object_store, remote_errors
 from schemas.manifest import fingerprint, manifest_digest
-from schemas.prompts import PROMPT_KINDS, PointLabel
+from schemas.points import PointLabel
+from schemas.prompt_kinds import PROMPT_KINDS
 from schemas.record import Record
-from schemas.shard_index import rows_per_file
-from schemas.store import Store
+from schemas.store.location import is_remote, object_store, remote_errors
+from schemas.store.shards import rows_per_file
+from schemas.store.store import Store
 
 _READERS = 8
 
@@ -215,7 +216,7 @@ def _inside(record: Record) -> NDArray[np.bool_]:
     size = record.labels.shape[0]
     ends = [
         round(side * scale) - round(origin * scale)
-        for side, scale, origin in zip(record.roi_size_xy, record.scale, record.origin_xy, strict=True)
+        for side, scale, origin in zip(record.roi_size_xy, record.scale_xy, record.origin_xy, strict=True)
     ]
     y, x = np.ogrid[:size, :size]
     return np.asarray((x < ends[0]) & (y < ends[1]), bool)

@@ -12,7 +12,7 @@ from PIL import Image
 from schemas.errors import StoreError
 from schemas.overlay import draw_overlay
 from schemas.record import Record
-from schemas.store import Store
+from schemas.store.store import Store
 
 SIDE_PX = 640
 _PAGE = """<!doctype html>

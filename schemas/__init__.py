@@ -7,7 +7,7 @@ from schemas.errors import BcssError, CheckpointError, ConfigError, SourceError,
 
 if TYPE_CHECKING:
     from schemas.record import Record
-    from schemas.store import Store, open_store
+    from schemas.store.store import Store, open_store
 
 __all__ = [
     "BcssError",
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 # Zarr takes half a second to import, which `--help` must not wait for.
-_LAZY = {"Record": "schemas.record", "Store": "schemas.store", "open_store": "schemas.store"}
+_LAZY = {"Record": "schemas.record", "Store": "schemas.store.store", "open_store": "schemas.store.store"}
 
 
 def __getattr__(name: str) -> object:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.bounds import MAX_POINTS, MAX_ROI_PX, MAX_ROWS, MAX_TILE_PX
 from schemas.classes import ClassInfo
 from schemas.layout import SCHEMA_VERSION
+from schemas.limits import MAX_POINTS, MAX_ROI_PX, MAX_ROWS, MAX_TILE_PX
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -81,7 +81,7 @@ class Manifest(_Strict):
         schema_version: The layout's version.
         tool_version: Version of the package that wrote it.
         tile_size_px: S.
-        objects: `label` (one object a pixel value) or `component` (one a connected component).
+        object_kind: Stored as `objects`: `label` (one object a pixel value) or `component` (one a connected component).
         positive_points: P.
         negative_points: Q.
         classes: Codes that became objects, with name and colour.
@@ -95,7 +95,7 @@ class Manifest(_Strict):
     schema_version: Literal[1] = SCHEMA_VERSION
     tool_version: str
     tile_size_px: int = Field(gt=0, le=MAX_TILE_PX, multiple_of=8)
-    objects: Literal["label", "component"]
+    object_kind: Literal["label", "component"] = Field(alias="objects")
     positive_points: int = Field(ge=1, le=MAX_POINTS)
     negative_points: int = Field(ge=0, le=MAX_POINTS)
     classes: tuple[ClassInfo, ...] = Field(max_length=1 << 16)
@@ -120,7 +120,7 @@ def fingerprint(values: object) -> str:
 
 def manifest_digest(manifest: Manifest) -> str:
     """SHA-256 of a manifest without its completion record."""
-    return fingerprint(manifest.model_dump(mode="json", exclude={"complete"}))
+    return fingerprint(manifest.model_dump(mode="json", by_alias=True, exclude={"complete"}))
 
 
 def with_own_digest(manifest: Manifest) -> Manifest:

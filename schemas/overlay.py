@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.prompts import PointLabel, Prompt
+from schemas.points import PointLabel, Prompt
 from schemas.record import Record
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)

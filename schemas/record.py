@@ -22,7 +22,7 @@ class Record:
         institution: TCGA tissue source site, empty where unknown.
         split: `train`, `val` or `test`.
         origin_xy: x, y of the tile's top-left pixel in the ROI, in source pixels.
-        scale: Tile pixels a source pixel, x and y.
+        scale_xy: Tile pixels a source pixel, x and y.
         roi_size_xy: Width and height of the ROI in source pixels.
         image: uint8 (S, S, 3), RGB.
         labels: uint8 or uint16 (S, S), the mask's own values.
@@ -39,7 +39,7 @@ class Record:
     institution: str
     split: str
     origin_xy: tuple[int, int]
-    scale: tuple[float, float]
+    scale_xy: tuple[float, float]
     roi_size_xy: tuple[int, int]
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8 | np.uint16]
@@ -48,6 +48,11 @@ class Record:
     object_ids: NDArray[np.int32]
     class_ids: NDArray[np.int32]
     boxes_xyxy: NDArray[np.int32]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The documented older name of `scale_xy`."""
+        return self.scale_xy
 
     def __repr__(self) -> str:
         x, y = self.origin_xy

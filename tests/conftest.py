@@ -15,8 +15,8 @@ from PIL import Image
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store, open_store
+from prep.synthetic import write_sample
+from schemas.store.store import Store, open_store
 
 # Tests run side by side, and sums of floats depend on the number of threads: one thread here and in every process
 # that a test starts, before torch is imported.

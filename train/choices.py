@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from schemas.prompt_kinds import PromptKind
+
 ModelSize = Literal["tiny", "small", "base_plus", "large"]
 MODEL_SIZES: tuple[ModelSize, ...] = get_args(ModelSize)
 
@@ -33,3 +35,13 @@ FREEZE_PRESETS: dict[str, tuple[str, ...]] = {
     "decoder_and_neck": ("image_encoder.trunk", "sam_prompt_encoder", "no_mem_embed"),
 }
 """Presets of `--freeze`, named by what is still trained, and the modules that stay as they are."""
+
+MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
+"""What `mixed` draws from, evenly, one draw an image; what `random` is validated by."""
+
+
+def prompt_kinds(choice: PromptChoice) -> tuple[PromptKind, ...]:
+    """The stored kinds that a choice draws from or is validated by."""
+    if choice == "mixed" or choice == "random":
+        return MIXED_KINDS
+    return (choice,)

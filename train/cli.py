@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.console import as_markup, printable, progress_bar, run_command, show_version
+from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
 from train.choices import (
     BASELINES,
     STORED_CHOICES,
@@ -23,8 +23,8 @@ from train.choices import (
 )
 
 if TYPE_CHECKING:
-    from schemas.prompts import PromptKind
-    from train.runlog import StepRecord
+    from schemas.prompt_kinds import PromptKind
+    from train.runtime.run_log import StepRecord
 
 app = typer.Typer(
     help="Fine-tune SAM 2 on a store, and score checkpoints. --debug: tracebacks, timings; --log-json: JSON.",
@@ -142,9 +142,9 @@ def fit(
     config: Annotated[Path | None, typer.Option(help="YAML of these settings and more; flags go on top.")] = None,
 ) -> None:
     """Fine-tune SAM 2 with the store's own prompts."""
-    from schemas.store import open_store
+    from schemas.store.store import open_store
     from train.config import read_config
-    from train.trainer import fit as run_fit
+    from train.fit.trainer import fit as run_fit
 
     flags = {
         "model": model,
@@ -231,22 +231,23 @@ def evaluate(
     device: Annotated[DeviceChoice, typer.Option(help="auto takes CUDA where there is one.")] = "auto",
 ) -> None:
     """Score checkpoints and baselines on the same objects with the same prompts."""
-    from schemas.store import open_store
-    from train.answers import Protocol
-    from train.dataset import prompt_kinds
-    from train.device import pick_device
-    from train.evaluate import evaluate as run_evaluate
-    from train.evaluate import file_sinks, with_thresholds, write_evaluation
-    from train.predict import load_predictors
-    from train.report import run_of, write_report
-    from train.starting_points import load_starting_points
+    from schemas.store.store import open_store
+    from train.choices import prompt_kinds
+    from train.model.predictor import load_predictors
+    from train.output.report import run_of, write_report
+    from train.output.writers import file_sinks
+    from train.runtime.device import pick_device
+    from train.score.evaluate import evaluate as run_evaluate
+    from train.score.evaluate import with_thresholds, write_evaluation
+    from train.score.initial_weights import load_starting_points
+    from train.score.protocol import ScoringProtocol
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
     opened = open_store(store)
     chosen = cast("list[StoredChoice]", prompt or ["mixed"])
     kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
-    protocol = Protocol(
+    protocol = ScoringProtocol(
         split, tuple(kinds), negatives, tta=tta, corrections=corrections, tolerance_um=tolerance_um or None
     )
     if not checkpoint and baseline:
@@ -290,7 +291,7 @@ def _print_table(result: dict[str, object]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from train.evaluate import overall_rows
+    from train.score.evaluate import overall_rows
 
     table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects")
     for name, kind, scores in overall_rows(result):

@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
-from schemas.prompts import PromptKind
-from schemas.settings_file import read_settings_file
-from train.augment import AugmentConfig
-from train.choices import FREEZE_PRESETS, MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, ModelSize, PromptChoice
-from train.dataset import prompt_kinds
-from train.losses import LossConfig
+from schemas.prompt_kinds import PromptKind
+from train.choices import (
+    FREEZE_PRESETS,
+    MAX_IMAGE_SIZE,
+    MAX_SEED,
+    BalanceChoice,
+    DeviceChoice,
+    ModelSize,
+    PromptChoice,
+    prompt_kinds,
+)
+from train.settings import AugmentConfig, LoraConfig, LossConfig, OptimizerConfig, Settings
 
 ECHO_KEYS = ("init_sha256", "store", "store_fingerprint", "versions")
 """What `config.json` says beside the settings; ignored when that file is given as `--config`."""
@@ -26,51 +33,7 @@ MAX_YAML_BYTES = 1 << 18
 """All settings take two kilobytes; a reader in Python takes seconds for a hundred times as many."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class OptimizerConfig(_Strict):
-    """AdamW and its schedule; the defaults are those of SAM 2's published fine-tuning.
-
-    Attributes:
-        lr: Peak learning rate of prompt encoder and decoder.
-        vision_lr: Peak learning rate of the image encoder.
-        final_lr_fraction: Both fall along a cosine to this share.
-        warmup_steps: Both rise to their peak over so many steps.
-        layer_decay: Each layer of the trunk learns by this factor slower than the one above it.
-        weight_decay: On weights alone, neither on biases nor on norms.
-        clip_norm: Bound on the gradient's norm.
-        accumulate: Batches a step.
-        ema_decay: Of a moving average of the weights, which is validated and becomes best.pt; 0 keeps none.
-    """
-
-    lr: float = Field(default=5e-6, gt=0)
-    vision_lr: float = Field(default=3e-6, gt=0)
-    final_lr_fraction: float = Field(default=0.1, ge=0, le=1)
-    warmup_steps: int = Field(default=0, ge=0)
-    layer_decay: float = Field(default=0.9, gt=0, le=1)
-    weight_decay: float = Field(default=0.1, ge=0)
-    clip_norm: float = Field(default=0.1, gt=0)
-    accumulate: int = Field(default=1, ge=1)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-
-
-class LoraConfig(_Strict):
-    """Low-rank adapters instead of full weights; Hu et al., LoRA, 2021.
-
-    Attributes:
-        rank: Of the adapters; 0 trains full weights.
-        alpha: Their scale is alpha / rank.
-        modules: Ends of the names of the linear layers that get one.
-    """
-
-    rank: int = Field(default=0, ge=0, le=4096)
-    alpha: int = Field(default=16, gt=0)
-    modules: tuple[str, ...] = ("attn.qkv", "attn.proj")
-
-
-class FitConfig(_Strict):
+class FitConfig(Settings):
     """One training run.
 
     Attributes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from train.checkpoint import load_checkpoint
+from train.model.checkpoint import load_checkpoint
 
 TIMEOUT_S = 240
 """For a command; one that takes longer hangs."""

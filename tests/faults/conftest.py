@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.store import Store
+from schemas.store.store import Store
 from tests.faults.commands import FIT_FLAGS
 from tests.faults.guard import Guard
 
@@ -34,7 +34,7 @@ def tally(record_property: Callable[[str, object], None]) -> Tally:
 def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing disturbed."""
     from train.config import read_config
-    from train.trainer import fit
+    from train.fit.trainer import fit
 
     out = tmp_path_factory.mktemp("straight")
     fit(store, read_config(None, FIT_FLAGS), out)

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from prep import decode
-from prep.class_map import read_class_map
-from prep.encode import with_crc32c
-from prep.split import file_split
-from schemas.store import open_store
-from schemas.written_files import WrittenFiles
+from prep.source import decode
+from prep.source.class_map import read_class_map
+from prep.source.split import file_split
+from prep.write.encode import with_crc32c
+from schemas.store.file_list import WrittenFiles
+from schemas.store.store import open_store
 from tests.faults import test_hostile_checkpoints as checkpoints
 from tests.faults import test_hostile_masks as masks
 from tests.faults import test_hostile_settings as texts
 from tests.faults import test_hostile_stores as stores
 from train.config import read_config
-from train.model import PromptableSam
+from train.model.promptable import PromptableSam
 
 
 @dataclass(frozen=True)

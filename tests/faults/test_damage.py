@@ -12,11 +12,11 @@ import pytest
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
+from prep.synthetic import write_sample
 from prep.verify import verify_store
 from schemas.errors import BcssError
 from schemas.layout import array_specs
-from schemas.store import Store, open_store
+from schemas.store.store import Store, open_store
 from tests.faults.forms import forms
 
 CHECKSUMS = ("checksums/key", "checksums/sha256", "checksums/size_bytes")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.store import Store
+from schemas.store.store import Store
 from tests.dask_cluster import Cluster
 from tests.faults.commands import build_command, finish, kill, one_line, run, start, wait_for_work
 from tests.faults.forms import LONG_TIMEOUT_S

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated
-from train.checkpoint import load_checkpoint, load_weights, trained_with
 from train.config import FitConfig
-from train.model import PromptableSam
-from train.run import Origin, Run, restore_run, start_run
+from train.fit.state import Origin, Run, restore_run, start_run
+from train.model.checkpoint import load_checkpoint, load_weights, trained_with
+from train.model.promptable import PromptableSam
 
 
 class _Call:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep.class_map import read_class_map
-from prep.discover import RoiSource
-from prep.split import file_split
+from prep.source.class_map import read_class_map
+from prep.source.discover import RoiSource
+from prep.source.split import file_split
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated

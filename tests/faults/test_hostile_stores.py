@@ -19,12 +19,12 @@ from PIL import Image
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.encode import with_crc32c
-from prep.summary import summarize_store
+from prep.inspect import summarize_store
 from prep.verify import verify_store
 from prep.view import write_view
-from schemas.store import Store, open_store
-from schemas.written_files import WrittenFiles
+from prep.write.encode import with_crc32c
+from schemas.store.file_list import WrittenFiles
+from schemas.store.store import Store, open_store
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated

@@ -10,7 +10,7 @@ import pytest
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from schemas.store import Store
+from schemas.store.store import Store
 from tests.faults.commands import assert_same_weights, build_command, fit_command, kill, run, start, wait_for_work
 from tests.faults.forms import forms
 from tests.folders import bytes_of

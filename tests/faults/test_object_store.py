@@ -13,8 +13,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from prep.verify import verify_store
-from schemas.location import object_store
-from schemas.store import Store, open_store
+from schemas.store.location import object_store
+from schemas.store.store import Store, open_store
 from tests.faults.commands import (
     assert_same_weights,
     build_command,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.store import Store
+from schemas.store.store import Store
 from tests.faults.commands import (
     assert_same_weights,
     build_command,

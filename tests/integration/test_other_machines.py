@@ -138,9 +138,9 @@ _LOADERS = """
 import sys
 import numpy as np, torch
 from torch.utils.data import DataLoader
-from train.collate import collate
-from train.dataset import SampleOptions, TileDataset
-from train.sampler import EpochSampler
+from train.data.collate import collate
+from train.data.dataset import SampleOptions, TileDataset
+from train.data.sampler import EpochSampler
 
 def batches(store, method):
     dataset = TileDataset(store, SampleOptions(image_size=128, prompt="mixed", seed=3))

@@ -76,10 +76,10 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         metadata = archive.read(f"{NAME}.dist-info/METADATA").decode()
     assert wheel.name == f"{NAME}-py3-none-any.whl"
     assert held == _sources() | {f"{NAME}.dist-info/{name}" for name in METADATA}
-    assert {"train/report.html.j2", *(f"{package}/py.typed" for package in PACKAGES)} <= held
+    assert {"train/output/report.html.j2", *(f"{package}/py.typed" for package in PACKAGES)} <= held
     assert "bcss-prep = prep.cli:main" in scripts
     assert "bcss-train = train.cli:main" in scripts
-    assert "bcss.jpegxl = schemas.codecs:JpegXlCodec" in scripts
+    assert "bcss.jpegxl = schemas.store.jpegxl:JpegXlCodec" in scripts
     assert "Requires-Python: >=3.11" in metadata
 
 

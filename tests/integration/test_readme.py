@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.store import Store
+from schemas.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 

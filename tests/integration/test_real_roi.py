@@ -14,15 +14,17 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from schemas.store import Store, open_store
-from train.checkpoint import load_checkpoint
-from train.config import FitConfig, OptimizerConfig
-from train.device import pick_device
-from train.model import config_file, upsample
-from train.predict import load_predictor
-from train.runlog import read_steps
-from train.sample import pad_prompts
-from train.trainer import fit
+from schemas.store.store import Store, open_store
+from train.config import FitConfig
+from train.fit.trainer import fit
+from train.model.checkpoint import load_checkpoint
+from train.model.predictor import load_predictor
+from train.model.promptable import upsample
+from train.model.sam2 import config_file
+from train.runtime.device import pick_device
+from train.runtime.run_log import read_steps
+from train.settings import OptimizerConfig
+from train.transforms.sample import pad_prompts
 
 CLASSES, IGNORED = [1, 2, 3, 4, 18], [0, 7, 15]
 IMAGE_SIZE = 256

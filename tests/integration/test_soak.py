@@ -19,12 +19,12 @@ import torch
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store, open_store
+from prep.synthetic import write_sample
+from schemas.store.store import Store, open_store
 from train.config import FitConfig
-from train.loader import training_dataset, training_loader
-from train.sampler import EpochSampler
-from train.trainer import fit
+from train.data.loader import training_dataset, training_loader
+from train.data.sampler import EpochSampler
+from train.fit.trainer import fit
 
 SAMPLES = 20_000
 STEPS = 500

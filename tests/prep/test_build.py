@@ -13,7 +13,7 @@ from prep.build import BuildOptions, BuildProgress, build_store
 from prep.config import BuildConfig
 from prep.verify import verify_store
 from schemas.errors import ConfigError, SourceError, StoreError
-from schemas.store import Store, open_store
+from schemas.store.store import Store, open_store
 
 SMALL = BuildConfig(size_px=128)
 
@@ -307,7 +307,7 @@ def test_tile_that_no_reader_would_take_is_refused(write_roi, tmp_path: Path, mo
     labels = np.zeros((64, 64), np.uint8)
     labels[::4, ::4] = 1
     source = write_roi("a", labels)
-    monkeypatch.setattr("prep.stage.MAX_SEGMENT_BYTES", 255 * 64 * 64)
+    monkeypatch.setattr("prep.write.roi_folder.MAX_SEGMENT_BYTES", 255 * 64 * 64)
     config = BuildConfig(size_px=64, objects="component", min_area_px=1)
     with pytest.raises(SourceError, match=r"a.png: has 256 objects in the tile at 0, 0, more than can be read at once"):
         build_store(source, tmp_path / "s.zarr", config)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from prep.cli import main
-from schemas.store import open_store
+from schemas.store.store import open_store
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

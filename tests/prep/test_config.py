@@ -1,7 +1,7 @@
 import pytest
 
-from prep.class_map import ClassEntry
 from prep.config import BuildConfig, parse_codes
+from prep.source.class_map import ClassEntry
 from schemas.errors import ConfigError
 
 

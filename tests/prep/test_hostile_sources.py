@@ -14,7 +14,7 @@ from PIL import Image
 from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import BcssError, SourceError
-from schemas.store import open_store
+from schemas.store.store import open_store
 
 ALL = BuildConfig(size_px=16, classes="all", ignore=())
 

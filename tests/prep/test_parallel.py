@@ -19,7 +19,7 @@ from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.parallel import task_map
 from schemas.errors import ConfigError, SourceError
-from schemas.store import Store
+from schemas.store.store import Store
 from tests.dask_cluster import Cluster
 from tests.folders import bytes_of
 

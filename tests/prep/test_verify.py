@@ -17,7 +17,7 @@ from prep.config import BuildConfig
 from prep.verify import verify_store
 from schemas import store as store_module
 from schemas.errors import UnreachableError
-from schemas.store import Store, open_store
+from schemas.store.store import Store, open_store
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from PIL import Image
 
 from prep.view import SIDE_PX, write_view
 from schemas.errors import StoreError
-from schemas.store import Store
+from schemas.store.store import Store
 
 
 class _Page(HTMLParser):

@@ -1,7 +1,7 @@
 import numpy as np
 
 from schemas.overlay import draw_overlay, side_by_side
-from schemas.store import Store
+from schemas.store.store import Store
 
 
 def test_prediction_is_tinted_and_truth_outlined_in_the_class_colour(store: Store) -> None:

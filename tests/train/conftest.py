@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from schemas.prompts import PromptKind
-from schemas.store import Store
-from train.collate import Batch, collate
-from train.model import PromptableSam
-from train.sample import Sample, read_sample
+from schemas.prompt_kinds import PromptKind
+from schemas.store.store import Store
+from train.data.collate import Batch, collate
+from train.model.promptable import PromptableSam
+from train.transforms.sample import Sample, read_sample
 
 
 @pytest.fixture(scope="session")

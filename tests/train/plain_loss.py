@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.losses import LossConfig, MaskPrediction
+from train.loss.prediction import MaskPrediction
+from train.settings import LossConfig
 
 
 def plain_loss(

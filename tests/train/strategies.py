@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from train.sample import Sample
-from train.transforms import mask_box
+from train.transforms.geometry import mask_box
+from train.transforms.sample import Sample
 
 
 @st.composite

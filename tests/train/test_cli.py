@@ -10,10 +10,10 @@ import zarr
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.sample import write_sample
-from schemas.store import Store
+from prep.synthetic import write_sample
+from schemas.store.store import Store
 from train.cli import _print_table, main
-from train.model import PromptableSam
+from train.model.promptable import PromptableSam
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

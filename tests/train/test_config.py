@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from schemas.errors import ConfigError
-from schemas.store import Store
+from schemas.store.store import Store
 from train.choices import FREEZE_PRESETS
 from train.config import FitConfig, read_config
-from train.run import Origin, start_run
-from train.summary import describe_run, write_json
+from train.fit.finish import describe_run, write_json
+from train.fit.state import Origin, start_run
 
 
 def _yaml(folder: Path, text: str) -> Path:

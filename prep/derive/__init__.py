@@ -1,0 +1,1 @@
+"""What a build derives from pixels: tiles, segments, points; may import `schemas`, `prep.source` and `prep.config`."""

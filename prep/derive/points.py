@@ -1,0 +1,184 @@
+"""Derive every stored prompt of one object from its segment.
+
+Axes: P positive points, Q negative points. Coordinates are x, y of pixel centres; arrays are H, W.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.derive.segments import Segment
+from schemas.points import PointLabel, StoredPoints
+
+WINDOW_PX = 256
+"""Distances are taken on a grid of about this side: of a larger object's window every second, third, ... pixel."""
+
+MAX_CANDIDATES = 2048
+"""Points are chosen among at most so many pixels: enough for an even spread, few enough to be quick."""
+
+BORDER_MARGIN_PX = 8.0
+"""A positive point keeps this distance from the border of its part, or half of the part's depth if that is less."""
+
+NEAR_PX = (3.0, 48.0)
+"""Negative points lie this far from the segment where there is room."""
+
+
+def derive_points(
+    segment: Segment,
+    background: NDArray[np.bool_],
+    positive_points: int,
+    negative_points: int,
+    generator: np.random.Generator,
+) -> StoredPoints:
+    """Derive interior, positive and negative points of one segment.
+
+    Args:
+        segment: The object.
+        background: bool (S, S), where a negative point may lie: off the object's class, not ignored, in the ROI.
+        positive_points: P.
+        negative_points: Q.
+        generator: Draws the candidates where there are many.
+
+    Returns:
+        The points; where fewer candidates exist than asked for, of which there are at most `MAX_CANDIDATES`, the
+        rest is padding at (0, 0) with label -1.
+    """
+    window, offset_xy, step = _window(segment, positive_points)
+    mask, free = (np.ascontiguousarray(pixels[window]) for pixels in (segment.mask, background))
+    depth = _distance(mask, outside_is=False) * np.float32(step)
+    interior = _interior_point(segment, depth, offset_xy, step)
+    deep = _deep_pixels(mask, depth) * step + offset_xy
+    positives = _spread(deep, positive_points, generator, first=interior)
+    candidates = _near_pixels(mask, free, step) * step + offset_xy
+    if len(candidates) < negative_points:
+        candidates = _nearest(np.argwhere(background)[:, ::-1], interior, MAX_CANDIDATES)
+    negatives = _spread(candidates, negative_points, generator)
+
+    interior_coords, interior_labels = _padded(interior[None], 1, PointLabel.POSITIVE)
+    positive_coords, positive_labels = _padded(positives, positive_points, PointLabel.POSITIVE)
+    negative_coords, negative_labels = _padded(negatives, max(negative_points, 1), PointLabel.NEGATIVE)
+    return StoredPoints(
+        interior_coords,
+        interior_labels,
+        positive_coords,
+        positive_labels,
+        negative_coords,
+        negative_labels,
+    )
+
+
+def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
+    """The grid on which an object's points are sought: its slices, the x, y of its first pixel, and its step.
+
+    Nearly all candidates lie near the object, which spares work over the whole tile; a grid pixel is a pixel of the
+    tile, so a point on it is on its side of the outline whatever the step. At least one lies on the segment, and as
+    many as are `wanted` where the segment has so many.
+    """
+    left, top, right, bottom = segment.box_xyxy
+    margin = int(NEAR_PX[1]) + 1
+    height, width = segment.tile_shape
+    x, y = max(left - margin, 0), max(top - margin, 0)
+    end_x, end_y = min(right + margin + 1, width), min(bottom + margin + 1, height)
+    # A straight thin object could fall between the lines of a coarse grid; its own box keeps the step below its
+    # thickness. A thin one that is bent, such as a frame, has a large box and is found by looking.
+    step = max(min(max(end_x - x, end_y - y) // WINDOW_PX, min(right - left, bottom - top) // 8), 1)
+    if np.count_nonzero(segment.mask[y:end_y:step, x:end_x:step]) < wanted:
+        step = 1
+    return (slice(y, end_y, step), slice(x, end_x, step)), np.array([x, y]), step
+
+
+def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float32]:
+    """Distance in pixels of each true pixel to the nearest false one, the array continued by `outside_is`."""
+    padded = np.pad(mask, 1, constant_values=outside_is).view(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return np.asarray(distance[1:-1, 1:-1], np.float32)
+
+
+def _interior_point(
+    segment: Segment, depth: NDArray[np.float32], offset_xy: NDArray[np.int64], step: int
+) -> NDArray[np.int64]:
+    """The centroid where it lies on the segment, else the grid's pixel farthest from the border, as x, y."""
+    left, top, _, _ = segment.box_xyxy
+    pixels = np.ascontiguousarray(segment.crop).view(np.uint8)
+    # By columns and by rows, in a sixteenth of the time that OpenCV takes for all moments.
+    x, y = (_mean_place(cv2.reduce(pixels, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)) for axis in (0, 1))
+    if segment.crop[y, x]:
+        return np.array([left + x, top + y], np.int64)
+    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return np.array([column, row], np.int64) * step + offset_xy
+
+
+def _mean_place(counts: NDArray[np.generic]) -> int:
+    """The mean of the places 0, 1, ... that occur so many times, rounded."""
+    times = counts.ravel().astype(np.int64)
+    return round(int(times @ np.arange(len(times))) / int(times.sum()))
+
+
+def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Pixels (n, 2) as x, y well inside their part of the segment, so that clicks do not land on outlines."""
+    count, numbered = cv2.connectedComponents(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    parts = np.asarray(numbered, np.int32)
+    deepest = np.zeros(count, np.float32)
+    np.maximum.at(deepest, parts[mask], depth[mask])
+    margins = np.minimum(deepest / 2, BORDER_MARGIN_PX)
+    return np.argwhere(mask & (depth >= margins[parts]))[:, ::-1]
+
+
+def _near_pixels(mask: NDArray[np.bool_], background: NDArray[np.bool_], step: int) -> NDArray[np.int64]:
+    """Background pixels (n, 2) of the grid as x, y in a ring around the segment."""
+    distance = _distance(~mask, outside_is=True) * np.float32(step)
+    # The segment may come nearer between the grid's lines.
+    nearest = NEAR_PX[0] + step - 1
+    return np.argwhere(background & (distance >= nearest) & (distance <= NEAR_PX[1]))[:, ::-1]
+
+
+def _nearest(pixels: NDArray[np.int64], to_xy: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return pixels[np.argsort(_squared_distance(pixels, to_xy), kind="stable")[:count]]
+
+
+def _squared_distance(pixels: NDArray[np.int64], to_xy: NDArray[Any]) -> NDArray[Any]:
+    x, y = (pixels - to_xy).T
+    return x * x + y * y
+
+
+def _spread(
+    pixels: NDArray[np.int64],
+    count: int,
+    generator: np.random.Generator,
+    first: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """Choose up to `count` distinct pixels, each the farthest from those chosen before it.
+
+    Args:
+        pixels: int (n, 2) as x, y.
+        count: How many.
+        generator: Draws candidates where there are more than `MAX_CANDIDATES`.
+        first: The first point; without it the first is the pixel farthest from the mean.
+    """
+    if count == 0 or not len(pixels):
+        return np.zeros((0, 2), np.int64)
+    if len(pixels) > MAX_CANDIDATES:
+        # One of each of equally long runs, in reading order: spread as evenly as the pixels are.
+        runs = (np.arange(MAX_CANDIDATES) + generator.random(MAX_CANDIDATES)) * len(pixels) / MAX_CANDIDATES
+        pixels = pixels[runs.astype(np.int64)]
+    if first is None:
+        outermost = np.argmax(_squared_distance(pixels, pixels.mean(axis=0)))
+        first = np.asarray(pixels[outermost], np.int64)
+    chosen = [first]
+    distance = _squared_distance(pixels, first)
+    while len(chosen) < count and distance.max() > 0:
+        chosen.append(pixels[np.argmax(distance)])
+        distance = np.minimum(distance, _squared_distance(pixels, chosen[-1]))
+    return np.stack(chosen)
+
+
+def _padded(points: NDArray[np.int64], count: int, label: PointLabel) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    coords = np.zeros((count, 2), np.float32)
+    labels = np.full(count, PointLabel.PADDING, np.int32)
+    coords[: len(points)] = points
+    labels[: len(points)] = label
+    return coords, labels

@@ -1,0 +1,204 @@
+"""Prepare one ROI: decode it, cut it, and derive the rows that it adds to a store.
+
+Axes: N tiles, M objects of this ROI, S pixels a side. Arrays are H, W; coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.config import ALL_CLASSES, BuildConfig
+from prep.derive.points import derive_points
+from prep.derive.segments import Segment, component_segments, label_segments, number_components, present_codes
+from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
+from prep.source.decode import LabelArray, read_image, read_mask
+from prep.source.discover import RoiSource
+from schemas.command.stage_timer import timed
+from schemas.errors import SourceError
+from schemas.points import StoredPoints
+
+
+@dataclass(frozen=True)
+class PreparedObject:
+    """One object and its prompts."""
+
+    segment: Segment
+    points: StoredPoints
+
+
+@dataclass(frozen=True)
+class PreparedTile:
+    """One tile, ready to be written.
+
+    Attributes:
+        tile: Pixels and place.
+        ignore: bool (S, S), ignored codes and padding.
+        objects: Its objects, in the order of their ids.
+    """
+
+    tile: Tile
+    ignore: NDArray[np.bool_]
+    objects: list[PreparedObject]
+
+
+@dataclass(frozen=True)
+class DecodedRoi:
+    """The pixels of a ROI.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        labels: uint8 or uint16 (H, W).
+        wanted: The codes in it, after merges, that become objects.
+        size_xy: Width and height of the files.
+        scale_xy: Pixels here a pixel of the files.
+    """
+
+    image: NDArray[np.uint8]
+    labels: LabelArray
+    wanted: frozenset[int]
+    size_xy: tuple[int, int]
+    scale_xy: tuple[float, float]
+
+
+def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
+    """Decode both files and check them against each other and the class table.
+
+    Raises:
+        SourceError: A file is damaged, their sizes differ, or the mask holds an unknown code.
+    """
+    labels = read_mask(roi.mask_path)
+    present = present_codes(labels)
+    _check_codes(roi, present, config)
+    image = read_image(roi.image_path)
+    if image.shape[:2] != labels.shape:
+        raise size_mismatch(roi, (image.shape[1], image.shape[0]), (labels.shape[1], labels.shape[0]))
+    size_xy, scale_xy = (labels.shape[1], labels.shape[0]), (1.0, 1.0)
+    if config.mpp_um is not None:
+        image, labels, scale_xy = resample(image, labels, _scale_to(roi, config.mpp_um))
+    merged = [config.merges.get(code, code) for code in present]
+    return DecodedRoi(image, labels, config.wanted(merged), size_xy, scale_xy)
+
+
+def _scale_to(roi: RoiSource, mpp_um: float) -> float:
+    """By how much a ROI shrinks to reach a resolution; it is never enlarged, which would make pixels up."""
+    if roi.mpp_um is None:
+        raise SourceError(
+            roi.image_path, "does not say its resolution", "name it like ..._MPP-0.2500, or leave out --mpp"
+        )
+    if mpp_um < roi.mpp_um * 0.999:
+        raise SourceError(
+            roi.image_path, f"has {roi.mpp_um} um a pixel, coarser than --mpp {mpp_um}", "give --mpp at least as large"
+        )
+    return min(roi.mpp_um / mpp_um, 1.0)
+
+
+def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[int, int]) -> SourceError:
+    """Describe an image and a mask of different width x height."""
+    return SourceError(
+        roi.mask_path,
+        f"is {mask_size[0]} x {mask_size[1]} px, but its image {roi.image_path.name} is "
+        f"{image_size[0]} x {image_size[1]} px",
+        "export both again from the same region",
+    )
+
+
+def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> Iterator[PreparedTile]:
+    """Yield the ROI's tiles with their objects, row by row."""
+    merge = merger(config, pixels.labels)
+    with timed("segments"):
+        components = number_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
+    if config.layout == "tile":
+        tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px, config.edge, pixels.scale_xy)
+    else:
+        tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px, pixels.scale_xy)])
+    ignored = np.isin(np.arange(1 << 16), config.ignore)
+    for number, tile in enumerate(tiles):
+        codes = merge(tile.labels)
+        ignore = ignored[codes] | ~tile.inside
+        if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
+            continue
+        with timed("segments"):
+            if components is None:
+                segments = label_segments(tile, codes, pixels.wanted, config.min_area_px)
+            else:
+                segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
+        # Keyed by place and not by order of work, so that the number of workers changes nothing.
+        key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
+        # Another component of the same class is off the segment, yet a negative click on it would contradict the class.
+        with timed("prompts"):
+            backgrounds = {code: (codes != code) & ~ignore for code in {segment.class_id for segment in segments}}
+            objects = [_prepare_object(s, backgrounds[s.class_id], config, key) for s in segments]
+        yield PreparedTile(tile, ignore, objects)
+
+
+def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], LabelArray]:
+    """Make the function from labels, of the type of the given ones, to the codes that they count as."""
+    if not config.merges:
+        return lambda values: values
+    # Wide enough for the codes that others are merged into, which need not fit the mask's own type.
+    dtype = np.uint16 if max(config.merges.values()) > np.iinfo(labels.dtype).max else labels.dtype
+    table = np.arange(np.iinfo(labels.dtype).max + 1).astype(dtype)
+    for code, into in config.merges.items():
+        if code < len(table):
+            table[code] = into
+    return lambda values: table[values]
+
+
+def _prepare_object(
+    segment: Segment, background: NDArray[np.bool_], config: BuildConfig, key: list[int]
+) -> PreparedObject:
+    generator = np.random.default_rng([*key, segment.object_id])
+    points = derive_points(segment, background, config.positive_points, config.negative_points, generator)
+    return PreparedObject(segment, points)
+
+
+def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict[str, object]:
+    """What one tile adds to the columns `tiles/*`, without the offsets, which depend on the tiles before it."""
+    return {
+        "tiles/frame_id": roi.frame_id,
+        "tiles/patient": roi.patient,
+        "tiles/institution": roi.institution,
+        "tiles/split": split,
+        "tiles/origin_xy": tile.origin_xy,
+        "tiles/scale_xy": tile.scale_xy,
+        "tiles/roi_size_xy": pixels.size_xy,
+    }
+
+
+def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
+    """What one object adds to the columns `objects/*` and `prompts/*`; tiles count from the ROI's first."""
+    segment, points = item.segment, item.points
+    return {
+        "objects/tile_index": tile_number,
+        "objects/object_id": segment.object_id,
+        "objects/roi_component": segment.roi_component,
+        "objects/class_id": segment.class_id,
+        "objects/area_px": segment.area_px,
+        "objects/box_xyxy": segment.box_xyxy,
+        "objects/touches_edge": segment.touches_edge,
+        "prompts/interior_coords": points.interior_coords,
+        "prompts/interior_labels": points.interior_labels,
+        "prompts/positive_coords": points.positive_coords,
+        "prompts/positive_labels": points.positive_labels,
+        "prompts/negative_coords": points.negative_coords,
+        "prompts/negative_labels": points.negative_labels,
+    }
+
+
+def _check_codes(roi: RoiSource, present: list[int], config: BuildConfig) -> None:
+    if config.classes == ALL_CLASSES:
+        return
+    known = config.known_codes()
+    unknown = [code for code in present if code not in known]
+    if unknown:
+        codes = ", ".join(str(code) for code in unknown)
+        raise SourceError(
+            roi.mask_path,
+            f"holds unknown class code {codes}",
+            "name it in --classes, --ignore or --class-map, or take every code with --classes all",
+        )

@@ -1,0 +1,163 @@
+"""Put a finished store where it belongs: by one rename in a file system, object by object in an object store.
+
+From another file system it is copied beside its place first, so that there, too, it appears at once.
+
+An object store cannot rename. There the root's `zarr.json`, which holds the completion record, goes last, and a lock
+object, created under the condition that it is absent, keeps a second build out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from prep.files import sha256_of, write_atomically
+from prep.place.destination import ROOT_FILE, occupied
+from schemas.errors import StoreError
+from schemas.layout import array_specs
+from schemas.store.location import RETRY_S, object_store
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+LOCK_OBJECT = ".building"
+UPLOADS = 16
+
+RECORD_EVERY_S = 2
+"""After a kill, what went up since the last record goes up again."""
+
+_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", 1, 1)), "checksums/[a-z0-9_]+")
+_ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
+"""What a build writes into the folder of an array. Others may have files there: raw images are in `images/`, too."""
+
+
+@contextmanager
+def remote_lock(destination: str, token: str) -> Generator[None]:
+    """Hold the lock object of a destination; after a kill the same token takes it again.
+
+    Raises:
+        StoreError: Another build holds it.
+    """
+    import obstore
+    from obstore.exceptions import AlreadyExistsError
+
+    store = object_store(destination)
+    try:
+        obstore.put(store, LOCK_OBJECT, token.encode(), mode="create")
+    except AlreadyExistsError as error:
+        if _lock_token(store) != token.encode():
+            raise StoreError(
+                destination, "is in use by another build", f"wait for it; if none runs, delete {LOCK_OBJECT} there"
+            ) from error
+    try:
+        yield
+    finally:
+        _delete(store, LOCK_OBJECT)
+
+
+def remove_lock(destination: str, token: str) -> None:
+    """Remove the lock object that a killed build left, if it holds this token."""
+    store = object_store(destination)
+    with suppress(FileNotFoundError):
+        if _lock_token(store) == token.encode():
+            _delete(store, LOCK_OBJECT)
+
+
+def _delete(store: ObjectStore, name: str) -> None:
+    """Delete an object; repeated like every other request, which obstore leaves out for what it sends by POST."""
+    import obstore
+    from obstore.exceptions import GenericError
+
+    ends = time.monotonic() + RETRY_S
+    while True:
+        try:
+            obstore.delete(store, name)
+        except GenericError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _lock_token(store: ObjectStore) -> bytes:
+    import obstore
+
+    return bytes(obstore.get(store, LOCK_OBJECT).bytes())
+
+
+def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
+    """Upload a finished store.
+
+    Args:
+        store_dir: The store.
+        destination: Where to.
+        record: Where the tags that the object store gave the uploaded files are kept, as JSON; a repeated upload of
+            the same store skips those that have it still.
+    """
+    import obstore
+
+    record.parent.mkdir(exist_ok=True)
+    remote = object_store(destination)
+    if occupied(destination):
+        # An earlier store is unreadable before its files are replaced.
+        _delete(remote, ROOT_FILE)
+    # It holds the digest of all other files: one of another build may have the same names.
+    root_sha256 = sha256_of(store_dir / ROOT_FILE)
+    done = _read_record(record, root_sha256)
+    held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
+    done = {name: tag for name, tag in done.items() if tag and held.get(name) == tag}
+    names = [path.relative_to(store_dir).as_posix() for path in sorted(store_dir.rglob("*")) if path.is_file()]
+    waiting = [name for name in names if name != ROOT_FILE and name not in done]
+
+    def upload(name: str) -> str | None:
+        return obstore.put(remote, name, store_dir / name)["e_tag"]
+
+    with _kept_record(record, root_sha256, done) as note, ThreadPoolExecutor(UPLOADS) as pool:
+        for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
+            note(name, tag)
+    # What an earlier store leaves is known by its names alone: a run that was killed remembers nothing.
+    listed = [entry["path"] for page in obstore.list(remote) for entry in page]
+    for name in set(listed).difference(names):
+        if _ARRAY_FILE.fullmatch(name):
+            _delete(remote, name)
+    upload(ROOT_FILE)
+
+
+@contextmanager
+def _kept_record(record: Path, root_sha256: str, tags: dict[str, str]) -> Generator[Callable[[str, str | None], None]]:
+    """Write a record of uploads now and then, for it names all files, and at the end; yields what adds a tag to it."""
+
+    def write() -> float:
+        write_atomically(record, json.dumps({"root_sha256": root_sha256, "tags": tags}, sort_keys=True))
+        return time.monotonic()
+
+    def note(name: str, tag: str | None) -> None:
+        nonlocal written_s
+        if tag:
+            tags[name] = tag
+        if time.monotonic() - written_s >= RECORD_EVERY_S:
+            written_s = write()
+
+    written_s = time.monotonic()
+    try:
+        yield note
+    finally:
+        write()
+
+
+def _read_record(record: Path, root_sha256: str) -> dict[str, str]:
+    """Tags of uploaded files of a store; none where a machine that lost its power left half: all go up again."""
+    try:
+        read = json.loads(record.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(read, dict) or cast("dict[str, object]", read).get("root_sha256") != root_sha256:
+        return {}
+    return cast("dict[str, dict[str, str]]", read)["tags"]

@@ -1,0 +1,1 @@
+"""The source folder: finding ROIs, decoding files, class maps and splits; may import `schemas` and `prep.files`."""

@@ -1,0 +1,106 @@
+"""Read a file that merges class codes or describes those of another data set.
+
+TSV with a header: `code` (or `GT_code`) and `name` (or `label`), and, where wanted, `into` (the code it is merged into)
+and `color` (`#rrggbb`). JSON: a list of such objects, or an object of merges like `{"19": 1}`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from schemas.classes import ClassInfo, Color, describe_class
+from schemas.command.settings_file import read_settings_file
+from schemas.errors import ConfigError
+
+_ALIASES = {"GT_code": "code", "label": "name"}
+
+
+class ClassEntry(BaseModel):
+    """One line of a class map.
+
+    Attributes:
+        code: The pixel value.
+        name: Its name; that of BCSS, or `class_<code>`, unless given.
+        into: The code that it counts as, itself unless given.
+        color: sRGB for pictures.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: int = Field(ge=0, le=65535)
+    name: str = ""
+    into: int | None = Field(default=None, ge=0, le=65535)
+    color: Color | None = None
+
+    @field_validator("color", mode="before")
+    @classmethod
+    def _parse_color(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(bytes.fromhex(value.removeprefix("#"))) if value else None
+        return value
+
+    @field_validator("into", mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: object) -> object:
+        return None if value == "" else value
+
+    def info(self) -> ClassInfo:
+        """Name and colour, where absent those of the default table."""
+        default = describe_class(self.code)
+        return ClassInfo(code=self.code, name=self.name or default.name, color=self.color or default.color)
+
+
+def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
+    """Read a class map.
+
+    Raises:
+        ConfigError: The file is absent, malformed, names a code twice, or merges into a code that is itself merged.
+    """
+    text = read_settings_file(path, "give a TSV or JSON file")
+    try:
+        rows = _json_rows(text) if path.suffix.lower() == ".json" else _tsv_rows(text)
+        entries = tuple(ClassEntry.model_validate(row) for row in rows)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(path, f"is no class map ({field}: {first['msg']})", "columns are code, name, into") from error
+    except (csv.Error, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(path, f"is no class map ({error})", "columns are code, name, into") from error
+    twice = sorted(code for code, count in Counter(entry.code for entry in entries).items() if count > 1)
+    if twice:
+        raise ConfigError(path, f"names code {twice[0]} twice", "give each code one line")
+    merged = {entry.code for entry in entries if entry.into not in (None, entry.code)}
+    names = Counter(entry.name for entry in entries if entry.name and entry.code not in merged)
+    alike = [name for name, count in names.items() if count > 1]
+    if alike:
+        # Scores are told by name.
+        raise ConfigError(path, f"names two codes {alike[0]}", "merge one 'into' the other, or give each its name")
+    chained = [entry for entry in entries if entry.into in merged]
+    if chained:
+        raise ConfigError(
+            path, f"merges {chained[0].code} into {chained[0].into}, which is merged itself", "name the end"
+        )
+    return entries
+
+
+def _tsv_rows(text: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(text.splitlines(), delimiter="\t")
+    rows = [{_ALIASES.get(key, key): value for key, value in row.items()} for row in reader]
+    if not rows or "code" not in rows[0]:
+        raise ValueError("no column code or GT_code")
+    return cast("list[dict[str, Any]]", rows)
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    content = json.loads(text)
+    if isinstance(content, dict):
+        return [{"code": int(code), "into": into} for code, into in cast("dict[str, Any]", content).items()]
+    if not isinstance(content, list):
+        raise TypeError("neither a list nor an object")
+    return cast("list[dict[str, Any]]", content)

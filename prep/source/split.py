@@ -1,0 +1,147 @@
+"""Divide patients into train, val and test; a patient is never on two sides."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prep.source.discover import RoiSource
+from schemas.command.settings_file import read_settings_file
+from schemas.errors import ConfigError
+from schemas.manifest import SPLITS, Split
+
+logger = logging.getLogger(__name__)
+
+BCSS_TEST_INSTITUTIONS = frozenset({"OL", "LL", "E2", "EW", "GM", "S3"})
+BCSS_SHUFFLE_SEED = 42
+TRAIN_FRACTION = 0.8
+
+_ROI_COLUMNS = ("frame_id", "name")
+_NAME_COLUMNS = ("patient", *_ROI_COLUMNS)
+
+
+def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
+    """The division used with BCSS: test by institution, the rest shuffled by seed 42 and cut 80 to 20.
+
+    With all 151 ROIs this is 85 train, 21 val and 45 test, the published pipeline's own lists. Train is never empty:
+    with one or two patients outside the test institutions val is empty, and where every patient is of a test
+    institution, they are divided into train and val, with a warning.
+
+    Args:
+        rois: The ROIs to divide.
+
+    Returns:
+        The split of each patient.
+    """
+    institutions = {roi.patient: roi.institution for roi in rois}
+    rest = sorted(patient for patient, place in institutions.items() if place not in BCSS_TEST_INSTITUTIONS)
+    if not rest:
+        logger.warning(
+            "every ROI, %s and %d more, is from a test institution of the bcss split, so none is held out as test",
+            rois[0].frame_id,
+            len(rois) - 1,
+        )
+        rest = sorted(institutions)
+    # The legacy generator, because the published lists were drawn with it.
+    order = np.random.RandomState(BCSS_SHUFFLE_SEED).permutation(len(rest))
+    train_count = max(round(TRAIN_FRACTION * len(rest)), 1)
+    splits: dict[str, Split] = dict.fromkeys(institutions, "test")
+    for place, position in enumerate(order):
+        splits[rest[position]] = "train" if place < train_count else "val"
+    return splits
+
+
+def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int) -> dict[str, Split]:
+    """Divide shuffled patients by fractions for train, val and test.
+
+    Args:
+        rois: The ROIs to divide.
+        fractions: Three shares that sum to 1.
+        seed: Of the shuffle.
+
+    Raises:
+        ConfigError: The shares are not three that sum to 1, or none is left for train.
+    """
+    are_shares = len(fractions) == len(SPLITS) and all(0 <= share <= 1 for share in fractions)
+    if not are_shares or not math.isclose(sum(fractions), 1, abs_tol=1e-6) or not fractions[0]:
+        raise ConfigError("--split-fractions", "are not three shares that sum to 1", "give train,val,test: 0.8,0.1,0.1")
+    patients = sorted({roi.patient for roi in rois})
+    order = np.random.default_rng(seed).permutation(len(patients))
+    bounds = np.round(np.cumsum(fractions) * len(patients)).astype(int)
+    bounds = np.maximum(bounds, 1)
+    return {
+        patients[position]: SPLITS[int(np.searchsorted(bounds, place, side="right"))]
+        for place, position in enumerate(order)
+    }
+
+
+def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
+    """Read the division from a CSV with the columns `patient` or `frame_id` (or `name`), or both, and `split`.
+
+    Raises:
+        ConfigError: The file cannot be read, leaves a patient out, puts one on two sides, or leaves train empty.
+    """
+    chosen = _read_split_file(path)
+    splits: dict[str, Split] = {}
+    for roi in rois:
+        split = chosen.get(roi.frame_id) or chosen.get(roi.patient)
+        if split is None:
+            whom = "it" if roi.patient == roi.frame_id else f"it or for {roi.patient}"
+            raise ConfigError(path, f"does not name {roi.frame_id}", f"add a line for {whom}")
+        if splits.setdefault(roi.patient, split) != split:
+            raise ConfigError(
+                path, f"puts patient {roi.patient} into {splits[roi.patient]} and {split}", "choose one of the two"
+            )
+    if "train" not in splits.values():
+        raise ConfigError(path, "leaves train empty", "put a patient of these ROIs into train")
+    return splits
+
+
+def _read_split_file(path: Path) -> dict[str, Split]:
+    rows = _read_rows(path, "give a CSV with the columns patient,split")
+    columns = [name for name in _NAME_COLUMNS if rows and name in rows[0]]
+    if not columns or "split" not in rows[0]:
+        raise ConfigError(path, "lacks a column", "it needs patient,split (or frame_id,split)")
+    by_name: dict[str, Split] = {split: split for split in SPLITS}
+    chosen: dict[str, Split] = {}
+    for row in rows:
+        names, given = [(row[column] or "").strip() for column in columns], (row["split"] or "").strip()
+        split = by_name.get(given)
+        if split is None:
+            raise ConfigError(path, f"has split {given!r} for {names[0]}", f"use one of {', '.join(SPLITS)}")
+        for name in filter(None, names):
+            if chosen.setdefault(name, split) != split:
+                raise ConfigError(path, f"names {name} with two splits", "keep one of the lines")
+    return chosen
+
+
+def file_patients(path: Path) -> dict[str, str]:
+    """Read which ROI is of which patient from a CSV with the columns `frame_id` (or `name`) and `patient`.
+
+    Raises:
+        ConfigError: The file cannot be read, lacks a column, or gives a ROI two patients or none.
+    """
+    rows = _read_rows(path, "give a CSV with the columns frame_id,patient")
+    column = next((name for name in _ROI_COLUMNS if rows and name in rows[0]), None)
+    if column is None or "patient" not in rows[0]:
+        raise ConfigError(path, "lacks a column", "it needs frame_id,patient")
+    patients: dict[str, str] = {}
+    for row in rows:
+        roi, patient = (row[column] or "").strip(), (row["patient"] or "").strip()
+        if not patient or patients.setdefault(roi, patient) != patient:
+            raise ConfigError(path, f"gives {roi} {'two patients' if patient else 'no patient'}", "give it one")
+    return patients
+
+
+def _read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
+    text = read_settings_file(path, remedy)
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise ConfigError(path, f"cannot be read ({error})", remedy) from error

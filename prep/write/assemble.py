@@ -1,0 +1,164 @@
+"""Assemble prepared ROIs to one store: shards joined from their chunks, columns, checksums, completion record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+
+from prep.config import BuildConfig
+from prep.parallel import TaskMap
+from prep.write.checksums import write_checksums
+from prep.write.roi_folder import StagedRoi, chunk_file, load_columns
+from prep.write.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_shard, write_shard
+from schemas.command.stage_timer import timed
+from schemas.errors import SourceError
+from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, ArraySpec
+from schemas.manifest import Completion, Manifest, fingerprint, with_own_digest
+
+STORE_DIR = "store"
+
+
+@dataclass(frozen=True)
+class StagedFolder:
+    """A prepared ROI and the folder that holds it."""
+
+    directory: Path
+    roi: StagedRoi
+
+
+def assemble(
+    work: Path, staged: list[StagedFolder], config: BuildConfig, specs: tuple[ArraySpec, ...], run: TaskMap
+) -> Manifest:
+    """Write a whole store to `work / STORE_DIR`.
+
+    Args:
+        work: The working folder.
+        staged: All ROIs, in the order of the store; those without an object are kept out of it.
+        config: The build's configuration.
+        specs: The store's arrays.
+        run: Runs the shards.
+
+    Raises:
+        SourceError: No ROI has an object.
+    """
+    kept = [item for item in staged if item.roi.source.objects]
+    if not kept:
+        raise SourceError(
+            staged[0].roi.source.mask, "and every other mask hold no wanted object", "check --classes and --min-area"
+        )
+    store_dir = work / STORE_DIR
+    checksums_sha256 = _write_arrays(work, store_dir, kept, config, specs, run)
+    return _complete(store_dir, staged, kept, config, checksums_sha256)
+
+
+def _write_arrays(
+    work: Path,
+    store_dir: Path,
+    rois: list[StagedFolder],
+    config: BuildConfig,
+    specs: tuple[ArraySpec, ...],
+    run: TaskMap,
+) -> str:
+    """Write every array into a fresh store and return the digest over all checksums."""
+    parts = [load_columns(item.directory) for item in rois]
+    pixel_specs = [spec for spec in specs if spec.path in PIXEL_ARRAYS]
+    (work / "shards").mkdir(exist_ok=True)
+    tasks = [task for spec in pixel_specs for task in _shard_tasks(work / "shards", rois, parts, spec)]
+    written = list(run(write_shard, tasks))
+    with timed("columns"):
+        group = _write_columns(store_dir, rois, parts, config, specs)
+    for file in written:
+        (store_dir / file.key).parent.mkdir(parents=True, exist_ok=True)
+        (work / "shards" / file.key).rename(store_dir / file.key)
+    with timed("checksums"):
+        return write_checksums(group, store_dir, written)
+
+
+def _write_columns(
+    store_dir: Path,
+    rois: list[StagedFolder],
+    parts: list[dict[str, np.ndarray]],
+    config: BuildConfig,
+    specs: tuple[ArraySpec, ...],
+) -> zarr.Group:
+    """Create every array in a fresh store, and fill the columns."""
+    group = zarr.create_group(store_dir, zarr_format=3, overwrite=True)
+    columns = _joined_columns(rois, parts)
+    rows = {
+        "tile": sum(item.roi.source.tiles for item in rois),
+        "object": sum(item.roi.source.objects for item in rois),
+    }
+    for spec in specs:
+        if spec.path in PIXEL_ARRAYS:
+            create_array(group, spec, rows[spec.axis], codec=config.codec, sharded=True)
+        else:
+            values = columns[spec.path]
+            array = create_array(group, spec, len(values))
+            array[:] = values.astype(object) if spec.dtype == "str" else values
+    return group
+
+
+def _joined_columns(rois: list[StagedFolder], parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    first_tiles = accumulate((item.roi.source.tiles for item in rois), initial=0)
+    for part, first_tile in zip(parts, first_tiles, strict=False):
+        part["objects/tile_index"] = part["objects/tile_index"] + first_tile
+    joined = {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
+    joined["tiles/object_offsets"] = np.concatenate([[0], np.cumsum(joined.pop("object_counts"))])
+    return joined
+
+
+def _shard_tasks(
+    folder: Path, rois: list[StagedFolder], columns: list[dict[str, np.ndarray]], spec: ArraySpec
+) -> list[ShardTask]:
+    """Cut the rows of all ROIs into shards."""
+    slots = rows_per_shard(spec)
+    pieces: list[list[ChunkRun]] = [[]]
+    free = slots
+    for item, part in zip(rois, columns, strict=True):
+        sizes: list[int] = part[f"sizes/{spec.path}"].tolist()
+        offset = row = 0
+        while row < len(sizes):
+            if not free:
+                pieces.append([])
+                free = slots
+            taken = tuple(sizes[row : row + free])
+            pieces[-1].append(ChunkRun(chunk_file(item.directory, spec.path), offset, taken))
+            offset, row, free = offset + sum(taken), row + len(taken), free - len(taken)
+    return [
+        ShardTask(folder, chunk_path(spec.path, shard, spec), tuple(runs), slots) for shard, runs in enumerate(pieces)
+    ]
+
+
+def _complete(
+    store_dir: Path, staged: list[StagedFolder], kept: list[StagedFolder], config: BuildConfig, checksums_sha256: str
+) -> Manifest:
+    """Write the manifest, with the completion record in it, into the finished group."""
+    group = zarr.open_group(store_dir, mode="r+")
+    class_ids = cast("zarr.Array[Any]", group["objects/class_id"])[:]
+    settings = config.model_dump(mode="json")
+    manifest = Manifest(
+        tool_version=version("bcss-sam2"),
+        tile_size_px=config.size_px,
+        objects=config.objects,
+        positive_points=config.positive_points,
+        negative_points=config.negative_points,
+        classes=tuple(config.describe(code) for code in np.unique(np.asarray(class_ids)).tolist()),
+        ignore=config.ignore,
+        config=settings,
+        config_fingerprint=fingerprint(settings),
+        sources=tuple(item.roi.source for item in staged),
+        complete=Completion(
+            tiles=sum(item.roi.source.tiles for item in kept),
+            objects=sum(item.roi.source.objects for item in kept),
+            checksums_sha256=checksums_sha256,
+        ),
+    )
+    manifest = with_own_digest(manifest)
+    group.attrs[ATTRIBUTES_KEY] = manifest.model_dump(mode="json", by_alias=True)
+    return manifest

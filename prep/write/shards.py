@@ -1,0 +1,162 @@
+"""Create the store's arrays and join encoded chunks into shards.
+
+A shard file is the chunks of consecutive rows end to end, then an index of (offset, length) pairs as little-endian
+uint64 with all bits set for an absent chunk, then the index's CRC-32C: the `sharding_indexed` codec of the Zarr v3
+specification, with the index at the end. Joining needs no decoding, so it runs at the speed of the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from prep.files import WrittenFile, sha256_of, write_atomically
+from prep.write.encode import BLOSC_LEVEL, ZSTD_LEVEL, with_crc32c
+from schemas.command.stage_timer import timed
+from schemas.layout import PIXEL_ARRAYS, ArraySpec, Codec, packing_attributes
+from schemas.store.jpegxl import JpegXlCodec
+
+SHARD_BYTES = 64 << 20
+"""A shard holds about this much before compression: few files, and one fits in memory."""
+
+COLUMN_ROWS = 16384
+"""Rows of a column in one chunk."""
+
+_ABSENT = np.iinfo(np.uint64).max
+
+
+@dataclass(frozen=True)
+class ChunkRun:
+    """Consecutive encoded chunks in one file.
+
+    Attributes:
+        path: The file.
+        offset: Where the first begins.
+        sizes: Bytes of each.
+    """
+
+    path: Path
+    offset: int
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write.
+
+    Attributes:
+        folder: The folder of shards.
+        key: The shard's path in it, which is its path in the store.
+        pieces: The encoded chunks of its rows, in order.
+        slots: How many rows a full shard has.
+    """
+
+    folder: Path
+    key: str
+    pieces: tuple[ChunkRun, ...]
+    slots: int
+
+    def __str__(self) -> str:
+        return f"shard {self.key}"
+
+
+def rows_per_shard(spec: ArraySpec) -> int:
+    """Rows of a shard: the largest power of two that keeps it near `SHARD_BYTES` before compression."""
+    row_bytes = math.prod(spec.row_shape) * np.dtype(spec.dtype).itemsize
+    return 1 << max(int(math.log2(SHARD_BYTES / row_bytes)), 0)
+
+
+def create_array(
+    group: zarr.Group, spec: ArraySpec, rows: int, *, codec: Codec = "fast", sharded: bool = False
+) -> zarr.Array[Any]:
+    """Create one array of the store.
+
+    Args:
+        group: Where it goes.
+        spec: What it is.
+        rows: Its length.
+        codec: How images are compressed.
+        sharded: For a pixel array, whether chunks are gathered in shards.
+    """
+    chunk_rows = 1 if spec.path in PIXEL_ARRAYS else COLUMN_ROWS
+    packed = spec.row_dimensions == ("y", "x_byte")
+    return group.create_array(
+        spec.path,
+        shape=(rows, *spec.row_shape),
+        dtype=str if spec.dtype == "str" else spec.dtype,
+        chunks=(chunk_rows, *spec.row_shape),
+        shards=(rows_per_shard(spec), *spec.row_shape) if sharded else None,
+        **_codecs(spec, codec),
+        dimension_names=spec.dimension_names,
+        attributes={**packing_attributes(spec.row_shape[1] * 8)} if packed else None,
+        # An absent chunk reads as zeros without an error: writing all of them makes absence a fault.
+        config={"write_empty_chunks": True},
+    )
+
+
+def chunk_path(array_path: str, row: int, spec: ArraySpec) -> str:
+    """Path of a chunk or shard in the group, by its place along the first axis."""
+    return "/".join([array_path, "c", str(row), *("0" for _ in spec.row_shape)])
+
+
+def shard_index(sizes: list[int], slots: int) -> bytes:
+    """The index of a shard whose chunks of these sizes lie end to end from its first byte."""
+    index = np.full((slots, 2), _ABSENT, "<u8")
+    lengths = np.array(sizes, np.uint64)
+    index[: len(sizes), 0] = np.cumsum(lengths) - lengths
+    index[: len(sizes), 1] = lengths
+    return with_crc32c(index.tobytes())
+
+
+def write_shard(task: ShardTask) -> WrittenFile:
+    """Write one shard from its chunks, with its SHA-256 in a file beside it; a whole one that is there stays.
+
+    A cluster may run a task twice, the second time after the shard was moved into the store: each run writes a file
+    of its own, in a folder that it does not make, and leaves nothing where the build has ended.
+    """
+    with timed("join shards"):
+        return _write_shard(task)
+
+
+def _write_shard(task: ShardTask) -> WrittenFile:
+    path, record = task.folder / task.key, task.folder / f"{task.key}.sha256"
+    if record.exists() and path.exists() and sha256_of(path) == record.read_text(encoding="ascii"):
+        return WrittenFile(task.key, record.read_text(encoding="ascii"), path.stat().st_size)
+    partial = task.folder / f"{uuid4().hex}.partial"
+    digest = hashlib.sha256()
+    with partial.open("wb") as shard:
+        for piece in task.pieces:
+            with piece.path.open("rb") as chunks:
+                chunks.seek(piece.offset)
+                data = chunks.read(sum(piece.sizes))
+            digest.update(data)
+            shard.write(data)
+        index = shard_index([size for piece in task.pieces for size in piece.sizes], task.slots)
+        digest.update(index)
+        shard.write(index)
+        size = shard.tell()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(path)
+    # After the shard: a kill between the two leaves a shard without a record, which is written again.
+    write_atomically(record, digest.hexdigest())
+    return WrittenFile(task.key, digest.hexdigest(), size)
+
+
+def _codecs(spec: ArraySpec, codec: Codec) -> dict[str, Any]:
+    """Keyword arguments of `create_array`: serializer and compressors of one array."""
+    if spec.path != "images":
+        return {"compressors": [ZstdCodec(level=ZSTD_LEVEL, checksum=True)]}
+    if codec == "small":
+        return {"serializer": JpegXlCodec(), "compressors": [Crc32cCodec()]}
+    # Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
+    return {
+        "compressors": [BloscCodec(cname="lz4", clevel=BLOSC_LEVEL, shuffle="bitshuffle", typesize=1), Crc32cCodec()]
+    }

@@ -1,0 +1,1 @@
+"""What both command lines share: messages, JSON log lines, stage times, settings files; may import `schemas.errors`."""

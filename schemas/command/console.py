@@ -1,0 +1,194 @@
+"""How both command lines speak: log lines, progress and failures on stderr, as text or as JSON; exit status 1 or 2."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
+
+from schemas.command.json_log import FIELDS, JsonFormatter
+from schemas.command.stage_timer import logged_timings
+from schemas.errors import BcssError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+def run_command(app: Callable[..., object], program: str) -> None:
+    """Run a command-line application and turn an expected failure into one line and exit status 1.
+
+    Two flags may stand anywhere on the command line. `--debug` shows tracebacks and, at the end, what each stage took.
+    `--log-json` makes each line on stderr one JSON object and leaves the progress bar out; a wrong call and a defect
+    of ours are such a line, too. Without it, an unexpected exception keeps its traceback.
+
+    Args:
+        app: The application, called without arguments; it parses `sys.argv` itself. A typer application is called
+            with `standalone_mode=False` for JSON, so that typer prints nothing.
+        program: The name that the lines of text start with.
+    """
+    _speak_utf8()
+    debug, as_json = _take_flag("--debug"), _take_flag("--log-json")
+    _set_up_logging(program, debug=debug, as_json=as_json)
+    try:
+        with logged_timings() if debug else nullcontext():
+            if as_json:
+                _run_with_json(app, program, debug=debug)
+            else:
+                _run_with_text(app, program, debug=debug)
+    finally:
+        # Libraries clean up when Python ends, and show a traceback where they are interrupted then. The last that is
+        # registered is the first that is called.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
+def printable(text: object) -> str:
+    """Text of a file or a path for a terminal: what is no printable character, such as an escape, becomes U+FFFD."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
+
+
+def as_markup(text: object) -> str:
+    """Text of a file or a path as rich's markup that shows it letter by letter, brackets too; see `printable`."""
+    from rich.markup import escape
+
+    return escape(printable(text))
+
+
+@contextmanager
+def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqdm[Any]]:
+    """Open a progress bar on stderr that leaves log lines whole; it shows nothing under `--log-json`.
+
+    Args:
+        desc: What goes on.
+        unit: What is counted.
+        silent: Whether it shows nothing anyway.
+    """
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    as_json = any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+    with (
+        logging_redirect_tqdm(),
+        tqdm(desc=desc, unit=unit, mininterval=0.5, disable=silent or as_json) as bar,
+    ):
+        yield bar
+
+
+def show_version(wanted: bool) -> None:
+    """Print the package's version and leave; what typer calls for `--version`."""
+    if wanted:
+        from importlib.metadata import version
+
+        import typer
+
+        typer.echo(version("bcss-sam2"))
+        raise typer.Exit
+
+
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding.
+
+    The names of ROIs are names of files, are stored, and become names of files again: in any other encoding the same
+    files would give another store, or names that cannot be written.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        # For the processes that this one starts.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _take_flag(flag: str) -> bool:
+    """Take a flag out of the command line before the application parses it."""
+    given = flag in sys.argv
+    sys.argv[:] = [argument for argument in sys.argv if argument != flag]
+    return given
+
+
+class _TextFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+
+def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if as_json else _TextFormatter(f"{program}: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    if as_json:
+        # A library's warning would be two lines of plain text.
+        logging.captureWarnings(True)
+    # It warns of a home that cannot be written, and the folder that it makes for itself instead is as good.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # A cluster of its own tells of each worker.
+    logging.getLogger("distributed").setLevel(logging.DEBUG if debug else logging.WARNING)
+    for package in ("prep", "schemas", "train"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
+        threading.excepthook = _warn_of_thread
+
+
+def _warn_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """Say in one line what ended a library's thread; whoever waits for it raises the same."""
+    logging.getLogger("threading").warning("a thread ended: %s", failed.exc_value)
+
+
+def _run_with_text(app: Callable[..., object], program: str, *, debug: bool) -> None:
+    try:
+        app()
+    except (BcssError, OSError, MemoryError) as error:
+        if debug:
+            raise
+        if isinstance(error, BrokenPipeError):
+            _leave_pipe()
+        else:
+            sys.stderr.write(f"{program}: error: {printable(_in_one_line(error))}\n")
+        sys.exit(1)
+
+
+def _run_with_json(app: Callable[..., object], program: str, *, debug: bool) -> None:
+    # typer's applications alone have this argument; it makes them raise what they would print.
+    arguments = {"standalone_mode": False} if hasattr(app, "registered_commands") else {}
+    try:
+        status = app(**arguments)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            _leave_pipe()
+            sys.exit(1)
+        fields, status = _described(error, program), getattr(error, "exit_code", 1)
+        is_expected = isinstance(error, BcssError | OSError | MemoryError) or status == 2
+        message = _in_one_line(error) or fields["what"]
+        show_traceback = debug or not is_expected
+        log = logging.getLogger(program)
+        log.log(logging.ERROR, message, exc_info=error if show_traceback else None, extra={FIELDS: fields})
+        sys.exit(status)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"needs more memory than there is ({text or 'no more is given'}); give fewer --workers or smaller tiles"
+    return text
+
+
+def _described(error: Exception, program: str) -> dict[str, str]:
+    """Where an error is, what it is and what to do about it."""
+    if isinstance(error, BcssError):
+        where, what, remedy = error.args
+        return {"where": where, "what": what, "remedy": remedy}
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        return {"where": str(error.filename or program), "what": what, "remedy": "mend that and repeat the command"}
+    if hasattr(error, "format_message"):
+        # A wrong call, by click's name for it: typer may bring a copy of click that nobody else can import.
+        return {"where": program, "what": cast("Any", error).format_message(), "remedy": "see --help"}
+    return {"where": program, "what": f"{type(error).__name__}: {error}", "remedy": "report this defect"}
+
+
+def _leave_pipe() -> None:
+    """A pipe closed by the reader (`| head`) is not worth a message, and flushing at exit must not raise again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,160 @@
+"""What the metadata of a store claims, checked before memory is asked for on its word.
+
+A store may come from anywhere. Its manifest is bounded, each array must be what the manifest makes of it, a chunk must
+say that it decodes to the size of its rows before it is decoded, and only the codecs that a build writes are run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import zarr
+import zarr.codecs
+from zarr.codecs import (
+    BloscCodec,
+    BytesCodec,
+    Crc32cCodec,
+    ShardingCodec,
+    ZstdCodec,
+)
+
+from schemas.errors import StoreError
+from schemas.layout import PIXEL_ARRAYS, array_specs
+from schemas.manifest import Manifest
+from schemas.store.codecs import blosc_content_size, has_plain_index, zstd_content_size
+from schemas.store.jpegxl import JpegXlCodec
+
+if TYPE_CHECKING:
+    from zarr.abc.codec import Codec
+    from zarr.core.array_spec import ArraySpec as ChunkSpec
+    from zarr.core.buffer import Buffer, NDBuffer
+
+MAX_CHUNK_BYTES = 1 << 30
+"""Of a chunk or shard, decoded: a tile of the largest size takes three quarters of it."""
+
+MAX_COLUMN_ROWS = 1 << 20
+"""Of a column in one chunk."""
+
+MAX_COLUMN_BYTES = 1 << 32
+"""Of a column whole, which stays in memory: ten million objects of 32 points take 2.6 GB."""
+
+MAX_TEXT_BYTES = 4096
+"""Of a name: what a path may have."""
+
+
+def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manifest | None) -> zarr.Array[Any]:
+    """The same array, reading through codecs that check the size of what they decode.
+
+    Args:
+        where: The array, for messages.
+        array: As its metadata makes it.
+        path: Its path in the store.
+        manifest: What it must agree with; None for the checksums, which must be read without one.
+
+    Raises:
+        StoreError: Its shape, type, chunks or codecs are not those of a store.
+    """
+    metadata: Any = array.metadata
+    wrong = _shape_fault(array, metadata.to_dict(), path, manifest) or _chunk_fault(array)
+    if wrong:
+        raise StoreError(where, wrong, "build the store again")
+    bounded: Any = replace(metadata, codecs=tuple(_bounded(where, codec) for codec in metadata.codecs))
+    return zarr.Array(zarr.AsyncArray(bounded, array.store_path))
+
+
+def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, manifest: Manifest | None) -> str | None:
+    """What is wrong with shape and type, if anything is."""
+    if manifest is None:
+        known = array.ndim == 1 and metadata["data_type"] in ("string", "int64") and array.shape[0] <= MAX_COLUMN_ROWS
+        return None if known else "is no column of checksums"
+    specs = array_specs(manifest.tile_size_px, "uint8", manifest.positive_points, manifest.negative_points)
+    spec = next((spec for spec in specs if spec.path == path), None)
+    if spec is None:
+        return "is no array of a store"
+    tiles, objects = manifest.complete.tiles, manifest.complete.objects
+    shape = ({"tile": tiles, "object": objects, "tile_bound": tiles + 1}[spec.axis], *spec.row_shape)
+    if tuple(array.shape) != shape:
+        return f"has shape {_shortened(array.shape)}, and the manifest gives {shape}"
+    size_bytes = math.prod(shape) * array.dtype.itemsize
+    if path not in PIXEL_ARRAYS and size_bytes > MAX_COLUMN_BYTES:
+        return f"would take {size_bytes} bytes of memory"
+    types = ("uint8", "uint16") if path == "labels" else ("string" if spec.dtype == "str" else spec.dtype,)
+    if metadata["data_type"] not in types:
+        return f"has type {_shortened(metadata['data_type'])}, not {' or '.join(types)}"
+    return None
+
+
+def _chunk_fault(array: zarr.Array[Any]) -> str | None:
+    """What is wrong with chunks and shards, if anything is: they are cut along the first axis alone, and bounded."""
+    for sides in (array.chunks, array.shards or array.chunks):
+        size_bytes = math.prod(sides) * array.dtype.itemsize
+        too_long = array.shards is None and sides[0] > MAX_COLUMN_ROWS
+        if tuple(sides[1:]) != tuple(array.shape[1:]) or size_bytes > MAX_CHUNK_BYTES or too_long or sides[0] < 1:
+            return f"has chunks of {_shortened(sides)}, which no build writes"
+    if array.name.strip("/") in PIXEL_ARRAYS and array.chunks[0] != 1:
+        return f"has chunks of {array.chunks[0]} rows, not 1"
+    return None
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _bounded(where: str, codec: Codec) -> Codec:
+    """The same codec with its check, and those in a shard with theirs."""
+    if isinstance(codec, ShardingCodec):
+        inner = [_bounded(where, part) for part in codec.codecs]
+        if not has_plain_index(codec):
+            # `schemas.store.shards` reads the index, too, and must read the same.
+            raise StoreError(where, "has an index that no build writes", "build the store again")
+        return ShardingCodec(
+            chunk_shape=codec.chunk_shape,
+            codecs=inner,
+            index_codecs=codec.index_codecs,
+            index_location=codec.index_location,
+        )
+    if isinstance(codec, ZstdCodec):
+        return _BoundedZstd.from_dict(codec.to_dict())
+    if isinstance(codec, BloscCodec):
+        return _BoundedBlosc.from_dict(codec.to_dict())
+    if isinstance(codec, zarr.codecs.VLenUTF8Codec):
+        return VLenUTF8Codec()
+    if isinstance(codec, BytesCodec | Crc32cCodec | JpegXlCodec):
+        return codec
+    raise StoreError(where, f"is coded by {type(codec).__name__}, which no build uses", "build the store again")
+
+
+class _BoundedZstd(ZstdCodec):
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        _check_size(zstd_content_size(chunk_bytes.to_bytes()[:18]), chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class _BoundedBlosc(BloscCodec):
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        _check_size(blosc_content_size(chunk_bytes.to_bytes()), chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class VLenUTF8Codec(zarr.codecs.VLenUTF8Codec):
+    """Names; zarr takes no codec of another name for them."""
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> NDBuffer:
+        count = int.from_bytes(chunk_bytes.to_bytes()[:4], "little")
+        if count != math.prod(chunk_spec.shape):
+            raise ValueError(f"a chunk of {math.prod(chunk_spec.shape)} names says that it holds {count}")
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+def _check_size(claimed_bytes: int, chunk_spec: ChunkSpec) -> None:
+    rows = math.prod(chunk_spec.shape)
+    dtype = chunk_spec.dtype.to_native_dtype()
+    if dtype.kind in "OT":
+        sound = claimed_bytes <= min(4 + rows * (4 + MAX_TEXT_BYTES), MAX_CHUNK_BYTES)
+    else:
+        sound = claimed_bytes == rows * dtype.itemsize
+    if not sound:
+        raise ValueError(f"a chunk says that it decodes to {claimed_bytes} bytes")

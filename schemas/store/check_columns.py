@@ -1,0 +1,138 @@
+"""What the values of columns may be: others index arrays by them, name files, draw, and ask for memory.
+
+Axes: N tiles, M objects, P points. Coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import StoreError
+from schemas.limits import MAX_ROI_PX
+from schemas.manifest import SPLITS, Manifest
+from schemas.points import PointLabel
+
+Column = Callable[[str], NDArray[Any]]
+"""Reads a column by its path."""
+
+_FILE_KEY = re.compile(r"(?:[a-z]\w*/){1,2}(?:zarr\.json|c(?:/\d{1,12})+)", re.ASCII)
+"""Of a file of an array: its metadata, or a chunk or shard."""
+
+
+def check_column(where: str, path: str, values: NDArray[Any], manifest: Manifest, column: Column) -> None:
+    """Make sure that the values of a column are those that a build could have written.
+
+    Args:
+        where: The column, for messages.
+        path: Its path in the store.
+        values: What it holds.
+        manifest: Of the store.
+        column: Reads another column.
+
+    Raises:
+        StoreError: They are not.
+    """
+    name = "prompts/labels" if re.fullmatch(r"prompts/\w+_labels", path) else path
+    name = "prompts/coords" if re.fullmatch(r"prompts/\w+_coords", path) else name
+    is_sound = _CHECKS.get(name)
+    if is_sound is not None and not is_sound(values, manifest, column):
+        raise _foreign(where)
+
+
+def check_checksums(where: str, path: str, values: NDArray[Any]) -> None:
+    """The same of a column of checksums, which is read without a manifest.
+
+    Raises:
+        StoreError: A key is none of a file of an array, or a length is below zero.
+    """
+    if path == "checksums/key" and not all(_FILE_KEY.fullmatch(str(key)) for key in values.tolist()):
+        raise _foreign(where)
+    if path == "checksums/size_bytes" and (values < 0).any():
+        raise _foreign(where)
+
+
+def _foreign(where: str) -> StoreError:
+    return StoreError(where, "holds values that no build writes", "`bcss-prep verify` lists all damage")
+
+
+def _are_offsets(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    return values[0] == 0 and values[-1] == manifest.complete.objects and bool((np.diff(values) >= 0).all())
+
+
+def _are_frames(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    return set(values.tolist()) <= {source.frame_id for source in manifest.sources}
+
+
+def _are_splits(values: NDArray[Any], _manifest: Manifest, _column: Column) -> bool:
+    return set(values.tolist()) <= set(SPLITS)
+
+
+def _are_scales(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    """A tile covers no more of a ROI than a ROI may have, so that it can be put back there."""
+    if not bool(((values > 1e-6) & (values < 1e6)).all()):
+        return False
+    return bool(((manifest.tile_size_px / values).prod(axis=1) <= MAX_ROI_PX).all())
+
+
+def _are_origins(values: NDArray[Any], _manifest: Manifest, column: Column) -> bool:
+    return bool(((values >= 0) & (values < column("tiles/roi_size_xy"))).all())
+
+
+def _are_roi_sizes(values: NDArray[Any], manifest: Manifest, column: Column) -> bool:
+    sizes = {source.frame_id: (source.width_px, source.height_px) for source in manifest.sources}
+    return np.array_equal(values, [sizes[frame_id] for frame_id in column("tiles/frame_id").tolist()])
+
+
+def _are_tiles(values: NDArray[Any], manifest: Manifest, column: Column) -> bool:
+    objects_of_tiles = np.diff(column("tiles/object_offsets"))
+    return np.array_equal(values, np.repeat(np.arange(manifest.complete.tiles), objects_of_tiles))
+
+
+def _are_object_ids(values: NDArray[Any], _manifest: Manifest, column: Column) -> bool:
+    """Ascending in each tile, and so unique."""
+    of_one_tile = np.diff(column("objects/tile_index")) == 0
+    return bool((values >= 0).all() and (np.diff(values.astype(np.int64))[of_one_tile] > 0).all())
+
+
+def _are_classes(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    return bool(np.isin(values, [info.code for info in manifest.classes]).all())
+
+
+def _are_areas(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    return bool(((values > 0) & (values <= manifest.tile_size_px**2)).all())
+
+
+def _are_boxes(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    first, last = values[:, :2], values[:, 2:]
+    return bool(((first >= 0) & (first <= last) & (last < manifest.tile_size_px)).all())
+
+
+def _are_coords(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    # False for what is no number.
+    return bool(((values >= 0) & (values <= manifest.tile_size_px - 1)).all())
+
+
+def _are_labels(values: NDArray[Any], _manifest: Manifest, _column: Column) -> bool:
+    return bool(((values >= PointLabel.PADDING) & (values <= PointLabel.POSITIVE)).all())
+
+
+_CHECKS: dict[str, Callable[[NDArray[Any], Manifest, Column], bool]] = {
+    "tiles/object_offsets": _are_offsets,
+    "tiles/frame_id": _are_frames,
+    "tiles/split": _are_splits,
+    "tiles/scale_xy": _are_scales,
+    "tiles/origin_xy": _are_origins,
+    "tiles/roi_size_xy": _are_roi_sizes,
+    "objects/tile_index": _are_tiles,
+    "objects/object_id": _are_object_ids,
+    "objects/class_id": _are_classes,
+    "objects/area_px": _are_areas,
+    "objects/box_xyxy": _are_boxes,
+    "prompts/coords": _are_coords,
+    "prompts/labels": _are_labels,
+}

@@ -1,0 +1,140 @@
+"""Read rows of a pixel array straight from its shards.
+
+A call of zarr takes some milliseconds to plan, schedule and read the shard's index again, more than decoding does. A
+row is one chunk, so what it takes is the index, which is kept, one read of a range, and the codec. Arrays that are made
+otherwise are read by zarr; tests hold both to the same pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from typing import Any, BinaryIO
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import RangeByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, StorePath
+
+from schemas.errors import BcssError, StoreError, unreadable
+from schemas.store.codecs import Decoder, row_decoder
+from schemas.store.location import remote_errors
+from schemas.store.shards import ABSENT, absent_rows, file_key, read_shard_index, rows_per_file
+
+Fetch = Callable[[int, int], bytes]
+"""Reads so many bytes at an offset of one file."""
+
+
+class RowReader:
+    """Reads rows of one array.
+
+    Args:
+        array: An array that is cut along its first axis alone.
+        where: What errors call it: its path or URL.
+        check_file: Called with the key in the array of each file before it is first read; raises StoreError where it
+            is not the one that was written.
+    """
+
+    def __init__(
+        self, array: zarr.Array[Any], where: str, check_file: Callable[[str], None] = lambda _key: None
+    ) -> None:
+        self.array = array
+        self.where = where
+        self._check_file = check_file
+        self._decode = row_decoder(array)
+        self._slots = rows_per_file(array)
+        self._indexes: dict[int, NDArray[np.uint64]] = {}
+        self._absent: dict[int, Sequence[int]] = {}
+
+    def read(self, rows: Sequence[int]) -> NDArray[Any]:
+        """Read some rows, in the order given.
+
+        Raises:
+            StoreError: A row is missing or damaged.
+        """
+        found = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+        for number, group in groupby(enumerate(rows), key=lambda pair: pair[1] // self._slots):
+            places = list(group)
+            if self._decode:
+                self._read_shard(self._decode, number, places, found)
+            else:
+                self._read_by_zarr(number, places, found)
+        return found
+
+    def _read_shard(self, decode: Decoder, number: int, places: list[tuple[int, int]], found: NDArray[Any]) -> None:
+        """Read (place, row) pairs that one shard holds."""
+        first = places[0][1]
+        with self._damage_at(first):
+            if number not in self._indexes:
+                self._check_file(file_key(self.array, number))
+                self._indexes[number] = read_shard_index(self.array, number)
+            index = self._indexes[number]
+        for _, row in places:
+            self._check(row, absent=bool(index[row % self._slots, 0] == ABSENT))
+        with self._damage_at(first), _open(self.array.store_path / file_key(self.array, number)) as fetch:
+            for place, row in places:
+                with self._damage_at(row):
+                    offset, length = index[row % self._slots].tolist()
+                    decode(fetch(offset, length), found[place])
+
+    def _read_by_zarr(self, number: int, places: list[tuple[int, int]], found: NDArray[Any]) -> None:
+        if number not in self._absent:
+            with self._damage_at(places[0][1]):
+                self._check_file(file_key(self.array, number))
+                self._absent[number] = absent_rows(self.array, number)
+        for place, row in places:
+            self._check(row, absent=row in self._absent[number])
+            with self._damage_at(row):
+                found[place] = self.array[row]
+
+    def _check(self, row: int, *, absent: bool) -> None:
+        if absent:
+            raise StoreError(f"{self.where} row {row}", "is missing", "`bcss-prep verify` lists all damage")
+
+    @contextmanager
+    def _damage_at(self, row: int) -> Generator[None]:
+        """Say which row cannot be read."""
+        try:
+            # Inside, since what a server fails with is no damage.
+            with remote_errors(f"{self.where} row {row}"):
+                yield
+        except BcssError:
+            raise
+        except OSError as error:
+            raise unreadable(f"{self.where} row {row}", error) from error
+        except Exception as error:
+            # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
+            raise StoreError(
+                f"{self.where} row {row}", f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage"
+            ) from error
+
+
+@contextmanager
+def _open(path: StorePath) -> Generator[Fetch]:
+    """Open one file of a store for reads of ranges."""
+    if isinstance(path.store, LocalStore):
+        with (path.store.root / path.path).open("rb", buffering=0) as file:
+            yield partial(_read_range, file, os.fstat(file.fileno()).st_size)
+    else:
+        yield partial(_get_range, path)
+
+
+def _read_range(file: BinaryIO, size: int, offset: int, length: int) -> bytes:
+    # Checked first, since a read takes as much memory as it is asked for.
+    if offset + length > size:
+        raise ValueError("the shard is cut short")
+    file.seek(offset)
+    return file.read(length)
+
+
+def _get_range(path: StorePath, offset: int, length: int) -> bytes:
+    data = sync(path.get(default_buffer_prototype(), RangeByteRequest(offset, offset + length)))
+    if data is None or len(data) != length:
+        raise ValueError("the shard is cut short")
+    return data.to_bytes()

@@ -1,0 +1,73 @@
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from prep.derive.segments import component_segments, label_segments, number_components
+from prep.derive.tiles import cut_tiles
+
+# SciPy's types leave open which of its results a call returns.
+ndimage: Any = scipy.ndimage
+
+LABELS = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 3))
+EIGHT = np.ones((3, 3))
+
+
+def _tiles(labels: np.ndarray):
+    return cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, 16, 16)
+
+
+@given(LABELS)
+def test_label_segments_partition_the_wanted_labels(labels: np.ndarray) -> None:
+    for tile in _tiles(labels):
+        segments = label_segments(tile, tile.labels, frozenset({0, 2, 3}), min_area_px=1)
+        union = np.zeros((16, 16), int)
+        for segment in segments:
+            np.testing.assert_array_equal(segment.mask, (tile.labels == segment.object_id) & tile.inside)
+            union += segment.mask
+            _check_measures(segment)
+        np.testing.assert_array_equal(union, np.isin(tile.labels, [0, 2, 3]) & tile.inside)
+
+
+@given(LABELS)
+def test_component_segments_are_scipys(labels: np.ndarray) -> None:
+    components = number_components(labels, frozenset({1, 2, 3}))
+    for tile in _tiles(labels):
+        segments = component_segments(tile, tile.labels, frozenset({1, 2, 3}), 1, components)
+        assert [segment.object_id for segment in segments] == list(range(1, len(segments) + 1))
+        assert len(segments) == sum(ndimage.label(tile.labels == code, EIGHT)[1] for code in (1, 2, 3))
+        for segment in segments:
+            assert ndimage.label(segment.mask, EIGHT)[1] == 1
+            _check_measures(segment)
+            x, y = tile.origin_xy
+            ys, xs = np.nonzero(segment.mask)
+            assert set(components[ys + y, xs + x]) == {segment.roi_component}
+
+
+@given(LABELS)
+@example(np.ones((4, 1), np.uint8))
+def test_roi_components_are_numbered_apart(labels: np.ndarray) -> None:
+    components = number_components(labels, frozenset({1, 2}))
+    for number in range(1, components.max() + 1):
+        assert ndimage.label(components == number, EIGHT)[1] == 1
+        assert len(set(labels[components == number])) == 1
+    np.testing.assert_array_equal(components > 0, np.isin(labels, [1, 2]))
+
+
+def _check_measures(segment) -> None:
+    ys, xs = np.nonzero(segment.mask)
+    assert segment.area_px == len(xs)
+    assert segment.box_xyxy == (xs.min(), ys.min(), xs.max(), ys.max())
+    assert segment.touches_edge == bool((np.array([xs, ys]) == 0).any() or (np.array([xs, ys]) == 15).any())
+
+
+def test_small_components_are_left_out() -> None:
+    labels = np.zeros((16, 16), np.uint8)
+    labels[0, 0] = 1
+    labels[4:8, 4:8] = 1
+    (tile,) = _tiles(labels)
+    found = component_segments(tile, tile.labels, frozenset({1}), 4, number_components(labels, frozenset({1})))
+    assert [(segment.area_px, segment.object_id, segment.roi_component) for segment in found] == [(16, 1, 2)]

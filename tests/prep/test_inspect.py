@@ -1,0 +1,54 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prep.inspect import ignored_share, summarize_store
+from schemas.errors import StoreError
+from schemas.manifest import SourceRecord
+from schemas.store.store import Store, open_store
+
+
+def test_counts_add_up(store: Store) -> None:
+    summary = summarize_store(store)
+    assert summary.tiles == len(store) == sum(split.tiles for split in summary.splits)
+    assert summary.objects == sum(count.objects for count in summary.classes)
+    assert sum(split.patients for split in summary.splits) == 6
+    areas = dict.fromkeys(("tumor", "stroma"), 0)
+    for record in store:
+        for class_id, segment in zip(record.class_ids, record.segments, strict=True):
+            if class_id in (1, 2):
+                areas[("tumor", "stroma")[class_id - 1]] += int(segment.sum())
+    for name, area in areas.items():
+        assert sum(count.pixels for count in summary.classes if count.class_name == name) == area
+
+
+def test_sizes_are_those_on_disk(store: Store) -> None:
+    summary = summarize_store(store)
+    for array in summary.arrays:
+        files = [path for path in (Path(store.path) / array.name).rglob("*") if path.is_file()]
+        assert array.stored_bytes == sum(path.stat().st_size for path in files)
+    assert {array.name: array.raw_bytes for array in summary.arrays}["images"] == len(store) * 128 * 128 * 3
+
+
+def test_checksums_of_other_files_are_refused(store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "copy.zarr")
+    metadata = tmp_path / "copy.zarr" / "checksums" / "key" / "zarr.json"
+    metadata.write_text(json.dumps(json.loads(metadata.read_text()) | {"shape": [0]}))
+    with pytest.raises(StoreError, match="checksums: are not one for each file"):
+        summarize_store(open_store(tmp_path / "copy.zarr"))
+
+
+def test_share_of_ignored_pixels_is_that_of_the_tiles(store: Store) -> None:
+    expected = np.mean([record.ignore.mean() for record in store])
+    assert summarize_store(store).ignored_share == pytest.approx(expected)
+    assert expected > 0
+
+
+def test_manifest_of_others_without_sources_is_summed_up(store: Store) -> None:
+    assert ignored_share(store.manifest.model_copy(update={"sources": ()})) == 0
+    source = store.manifest.sources[0].model_dump()
+    with pytest.raises(ValueError, match="ignored_px"):
+        SourceRecord.model_validate({**source, "ignored_px": 10**400})

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prep.synthetic import write_sample
+from schemas.errors import SourceError
+
+
+def test_same_seed_same_bytes_and_real_names(tmp_path: Path, sample_source: Path) -> None:
+    stems = write_sample(tmp_path, rois=6, size_px=288, seed=1)
+    for stem in stems:
+        assert stem.startswith("TCGA-")
+        for name in ("images", "masks"):
+            path = Path(name) / f"{stem}.png"
+            assert (tmp_path / path).read_bytes() == (sample_source / path).read_bytes()
+
+
+def test_masks_are_palettized_and_hold_the_usual_classes(sample_source: Path) -> None:
+    codes: set[int] = set()
+    for path in (sample_source / "masks").iterdir():
+        with Image.open(path) as mask:
+            assert mask.mode == "P"
+            assert mask.width != mask.height
+            codes |= set(np.unique(np.asarray(mask)).tolist())
+    assert codes == {0, 1, 2, 3, 4, 7, 18}
+
+
+def test_folder_of_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.png").touch()
+    with pytest.raises(SourceError, match=r"mine.png"):
+        write_sample(tmp_path)

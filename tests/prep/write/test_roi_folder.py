@@ -1,0 +1,77 @@
+"""Workers of a cluster that the build has lost sight of: they change nothing for those that go on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prep.build import BuildOptions, build_store
+from prep.config import BuildConfig
+from prep.source.discover import find_pairs
+from prep.write import roi_folder as stage
+from prep.write.roi_folder import StageTask, stage_roi
+from schemas.errors import SourceError
+from schemas.layout import array_specs
+from tests.folders import bytes_of
+
+CONFIG = BuildConfig(size_px=64)
+
+
+@pytest.fixture
+def source(write_roi) -> Path:
+    return write_roi("a", np.full((100, 70), 1, np.uint8))
+
+
+def _task(source: Path, directory: Path) -> StageTask:
+    (roi,) = (roi for roi in find_pairs(source, CONFIG.images, CONFIG.masks) if roi.frame_id == "a")
+    specs = tuple(array_specs(CONFIG.size_px, "uint8", CONFIG.positive_points, CONFIG.negative_points))
+    return StageTask(roi, "train", source, directory, CONFIG, specs)
+
+
+def test_worker_that_outlives_a_build_does_not_make_its_folder_again(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        stage_roi(_task(source, tmp_path / "s.zarr.partial" / "rois" / "0"))
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_later_of_two_workers_leaves_what_the_first_has_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _task(source, tmp_path / "rois" / "0")
+    task.directory.parent.mkdir()
+    prepare = stage._stage
+
+    def overtaken(*given):
+        staged = prepare(*given)
+        monkeypatch.setattr(stage, "_stage", prepare)
+        assert stage_roi(task) == staged
+        written.append(task.directory.stat().st_ino)
+        return staged
+
+    written: list[int] = []
+    monkeypatch.setattr(stage, "_stage", overtaken)
+    stage_roi(task)
+    assert written == [task.directory.stat().st_ino]
+    assert list(task.directory.parent.iterdir()) == [task.directory]
+
+
+def test_worker_that_outlives_a_build_of_another_plan_does_not_write_into_this_one(
+    source: Path, write_roi, tmp_path: Path
+) -> None:
+    other, out = BuildConfig(size_px=128), tmp_path / "s.zarr"
+    write_roi("0", np.full((40, 40), 1, np.uint8))
+    build_store(source, tmp_path / "alone.zarr", other)
+    write_roi("b", Image.new("RGB", (40, 40)))
+    with pytest.raises(SourceError, match="colour"):
+        build_store(source, out, CONFIG)
+    (directory,) = tmp_path.glob("s.zarr.partial/rois/*000001")
+    for name in ("images", "masks"):
+        (source / name / "b.png").unlink()
+
+    def outlive(_: object) -> None:
+        stage_roi(_task(source, directory))
+
+    # The worker is done after this build's first ROI, and before its second, which is the worker's.
+    build_store(source, out, other, BuildOptions(overwrite=True, on_progress=outlive))
+    assert bytes_of(out) == bytes_of(tmp_path / "alone.zarr")

@@ -1,0 +1,267 @@
+"""Runs that are killed, asked to stop, or damaged, and go on: real processes, real signals."""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from schemas.errors import CheckpointError, ConfigError
+from schemas.store.store import Store, open_store
+from train.config import read_config
+from train.fit.state import readable_checkpoint
+from train.fit.trainer import fit
+from train.model.checkpoint import load_checkpoint, save_checkpoint
+from train.runtime.run_log import StepRecord, read_steps
+
+FLAGS = {
+    "image_size": 128,
+    "batch_size": 2,
+    "max_objects": 2,
+    "max_steps": 12,
+    "optimizer.lr": 1e-4,
+    "optimizer.vision_lr": 1e-4,
+    "optimizer.ema_decay": 0.5,
+    "corrections": 1,
+    "device": "cpu",
+    "seed": 3,
+    "report": False,
+}
+
+
+def _command(store: Store, out: Path, *more: str) -> list[str]:
+    flags = ["--image-size", "128", "--batch-size", "2", "--max-objects", "2", "--max-steps", "12", "--lr", "1e-4"]
+    flags += [
+        "--vision-lr",
+        "1e-4",
+        "--ema",
+        "0.5",
+        "--corrections",
+        "1",
+        "--device",
+        "cpu",
+        "--seed",
+        "3",
+        "--no-report",
+    ]
+    return [sys.executable, "-m", "train.cli", "fit", store.path, "--out", str(out), *flags, *more]
+
+
+@pytest.fixture(scope="module")
+def straight(store: Store, module_path: Path) -> Path:
+    fit(store, read_config(None, {**FLAGS, "workers": 0}), module_path)
+    return module_path
+
+
+def _assert_same(run: Path, straight: Path) -> None:
+    ours, theirs = (load_checkpoint(folder / "checkpoints" / "checkpoint.pt") for folder in (run, straight))
+    for mine, other in ((ours["model"], theirs["model"]), (ours["ema"]["model"], theirs["ema"]["model"])):
+        for name, weight in other.items():
+            assert torch.equal(mine[name], weight), name
+    for number, state in theirs["optimizer"]["state"].items():
+        for key, value in state.items():
+            assert torch.equal(ours["optimizer"]["state"][number][key], value)
+    for key in ("steps", "epoch", "loss", "best_meter_values", "sampler"):
+        assert ours[key] == theirs[key]
+    untimed = [
+        [(s.step, s.epoch, s.loss, s.grad_norm, s.lr, s.tiles) for s in read_steps(folder)]
+        for folder in (run, straight)
+    ]
+    assert untimed[0] == untimed[1]
+
+
+def _wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> None:
+    metrics = out / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count('"grad_norm"') < step:
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_run_goes_on_bit_by_bit(store: Store, straight: Path, tmp_path: Path, workers: int) -> None:
+    command = _command(store, tmp_path, "--save-every-steps", "5", "--workers", str(workers))
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _wait_for_step(process, tmp_path, 7)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"] == 5
+    fit(store, read_config(None, {**FLAGS, "workers": 2 - workers}), tmp_path, resume=True)
+    _assert_same(tmp_path, straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_step_saves_and_exits_0(store: Store, straight: Path, tmp_path: Path, number: int) -> None:
+    process = subprocess.Popen(
+        _command(store, tmp_path, "--workers", "1"),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    _wait_for_step(process, tmp_path, 2)
+    # As a terminal and a scheduler do: to the loading processes, too.
+    os.killpg(process.pid, number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    steps = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"]
+    assert f"stopped by {signal.Signals(number).name} after step {steps}; --resume goes on" in said.decode()
+    assert json.loads((tmp_path / "summary.json").read_text())["stopped_by"] == signal.Signals(number).name
+    assert steps < 12
+    fit(store, read_config(None, {**FLAGS, "workers": 0}), tmp_path, resume=True)
+    _assert_same(tmp_path, straight)
+
+
+def test_corrupt_checkpoint_is_named_and_the_one_before_is_taken(
+    store: Store, straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(record: StepRecord, total: int) -> None:
+        if record.step == 8:
+            raise KeyboardInterrupt
+
+    config = read_config(None, {**FLAGS, "workers": 0, "save_every_steps": 3})
+    with pytest.raises(KeyboardInterrupt):
+        fit(store, config, tmp_path, on_step=stop)
+    last = tmp_path / "checkpoints" / "checkpoint.pt"
+    last.write_bytes(last.read_bytes()[:100_000])
+    before = load_checkpoint(tmp_path / "checkpoints" / "previous.pt")["steps"]
+    with pytest.raises(KeyboardInterrupt):
+        fit(store, config, tmp_path, resume=True, on_step=stop)
+    # The damaged file never takes the place of the whole one.
+    assert load_checkpoint(tmp_path / "checkpoints" / "previous.pt")["steps"] == before
+    fit(store, config, tmp_path, resume=True)
+    assert "checkpoint.pt: cannot be read" in caplog.text
+    assert "taking the one before it" in caplog.text
+    _assert_same(tmp_path, straight)
+
+
+def test_other_settings_are_refused(store: Store, straight: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    with pytest.raises(
+        ConfigError, match="was begun with global_batch = 2, not 3; repeat its store, flags and processes"
+    ):
+        fit(store, read_config(None, {**FLAGS, "batch_size": 3}), tmp_path / "run", resume=True)
+
+
+def test_finished_run_is_left_as_it_is(store: Store, straight: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    files = [tmp_path / "run" / name for name in ("checkpoints/checkpoint.pt", "metrics.jsonl", "summary.json")]
+    before = [path.read_bytes() for path in files]
+    fit(store, read_config(None, {**FLAGS, "workers": 0}), tmp_path / "run", resume=True)
+    assert [path.read_bytes() for path in files[:2]] == before[:2]
+    then, now = json.loads(before[2]), json.loads(files[2].read_bytes())
+    assert now | {"peak_memory_bytes": 0} == then | {"peak_memory_bytes": 0}
+
+
+def test_run_killed_in_validation_validates_when_resumed(
+    store: Store, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = read_config(None, {**FLAGS, "workers": 0, "save_every_steps": 1})
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.fit.trainer.validate", die)
+        with pytest.raises(KeyboardInterrupt):
+            fit(store, config, tmp_path)
+    assert not (tmp_path / "checkpoints" / "best.pt").exists()
+    summary = fit(store, config, tmp_path, resume=True)
+    assert summary["val"] is not None
+    assert (tmp_path / "checkpoints" / "best.pt").exists()
+    _assert_same(tmp_path, straight)
+
+
+def test_another_store_is_refused(store: Store, straight: Path, tmp_path: Path, sample_source: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    config = store.manifest.config | {"seed": 5}
+    build_store(sample_source, tmp_path / "other.zarr", BuildConfig.model_validate(config))
+    with pytest.raises(ConfigError, match="was begun with data_sha256"):
+        fit(open_store(tmp_path / "other.zarr"), read_config(None, FLAGS), tmp_path / "run", resume=True)
+
+
+def test_full_disk_leaves_the_last_checkpoint(straight: Path, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    shutil.copy(straight / "checkpoints" / "checkpoint.pt", path)
+    before, content = path.read_bytes(), load_checkpoint(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be written .*; free space"):
+            save_checkpoint(path, content, keep_as=tmp_path / "previous.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_run_with_adapters_and_average_goes_on_bit_by_bit(store: Store, straight: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    init = str(straight / "checkpoints" / "checkpoint.pt")
+    flags = {**FLAGS, "workers": 0, "init": init, "lora.rank": 2, "freeze": "decoder_only", "corrections": 0}
+    config = read_config(None, {**flags, "max_steps": 3})
+
+    def stop(record: StepRecord, total: int) -> None:
+        if record.step == 2:
+            raise KeyboardInterrupt
+
+    fit(store, config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(store, config.model_copy(update={"save_every_steps": 1}), tmp_path / "parts", on_step=stop)
+    fit(store, config, tmp_path / "parts", resume=True)
+    _assert_same(tmp_path / "parts", tmp_path / "whole")
+    whole, parts = (load_checkpoint(tmp_path / out / "checkpoints" / "checkpoint.pt") for out in ("whole", "parts"))
+    for ours, theirs in ((parts, whole), (parts["ema"], whole["ema"])):
+        for held in ("adapter", "base_layers"):
+            assert ours[held].keys() == theirs[held].keys()
+            assert all(torch.equal(weight, ours[held][name]) for name, weight in theirs[held].items())
+    assert any("lora_B" in name and weight.abs().sum() > 0 for name, weight in parts["adapter"].items())
+
+
+def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:
+    summary = fit(store, read_config(None, {**FLAGS, "max_steps": 1, "workers": 0}), tmp_path, resume=True)
+    assert summary["steps"] == 1
+
+
+def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
+    fit(store, read_config(None, {**settings, "freeze": "image_encoder", "workers": 0}), tmp_path, resume=True)
+    assert "checkpoint.pt is not there: nothing is resumed" in caplog.text
+
+
+def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_path: Path) -> None:
+    settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
+    settings |= {"freeze": "image_encoder", "workers": 0}
+    fit(store, read_config(None, settings), tmp_path / "first")
+    init = tmp_path / "first" / "checkpoints" / "checkpoint.pt"
+    fit(store, read_config(None, {**settings, "init": str(init)}), tmp_path / "second")
+    digest = hashlib.sha256(init.read_bytes()).hexdigest()
+    init.unlink()
+    fit(store, read_config(None, {**settings, "max_steps": 2}), tmp_path / "second", resume=True)
+    # As the documentation resumes: with the run's own settings, which here name a file that is gone.
+    again = read_config(tmp_path / "second" / "config.json", {"max_steps": 3})
+    fit(store, again, tmp_path / "second", resume=True)
+    content = load_checkpoint(tmp_path / "second" / "checkpoints" / "checkpoint.pt")
+    assert content["steps"] == 3
+    assert content["config"]["init"] == str(init)
+    assert content["init_sha256"] == digest
+    described = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert (described["init"], described["init_sha256"]) == (str(init), digest)
+
+
+def test_damaged_checkpoint_is_moved_away_by_one_process_and_the_one_before_is_taken(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "checkpoint.pt"
+    assert readable_checkpoint(path) is None
+    save_checkpoint(tmp_path / "previous.pt", {"model": {}})
+    path.write_bytes(b"half of it")
+    assert readable_checkpoint(path) == tmp_path / "previous.pt"
+    assert (tmp_path / "checkpoint.damaged").read_bytes() == b"half of it"
+    assert "taking the one before it" in caplog.text

@@ -1,0 +1,43 @@
+"""The check at the start of a run: silent where training and Meta's predictor agree, loud where they do not."""
+
+import copy
+import logging
+
+import pytest
+import torch
+
+from schemas.store.store import Store
+from train.fit.start_check import LEAST_DICE, check_against_predictor
+from train.model.promptable import PromptableSam
+
+CPU = torch.device("cpu")
+
+
+def test_agreement_is_silent_and_leaves_the_model_as_it_was(tiny: PromptableSam, store: Store, caplog) -> None:
+    model = copy.deepcopy(tiny).train()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with caplog.at_level(logging.WARNING):
+        dice = check_against_predictor(model, store, 0, CPU)
+    assert dice >= LEAST_DICE
+    assert not caplog.records
+    assert model.training
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("fault", ["channel_mean", "no_mem_embed"])
+def test_a_fault_in_the_training_path_is_shouted(tiny: PromptableSam, store: Store, caplog, fault: str) -> None:
+    model = copy.deepcopy(tiny)
+    with torch.no_grad():
+        if fault == "channel_mean":
+            # Pixels from 0 to 1 under statistics for 0 to 255, as a forgotten factor would give them.
+            model.channel_mean.mul_(255)
+        else:
+            # Meta's predictor adds the stand-in for an empty memory to its embedding, too.
+            encode = model.encode
+            model.encode = lambda images: type(found := encode(images))(
+                found.embedding - 100 * model.sam.no_mem_embed.reshape(1, -1, 1, 1), found.high_res
+            )
+    with caplog.at_level(logging.WARNING):
+        dice = check_against_predictor(model, store, 0, CPU)
+    assert dice < LEAST_DICE
+    assert "DISAGREES WITH SAM2ImagePredictor ON TILE 0" in caplog.text

@@ -1,0 +1,52 @@
+"""Validation asks under the prompts of the run, and scores what it says it scores."""
+
+import pytest
+import torch
+
+from schemas.points import PointLabel
+from schemas.store.store import Store
+from train.config import FitConfig
+from train.fit import validate as module
+from train.fit.validate import validate
+from train.model.promptable import PromptableSam
+from train.runtime.distributed import World
+from train.score.answers import TileAnswer, answer_tiles, tiles_with_objects
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kinds"),
+    [("box", {"box"}), ("centroid", {"centroid"}), ("multi_point", {"multi_point"}), ("mixed", {"box", "centroid"})],
+)
+@pytest.mark.parametrize("negatives", [False, True])
+def test_asks_under_the_prompts_of_the_run(
+    store: Store, tiny: PromptableSam, monkeypatch: pytest.MonkeyPatch, prompt, kinds: set[str], negatives: bool
+) -> None:
+    answers: list[TileAnswer] = []
+
+    def noted(*arguments: object):
+        for answer in answer_tiles(*arguments):  # pyright: ignore[reportArgumentType]
+            answers.append(answer)
+            yield answer
+
+    monkeypatch.setattr(module, "answer_tiles", noted)
+    config = FitConfig(image_size=128, prompt=prompt, negatives=negatives)
+    tiles = tiles_with_objects(store, "val")[:2]
+    summary, score, panels = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
+    assert set(summary) == {answer.kind for answer in answers} == kinds
+    labels = {int(label) for answer in answers for given in answer.prompts for label in given["point_labels"]}
+    assert (int(PointLabel.NEGATIVE) in labels) is negatives
+    assert len(panels) == len(tiles)
+    # Every kind counts alike in what chooses the best weights.
+    means = [scores["overall"]["dice"] for scores in summary.values()]
+    assert score == pytest.approx(sum(means) / len(means), abs=1e-4)
+
+
+def test_best_is_chosen_by_what_the_run_says(store: Store, tiny: PromptableSam) -> None:
+    tiles = tiles_with_objects(store, "val")[:2]
+    found = {}
+    for name in ("dice", "iou"):
+        config = FitConfig(image_size=128, prompt="box", best_by=name)
+        summary, score, _ = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
+        assert score == pytest.approx(summary["box"]["overall"][name], abs=1e-4)
+        found[name] = score
+    assert found["iou"] < found["dice"]

@@ -1,0 +1,148 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.errors import CheckpointError, ConfigError
+from schemas.points import PointLabel
+from schemas.store.store import Store
+from train.model.predictor import MaskPredictor, Prediction, load_predictors
+from train.model.promptable import PromptableSam
+from train.score.answers import tile_prompts
+from train.transforms.geometry import crop, orient_points, resize, scale_points
+from train.transforms.sample import pad_prompts, read_sample
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def case(store: Store) -> Any:
+    """A tile and one box, one click and several points, padded."""
+    record = next(record for record in store if len(record.object_ids) >= 3)
+    kinds = ("box", "centroid", "multi_point")
+    prompts = [tile_prompts(store, record, kind, negatives=False)[row] for row, kind in enumerate(kinds)]
+    return record.image, *pad_prompts(prompts)
+
+
+def test_the_first_view_is_the_image_as_it_is(tiny: PromptableSam, case: Any) -> None:
+    image, coords, labels = case
+    predictor = MaskPredictor(tiny, CPU)
+    plain = predictor.predict(predictor.views(image), coords, labels, 128)
+    views = predictor.views(image, all_eight=True)
+    assert len(views) == 8
+    assert torch.equal(predictor.predict(views[:1], coords, labels, 128).logits, plain.logits)
+    assert (predictor.predict(views, coords, labels, 128).logits - plain.logits).abs().max() > 1e-3
+
+
+def test_a_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, store: Store) -> None:
+    index = next(record.index for record in store if len(record.object_ids) >= 2)
+    small = crop(read_sample(store, index, store.prompts(index, "multi_point")), 10, 6, 96, 96)
+    assert len(small.segments)
+    large = resize(small, 128, 128)
+    predictor = MaskPredictor(tiny, CPU)
+    ours, theirs = (
+        predictor.views(np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()))[0].features.embedding
+        for sample in (small, large)
+    )
+    torch.testing.assert_close(ours, theirs)
+    coords = scale_points(small.point_coords, (96, 96), (128, 128))
+    features = predictor.views(np.ascontiguousarray(large.image.permute(1, 2, 0).numpy()))
+    expected = predictor.predict(features, coords, small.point_labels, 128)
+    found = predictor.predict(features, small.point_coords, small.point_labels, 96)
+    torch.testing.assert_close(found.logits, expected.logits)
+    # Of one point, the candidate with the best estimate.
+    one = store.prompts(index, "centroid")
+    answer = predictor.predict(features, *pad_prompts(list(one.values())), 128)
+    with torch.no_grad():
+        places = torch.zeros(len(one), dtype=torch.int64)
+        all_three = tiny.decode(features[0].features.of_objects(places), *pad_prompts(list(one.values())))
+    torch.testing.assert_close(answer.ious, all_three.ious.max(1).values)
+
+
+def test_every_view_is_turned_back(tiny: PromptableSam, case: Any) -> None:
+    image, _, _ = case
+    pixels = torch.arange(16).reshape(1, 4, 4)
+    turned = [view.turned(pixels) for view in MaskPredictor(tiny, CPU).views(image, all_eight=True)]
+    assert len({tuple(found.flatten().tolist()) for found in turned}) == 8
+    views = MaskPredictor(tiny, CPU).views(image, all_eight=True)
+    for view, found in zip(views, turned, strict=True):
+        assert torch.equal(view.turned_back(found), pixels)
+
+
+@pytest.mark.parametrize(("turns", "mirrored", "with_mask"), [(1, False, False), (2, True, True)])
+def test_the_mean_of_all_views_turns_with_the_image(
+    tiny: PromptableSam, case: Any, turns: int, mirrored: bool, with_mask: bool
+) -> None:
+    image, coords, labels = case
+    predictor = MaskPredictor(tiny, CPU)
+    views = predictor.views(image, all_eight=True)
+    view = views[turns + 4 * mirrored]
+    before = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)) if with_mask else None
+    straight = predictor.predict(views, coords, labels, 128, before)
+    turned_image = view.turned(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    moved = orient_points(coords, labels, (128, 128), turns, mirrored=mirrored)
+    turned_before = None if before is None else view.turned(before)
+    other = predictor.predict(predictor.views(turned_image, all_eight=True), moved, labels, 128, turned_before)
+    assert (view.turned(straight.logits) - other.logits).abs().max() < 1e-4
+    assert (straight.ious - other.ious).abs().max() < 1e-5
+
+
+def test_objects_together_are_objects_alone(tiny: PromptableSam, case: Any) -> None:
+    image, coords, labels = case
+    predictor = MaskPredictor(tiny, CPU)
+    views = predictor.views(image)
+    together = predictor.predict(views, coords, labels, 128)
+    for row in range(3):
+        real = labels[row] != PointLabel.PADDING
+        alone = predictor.predict(views, coords[row : row + 1, real], labels[row : row + 1, real], 128)
+        assert (alone.logits[0] - together.logits[row]).abs().max() < 1e-4
+
+
+def test_predicting_leaves_the_models_mode_alone(tiny: PromptableSam, case: Any) -> None:
+    image, coords, labels = case
+    predictor = MaskPredictor(tiny, CPU)
+    expected = predictor.predict(predictor.views(image), coords, labels, 128).logits
+    tiny.train()
+    try:
+        assert torch.equal(predictor.predict(predictor.views(image), coords, labels, 128).logits, expected)
+        assert tiny.training
+    finally:
+        tiny.eval()
+
+
+def test_masks_are_where_the_logit_is_over_the_threshold() -> None:
+    logits = torch.linspace(-4, 4, 16).reshape(1, 1, 16).expand(40, 16, 16)
+    prediction = Prediction(logits, torch.ones(40))
+    for threshold in (-1.0, 0.0, 2.0):
+        masks = prediction.masks(16, threshold)
+        np.testing.assert_array_equal(masks, logits.numpy() > threshold)
+
+
+def _save(path: Path, model: PromptableSam, **own: object) -> Path:
+    torch.save({"model": model.sam.state_dict(), **own}, path)
+    return path
+
+
+def test_our_checkpoints_say_what_they_are_beside_an_official_one(tiny: PromptableSam, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    ours = _save(tmp_path / "run" / "a.pt", tiny, model_size="tiny", image_size=128)
+    official = _save(tmp_path / "a.pt", tiny)
+    found = load_predictors([ours, official], CPU, "tiny", 256)
+    assert {name: predictor.model.image_size for name, predictor in found.items()} == {
+        str(ours): 128,
+        str(official): 256,
+    }
+
+
+def test_a_model_of_another_size_is_refused(tiny: PromptableSam, tmp_path: Path) -> None:
+    ours = _save(tmp_path / "ours.pt", tiny, model_size="tiny", image_size=128)
+    official = _save(tmp_path / "official.pt", tiny)
+    with pytest.raises(CheckpointError, match=r"official.pt: does not fit the model small.*--model tiny"):
+        load_predictors([official], CPU, "small", 128)
+    with pytest.raises(ConfigError, match=r"--model small: .*tiny"):
+        load_predictors([ours], CPU, "small")
+    with pytest.raises(ConfigError, match=r"--image-size 256: .*128"):
+        load_predictors([ours], CPU, None, 256)
+    assert load_predictors([ours], CPU, "tiny", 128)["ours"].model.image_size == 128

@@ -1,0 +1,69 @@
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from train.output.plots import _colors, bars_by_class, dice_by_clicks, dice_by_size
+from train.score.answers import Tables
+from train.score.score_table import ScoreTable
+
+
+def _table(areas: list[int], clicks: int = 0) -> ScoreTable:
+    n = len(areas)
+    numbers, dice = np.arange(n), np.linspace(0, 1, n)
+    return ScoreTable(
+        tile_index=numbers,
+        object_id=numbers,
+        class_id=np.ones(n, np.int64),
+        patient=np.full(n, "a"),
+        area_px=np.array(areas),
+        dice=dice,
+        iou=dice / (2 - dice),
+        surface_dice=np.full(n, np.nan),
+        iou_estimate=np.full(n, np.nan),
+        clicks_dice=np.repeat(dice[:, None], clicks + 1, 1),
+    )
+
+
+def _texts(svg: str) -> set[str]:
+    """Texts that are drawn: matplotlib puts each into a comment beside its glyphs."""
+    return {text.strip() for text in re.findall(r"<!--(.*?)-->", svg)}
+
+
+def test_names_are_shown_as_they_are() -> None:
+    names = ["_hidden", r"$\none$", "plain"]
+    entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": (0.4, 0.6)}}
+    models = {name: {"box": {"overall": entry, "classes": {r"$\class$": entry}}} for name in names}
+    tables: Tables = {name: {"box": _table([10, 20], clicks=1)} for name in names}
+    for svg in (bars_by_class(models), dice_by_size(tables), dice_by_clicks(tables)):
+        assert svg.startswith("<svg")
+        assert {"_hidden, box", r"$\none$, box", "plain, box"} <= _texts(svg)
+
+
+@pytest.mark.parametrize("areas", [[7], [0, 0], [1, 10, 100_000]])
+def test_any_sizes_of_objects_are_drawn(areas: list[int]) -> None:
+    assert "m, box" in _texts(dice_by_size({"m": {"box": _table(areas)}}))
+
+
+def test_without_clicks_there_is_no_curve_of_clicks() -> None:
+    assert dice_by_clicks({"m": {"box": _table([1, 2])}}) == ""
+
+
+def test_a_class_that_one_model_lacks_and_one_patient_have_bars_without_intervals() -> None:
+    entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": None}}
+    models = {name: {"box": {"overall": entry, "classes": {name: entry}}} for name in ("a", "b")}
+    assert {"a, box", "b, box", "a", "b"} <= _texts(bars_by_class(models))
+
+
+def test_no_two_curves_look_alike() -> None:
+    models = ["a", "b", "baseline:zero_shot", "baseline:zero_shot:b", "baseline:box", "baseline:image", "baseline:disc"]
+    tables: Tables = {name: {kind: _table([10, 20], clicks=1) for kind in ("box", "centroid")} for name in models}
+    entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": None}}
+    scores = {name: {kind: {"overall": entry, "classes": {"c": entry}} for kind in by} for name, by in tables.items()}
+    for svg in (dice_by_size(tables), dice_by_clicks(tables)):
+        styles = set(re.findall(r'style="fill: none; ((?:stroke-dasharray: [\d.,]+; )?)[^"]*?stroke: (#\w{6})', svg))
+        assert {color for _, color in styles} >= set(_colors(models).values())
+        assert len([style for style in styles if style[1] in _colors(models).values()]) == 2 * len(models)
+    bars = set(re.findall(r"fill: (url\(#h\w+\)|#\w{6})", bars_by_class(scores))) - {"#ffffff"}
+    assert len(bars) == 2 * len(models)

@@ -1,0 +1,145 @@
+"""Tiles put back together are the mask they were cut from."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.synthetic import write_sample
+from schemas.record import Record
+from schemas.store.store import Store, open_store
+from train.model.predictor import MaskPredictor, Prediction
+from train.model.promptable import PromptableSam
+from train.output.stitch import RoiStitcher
+from train.score.answers import TileAnswer, answer_tiles, tiles_with_objects
+from train.score.metrics import score_masks
+from train.score.protocol import ScoringProtocol
+from train.score.score_table import ScoreTable
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ROIs of 225 x 200 px."""
+    folder = tmp_path_factory.mktemp("rois")
+    write_sample(folder, rois=2, size_px=200, seed=3)
+    return folder
+
+
+def _store(source: Path, path: Path, **settings: Any) -> Store:
+    build_store(source, path, BuildConfig.model_validate({"size_px": 64, **settings}))
+    return open_store(path)
+
+
+def _answer(record: Record, prediction: Prediction | None = None, masks: np.ndarray | None = None) -> TileAnswer:
+    found = prediction.masks(record.ignore.shape[0]) if prediction else masks
+    assert found is not None
+    scores = ScoreTable.of_tile(record, score_masks(found, record.segments, record.ignore))
+    return TileAnswer("m", "box", record, [], found, scores, prediction)
+
+
+def _with_one_object(record: Record) -> Record:
+    """The tile with one object, of class 1, that fills it."""
+    return replace(
+        record,
+        segments=np.ones((1, *record.ignore.shape), bool),
+        object_ids=np.array([1], np.int32),
+        class_ids=np.array([1], np.int32),
+    )
+
+
+def _truth(store: Store) -> Iterator[TileAnswer]:
+    """Answers that are the truth."""
+    return (_answer(record, masks=record.segments) for record in store if len(record.object_ids))
+
+
+def _stitched(store: Store, answers: Iterator[TileAnswer], out: Path) -> dict[str, np.ndarray]:
+    stitcher = RoiStitcher(store, out, {})
+    for answer in answers:
+        stitcher(answer)
+    stitcher.close()
+    return {path.stem: np.asarray(Image.open(path)) for path in out.rglob("*.png")}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stride_px": 40},
+        {"edge": "pad"},
+        {"edge": "pad", "stride_px": 24},
+        {"objects": "component", "min_area_px": 1, "stride_px": 48},
+    ],
+    ids=str,
+)
+def test_stitching_the_truth_gives_the_source_mask(source: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    store = _store(source, tmp_path / "s.zarr", **settings)
+    stitched = _stitched(store, _truth(store), tmp_path / "out")
+    wanted = [info.code for info in store.manifest.classes]
+    assert len(wanted) > 2
+    assert set(stitched) == {path.stem for path in (source / "masks").iterdir()}
+    for stem, codes in stitched.items():
+        with (
+            Image.open(source / "masks" / f"{stem}.png") as mask,
+            Image.open(tmp_path / "out" / "m" / "box" / f"{stem}.png") as written,
+        ):
+            assert written.mode == "P"
+            assert written.getpalette() == mask.getpalette()
+            expected = np.asarray(mask)
+        np.testing.assert_array_equal(codes, np.where(np.isin(expected, wanted), expected, 0))
+
+
+@pytest.mark.parametrize("settings", [{"layout": "resize"}, {"mpp_um": 0.6, "size_px": 40}], ids=str)
+def test_rescaled_tiles_come_back_to_their_place(source: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    store = _store(source, tmp_path / "s.zarr", **settings)
+    wanted = [info.code for info in store.manifest.classes]
+    for stem, codes in _stitched(store, _truth(store), tmp_path / "out").items():
+        with Image.open(source / "masks" / f"{stem}.png") as mask:
+            expected = np.asarray(mask)
+        assert codes.shape == expected.shape
+        # Outlines lose detail, and no more than that.
+        assert np.mean(codes == np.where(np.isin(expected, wanted), expected, 0)) > 0.95
+
+
+def test_rescaled_tiles_leave_no_gap(source: Path, tmp_path: Path) -> None:
+    # Tiles begin at 0, 79.4 and 158.8 source pixels.
+    store = _store(source, tmp_path / "s.zarr", mpp_um=0.83, size_px=24, edge="pad")
+    everything = (_answer(tile, masks=tile.segments) for tile in map(_with_one_object, store))
+    for codes in _stitched(store, everything, tmp_path / "out").values():
+        assert (codes == 1).all()
+
+
+def test_overlapping_tiles_are_averaged(source: Path, tmp_path: Path) -> None:
+    store = _store(source, tmp_path / "s.zarr", stride_px=32)
+    first, second = _with_one_object(store[0]), _with_one_object(store[1])
+    assert (first.origin_xy, second.origin_xy) == ((0, 0), (32, 0))
+    logits = torch.full((1, 16, 16), 2.0)
+    answers = [_answer(first, Prediction(logits, torch.ones(1))), _answer(second, Prediction(-logits, torch.ones(1)))]
+    codes = _stitched(store, iter(answers), tmp_path / "out")[first.frame_id]
+    # Columns 32 to 63 are of both tiles, which say the contrary: up to the middle the first weighs more.
+    assert np.all(codes[32, :48] == 1)
+    assert np.all(codes[32, 48:] == 0)
+
+
+def test_tiles_side_by_side_keep_their_masks(source: Path, tiny: PromptableSam, tmp_path: Path) -> None:
+    store = _store(source, tmp_path / "s.zarr", edge="pad")
+    protocol = ScoringProtocol("all", ("box",), baselines=(), thresholds={("model", "box"): 0.3})
+    indices = tiles_with_objects(store, "all").tolist()
+    answers = list(answer_tiles(store, indices[:6], {"model": MaskPredictor(tiny, torch.device("cpu"))}, protocol))
+    stitcher = RoiStitcher(store, tmp_path / "out", protocol.thresholds)
+    for answer in answers:
+        stitcher(answer)
+    stitcher.close()
+    for answer in answers:
+        (path,) = (tmp_path / "out").rglob(f"{answer.record.frame_id}.png")
+        x, y = answer.record.origin_xy
+        codes = np.asarray(Image.open(path))[y : y + 64, x : x + 64]
+        anywhere = np.any(answer.masks, axis=0)[: codes.shape[0], : codes.shape[1]]
+        # Half precision decides otherwise where a logit is within a thousandth of the threshold.
+        assert np.mean((codes > 0) == anywhere) > 0.99

@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.errors import StoreError
+from schemas.store.store import Store
+from train.model.predictor import MaskPredictor
+from train.model.promptable import PromptableSam
+from train.score.answers import (
+    _tolerance_px,
+    answer_tiles,
+    gather_scores,
+    merge_tables,
+    summarize,
+    tile_prompts,
+    tiles_with_objects,
+)
+from train.score.protocol import ScoringProtocol
+
+
+@pytest.fixture
+def predictors(tiny: PromptableSam) -> dict[str, MaskPredictor]:
+    return {"a": MaskPredictor(tiny, torch.device("cpu")), "b": MaskPredictor(tiny, torch.device("cpu"))}
+
+
+def test_each_model_and_baseline_answers_each_kind_once_a_tile(
+    store: Store, predictors: dict[str, MaskPredictor]
+) -> None:
+    tiles = tiles_with_objects(store, "val")[:2].tolist()
+    protocol = ScoringProtocol("val", ("box", "multi_point"), True, baselines=("image",))
+    found = [(a.record.index, a.kind, a.model) for a in answer_tiles(store, tiles, predictors, protocol)]
+    expected = [(t, k, m) for t in tiles for k in ("box", "multi_point") for m in ("a", "b", "baseline:image")]
+    assert found == expected
+
+
+def test_all_are_asked_the_stored_prompt_in_the_order_of_objects(
+    store: Store, predictors: dict[str, MaskPredictor]
+) -> None:
+    tiles = tiles_with_objects(store, "val")[:2].tolist()
+    for answer in answer_tiles(store, tiles, predictors, ScoringProtocol("val", ("multi_point",), True)):
+        stored = store.prompts(answer.record.index, "multi_point", negatives=True)
+        assert len(answer.prompts) == len(answer.record.object_ids)
+        for object_id, prompt in zip(answer.record.object_ids, answer.prompts, strict=True):
+            np.testing.assert_array_equal(prompt["point_coords"], stored[int(object_id)]["point_coords"])
+            np.testing.assert_array_equal(prompt["point_labels"], stored[int(object_id)]["point_labels"])
+
+
+def test_kinds_share_one_embedding_a_tile(store: Store, tiny: PromptableSam) -> None:
+    calls: list[int] = []
+    handle = tiny.sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
+    tiles = tiles_with_objects(store, "val")[:3].tolist()
+    protocol = ScoringProtocol("val", ("box", "centroid", "multi_point"), corrections=1)
+    predictor = MaskPredictor(tiny, torch.device("cpu"))
+    list(answer_tiles(store, tiles, {"m": predictor}, protocol))
+    assert len(calls) == 3
+    list(answer_tiles(store, tiles[:1], {"m": predictor}, ScoringProtocol("val", ("box", "centroid"), tta=True)))
+    handle.remove()
+    assert len(calls) == 3 + 8
+
+
+def test_thresholds_are_of_a_model_and_a_kind(store: Store, predictors: dict[str, MaskPredictor]) -> None:
+    tiles = tiles_with_objects(store, "val")[:1].tolist()
+    protocol = ScoringProtocol("val", ("box", "centroid"), baselines=(), thresholds={("a", "box"): 1e6})
+    empty = {(a.model, a.kind): not a.masks.any() for a in answer_tiles(store, tiles, predictors, protocol)}
+    assert empty == {("a", "box"): True, ("a", "centroid"): False, ("b", "box"): False, ("b", "centroid"): False}
+
+
+def test_a_tolerance_in_micrometres_needs_the_resolution(store: Store, predictors: dict[str, MaskPredictor]) -> None:
+    tiles = tiles_with_objects(store, "val")[:1].tolist()
+
+    def outlines(tolerance_um: float | None) -> np.ndarray:
+        protocol = ScoringProtocol("val", ("box",), baselines=("box",), tolerance_um=tolerance_um)
+        return next(iter(answer_tiles(store, tiles, {}, protocol))).scores.surface_dice
+
+    assert np.isnan(outlines(None)).all()
+    # The sample is of 0.25 um a pixel, so tolerances of the tile's side and of less than a pixel are far apart.
+    assert (outlines(32.0) == 1).all()
+    assert (outlines(0.2) < 1).any()
+
+
+def test_a_tolerance_shrinks_with_its_tile(store: Store) -> None:
+    protocol = ScoringProtocol("val", ("box",), tolerance_um=2.0)
+    record = store[0]
+    assert _tolerance_px(store, record, protocol) == pytest.approx(2.0 / 0.25)
+    assert _tolerance_px(store, replace(record, scale=(0.5, 0.125)), protocol) == pytest.approx(2.0 / 0.25 * 0.25)
+
+
+def test_parts_of_processes_merge_to_the_whole(store: Store) -> None:
+    protocol = ScoringProtocol("test", ("box",))
+    tiles = tiles_with_objects(store, "test").tolist()
+    whole = gather_scores(answer_tiles(store, tiles, {}, protocol))
+    parts = [gather_scores(answer_tiles(store, tiles[rank::2], {}, protocol)) for rank in (1, 0)]
+    assert summarize(merge_tables(parts), store) == summarize(whole, store)
+
+
+def test_negatives_that_the_store_lacks_are_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any(0 in p["point_labels"] for p in tile_prompts(store, store[0], "box", negatives=True))
+    poor = store.manifest.model_copy(update={"negative_points": 0})
+    monkeypatch.setitem(store.__dict__, "manifest", poor)
+    with pytest.raises(StoreError, match="has no negative points"):
+        tile_prompts(store, store[0], "box", negatives=True)

@@ -1,0 +1,144 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from schemas.errors import BcssError, ConfigError, StoreError
+from schemas.record import Record
+from schemas.store.store import Store, open_store
+from train.model.predictor import MaskPredictor, load_predictor
+from train.model.promptable import PromptableSam
+from train.score.answers import tiles_with_objects
+from train.score.evaluate import CANDIDATE_THRESHOLDS, evaluate, with_thresholds, write_evaluation
+from train.score.metrics import score_masks
+from train.score.protocol import ScoringProtocol
+
+
+def test_metrics_json_has_models_and_baselines_on_the_same_objects(
+    store: Store, tiny: PromptableSam, tmp_path: Path
+) -> None:
+    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    seen: list[tuple[int, int]] = []
+    protocol = ScoringProtocol("test", ("box", "centroid"))
+    write_evaluation(evaluate(store, predictors, protocol, on_tile=lambda *at: seen.append(at)), tmp_path)
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    assert result["protocol"]["split"] == "test"
+    assert set(result["models"]) == {"model", "baseline:box", "baseline:image", "baseline:disc"}
+    counts = {scores["overall"]["n"] for kinds in result["models"].values() for scores in kinds.values()}
+    tiles = tiles_with_objects(store, "test")
+    assert counts == {int(np.diff(store.column("tiles/object_offsets"))[tiles].sum())}
+    for kinds in result["models"].values():
+        for scores in kinds.values():
+            assert scores["overall"]["n"] == sum(entry["n"] for entry in scores["classes"].values())
+    assert seen[-1] == (len(tiles), len(tiles))
+    with Image.open(tmp_path / "overlays.png") as picture:
+        assert picture.size == (2048, 1024)
+
+
+def test_result_says_what_was_asked_and_holds_the_designs_numbers(store: Store, tiny: PromptableSam) -> None:
+    predictors = {name: MaskPredictor(tiny, torch.device("cpu")) for name in ("a", "b")}
+    result = evaluate(store, predictors, ScoringProtocol("test", ("box",), tolerance_um=2.0)).result
+    json.dumps(result, allow_nan=False)
+    assert result["protocol"] | {"prompts": ["box"], "surface_tolerance_um": 2.0, "tta": False} == result["protocol"]
+    for name, kinds in result["models"].items():
+        means = kinds["box"]["overall"]
+        assert {"dice", "iou", "surface_dice", "n", "patients", "ci95"} <= set(means)
+        assert set(means["ci95"]) == {"dice", "iou", "surface_dice"}
+        assert ("iou_estimate" in means) == (not name.startswith("baseline:"))
+    pairs = [(pair["model"], pair["minus"]) for pair in result["paired"]]
+    baselines = [f"baseline:{name}" for name in ("box", "image", "disc")]
+    assert pairs == [("a", "b"), *(("a", name) for name in baselines), *(("b", name) for name in baselines)]
+    for pair in result["paired"]:
+        first, second = (result["models"][pair[key]]["box"]["overall"] for key in ("model", "minus"))
+        assert pair["dice"] == pytest.approx(first["dice"] - second["dice"])
+        assert pair["n"] == first["n"]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_tile_is_one_line_whoever_reads_it(store: Store, tmp_path: Path, workers: int) -> None:
+    shutil.copytree(store.path, tmp_path / "copy.zarr")
+    (shard,) = [path for path in (tmp_path / "copy.zarr" / "images" / "c").rglob("*") if path.is_file()]
+    data = bytearray(shard.read_bytes())
+    data[8] ^= 4
+    shard.write_bytes(data)
+    with pytest.raises(
+        BcssError, match=r"images row 0: cannot be decoded.*`bcss-prep verify` lists all damage"
+    ) as found:
+        evaluate(open_store(tmp_path / "copy.zarr"), {}, ScoringProtocol("all", ("box",)), workers=workers)
+    assert "\n" not in str(found.value)
+
+
+def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam, monkeypatch) -> None:
+    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    read: list[str] = []
+    original = Store.__getitem__
+
+    def spied(self: Store, index: int) -> Record:
+        record = original(self, index)
+        read.append(record.split)
+        return record
+
+    monkeypatch.setattr(Store, "__getitem__", spied)
+    asked = ScoringProtocol("test", ("box",), baselines=("box",), corrections=1)
+    chosen = with_thresholds("val", store, predictors, asked)
+    assert set(read) == {"val"}
+    assert replace(chosen, thresholds={}) == asked
+    on_val = replace(chosen, split="val", corrections=0)
+    (best,) = chosen.thresholds.values()
+    assert best in CANDIDATE_THRESHOLDS
+
+    def dice(threshold: float) -> float:
+        protocol = replace(on_val, thresholds={("model", "box"): threshold})
+        return evaluate(store, predictors, protocol).result["models"]["model"]["box"]["overall"]["dice"]
+
+    assert dice(best) >= max(dice(other) for other in (-3.0, 0.0, 3.0))
+
+
+@pytest.mark.parametrize("split", ["val", "all"])
+def test_a_threshold_is_not_chosen_on_what_is_scored(store: Store, split: str) -> None:
+    with pytest.raises(ConfigError, match="would choose on what is scored"):
+        with_thresholds("val", store, {}, ScoringProtocol(split, ("box",)))
+
+
+def test_a_number_is_the_threshold_of_all(store: Store, tiny: PromptableSam) -> None:
+    predictors = {"a": MaskPredictor(tiny, torch.device("cpu"))}
+    protocol = with_thresholds("-0.5", store, predictors, ScoringProtocol("test", ("box", "centroid")))
+    assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}
+
+
+def test_box_baseline_is_the_filled_box(store: Store) -> None:
+    result = evaluate(store, {}, ScoringProtocol("val", ("box",), baselines=("box",))).result
+    expected = []
+    for index in tiles_with_objects(store, "val"):
+        record = store[index]
+        for segment, (left, top, right, bottom) in zip(record.segments, record.boxes_xyxy, strict=True):
+            filled = np.zeros_like(segment)
+            filled[top : bottom + 1, left : right + 1] = True
+            expected.append(score_masks(filled[None], segment[None], record.ignore).dice[0])
+    assert result["models"]["baseline:box"]["box"]["overall"]["dice"] == pytest.approx(np.mean(expected))
+
+
+def test_workers_change_nothing(store: Store, tiny: PromptableSam) -> None:
+    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    protocol = ScoringProtocol("val", ("multi_point",), True)
+    one = evaluate(store, predictors, protocol)
+    two = evaluate(store, predictors, protocol, workers=2)
+    assert one.result == two.result
+
+
+def test_split_without_objects_is_said(store: Store) -> None:
+    with pytest.raises(StoreError, match="no object in the split 'dev'"):
+        tiles_with_objects(store, "dev")
+
+
+def test_official_checkpoint_needs_a_model(tiny: PromptableSam, tmp_path: Path) -> None:
+    torch.save({"model": tiny.sam.state_dict()}, tmp_path / "official.pt")
+    with pytest.raises(ConfigError, match=r"official.pt: does not say which model it is; give --model"):
+        load_predictor(tmp_path / "official.pt", torch.device("cpu"))
+    predictor = load_predictor(tmp_path / "official.pt", torch.device("cpu"), "tiny", 256)
+    assert predictor.model.image_size == 256

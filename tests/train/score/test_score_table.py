@@ -1,0 +1,108 @@
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from schemas.store.store import Store
+from train.score.bootstrap import mean_interval
+from train.score.metrics import score_masks
+from train.score.score_table import ScoreTable, paired_difference
+
+NAMES = {1: "tumor", 2: "stroma", 3: "absent"}
+
+
+@pytest.fixture
+def table() -> ScoreTable:
+    """Five objects of two classes and three patients."""
+    dice = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
+    return ScoreTable(
+        tile_index=np.array([0, 0, 1, 2, 2]),
+        object_id=np.array([1, 2, 1, 1, 2]),
+        class_id=np.array([1, 2, 1, 1, 2]),
+        patient=np.array(["a", "a", "b", "c", "c"]),
+        area_px=np.array([10, 20, 30, 40, 50]),
+        dice=dice,
+        iou=dice / 2,
+        surface_dice=np.full(5, np.nan),
+        iou_estimate=dice / 2 + np.array([0.1, -0.1, 0.1, 0.1, 0.1]),
+        clicks_dice=np.column_stack([dice, dice, (dice + 1) / 2, np.ones(5)]),
+    )
+
+
+def _rows(table: ScoreTable, rows: slice | list[int]) -> ScoreTable:
+    return ScoreTable(**{field.name: getattr(table, field.name)[rows] for field in fields(table)})
+
+
+def test_means_are_over_objects_and_by_class(table: ScoreTable) -> None:
+    summary = table.summary(NAMES)
+    overall = summary["overall"]
+    assert (overall["dice"], overall["iou"]) == (pytest.approx(0.6), pytest.approx(0.3))
+    assert (overall["n"], overall["patients"]) == (5, 3)
+    assert overall["ci95"]["dice"] == mean_interval(table.dice, table.patient)
+    assert set(summary["classes"]) == {"tumor", "stroma"}
+    tumor, stroma = summary["classes"]["tumor"], summary["classes"]["stroma"]
+    assert (tumor["dice"], tumor["n"], tumor["patients"]) == (pytest.approx(1.6 / 3), 3, 3)
+    assert (stroma["dice"], stroma["n"], stroma["patients"]) == (pytest.approx(0.7), 2, 2)
+
+
+def test_calibration_says_how_far_off_and_on_which_side(table: ScoreTable) -> None:
+    estimate = table.summary(NAMES)["overall"]["iou_estimate"]
+    assert estimate["absolute_error"] == pytest.approx(0.1)
+    assert estimate["bias"] == pytest.approx(0.06)
+    assert estimate["ci95"]["absolute_error"] == pytest.approx((0.1, 0.1))
+    assert estimate["ci95"]["bias"] == mean_interval(table.iou_estimate - table.iou, table.patient)
+    silent = replace(table, iou_estimate=np.full(5, np.nan))
+    assert "iou_estimate" not in silent.summary(NAMES)["overall"]
+
+
+def test_outlines_are_reported_where_they_were_measured(table: ScoreTable) -> None:
+    assert "surface_dice" not in table.summary(NAMES)["overall"]
+    measured = replace(table, surface_dice=np.array([0.1, 0.2, 0.3, np.nan, np.nan]))
+    overall = measured.summary(NAMES)["overall"]
+    assert overall["surface_dice"] == pytest.approx(0.2)
+    assert overall["ci95"]["surface_dice"] is not None
+    # A ROI whose name does not say its resolution must not leave what is no JSON.
+    json.dumps(measured.summary(NAMES), allow_nan=False)
+
+
+def test_clicks_are_reported_as_far_as_they_were_made(table: ScoreTable) -> None:
+    assert table.summary(NAMES)["overall"]["dice_after_clicks"] == pytest.approx({"0": 0.6, "1": 0.6, "3": 1.0})
+    two = replace(table, clicks_dice=table.clicks_dice[:, :3])
+    assert list(two.summary(NAMES)["overall"]["dice_after_clicks"]) == ["0", "1", "2"]
+    without = replace(table, clicks_dice=table.dice[:, None])
+    assert "dice_after_clicks" not in without.summary(NAMES)["overall"]
+
+
+def test_joined_does_not_depend_on_the_order_of_parts(table: ScoreTable) -> None:
+    parts = [_rows(table, [2]), _rows(table, [4, 3]), _rows(table, [1, 0])]
+    for order in (parts, parts[::-1]):
+        joined = ScoreTable.joined(order)
+        for field in fields(table):
+            np.testing.assert_array_equal(getattr(joined, field.name), getattr(table, field.name))
+
+
+def test_of_tile_takes_the_pixels_that_count(store: Store) -> None:
+    record = next(record for record in store if (record.segments & ~record.ignore).any() and record.ignore.any())
+    segments = record.segments.copy()
+    segments[0] |= record.ignore
+    record = replace(record, segments=segments)
+    table = ScoreTable.of_tile(record, score_masks(segments, segments, record.ignore))
+    assert table.area_px.tolist() == (segments & ~record.ignore).sum((1, 2)).tolist()
+    assert table.object_id.tolist() == record.object_ids.tolist()
+    assert set(table.patient) == {record.patient}
+    assert np.isnan(table.iou_estimate).all()
+    np.testing.assert_array_equal(table.clicks_dice, np.ones((len(segments), 1)))
+
+
+def test_paired_difference_is_of_the_same_objects(table: ScoreTable) -> None:
+    better = replace(table, dice=table.dice + np.array([0.1, 0.1, 0.1, -0.1, 0.0]))
+    difference = paired_difference(better, table)
+    assert difference["dice"] == pytest.approx(0.04)
+    assert difference["better_on"] == pytest.approx(0.6)
+    assert difference["n"] == 5
+    assert difference["ci95"] == mean_interval(better.dice - table.dice, table.patient)
+    with pytest.raises(AssertionError):
+        paired_difference(better, replace(table, object_id=table.object_id + 1))
+    with pytest.raises(AssertionError):
+        paired_difference(better, _rows(table, slice(0, 4)))

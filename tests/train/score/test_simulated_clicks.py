@@ -1,0 +1,157 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+from torch import Tensor
+
+from schemas.points import PointLabel
+from schemas.store.store import Store
+from train.model.predictor import MaskPredictor, Prediction, View
+from train.model.promptable import PromptableSam
+from train.score.answers import answer_tiles, tile_prompts, tiles_with_objects
+from train.score.metrics import score_masks
+from train.score.protocol import ScoringProtocol
+from train.score.simulated_clicks import click_dice, error_center
+from train.transforms.sample import pad_prompts
+
+
+def _blobs(seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return ndimage.gaussian_filter(generator.normal(size=(40, 50)), 2.5) > 0.05
+
+
+@given(st.integers(0, 10_000))
+def test_the_click_is_in_the_largest_error_farthest_from_its_border(seed: int) -> None:
+    wrong = _blobs(seed)
+    click = error_center(wrong)
+    if not wrong.any():
+        assert click is None
+        return
+    assert click is not None
+    x, y = click
+    numbers = np.zeros(wrong.shape, np.int32)
+    ndimage.label(wrong, np.ones((3, 3)), numbers)
+    sizes = np.bincount(numbers.ravel())[1:]
+    assert sizes[numbers[y, x] - 1] == sizes.max()
+    inside = np.pad(np.asarray(numbers) == numbers[y, x], 1)
+    distance = np.asarray(ndimage.distance_transform_edt(inside))[1:-1, 1:-1]
+    assert distance[y, x] == pytest.approx(distance.max(), rel=1e-5)
+
+
+def test_where_nothing_is_wrong_there_is_no_click() -> None:
+    assert error_center(np.zeros((5, 5), bool)) is None
+
+
+class Recorder(MaskPredictor):
+    """A predictor whose masks are given, and that keeps what it was asked."""
+
+    def __init__(self, model: PromptableSam, logits: Tensor) -> None:
+        super().__init__(model, torch.device("cpu"))
+        self.logits = logits
+        self.asked: list[tuple[Tensor, Tensor, Tensor | None]] = []
+
+    def predict(
+        self, views: Sequence[View], coords: Tensor, labels: Tensor, size_px: int, mask_logits: Tensor | None = None
+    ) -> Prediction:
+        self.asked.append((coords, labels, mask_logits))
+        return Prediction(self.logits, torch.ones(len(coords)))
+
+
+@pytest.fixture
+def case(store: Store) -> Any:
+    """A tile with several objects, its prompts, and logits that are right for the first alone.
+
+    The middle of every object and of what is beyond it is ignored, where a click would fall if it could.
+    """
+    record = next(r for r in store if len(r.object_ids) > 1 and r.ignore.any())
+    ignore = record.ignore.copy()
+    for region in (*record.segments, *~record.segments):
+        x, y = error_center(region) or (0, 0)
+        ignore[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = True
+    record = replace(record, ignore=ignore)
+    prompt = pad_prompts(tile_prompts(store, record, "multi_point", negatives=True))
+    logits = torch.from_numpy(record.segments).float() * 20 - 10
+    logits[1:] = -10
+    return record, prompt, logits
+
+
+def test_clicks_are_put_behind_real_points_on_errors_that_count(tiny: PromptableSam, case: Any) -> None:
+    record, (coords, labels), logits = case
+    recorder = Recorder(tiny, logits)
+    first = Prediction(logits, torch.ones(len(logits)))
+    list(click_dice(recorder, [], record, (coords, labels), first, 2))
+    assert len(recorder.asked) == 2
+    for number, (asked_coords, asked_labels, before) in enumerate(recorder.asked, start=1):
+        assert before is not None
+        for row in range(len(logits)):
+            own = labels[row] != PointLabel.PADDING
+            count = int(own.sum())
+            real = asked_labels[row] != PointLabel.PADDING
+            # The first object has no error, and so no click.
+            clicks = number if row else 0
+            assert real.nonzero()[:, 0].tolist() == list(range(count + clicks))
+            assert torch.equal(asked_coords[row, :count], coords[row, :count])
+            assert torch.equal(asked_labels[row, :count], labels[row, :count])
+            for x, y in asked_coords[row, count : count + clicks].long().tolist():
+                assert record.segments[row, y, x]
+                assert not record.ignore[y, x]
+            assert (asked_labels[row, count : count + clicks] == PointLabel.POSITIVE).all()
+
+
+def test_a_click_on_background_is_negative(tiny: PromptableSam, case: Any) -> None:
+    record, (coords, labels), logits = case
+    everything = torch.full_like(logits, 10)
+    recorder = Recorder(tiny, everything)
+    list(click_dice(recorder, [], record, (coords, labels), Prediction(everything, torch.ones(len(logits))), 1))
+    asked_coords, asked_labels, _ = recorder.asked[0]
+    for row in range(len(logits)):
+        count = int((labels[row] != PointLabel.PADDING).sum())
+        x, y = asked_coords[row, count].long().tolist()
+        assert not record.segments[row, y, x]
+        assert not record.ignore[y, x]
+        assert asked_labels[row, count] == PointLabel.NEGATIVE
+
+
+def test_an_error_is_one_at_the_given_threshold(tiny: PromptableSam, case: Any) -> None:
+    record, (coords, labels), _ = case
+    logits = torch.from_numpy(record.segments).float() * 3 + 1
+    recorder = Recorder(tiny, logits)
+    first = Prediction(logits, torch.ones(len(logits)))
+    (dice,) = click_dice(recorder, [], record, (coords, labels), first, 1, threshold=2.0)
+    assert (dice == 1).all()
+    _, asked_labels, _ = recorder.asked[0]
+    assert torch.equal((asked_labels != PointLabel.PADDING).sum(1), (labels != PointLabel.PADDING).sum(1))
+
+
+def test_an_object_without_error_keeps_its_mask(tiny: PromptableSam, case: Any) -> None:
+    record, prompt, logits = case
+    worse = Recorder(tiny, torch.full_like(logits, -10))
+    (dice,) = click_dice(worse, [], record, prompt, Prediction(logits, torch.ones(len(logits))), 1)
+    assert dice[0] == 1
+    assert (dice[1:] == 0).all()
+
+
+def test_dice_is_reported_after_the_prompt_and_each_click(store: Store, tiny: PromptableSam) -> None:
+    predictor = MaskPredictor(tiny, torch.device("cpu"))
+    tiles = tiles_with_objects(store, "val")[:2].tolist()
+    for answer in answer_tiles(store, tiles, {"m": predictor}, ScoringProtocol("val", ("centroid",), corrections=2)):
+        clicks, dice = answer.scores.clicks_dice, answer.scores.dice
+        if answer.model != "m":
+            # A baseline has nothing to correct with.
+            np.testing.assert_array_equal(clicks, dice[:, None])
+            continue
+        assert clicks.shape == (len(dice), 3)
+        np.testing.assert_array_equal(clicks[:, 0], dice)
+        record = answer.record
+        prompt = pad_prompts(answer.prompts)
+        assert answer.prediction is not None
+        views = predictor.views(record.image)
+        found = click_dice(predictor, views, record, prompt, answer.prediction, 2)
+        np.testing.assert_allclose(np.column_stack(list(found)), clicks[:, 1:], atol=1e-9)
+        assert score_masks(answer.masks, record.segments, record.ignore).dice.tolist() == dice.tolist()

@@ -1,0 +1,129 @@
+"""One training step: forward, backward, clip, update; over several batches and processes where there are some."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from schemas.errors import TrainingError
+from train.config import FitConfig
+from train.data.collate import Batch
+from train.loss.batch_loss import batch_loss
+from train.loss.mask_loss import LossTerms
+from train.loss.pixel_terms import EAGER, compiled_kernels
+from train.model.promptable import PromptableSam
+from train.runtime.device import autocast
+from train.runtime.distributed import World
+from train.settings import AugmentConfig
+from train.transforms.color import augment_color
+
+TERMS = ("loss", "mask", "dice", "iou", "presence")
+COUNTS = ("objects", "dropped", "skipped")
+
+
+class TrainStep:
+    """Makes steps with a model and its optimizer.
+
+    Args:
+        model: Being trained, on its device.
+        optimizer: Over its trainable parameters.
+        config: The run.
+        world: The processes of the run.
+        device: Where the model is.
+    """
+
+    def __init__(
+        self,
+        model: PromptableSam,
+        optimizer: torch.optim.Optimizer,
+        config: FitConfig,
+        world: World,
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.config = config
+        self.world = world
+        self.device = device
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.kernels = compiled_kernels() if config.compile else EAGER
+        self.parallel = self._wrap() if world.size > 1 else None
+
+    def _wrap(self) -> DistributedDataParallel:
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # The model's buffers are constants. The name that torch 2.14 has for it is unknown to older ones.
+        is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+        sync: dict[str, Any] = {"forward_sync_buffers" if is_new else "broadcast_buffers": False}
+        return DistributedDataParallel(self.model, device_ids=ids, **sync)
+
+    def __call__(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, int]]:
+        """Make one step.
+
+        Args:
+            batches: The batches of the step, whose gradients are summed as if they were one.
+
+        Returns:
+            The loss, its terms and the gradient's norm; and how many objects, lost objects and skipped maps there
+            were. All are of all processes.
+
+        Raises:
+            TrainingError: Loss or gradient is not finite.
+        """
+        names = ("num_scored_objects", "num_objects", "dropped", "skipped")
+        counted = [float(sum(getattr(batch, name) for batch in batches)) for name in names]
+        objects, *counts = self.world.sum(counted)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(len(TERMS), device=self.device)
+        for place, batch in enumerate(batches):
+            last = place == len(batches) - 1
+            with nullcontext() if last or self.parallel is None else self.parallel.no_sync():
+                sums += self._accumulate(batch.to(self.device), max(objects, 1.0))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
+        # Before any number is read, so that the device does not stand still meanwhile. Where one is not finite the run
+        # ends here, and weights that are no longer good are not saved.
+        if objects:
+            self.optimizer.step()
+        # One transfer for all numbers: each `.item()` would wait for the device.
+        numbers: list[float] = torch.cat([sums, norm.detach().reshape(1).to(sums)]).tolist()
+        values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1]), strict=True))
+        values["grad_norm"] = numbers[-1]
+        if not np.isfinite(list(values.values())).all():
+            tiles = [tile for batch in batches for tile in batch.tile_indices]
+            raise TrainingError(
+                f"tiles {tiles}", f"loss or gradient is not finite ({values})", "lower --lr, or look at these tiles"
+            )
+        return values, {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
+
+    def loss(self, batch: Batch, objects: float) -> LossTerms:
+        """Loss and terms of one batch on the device, as this process's share of the sum over so many objects."""
+        # In float32: bfloat16 has three digits, and an image has 256 levels.
+        images = self._images(batch, self.config.augment)
+        with autocast(self.device):
+            predictions = (self.parallel or self.model)(batch, images)
+        return batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
+
+    def _accumulate(self, batch: Batch, objects: float) -> Tensor:
+        """Add the gradient of one batch; return loss and terms. Nothing in here waits for the device."""
+        terms = self.loss(batch, objects)
+        # DDP averages gradients over processes, and the loss is their sum.
+        loss = terms.total * self.world.size
+        if not batch.num_objects:
+            # Whoever has no object still joins the collectives of the backward pass, with gradients of zero.
+            loss = loss + sum((parameter * 0).sum() for parameter in self.parameters)
+        loss.backward()
+        return _detached(terms)
+
+    def _images(self, batch: Batch, augment: AugmentConfig) -> Tensor:
+        draws = batch.color_draws[0]
+        return augment_color(batch.images[0], draws, augment) if draws.shape[1] else batch.images[0]
+
+
+def _detached(terms: LossTerms) -> Tensor:
+    return torch.stack([terms.total, terms.mask, terms.dice, terms.iou, terms.presence]).detach()

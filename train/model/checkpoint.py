@@ -1,0 +1,249 @@
+"""Checkpoints: written atomically, read without running code, loadable by Meta's `build_sam2`.
+
+A file holds tensors and plain Python values alone, since `torch.load(weights_only=True)`, which `build_sam2` uses,
+takes nothing else. That runs no code of a file's choice; what it would still do is ask for as much memory as the file
+claims to need, so sizes and names are checked before it is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickletools
+import re
+import zipfile
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from schemas.command.stage_timer import timed
+from schemas.errors import CheckpointError
+from train.choices import MAX_IMAGE_SIZE, MODEL_SIZES, ModelSize
+from train.model.promptable import PromptableSam
+
+Weights = dict[str, Tensor]
+
+MAX_PICKLE_BYTES = 1 << 26
+"""Names, shapes and plain values of our largest checkpoint take a megabyte."""
+
+_ENTRY = re.compile(r"[ !#-\[\]-~]+")
+"""Of an entry's name: what every program reads alike, without control characters, quotes and backslashes."""
+
+_PLAIN = re.compile(
+    r"collections OrderedDict|_codecs encode|torch (Size|device)|torch\.serialization _get_layout"
+    r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.nn\.parameter Parameter"
+    r"|torch [A-Z][A-Za-z0-9]*Storage|torch (b?float|half|double|u?int|short|long|bool|complex)\w*"
+)
+"""Names that weights need. `weights_only` takes more, among them `bytearray` and `Tensor`, which make any size."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Which weights: a path alone does not say so, since another file may lie there tomorrow.
+
+    Attributes:
+        path: Of the file.
+        sha256: Digest of its bytes.
+    """
+
+    path: str
+    sha256: str
+
+
+def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = None) -> None:
+    """Write a checkpoint beside its place, flush it to the disk, and rename it there.
+
+    Args:
+        path: Where it goes.
+        content: Tensors and plain values.
+        keep_as: Where the one that is there goes, once the new one is whole; unless given it is replaced.
+
+    Raises:
+        CheckpointError: The disk is full or not writable; what was there before is untouched.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with timed("save"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep_as is not None and path.exists():
+                path.replace(keep_as)
+            partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as RuntimeError.
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(path, f"cannot be written ({error})", "free space or choose another --out") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU; it must hold a state dict under `model`.
+
+    Raises:
+        CheckpointError: It is absent, damaged, or holds anything but tensors and plain values.
+    """
+    return _load(path, hashed=False)[0]
+
+
+def load_identified(path: Path) -> tuple[dict[str, Any], WeightsFile]:
+    """Read a checkpoint and say which one it is: the bytes of one file, though another takes its place meanwhile.
+
+    Raises:
+        CheckpointError: See `load_checkpoint`.
+    """
+    content, sha256 = _load(path, hashed=True)
+    return content, WeightsFile(str(path), sha256)
+
+
+def _load(path: Path, *, hashed: bool) -> tuple[dict[str, Any], str]:
+    try:
+        with path.open("rb") as file:
+            _check_archive(path, file)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest() if hashed else ""
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(path, "is not there", "check the path") from error
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # Damaged bytes make the unpickler fail in any way there is: IndexError, struct.error, TypeError and more.
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"cannot be read ({first})", "download or save it again") from error
+    return _checked(content, path), sha256
+
+
+def _checked(content: object, path: Path) -> dict[str, Any]:
+    """What was read, if it is a checkpoint.
+
+    Raises:
+        CheckpointError: It is none.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise CheckpointError(path, "holds no weights under 'model'", "give a checkpoint of SAM 2 or of bcss-train")
+    for name, weight in cast("dict[object, object]", content["model"]).items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
+            raise CheckpointError(path, f"holds {name!r:.80} under 'model', which is no weight", "save it again")
+    size, image_size = content.get("model_size"), content.get("image_size")
+    if (size, image_size) != (None, None) and not _is_ours(size, image_size):
+        raise CheckpointError(
+            path, f"says model_size {size!r:.40} and image_size {image_size!r:.40}", "save or download it again"
+        )
+    return cast("dict[str, Any]", content)
+
+
+def _check_archive(path: Path, file: BufferedReader) -> None:
+    """Make sure that a file is as long as what it says to hold, and needs no more than weights do.
+
+    Raises:
+        CheckpointError: It is of a format before PyTorch 1.6, compressed, or not plain.
+        OSError: It cannot be read.
+        Exception: Whatever else its damage makes zipfile and pickletools fail with.
+    """
+    if file.read(4) != b"PK\x03\x04":
+        raise CheckpointError(
+            path, "cannot be read (no archive of torch.save, of PyTorch 1.6 or later)", "download or save it again"
+        )
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+            raise CheckpointError(path, "cannot be read (it claims more bytes than it has)", "save it again")
+        # Torch finds an entry whatever the case of its letters, and takes one of several.
+        names = {entry.orig_filename.lower() for entry in entries}
+        if len(names) < len(entries) or not all(_ENTRY.fullmatch(name) for name in names):
+            raise CheckpointError(path, "cannot be read (its entries have names that none should)", "save it again")
+        # Torch compares no checksum.
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(
+                path, f"cannot be read ({damaged} has other bytes than were written)", "save it again"
+            )
+        for entry in entries:
+            if entry.filename.lower().endswith(".pkl"):
+                if entry.file_size > MAX_PICKLE_BYTES:
+                    raise CheckpointError(path, f"has {entry.file_size} bytes beside its tensors", "save weights alone")
+                for operation, name, _ in pickletools.genops(archive.read(entry)):
+                    if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not _PLAIN.fullmatch(str(name)):
+                        raise CheckpointError(
+                            path, f"cannot be read (it needs {name})", "save tensors and plain values"
+                        )
+
+
+def _is_ours(size: object, image_size: object) -> bool:
+    return (
+        isinstance(size, str)
+        and size in MODEL_SIZES
+        and isinstance(image_size, int)
+        and 128 <= image_size <= MAX_IMAGE_SIZE
+        and image_size % 32 == 0
+    )
+
+
+def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
+    """Load weights strictly.
+
+    Raises:
+        CheckpointError: Keys or shapes differ; the message names some and the model they fit, if one does.
+    """
+    own = model.sam.state_dict()
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    misshapen = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
+    if missing or unexpected or misshapen:
+        parts = [
+            f"{len(keys)} {what} ({_by_module(keys)})"
+            for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+            if keys
+        ]
+        guess = _guess_size(weights)
+        remedy = "save or download it again, it is not whole" if guess == model.size else f"try --model {guess}"
+        raise CheckpointError(path, f"does not fit the model {model.size}: {'; '.join(parts)}", remedy)
+    try:
+        model.sam.load_state_dict(weights)
+    except RuntimeError as error:
+        # Sparse and quantized tensors, which no checkpoint of SAM 2 has.
+        raise CheckpointError(path, f"holds tensors of another kind ({error})", "save dense weights") from error
+
+
+def begun_with(content: dict[str, Any], path: Path) -> str | None:
+    """Digest of the file of `--init` that a checkpoint's run began with; None where it says none.
+
+    Raises:
+        CheckpointError: It says anything else.
+    """
+    digest = content.get("init_sha256")
+    if not isinstance(digest, str | None):
+        raise CheckpointError(path, f"says init_sha256 {digest!r:.40}", "save or download it again")
+    return digest
+
+
+def trained_with(content: dict[str, Any]) -> tuple[ModelSize, int] | None:
+    """Model and image size that a checkpoint of ours carries; None for an official one."""
+    size, image_size = content.get("model_size"), content.get("image_size")
+    return (cast("ModelSize", size), cast("int", image_size)) if _is_ours(size, image_size) else None
+
+
+def _by_module(keys: list[str]) -> str:
+    """Keys in few words: one by its name, more of one module by its first two parts and their number."""
+    modules: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        modules.setdefault(".".join(key.split(".")[:2]), []).append(key)
+    said = [found[0] if len(found) == 1 else f"{name}.* {len(found)}" for name, found in modules.items()]
+    return ", ".join(said[:6]) + (f", and {len(said) - 6} more modules" if len(said) > 6 else "")
+
+
+def _guess_size(weights: Weights) -> str:
+    """Which model weights belong to, from the width of the trunk and its depth."""
+    patches = weights.get("image_encoder.trunk.patch_embed.proj.weight")
+    if patches is None:
+        return " or ".join(MODEL_SIZES)
+    blocks = {key.split(".")[3] for key in weights if key.startswith("image_encoder.trunk.blocks.")}
+    by_trunk = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
+    return by_trunk.get((patches.shape[0], len(blocks)), " or ".join(MODEL_SIZES))

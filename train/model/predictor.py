@@ -1,0 +1,228 @@
+"""Predict masks of a tile's objects from their prompts, at the tile's own resolution.
+
+Axes: O objects, K points, S pixels a side of the tile, s pixels a side of the model's input. Coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.errors import ConfigError
+from train.choices import ModelSize
+from train.data.point_groups import group_by_points
+from train.loss.pixel_terms import upsample
+from train.model.checkpoint import WeightsFile, load_identified, load_weights, trained_with
+from train.model.promptable import ImageFeatures, PromptableSam
+from train.runtime.device import autocast
+from train.transforms.geometry import orient_points, scale_points
+
+OBJECTS_PER_PASS = 32
+"""Bound on the decoder's batch: the masks of as many objects at 1024 px take 400 MB."""
+
+CPU_PIXELS_PER_PASS = 2 * 1024**2
+"""A narrower bound, in the input's pixels of all objects: more leave a CPU's caches, and 8 objects at 1024 px took
+0.79 s at once and 0.47 s two at a time."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A tile's features in one of the eight flips and quarter turns.
+
+    Attributes:
+        features: Of the turned image.
+        turns: Quarter turns against the clock.
+        mirrored: Whether left and right are exchanged after them.
+    """
+
+    features: ImageFeatures
+    turns: int
+    mirrored: bool
+
+    def turned(self, pixels: Tensor) -> Tensor:
+        """Turn (..., H, W) as the image was."""
+        turned = pixels.rot90(self.turns, (-2, -1))
+        return turned.flip(-1) if self.mirrored else turned
+
+    def turned_back(self, pixels: Tensor) -> Tensor:
+        """Undo `turned`."""
+        unmirrored = pixels.flip(-1) if self.mirrored else pixels
+        return unmirrored.rot90(-self.turns, (-2, -1))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model answers for a tile's objects.
+
+    Attributes:
+        logits: float32 (O, s/4, s/4), of the candidate with the best IoU estimate.
+        ious: float32 (O,), its IoU estimate.
+    """
+
+    logits: Tensor
+    ious: Tensor
+
+    def replaced(self, rows: Tensor, other: Prediction) -> Prediction:
+        """Take some objects, given by boolean (O,), from another prediction of all."""
+        return Prediction(
+            torch.where(rows[:, None, None], other.logits, self.logits), torch.where(rows, other.ious, self.ious)
+        )
+
+    def masks(self, size_px: int, threshold: float = 0.0) -> NDArray[np.bool_]:
+        """Masks at the tile's resolution, bool (O, S, S): where the upsampled logit is over the threshold."""
+        masks = np.zeros((len(self.logits), size_px, size_px), bool)
+        for start in range(0, len(masks), OBJECTS_PER_PASS):
+            rows = slice(start, start + OBJECTS_PER_PASS)
+            masks[rows] = (upsample(self.logits[rows, None], size_px, size_px)[:, 0] > threshold).cpu().numpy()
+        return masks
+
+
+class MaskPredictor:
+    """A model that is asked, not trained.
+
+    Args:
+        model: The model; it is moved to the device. Its mode is left alone, and is evaluation while it predicts.
+        device: Where it runs.
+        weights: The file that its weights are of, where there is one.
+    """
+
+    def __init__(self, model: PromptableSam, device: torch.device, weights: WeightsFile | None = None) -> None:
+        self.model = model.to(device)
+        self.device = device
+        self.weights = weights
+
+    @torch.inference_mode()
+    def views(self, image: NDArray[np.uint8], *, all_eight: bool = False) -> list[View]:
+        """Encode one image, uint8 (S, S, 3), as it is or in all eight flips and quarter turns."""
+        size = self.model.image_size
+        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None]
+        if pixels.shape[-2:] != (size, size):
+            resized = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+            pixels = resized.round().clamp(0, 255).to(torch.uint8)
+        found: list[View] = []
+        for number in range(8 if all_eight else 1):
+            turns, mirrored = number % 4, number >= 4
+            turned = pixels.rot90(turns, (-2, -1))
+            with _evaluating(self.model), autocast(self.device):
+                features = self.model.encode(turned.flip(-1) if mirrored else turned)
+            found.append(View(features, turns, mirrored))
+        return found
+
+    @torch.inference_mode()
+    def predict(
+        self, views: Sequence[View], coords: Tensor, labels: Tensor, size_px: int, mask_logits: Tensor | None = None
+    ) -> Prediction:
+        """Predict one mask a prompt; over several views the mean of their logits.
+
+        Args:
+            views: From `views`.
+            coords: float32 (O, K, 2), x, y in the tile's pixels, padded at the end.
+            labels: int32 (O, K), -1 where padded.
+            size_px: S.
+            mask_logits: (O, s/4, s/4), logits of a previous pass.
+        """
+        side = self.model.image_size
+        scaled = scale_points(coords, (size_px, size_px), (side, side))
+        sums: tuple[Tensor, Tensor] | None = None
+        for view in views:
+            moved = orient_points(scaled, labels, (side, side), view.turns, mirrored=view.mirrored)
+            before = None if mask_logits is None else view.turned(mask_logits)[:, None]
+            found = self._decode(view.features, moved, labels, before)
+            logits = view.turned_back(found.logits)
+            sums = (logits, found.ious) if sums is None else (sums[0] + logits, sums[1] + found.ious)
+        assert sums is not None
+        return Prediction(sums[0] / len(views), sums[1] / len(views))
+
+    def _decode(
+        self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None
+    ) -> Prediction:
+        low = self.model.image_size // 4
+        logits = torch.zeros(len(coords), low, low, device=self.device)
+        ious = torch.zeros(len(coords), device=self.device)
+        for group in group_by_points(labels):
+            for rows in group.objects.split(self._objects_per_pass()):
+                first = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
+                own_coords = coords[rows, : group.count].to(self.device)
+                own_labels = labels[rows, : group.count].to(self.device)
+                places = rows.to(self.device)
+                before = None if mask_logits is None else mask_logits[places]
+                with _evaluating(self.model), autocast(self.device):
+                    found = self.model.decode(features.of_objects(first), own_coords, own_labels, before)
+                best = found.ious.argmax(1)
+                row = torch.arange(len(best), device=self.device)
+                logits[places], ious[places] = found.logits[row, best].float(), found.ious[row, best].float()
+        return Prediction(logits, ious)
+
+    def _objects_per_pass(self) -> int:
+        if self.device.type != "cpu":
+            return OBJECTS_PER_PASS
+        return min(max(CPU_PIXELS_PER_PASS // self.model.image_size**2, 1), OBJECTS_PER_PASS)
+
+
+def load_predictor(
+    path: Path, device: torch.device, size: ModelSize | None = None, image_size: int | None = None
+) -> MaskPredictor:
+    """Load a checkpoint for prediction.
+
+    Args:
+        path: Ours carries its model and image size; an official one takes them from the other arguments.
+        device: Where to run.
+        size: The official one's model.
+        image_size: Side of its input in pixels.
+
+    Raises:
+        CheckpointError: The file cannot be read or is of another model.
+        ConfigError: The file does not say its model, and neither does the caller.
+    """
+    content, weights = load_identified(path)
+    own = trained_with(content)
+    if own is None and size is None:
+        raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
+    own_size, own_image_size = own or (size, image_size or 1024)
+    assert own_size is not None
+    model = PromptableSam(own_size, own_image_size)
+    load_weights(model, content["model"], path)
+    return MaskPredictor(model.eval(), device, weights)
+
+
+def load_predictors(
+    paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
+) -> dict[str, MaskPredictor]:
+    """Load checkpoints under names to tell them apart by: the file's stem, or its path where stems repeat.
+
+    Raises:
+        CheckpointError: A file cannot be read or is of another model.
+        ConfigError: A file does not say its model, and neither does the caller, or the caller says what none is.
+    """
+    stems = [path.stem for path in paths]
+    found = {
+        path.stem if stems.count(path.stem) == 1 else str(path): load_predictor(path, device, size, image_size)
+        for path in paths
+    }
+    models = [predictor.model for predictor in found.values()]
+    for flag, wanted, own in (
+        ("--model", size, [model.size for model in models]),
+        ("--image-size", image_size, [model.image_size for model in models]),
+    ):
+        if own and wanted not in (None, *own):
+            said = ", ".join(sorted({str(value) for value in own}))
+            raise ConfigError(f"{flag} {wanted}", f"fits no checkpoint given, which are of {said}", f"leave {flag} out")
+    return found
+
+
+@contextmanager
+def _evaluating(model: PromptableSam) -> Generator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,174 @@
+"""The report's plots, as SVG text that stands in a page."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from train.runtime.run_log import METRICS_FILE, read_steps
+from train.score.answers import Tables
+
+_COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
+_GREYS = (0x40, 0xDD)
+_HATCHES, _DASHES = ("", "///", "..."), ("-", "--", ":")
+"""Of the first prompt kind and those after it; a colour is a model's."""
+
+_SIZE_BINS = 12
+_METADATA = {"Date": None, "Creator": None}
+
+
+def bars_by_class(models: dict[str, Any]) -> str:
+    """Mean Dice of each class with its interval, a bar a model and prompt kind."""
+    series = _series(models)
+    classes = list(dict.fromkeys(name for *_, scores in series for name in scores["classes"]))
+    figure = _figure(0.28 * len(classes) * max(len(series), 2) + 1.2 + 0.12 * len(series))
+    axes = figure.subplots()
+    height = 0.8 / len(series)
+    for number, (label, color, place, scores) in enumerate(series):
+        means = [scores["classes"].get(name) for name in classes]
+        dice = np.array([entry["dice"] if entry else np.nan for entry in means])
+        ends = np.array([entry["ci95"]["dice"] or (np.nan, np.nan) if entry else (np.nan, np.nan) for entry in means])
+        places = np.arange(len(classes)) + (number + 0.5) * height - 0.4
+        hatch = _HATCHES[place % len(_HATCHES)]
+        axes.barh(places, dice, height, label=label, color=color, hatch=hatch, edgecolor="white", linewidth=0)
+        axes.errorbar(dice, places, xerr=_arms(dice, ends), fmt="none", ecolor="#222222", elinewidth=1)
+    axes.set_yticks(range(len(classes)), [_plain(name) for name in classes])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("Dice, 95 % interval over patients")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def dice_by_size(tables: Tables) -> str:
+    """Every object's Dice against its area for the first model, and the mean in bins of area for all."""
+    series = _series(tables)
+    figure = _figure(3.0 + 0.12 * len(series))
+    axes = figure.subplots()
+    *_, first_color, _, first = series[0]
+    axes.scatter(first.area_px.clip(1), first.dice, s=6, alpha=0.25, color=first_color, linewidths=0)
+    for label, color, place, table in series:
+        size, mean = _binned(table.area_px.clip(1), table.dice)
+        dashes = _DASHES[place % len(_DASHES)]
+        axes.plot(size, mean, marker="o", markersize=3, label=label, color=color, linestyle=dashes)
+    axes.set_xscale("log")
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("area of the object, pixels")
+    axes.set_ylabel("Dice")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def dice_by_clicks(tables: Tables) -> str:
+    """Mean Dice after each simulated click; empty where none were."""
+    drawn = [series for series in _series(tables) if series[-1].clicks_dice.shape[1] > 1]
+    if not drawn:
+        return ""
+    figure = _figure(3.2)
+    axes = figure.subplots()
+    for label, color, place, table in drawn:
+        dice, dashes = table.clicks_dice.mean(0), _DASHES[place % len(_DASHES)]
+        axes.plot(range(len(dice)), dice, marker="o", markersize=4, label=label, color=color, linestyle=dashes)
+    axes.set_xticks(range(max(table.clicks_dice.shape[1] for *_, table in drawn)))
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("clicks after the prompt")
+    axes.set_ylabel("Dice")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def training_curves(run: Path) -> str:
+    """Loss of every step and the validation score of every epoch, from a run's `metrics.jsonl`."""
+    steps = read_steps(run)
+    lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
+    epochs = [entry for entry in map(json.loads, lines) if entry.get("event") == "epoch"]
+    figure = _figure(3.2)
+    loss_axes, score_axes = figure.subplots(1, 2)
+    number, loss = np.array([step.step for step in steps]), np.array([step.loss for step in steps])
+    loss_axes.plot(number, loss, color=_COLORS[0], alpha=0.3, linewidth=0.8)
+    window = max(len(loss) // 50, 1)
+    if len(loss) >= window:
+        smooth = np.convolve(loss, np.full(window, 1 / window), "valid")
+        loss_axes.plot(number[window - 1 :], smooth, color=_COLORS[0])
+    loss_axes.set_xlabel("step")
+    loss_axes.set_ylabel("loss")
+    for place, kind in enumerate(dict.fromkeys(kind for entry in epochs for kind in entry["val"] or {})):
+        scored = [entry for entry in epochs if kind in (entry["val"] or {})]
+        dice = [entry["val"][kind]["overall"]["dice"] for entry in scored]
+        score_axes.plot(
+            [entry["step"] for entry in scored], dice, marker="o", markersize=3, label=kind, color=_COLORS[place]
+        )
+    score_axes.set_ylim(0, 1)
+    score_axes.set_xlabel("step")
+    score_axes.set_ylabel("validation Dice")
+    if score_axes.lines:
+        score_axes.legend(frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def _figure(height_in: float) -> Figure:
+    figure = Figure(figsize=(9, height_in), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def _plain(text: str) -> str:
+    """Text without formulas, which matplotlib sees between two dollar signs."""
+    return text.replace("$", r"\$")
+
+
+def _label(model: str, kind: str) -> str:
+    label = _plain(f"{model}, {kind}")
+    # A legend leaves out what begins with an underscore.
+    return f" {label}" if label.startswith("_") else label
+
+
+def _series(by_model: Mapping[str, Mapping[Any, Any]]) -> list[tuple[str, str, int, Any]]:
+    """Label, colour, place of its prompt kind, and what there is of each model and prompt kind."""
+    colors = _colors(list(by_model))
+    return [
+        (_label(model, kind), colors[model], place, found)
+        for model, kinds in by_model.items()
+        for place, (kind, found) in enumerate(kinds.items())
+    ]
+
+
+def _colors(models: list[str]) -> dict[str, str]:
+    """A colour a model, greys for baselines."""
+    baselines = [model for model in models if model.startswith("baseline:")]
+    greys = ["#" + 3 * f"{round(level):02x}" for level in np.linspace(*_GREYS, len(baselines))]
+    others = (model for model in models if model not in baselines)
+    return dict(zip(baselines, greys, strict=True)) | {
+        model: _COLORS[number % len(_COLORS)] for number, model in enumerate(others)
+    }
+
+
+def _arms(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lengths of error bars, (2, n); none where an interval is unknown."""
+    return np.nan_to_num(np.abs(ends.T - values))
+
+
+def _binned(size: NDArray[np.int64], dice: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean Dice in bins of equal width in the logarithm of size."""
+    edges = np.geomspace(size.min(), size.max() + 1, _SIZE_BINS + 1)
+    owner = np.clip(np.digitize(size, edges) - 1, 0, _SIZE_BINS - 1)
+    count = np.bincount(owner, minlength=_SIZE_BINS)
+    there = count > 0
+    center = np.sqrt(edges[:-1] * edges[1:])
+    return center[there], np.bincount(owner, dice, minlength=_SIZE_BINS)[there] / count[there]
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=_METADATA)
+    text = buffer.getvalue()
+    # Without the XML declaration, which has no place within a page.
+    return text[text.index("<svg") :]

@@ -1,0 +1,61 @@
+"""Random augmentation of samples: what is drawn, and in which order.
+
+Geometry is drawn for each sample from its own generator and moves image, segments, ignored pixels and prompts together.
+Colour is drawn for each image of a batch, on the device that trains; see `train.transforms.color`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from train.settings import AugmentConfig
+from train.transforms.affine import Affine, affine
+from train.transforms.geometry import crop, random_orientation
+from train.transforms.sample import Sample
+
+REDRAWS = 5
+"""How often a map that would lose an object is drawn anew before it is skipped and counted."""
+
+
+def augment_geometry(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Sample:
+    """Draw orientation, affine map and crop, in this order."""
+    if config.orientation:
+        sample = random_orientation(sample, generator)
+    if config.has_affine:
+        sample = _random_affine(sample, config, generator)
+    if config.crop < 1:
+        sample = _random_crop(sample, config.crop, generator)
+    return sample
+
+
+def _random_affine(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Sample:
+    width, height = sample.size_wh
+    for _ in range(REDRAWS):
+        turn, zoom, shear = (2 * torch.rand(3, generator=generator) - 1).tolist()
+        drawn = Affine.around_center(
+            width,
+            height,
+            angle=math.radians(config.rotate_deg * turn),
+            scale=math.exp(math.log1p(config.scale) * zoom),
+            shear=math.tan(math.radians(config.shear_deg * shear)),
+        )
+        moved = affine(sample, drawn)
+        if moved.dropped == sample.dropped and (moved.point_labels >= 0).any(1).all():
+            return moved
+    return replace(sample, skipped=sample.skipped + 1)
+
+
+def _random_crop(sample: Sample, least: float, generator: torch.Generator) -> Sample:
+    width, height = sample.size_wh
+    for _ in range(REDRAWS):
+        share, x, y = torch.rand(3, generator=generator).tolist()
+        side = least + (1 - least) * share
+        new_width, new_height = max(round(width * side), 1), max(round(height * side), 1)
+        left, top = round(x * (width - new_width)), round(y * (height - new_height))
+        cropped = crop(sample, left, top, new_width, new_height)
+        if cropped.dropped == sample.dropped:
+            return cropped
+    return replace(sample, skipped=sample.skipped + 1)
