@@ -24,11 +24,13 @@ class PublishedStep:
 
     Args:
         model: What it trains; frozen parameters stay, and a frozen encoder stays in training mode.
+        corrections: Clicks on the error after the first prompt.
         device: Where it is.
     """
 
-    def __init__(self, model: PromptableSam, device: torch.device) -> None:
+    def __init__(self, model: PromptableSam, corrections: int, device: torch.device) -> None:
         self.model = model.train()
+        self.corrections = corrections
         self.model.sam.train()
         self.model.sam.pred_obj_scores = False
         self.device = device
@@ -62,7 +64,7 @@ class PublishedStep:
         embedding = (levels[-1] + sam.no_mem_embed).permute(1, 2, 0).unflatten(-1, sizes[-1])
         coords, labels = batch.point_coords[0], batch.point_labels[0]
         passes = [self._heads(embedding, high_res, coords, labels, None)]
-        for number in range(model.corrections):
+        for number in range(self.corrections):
             logits, click = self._click(passes[-1], batch, number)
             coords, labels = torch.cat([coords, click[0]], 1), torch.cat([labels, click[1]], 1)
             passes.append(self._heads(embedding, high_res, coords, labels, logits))

@@ -28,7 +28,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from prep.synthetic import write_sample
 from schemas.store.store import Store, open_store
-from train.choices import ModelSize
+from train.backbone.catalog import ModelSize
 from train.config import FitConfig
 from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest, TileDataset
@@ -129,7 +129,9 @@ def _measure_published(
     config: FitConfig, weights: dict[str, Tensor], batch: Batch, steps: int, device: torch.device
 ) -> Measured:
     """In a function of its own, at whose end nothing holds its model."""
-    return _measure(PublishedStep(_start(config, weights, device).model, device), batch, steps, device)
+    return _measure(
+        PublishedStep(_start(config, weights, device).model, config.corrections, device), batch, steps, device
+    )
 
 
 def _start(config: FitConfig, weights: dict[str, Tensor], device: torch.device) -> Run:

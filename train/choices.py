@@ -6,9 +6,6 @@ from typing import Literal, get_args
 
 from schemas.prompt_kinds import PromptKind
 
-ModelSize = Literal["tiny", "small", "base_plus", "large"]
-MODEL_SIZES: tuple[ModelSize, ...] = get_args(ModelSize)
-
 MAX_IMAGE_SIZE = 8192
 """Side of a model's input in pixels: its features alone take gigabytes there."""
 
@@ -27,14 +24,6 @@ SplitChoice = Literal["train", "val", "test", "all"]
 
 BaselineName = Literal["box", "image", "disc"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
-
-FREEZE_PRESETS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "all": (),
-    "decoder_only": ("image_encoder", "sam_prompt_encoder", "no_mem_embed"),
-    "decoder_and_neck": ("image_encoder.trunk", "sam_prompt_encoder", "no_mem_embed"),
-}
-"""Presets of `--freeze`, named by what is still trained, and the modules that stay as they are."""
 
 MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
 """What `mixed` draws from, evenly, one draw an image; what `random` is validated by."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
+from train.backbone.catalog import ModelSize
 from train.choices import (
     BASELINES,
     STORED_CHOICES,
     BalanceChoice,
     BaselineName,
     DeviceChoice,
-    ModelSize,
     PromptChoice,
     SplitChoice,
     StoredChoice,

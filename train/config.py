@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
-from train.choices import (
-    FREEZE_PRESETS,
-    MAX_IMAGE_SIZE,
-    MAX_SEED,
-    BalanceChoice,
-    DeviceChoice,
-    ModelSize,
-    PromptChoice,
-    prompt_kinds,
-)
+from train.backbone.catalog import ModelSize, backbone_of
+from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, prompt_kinds
 from train.settings import AugmentConfig, LoraConfig, LossConfig, OptimizerConfig, Settings
 
 ECHO_KEYS = ("init_sha256", "store", "store_fingerprint", "versions")
@@ -95,12 +87,12 @@ class FitConfig(Settings):
 
     @field_validator("freeze", mode="before")
     @classmethod
-    def _expand_presets(cls, value: object) -> object:
+    def _expand_presets(cls, value: object, info: ValidationInfo) -> object:
         names = [value] if isinstance(value, str) else value or ()
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise ValueError("must be names of modules or presets")
         parts = [part.strip() for name in cast("list[str]", names) for part in name.split(",") if part.strip()]
-        return tuple(module for part in parts for module in FREEZE_PRESETS.get(part, (part,)))
+        return backbone_of(info.data.get("model", "tiny")).expand_presets(parts)
 
     @field_validator("init")
     @classmethod

@@ -35,10 +35,10 @@ def _run(*command: object, cwd: Path) -> str:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, from a copy of the checkout with all that lies in it."""
     copy = tmp_path_factory.mktemp("sdist") / "project"
-    left_out = shutil.ignore_patterns(
-        ".*", "__pycache__", "*.egg-info", "build", "dist", "demo", "data", "*.zarr", "*.pt"
-    )
+    left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "demo", "*.zarr", "*.pt")
     shutil.copytree(ROOT, copy, ignore=left_out)
+    # Only the data set's folder: `train/data` is a package.
+    shutil.rmtree(copy / "data")
     _run(sys.executable, "-c", BUILD_SDIST, cwd=copy)
     (found,) = (copy / "dist").iterdir()
     return found

@@ -15,12 +15,12 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store.store import Store, open_store
+from train.backbone.sam2 import SAM2
 from train.config import FitConfig
 from train.fit.trainer import fit
+from train.loss.pixel_terms import upsample
 from train.model.checkpoint import load_checkpoint
 from train.model.predictor import load_predictor
-from train.model.promptable import upsample
-from train.model.sam2 import config_file
 from train.runtime.device import pick_device
 from train.runtime.run_log import read_steps
 from train.settings import OptimizerConfig
@@ -119,7 +119,11 @@ def test_meta_loads_the_checkpoint_and_its_predictor_gives_our_masks(run: tuple[
     assert max(value.numel() for value in load_checkpoint(path)["model"].values()) < 5_000_000
     overrides = [f"++model.image_size={IMAGE_SIZE}"]
     sam = build_sam2(
-        config_file("tiny"), str(path), device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=False
+        SAM2.networks["tiny"].config_file,
+        str(path),
+        device="cpu",
+        hydra_overrides_extra=overrides,
+        apply_postprocessing=False,
     )
     theirs = SAM2ImagePredictor(sam)
     # The stock predictor's feature sizes are those of a 1024 px input.

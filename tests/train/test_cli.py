@@ -145,7 +145,7 @@ def test_wrong_calls_exit_2(store: Store, monkeypatch, capsys, arguments, messag
     [
         (["fit", "nowhere.zarr"], "nowhere.zarr: no store is there"),
         (["fit", "STORE", "--init", "none.pt", "--image-size", "128"], "none.pt: is not there"),
-        (["fit", "STORE", "--freeze", "legs", "--image-size", "128"], "--freeze legs: is no module"),
+        (["fit", "STORE", "--freeze", "legs", "--image-size", "128"], "--freeze legs: names no module"),
         (["evaluate", "STORE", "--checkpoint", "none.pt", "--out", "x"], "none.pt: is not there"),
     ],
 )

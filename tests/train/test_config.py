@@ -8,7 +8,7 @@ import torch
 
 from schemas.errors import ConfigError
 from schemas.store.store import Store
-from train.choices import FREEZE_PRESETS
+from train.backbone.sam2 import SAM2
 from train.config import FitConfig, read_config
 from train.fit.finish import describe_run, write_json
 from train.fit.state import Origin, start_run
@@ -105,7 +105,7 @@ def test_absent_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_freeze_takes_presets_modules_and_both() -> None:
-    preset = FREEZE_PRESETS["decoder_only"]
+    preset = SAM2.freeze_presets["decoder_only"]
     assert read_config(None, {"freeze": "decoder_only"}).freeze == preset
     assert read_config(None, {"freeze": "image_encoder.trunk, sam_mask_decoder"}).freeze == (
         "image_encoder.trunk",

@@ -209,11 +209,12 @@ def feature_cache(model: PromptableSam, store: Store, device: torch.device, *, v
 
 def _weights_sha256(model: PromptableSam, levels: Sequence[Level]) -> str:
     """Digest of all weights that the kept levels depend on."""
-    decoder = model.sam.sam_mask_decoder
-    parts: dict[str, nn.Module] = {"image_encoder": model.sam.image_encoder}
-    for level, name in zip(levels, ("conv_s0", "conv_s1"), strict=False):
-        if level.form == "decoder":
-            parts[name] = decoder.get_submodule(name)
+    encoder = model.backbone.encoder
+    parts: dict[str, nn.Module] = {encoder: model.sam.get_submodule(encoder)}
+    for level, layer in zip(levels, model.backbone.level_layers, strict=True):
+        if level.form == "decoder" and layer is not None:
+            # The digest names a layer by its last part: caches that are on disk are found by it.
+            parts[layer.rpartition(".")[2]] = model.sam.get_submodule(layer)
     digest = hashlib.sha256()
     for name, part in parts.items():
         for key, weight in part.state_dict().items():

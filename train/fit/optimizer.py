@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 
 import torch
 from torch import nn
 
+from train.backbone.description import LearningRatePart
 from train.model.promptable import PromptableSam
 from train.settings import OptimizerConfig
-
-_TRUNK_BLOCK = re.compile(r"sam\.image_encoder\.trunk\.blocks\.(\d+)\.")
 
 
 def make_optimizer(model: PromptableSam, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -20,17 +18,16 @@ def make_optimizer(model: PromptableSam, config: OptimizerConfig) -> torch.optim
     Biases and the parameters of norm layers are not decayed. In the trunk a layer's rate falls by `layer_decay` with
     each layer above it; the embedding of positions keeps the full rate, as published.
     """
-    undecayed = _undecayed(model)
-    depth = 1 + max(
-        (int(match[1]) for name, _ in model.named_parameters() if (match := _TRUNK_BLOCK.match(name))), default=0
-    )
-    groups: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    backbone, undecayed = model.backbone, _undecayed(model)
+    parameters = dict(model.sam.named_parameters())
+    depth = backbone.trunk_depth(parameters)
+    groups: dict[tuple[LearningRatePart, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
         if parameter.requires_grad:
-            part = "vision" if "image_encoder" in name else "decoder"
-            scale = config.layer_decay ** _layers_above(name, depth)
+            part = backbone.learning_rate_part(name)
+            scale = config.layer_decay ** backbone.layers_above(name, depth)
             groups.setdefault((part, scale, id(parameter) not in undecayed), []).append(parameter)
-    rates = {"vision": config.vision_lr, "decoder": config.lr}
+    rates: dict[LearningRatePart, float] = {"vision": config.vision_lr, "decoder": config.lr}
     return torch.optim.AdamW(
         [
             {
@@ -76,18 +73,9 @@ def set_learning_rates(
 
 
 def _undecayed(model: PromptableSam) -> set[int]:
-    norms = (nn.LayerNorm, nn.GroupNorm)
     return {
         id(parameter)
         for module in model.modules()
         for name, parameter in module.named_parameters(recurse=False)
-        if name == "bias" or isinstance(module, norms) or type(module).__name__ == "LayerNorm2d"
+        if name == "bias" or type(module).__name__ in model.backbone.norm_classes
     }
-
-
-def _layers_above(name: str, depth: int) -> int:
-    """How many layers of the trunk lie between a parameter and the trunk's end, itself included."""
-    if not name.startswith("sam.image_encoder.trunk.") or "pos_embed" in name:
-        return 0
-    block = _TRUNK_BLOCK.match(name)
-    return depth - int(block[1]) if block else depth + 1

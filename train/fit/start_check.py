@@ -10,6 +10,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from schemas.store.store import Store
 from train.data.collate import collate
+from train.fit.forward import TrainingForward
 from train.loss.pixel_terms import upsample
 from train.model.promptable import PromptableSam
 from train.runtime.device import autocast
@@ -42,7 +43,7 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
     was_training = model.training
     model.eval()
     with autocast(device):
-        (group,) = model(batch.to(device))
+        (group,) = TrainingForward(model)(batch.to(device))
     last = group.passes[-1]
     best = last.logits[torch.arange(len(last.ious), device=device), last.ious.argmax(1)]
     masks = (upsample(best[:, None], size, size)[:, 0] > 0).cpu().numpy()

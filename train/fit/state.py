@@ -143,14 +143,14 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
         ConfigError: Nothing would be trained, or a module has no such name.
     """
     torch.manual_seed(config.seed)
-    model = PromptableSam(config.model, config.image_size, config.corrections)
+    model = PromptableSam(config.model, config.image_size, mask_prompts=config.corrections > 0)
     digest = None
     if config.init:
         content, weights = load_identified(config.init)
         load_weights(model, content["model"], config.init)
         digest = weights.sha256
     # Nothing else gives the head of the object score a gradient.
-    unused = () if config.loss.predict_presence else ("sam_mask_decoder.pred_obj_score_head",)
+    unused = () if config.loss.predict_presence else (model.backbone.presence_head,)
     model.freeze((*config.freeze, *unused))
     if config.lora.rank:
         add_adapters(model, config.lora)

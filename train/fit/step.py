@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from schemas.errors import TrainingError
 from train.config import FitConfig
 from train.data.collate import Batch
+from train.fit.forward import TrainingForward
 from train.loss.batch_loss import batch_loss
 from train.loss.mask_loss import LossTerms
 from train.loss.pixel_terms import EAGER, compiled_kernels
@@ -53,6 +54,7 @@ class TrainStep:
         self.world = world
         self.device = device
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.forward = TrainingForward(model, config.corrections)
         self.kernels = compiled_kernels() if config.compile else EAGER
         self.parallel = self._wrap() if world.size > 1 else None
 
@@ -61,7 +63,7 @@ class TrainStep:
         # The model's buffers are constants. The name that torch 2.14 has for it is unknown to older ones.
         is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
         sync: dict[str, Any] = {"forward_sync_buffers" if is_new else "broadcast_buffers": False}
-        return DistributedDataParallel(self.model, device_ids=ids, **sync)
+        return DistributedDataParallel(self.forward, device_ids=ids, **sync)
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, int]]:
         """Make one step.
@@ -106,7 +108,7 @@ class TrainStep:
         # In float32: bfloat16 has three digits, and an image has 256 levels.
         images = self._images(batch, self.config.augment)
         with autocast(self.device):
-            predictions = (self.parallel or self.model)(batch, images)
+            predictions = (self.parallel or self.forward)(batch, images)
         return batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
 
     def _accumulate(self, batch: Batch, objects: float) -> Tensor:

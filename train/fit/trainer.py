@@ -34,6 +34,7 @@ from train.fit.start_check import check_against_predictor
 from train.fit.state import Origin, Run, previous_of, readable_checkpoint, restore_run, save_last, start_run
 from train.fit.step import TrainStep
 from train.fit.validate import validate
+from train.model.acceleration import recompute_activations
 from train.model.checkpoint import save_checkpoint
 from train.runtime.device import out_of_memory_as_error, pick_device
 from train.runtime.distributed import World, open_world
@@ -177,7 +178,7 @@ def _set_up(store: Store, config: FitConfig, place: _Place, checkpoint: Path | N
     if config.cache_features:
         dataset.features = filled_features(run.model, store, config, train_tiles.tolist(), world, device, place.stop)
     if config.checkpoint_activations:
-        run.model.checkpoint_activations()
+        recompute_activations(run.model.sam)
     if config.compile:
         run.model.compile_parts()
     train_step = TrainStep(run.model, run.optimizer, config, world, device)

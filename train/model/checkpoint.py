@@ -22,7 +22,8 @@ from torch import Tensor
 
 from schemas.command.stage_timer import timed
 from schemas.errors import CheckpointError
-from train.choices import MAX_IMAGE_SIZE, MODEL_SIZES, ModelSize
+from train.backbone.catalog import MODEL_SIZES, ModelSize
+from train.choices import MAX_IMAGE_SIZE
 from train.model.promptable import PromptableSam
 
 Weights = dict[str, Tensor]
@@ -202,7 +203,7 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
             for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
             if keys
         ]
-        guess = _guess_size(weights)
+        guess = model.backbone.recognize(weights) or " or ".join(MODEL_SIZES)
         remedy = "save or download it again, it is not whole" if guess == model.size else f"try --model {guess}"
         raise CheckpointError(path, f"does not fit the model {model.size}: {'; '.join(parts)}", remedy)
     try:
@@ -237,13 +238,3 @@ def _by_module(keys: list[str]) -> str:
         modules.setdefault(".".join(key.split(".")[:2]), []).append(key)
     said = [found[0] if len(found) == 1 else f"{name}.* {len(found)}" for name, found in modules.items()]
     return ", ".join(said[:6]) + (f", and {len(said) - 6} more modules" if len(said) > 6 else "")
-
-
-def _guess_size(weights: Weights) -> str:
-    """Which model weights belong to, from the width of the trunk and its depth."""
-    patches = weights.get("image_encoder.trunk.patch_embed.proj.weight")
-    if patches is None:
-        return " or ".join(MODEL_SIZES)
-    blocks = {key.split(".")[3] for key in weights if key.startswith("image_encoder.trunk.blocks.")}
-    by_trunk = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
-    return by_trunk.get((patches.shape[0], len(blocks)), " or ".join(MODEL_SIZES))

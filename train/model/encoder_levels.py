@@ -16,16 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
-Form = Literal["trunk", "neck", "decoder"]
+from train.backbone.description import Backbone
 
-STRIDES = (4, 8, 16)
-"""Pixels of the input a cell of each level."""
+Form = Literal["trunk", "neck", "decoder"]
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,15 @@ class Level:
         return self.side, self.side, self.channels
 
 
-def smallest_levels(sam: SAM2Base, image_size_px: int) -> tuple[Level, ...]:
+def smallest_levels(sam: Any, backbone: Backbone, image_size_px: int) -> tuple[Level, ...]:
     """Choose for each level the form with the fewest channels after which something may still be trained."""
     neck, channels_up = sam.image_encoder.neck, sam.image_encoder.trunk.channel_list[::-1]
     levels: list[Level] = []
-    for number, (stride, trunk_channels) in enumerate(zip(STRIDES, channels_up, strict=False)):
+    for number, (stride, trunk_channels) in enumerate(zip(backbone.level_strides, channels_up, strict=False)):
         forms: dict[Form, int] = {"neck": neck.d_model}
         if number not in neck.fpn_top_down_levels:
             forms["trunk"] = trunk_channels
-        layer = _decoder_layer(sam, number)
+        layer = _decoder_layer(sam, backbone, number)
         if layer is not None and not any(parameter.requires_grad for parameter in layer.parameters()):
             forms["decoder"] = layer.out_channels
         form = min(forms, key=forms.__getitem__)
@@ -71,13 +69,13 @@ def smallest_levels(sam: SAM2Base, image_size_px: int) -> tuple[Level, ...]:
     return tuple(levels)
 
 
-def kept_levels(sam: SAM2Base, pixels: Tensor, levels: Sequence[Level]) -> list[Tensor]:
+def kept_levels(sam: Any, backbone: Backbone, pixels: Tensor, levels: Sequence[Level]) -> list[Tensor]:
     """Compute the kept forms of normalized images (B, 3, S, S); each (B, side, side, C)."""
     stages = sam.image_encoder.trunk(pixels)
     outputs, _ = sam.image_encoder.neck(stages)
     kept: list[Tensor] = []
     for number, level in enumerate(levels):
-        layer = _decoder_layer(sam, number)
+        layer = _decoder_layer(sam, backbone, number)
         if level.form == "decoder":
             assert layer is not None
             kept.append(layer(outputs[number]))
@@ -86,14 +84,14 @@ def kept_levels(sam: SAM2Base, pixels: Tensor, levels: Sequence[Level]) -> list[
     return [values.permute(0, 2, 3, 1) for values in kept]
 
 
-def completed_levels(sam: SAM2Base, kept: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
+def completed_levels(sam: Any, backbone: Backbone, kept: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
     """Go on from the kept forms to (B, 32, S/4, S/4), (B, 64, S/8, S/8) and (B, 256, S/16, S/16)."""
     convolutions = sam.image_encoder.neck.convs
     completed: list[Tensor] = []
     for number, (level, values) in enumerate(zip(levels, kept, strict=True)):
         # Autocast rounds the input of a convolution to bfloat16 in any case; without it weights are float32.
         found = (values if torch.is_autocast_enabled(values.device.type) else values.float()).permute(0, 3, 1, 2)
-        layer = _decoder_layer(sam, number)
+        layer = _decoder_layer(sam, backbone, number)
         if level.form == "trunk":
             # The neck lists its convolutions from the coarsest level on.
             found = convolutions[len(convolutions) - 1 - number](found)
@@ -103,7 +101,7 @@ def completed_levels(sam: SAM2Base, kept: Sequence[Tensor], levels: Sequence[Lev
     return completed
 
 
-def _decoder_layer(sam: SAM2Base, number: int) -> nn.Conv2d | None:
-    """The decoder's own convolution of a level; the coarsest has none."""
-    decoder = sam.sam_mask_decoder
-    return (decoder.conv_s0, decoder.conv_s1, None)[number]
+def _decoder_layer(sam: nn.Module, backbone: Backbone, number: int) -> Any:
+    """Return the decoder's own convolution of a level, a `torch.nn.Conv2d`; None for a level without one."""
+    name = backbone.level_layers[number]
+    return None if name is None else sam.get_submodule(name)

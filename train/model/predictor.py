@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from train.choices import ModelSize
+from train.backbone.catalog import ModelSize
 from train.data.point_groups import group_by_points
 from train.loss.pixel_terms import upsample
 from train.model.checkpoint import WeightsFile, load_identified, load_weights, trained_with

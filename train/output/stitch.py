@@ -18,8 +18,8 @@ from schemas.errors import StoreError
 from schemas.manifest import SourceRecord
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
+from train.loss.pixel_terms import upsample
 from train.model.predictor import OBJECTS_PER_PASS
-from train.model.promptable import upsample
 from train.output.model_folders import ModelFolders
 from train.score.answers import TileAnswer
 

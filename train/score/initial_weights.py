@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 
 from schemas.errors import CheckpointError
-from train.choices import MAX_SEED, ModelSize
+from train.backbone.catalog import ModelSize
+from train.choices import MAX_SEED
 from train.model.checkpoint import begun_with, load_checkpoint, load_identified, load_weights, trained_with
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam

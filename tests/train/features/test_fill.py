@@ -24,6 +24,7 @@ from train.data.collate import Batch, collate
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
 from train.features.cache import FeatureCache
 from train.features.fill import FillCost, check_cacheable, filled_features
+from train.fit.forward import TrainingForward
 from train.fit.state import Origin, start_run
 from train.fit.trainer import fit
 from train.loss.batch_loss import batch_loss
@@ -128,7 +129,7 @@ def test_sample_differs_in_nothing_but_the_image(small: Store, filled: FeatureCa
 
 def _loss_and_gradient(model: PromptableSam, batch: Batch) -> tuple[float, Tensor]:
     model.zero_grad()
-    loss = batch_loss(model(batch), batch, FitConfig().loss, batch.num_objects).total
+    loss = batch_loss(TrainingForward(model)(batch), batch, FitConfig().loss, batch.num_objects).total
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 

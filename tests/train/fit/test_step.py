@@ -22,6 +22,7 @@ from train.config import FitConfig
 from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest, TileDataset
 from train.data.loader import sample_options
+from train.fit.forward import TrainingForward
 from train.fit.state import Origin, Run, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import fit
@@ -179,7 +180,7 @@ def test_batch_loses_what_its_images_lose_alone(store: Store) -> None:
         sample.ignore[32 * number : 32 * number + 64] = True
     model = _start(config).model
     whole, *parts = (
-        batch_loss(model(batch), batch, config.loss, 4.0)
+        batch_loss(TrainingForward(model)(batch), batch, config.loss, 4.0)
         for batch in (collate(samples), *(collate([sample]) for sample in samples))
     )
     for field in fields(LossTerms):
@@ -194,7 +195,7 @@ def test_weight_of_a_class_is_for_its_objects_alone(store: Store) -> None:
     losses = []
     for weights in ({}, {own: 3.0}, {other: 3.0}):
         config = _config({"prompt": "box", "loss": {"class_weights": weights}})
-        losses.append(batch_loss(_start(config).model(batch), batch, config.loss, 1.0).total.item())
+        losses.append(batch_loss(TrainingForward(_start(config).model)(batch), batch, config.loss, 1.0).total.item())
     assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
     assert losses[2] == losses[0]
 
@@ -207,7 +208,7 @@ def test_gpu_gives_the_loss_and_gradient_of_the_cpu(store: Store, form: dict[str
     for device in (torch.device("cpu"), cuda):
         run = _start(config, device.type)
         with autocast(device):
-            predictions = run.model(batch.to(device))
+            predictions = TrainingForward(run.model, config.corrections)(batch.to(device))
         loss = batch_loss(predictions, batch.to(device), config.loss, 4.0).total
         loss.backward()
         losses.append(loss.item())

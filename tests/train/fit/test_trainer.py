@@ -14,9 +14,11 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import CheckpointError, ConfigError, TrainingError
 from schemas.store.store import Store, open_store
+from train.backbone.sam2 import SAM2
 from train.config import FitConfig, read_config
 from train.data.collate import collate
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
+from train.fit.forward import TrainingForward
 from train.fit.state import Origin, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import _end_epoch, _Place, _set_up, fit
@@ -24,7 +26,6 @@ from train.fit.validate import validate
 from train.loss.batch_loss import batch_loss
 from train.model.checkpoint import load_checkpoint
 from train.model.promptable import PromptableSam
-from train.model.sam2 import config_file
 from train.runtime.device import out_of_memory_as_error
 from train.runtime.distributed import World
 from train.runtime.run_log import RunLog, read_steps
@@ -177,7 +178,7 @@ def test_adapters_learn_in_a_frozen_encoder_and_leave_the_neck_to_its_flag(store
     model = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
     sample = TileDataset(store.path, SampleOptions(128, "box"))[SampleRequest(0, 0)]
     batch = collate([sample])
-    batch_loss(model(batch), batch, config.loss, 3.0).total.backward()
+    batch_loss(TrainingForward(model)(batch), batch, config.loss, 3.0).total.backward()
     trained = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert any("lora_B" in name for name in trained)
     assert any("image_encoder.neck" in name for name in trained)
@@ -281,7 +282,7 @@ def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Pat
     changed = {name for name in merged if "trunk" in name and not torch.equal(merged[name], before[name])}
     assert changed
     assert all(name.endswith(("attn.qkv.weight", "attn.proj.weight")) for name in changed)
-    build_sam2(config_file("tiny"), str(path), device="cpu")
+    build_sam2(SAM2.networks["tiny"].config_file, str(path), device="cpu")
     adapter = load_checkpoint(path)["adapter"]
     assert len(adapter) == 2 * 2 * 12
     # peft itself takes the adapter up, and gives the merged weights.

@@ -10,9 +10,9 @@ import torch
 from sam2.build_sam import build_sam2
 
 from schemas.errors import CheckpointError
+from train.backbone.sam2 import SAM2
 from train.model.checkpoint import load_checkpoint, load_weights, save_checkpoint, trained_with
 from train.model.promptable import PromptableSam
-from train.model.sam2 import config_file
 
 
 def test_pickle_under_another_name_is_looked_at_all_the_same(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def whole_pickle() -> bytes:
 def test_meta_loads_ours_strictly(tiny: PromptableSam, tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "checkpoint.pt"
     save_checkpoint(path, {"model": tiny.sam.state_dict(), "model_size": "tiny", "image_size": 128})
-    theirs = build_sam2(config_file("tiny"), str(path), device="cpu").state_dict()
+    theirs = build_sam2(SAM2.networks["tiny"].config_file, str(path), device="cpu").state_dict()
     for name, weight in tiny.sam.state_dict().items():
         assert torch.equal(theirs[name], weight), name
     assert trained_with(load_checkpoint(path)) == ("tiny", 128)

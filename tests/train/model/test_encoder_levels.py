@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 import torch
 
-from train.choices import ModelSize
+from train.backbone.catalog import ModelSize
 from train.model.promptable import ImageFeatures, PromptableSam
 
 FINE_LAYERS = ("sam_mask_decoder.conv_s0", "sam_mask_decoder.conv_s1")

@@ -9,23 +9,24 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from schemas.errors import ConfigError
 from schemas.store.store import Store
-from train.choices import FREEZE_PRESETS
+from train.backbone.sam2 import SAM2
 from train.config import FitConfig
 from train.data.collate import Batch
 from train.data.point_groups import group_by_points
 from train.data.training_clicks import correction_clicks
+from train.fit.forward import TrainingForward
 from train.fit.state import Origin, start_run
 from train.loss.batch_loss import batch_loss
 from train.loss.pixel_terms import upsample
+from train.model.acceleration import recompute_activations
 from train.model.promptable import PromptableSam
-from train.model.sam2 import config_file
 from train.settings import LossConfig
 
 
 def _by_object(model: PromptableSam, batch: Batch) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     with torch.no_grad():
-        for prediction in model(batch):
+        for prediction in TrainingForward(model)(batch):
             found.update(zip(prediction.objects.tolist(), prediction.passes[0].logits, strict=True))
     return found
 
@@ -59,7 +60,7 @@ def test_an_object_does_not_depend_on_its_neighbours_in_the_batch(tiny: Promptab
 def test_a_video_is_refused(tiny: PromptableSam, mixed_batch: Batch) -> None:
     video = replace(mixed_batch, images=mixed_batch.images.expand(2, -1, -1, -1, -1))
     with pytest.raises(ConfigError, match="2 frames"):
-        tiny(video)
+        TrainingForward(tiny)(video)
 
 
 @pytest.mark.parametrize("settings", [{}, {"corrections": 1}, {"loss": {"predict_presence": False}}])
@@ -67,7 +68,7 @@ def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch, settings: d
     config = FitConfig.model_validate({"image_size": 128, **settings})
     model = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
     draws = torch.rand(1, mixed_batch.num_objects, 2)
-    predictions = model(replace(mixed_batch, click_draws=draws))
+    predictions = TrainingForward(model, config.corrections)(replace(mixed_batch, click_draws=draws))
     batch_loss(predictions, mixed_batch, config.loss, 5.0).total.backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
@@ -81,7 +82,7 @@ def test_frozen_modules_keep_evaluation_mode_and_weights(mixed_batch: Batch) -> 
     model.train()
     assert not model.sam.image_encoder.training
     assert model.sam.sam_mask_decoder.training
-    batch_loss(model(mixed_batch), mixed_batch, LossConfig(), 5.0).total.backward()
+    batch_loss(TrainingForward(model)(mixed_batch), mixed_batch, LossConfig(), 5.0).total.backward()
     assert all(parameter.grad is None for parameter in model.sam.image_encoder.parameters())
     assert model.sam.sam_mask_decoder.conv_s0.weight.grad is not None
 
@@ -89,7 +90,7 @@ def test_frozen_modules_keep_evaluation_mode_and_weights(mixed_batch: Batch) -> 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("encoder",), "--freeze encoder: is no module"),
+        (("encoder",), "--freeze encoder: names no module"),
         (("image_encoder", "sam_prompt_encoder", "sam_mask_decoder"), "leaves nothing|nothing"),
     ],
 )
@@ -103,7 +104,7 @@ def _predictor(model: PromptableSam, tmp_path: Path) -> SAM2ImagePredictor:
     torch.save({"model": model.sam.state_dict()}, tmp_path / "w.pt")
     overrides = [f"++model.image_size={model.image_size}"]
     sam = build_sam2(
-        config_file(model.size),
+        SAM2.networks[model.size].config_file,
         str(tmp_path / "w.pt"),
         device="cpu",
         hydra_overrides_extra=overrides,
@@ -145,9 +146,9 @@ def test_masks_are_those_of_metas_image_predictor(tiny: PromptableSam, store: St
 
 def test_corrections_add_a_click_and_a_pass_and_train_the_mask_prompt(mixed_batch: Batch) -> None:
     torch.manual_seed(0)
-    model = PromptableSam("tiny", 128, corrections=2).train()
+    model = PromptableSam("tiny", 128, mask_prompts=True).train()
     batch = replace(mixed_batch, click_draws=torch.rand(1, mixed_batch.num_objects, 4))
-    predictions = model(batch)
+    predictions = TrainingForward(model, 2)(batch)
     assert all(len(prediction.passes) == 3 for prediction in predictions)
     assert all(prediction.passes[1].logits.shape[1] == 1 for prediction in predictions)
     batch_loss(predictions, batch, LossConfig(), 5.0).total.backward()
@@ -160,7 +161,7 @@ def test_corrections_add_a_click_and_a_pass_and_train_the_mask_prompt(mixed_batc
 
 def test_preset_freezes_all_but_the_decoder() -> None:
     model = PromptableSam("tiny", 128)
-    model.freeze(FREEZE_PRESETS["decoder_only"])
+    model.freeze(SAM2.freeze_presets["decoder_only"])
     trained = {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"sam_mask_decoder"}
 
@@ -177,7 +178,7 @@ def _loss_and_gradients(model: PromptableSam, batch: Batch) -> tuple[float, dict
 
     model.zero_grad()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = batch_loss(model(batch), batch, LossConfig(), 5.0).total
+        loss = batch_loss(TrainingForward(model)(batch), batch, LossConfig(), 5.0).total
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return loss.item(), gradients, sum(kept.values())
@@ -187,7 +188,7 @@ def test_checkpointed_activations_give_the_same_gradients_from_less_memory(mixed
     torch.manual_seed(0)
     model = PromptableSam("tiny", 128)
     plain, gradients, kept = _loss_and_gradients(model, mixed_batch)
-    model.checkpoint_activations()
+    recompute_activations(model.sam)
     again, same, kept_now = _loss_and_gradients(model, mixed_batch)
     assert again == plain
     assert same.keys() == gradients.keys()
@@ -220,13 +221,13 @@ def test_correction_looks_at_the_best_mask_with_draws_and_pixels_of_its_own(
         seen.append(given)
         return correction_clicks(*given)
 
-    monkeypatch.setattr("train.model.promptable.correction_clicks", noted)
+    monkeypatch.setattr("train.fit.forward.correction_clicks", noted)
     ignore = torch.zeros_like(mixed_batch.ignore)
     for number in range(ignore.shape[1]):
         ignore[0, number, : 8 * (number + 1)] = True
     draws = torch.rand(1, mixed_batch.num_objects, 4)
-    model = PromptableSam("tiny", 128, corrections=2).train()
-    predictions = model(replace(mixed_batch, ignore=ignore, click_draws=draws))
+    model = PromptableSam("tiny", 128, mask_prompts=True).train()
+    predictions = TrainingForward(model, 2)(replace(mixed_batch, ignore=ignore, click_draws=draws))
     assert len(seen) == 2 * len(predictions)
     for place, prediction in enumerate(predictions):
         objects = prediction.objects

@@ -1,0 +1,82 @@
+"""SAM 2.1 as Meta's package `sam2` builds it, and a miniature of it.
+
+`nano` is Meta's tiny configuration with small widths, set by overrides alone: the installed `build_sam2` builds it and
+loads its checkpoints when it is given the same overrides. It has 2.5 million parameters instead of 39 million, for
+tests, demonstrations and laptops.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from train.backbone.description import Backbone, Network
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+
+_NANO_WIDTH = 64
+_NANO_MEMORY_WIDTH = 16
+
+NANO_OVERRIDES = (
+    "++model.image_encoder.trunk.embed_dim=32",
+    "++model.image_encoder.trunk.stages=[1,2,3,1]",
+    # A block with global attention must not be the first of its stage.
+    "++model.image_encoder.trunk.global_att_blocks=[4,5]",
+    f"++model.image_encoder.neck.d_model={_NANO_WIDTH}",
+    f"++model.image_encoder.neck.position_encoding.num_pos_feats={_NANO_WIDTH}",
+    "++model.image_encoder.neck.backbone_channel_list=[256,128,64,32]",
+    f"++model.memory_attention.d_model={_NANO_WIDTH}",
+    "++model.memory_attention.num_layers=1",
+    f"++model.memory_attention.layer.d_model={_NANO_WIDTH}",
+    "++model.memory_attention.layer.dim_feedforward=256",
+    f"++model.memory_attention.layer.self_attention.embedding_dim={_NANO_WIDTH}",
+    f"++model.memory_attention.layer.cross_attention.embedding_dim={_NANO_WIDTH}",
+    f"++model.memory_attention.layer.cross_attention.kv_in_dim={_NANO_MEMORY_WIDTH}",
+    f"++model.memory_encoder.out_dim={_NANO_MEMORY_WIDTH}",
+    f"++model.memory_encoder.position_encoding.num_pos_feats={_NANO_MEMORY_WIDTH}",
+    f"++model.memory_encoder.in_dim={_NANO_WIDTH}",
+    f"++model.memory_encoder.mask_downsampler.embed_dim={_NANO_WIDTH}",
+    f"++model.memory_encoder.fuser.layer.dim={_NANO_WIDTH}",
+)
+"""What `nano` changes in the tiny configuration."""
+
+
+def _build(network: Network, image_size: int) -> SAM2Base:
+    # Here, since importing sam2 takes seconds that `--help` must not wait for.
+    from sam2.build_sam import build_sam2
+
+    overrides = [f"++model.image_size={image_size}", *network.overrides]
+    # Postprocessing would replace a single mask that is not stable by another candidate.
+    model = build_sam2(network.config_file, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=False)
+    return cast("SAM2Base", model)
+
+
+SAM2 = Backbone(
+    networks={
+        "nano": Network("configs/sam2.1/sam2.1_hiera_t.yaml", NANO_OVERRIDES, trunk_width=32, trunk_blocks=7),
+        "tiny": Network("configs/sam2.1/sam2.1_hiera_t.yaml", (), trunk_width=96, trunk_blocks=12),
+        "small": Network("configs/sam2.1/sam2.1_hiera_s.yaml", (), trunk_width=96, trunk_blocks=16),
+        "base_plus": Network("configs/sam2.1/sam2.1_hiera_b+.yaml", (), trunk_width=112, trunk_blocks=24),
+        "large": Network("configs/sam2.1/sam2.1_hiera_l.yaml", (), trunk_width=144, trunk_blocks=48),
+    },
+    build=_build,
+    trained_modules=("image_encoder", "sam_prompt_encoder", "sam_mask_decoder"),
+    # The learned stand-in for an empty memory, which is added to the features of a single image.
+    trained_vectors=("no_mem_embed",),
+    freeze_presets={
+        "none": (),
+        "all": (),
+        "decoder_only": ("image_encoder", "sam_prompt_encoder", "no_mem_embed"),
+        "decoder_and_neck": ("image_encoder.trunk", "sam_prompt_encoder", "no_mem_embed"),
+    },
+    encoder="image_encoder",
+    trunk="image_encoder.trunk",
+    trunk_block=r"image_encoder\.trunk\.blocks\.(\d+)\.",
+    patch_embedding="image_encoder.trunk.patch_embed.proj.weight",
+    full_rate="pos_embed",
+    norm_classes=("LayerNorm", "GroupNorm", "LayerNorm2d"),
+    mask_prompt_layers="sam_prompt_encoder.mask_downscaling",
+    presence_head="sam_mask_decoder.pred_obj_score_head",
+    level_strides=(4, 8, 16),
+    level_layers=("sam_mask_decoder.conv_s0", "sam_mask_decoder.conv_s1", None),
+)
