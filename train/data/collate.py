@@ -32,7 +32,6 @@ class Batch:
         object_to_image: int64 [T, O, 2], the frame and the image of each object.
         identifiers: int64 [T, O, 3], tile index, object id and frame.
         class_ids: int64 [T, O].
-        sizes_wh: int64 [T, O, 2], width and height of the object's tile before any transform.
         groups: The objects by number of real points; all O once.
         dropped: Objects that transforms lost.
         skipped: Random maps that were left out, lest they lose an object.
@@ -50,7 +49,6 @@ class Batch:
     object_to_image: Tensor
     identifiers: Tensor
     class_ids: Tensor
-    sizes_wh: Tensor
     groups: tuple[PointGroup, ...]
     dropped: int
     skipped: int
@@ -141,7 +139,6 @@ def _collate(samples: list[Sample]) -> Batch:
         object_to_image=torch.stack([frame, image_of_object], -1)[None],
         identifiers=torch.stack([tile_of_object, torch.cat([s.object_ids for s in samples]), frame], -1)[None],
         class_ids=torch.cat([sample.class_ids for sample in samples])[None],
-        sizes_wh=torch.tensor([s.original_wh for s in samples]).reshape(-1, 2)[image_of_object][None],
         groups=group_by_points(labels),
         dropped=sum(sample.dropped for sample in samples),
         skipped=sum(sample.skipped for sample in samples),

@@ -7,16 +7,12 @@ goes on, and a cache that is whole is only read.
 from __future__ import annotations
 
 import logging
-import math
-import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -33,51 +29,14 @@ from train.runtime.distributed import World
 from train.runtime.stop import StopRequest
 from train.settings import AugmentConfig
 from train.transforms.geometry import orient, resize
+from train.transforms.orientation import ORIENTATIONS
 from train.transforms.sample import read_sample
 
 logger = logging.getLogger(__name__)
 
-ORIENTATIONS = 8
-"""Flips and quarter turns of a square; a view's number is the quarter turns, and 4 more where it is mirrored."""
-
 _WRITES_AHEAD = 2
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class FillCost:
-    """What one tile takes, in seconds, measured on this machine.
-
-    Attributes:
-        load_s: To read and resize its image in one view.
-        encode_s: To encode one view.
-        write_s: To write all views.
-        read_s: To read the features of one view from the disk.
-        views: How many there are.
-        workers: Processes that load side by side in an epoch; 0 is one, which trains, too.
-    """
-
-    load_s: float
-    encode_s: float
-    write_s: float
-    read_s: float
-    views: int
-    workers: int
-
-    @property
-    def fill_s(self) -> float:
-        """To fill: one process loads, and writing goes on while the next tile is encoded."""
-        return self.views * self.load_s + max(self.views * self.encode_s, self.write_s)
-
-    @property
-    def saved_s(self) -> float:
-        """What an epoch saves, as if loading, which its processes share, and encoding came one after the other."""
-        return self.encode_s + (self.load_s - self.read_s) / max(self.workers, 1)
-
-    def break_even_epoch(self, missing: int, tiles: int) -> int | None:
-        """The first epoch at whose end a run is ahead that fills in what is missing; None where it never is."""
-        return math.ceil(self.fill_s * missing / (self.saved_s * tiles)) if self.saved_s > 0 else None
 
 
 def check_cacheable(model: PromptableSam, store: Store, config: FitConfig) -> None:
@@ -129,7 +88,7 @@ def filled_features(
         StoreError: The cache cannot be written, or another run fills it.
         ConfigError: The disk is too small.
     """
-    cache = feature_cache(model, store, device, views=ORIENTATIONS if config.augment.orientation else 1)
+    cache = feature_cache(model, store, device, views=len(ORIENTATIONS) if config.augment.orientation else 1)
     # One list for all, made before anybody writes: who looks later may see what another run has written since.
     missing: list[int] = world.gather(cache.missing(tiles) if world.is_main else None)[0]
     if not missing:
@@ -140,11 +99,7 @@ def filled_features(
             _check_space(cache, len(missing))
         world.wait()
         encoder = _TileEncoder(model, store, config.batch_size, cache.views, device)
-        own = missing[world.rank :: world.size]
-        if world.is_main:
-            _say_cost(_measure(encoder, cache, own[0], config.workers), len(missing), len(tiles), world, config)
-            own = own[1:]
-        _fill(encoder, cache, own, stop)
+        _fill(encoder, cache, missing[world.rank :: world.size], stop)
         world.wait()
     return cache
 
@@ -163,8 +118,8 @@ class _TileEncoder:
         """The model's input for each view, uint8 (3, S, S)."""
         side = self.model.image_size
         sample = read_sample(self.store, tile, {})
-        for view in range(self.views):
-            yield resize(orient(sample, view % 4, mirrored=view >= 4), side, side).image
+        for orientation in ORIENTATIONS[: self.views]:
+            yield resize(orient(sample, orientation), side, side).image
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """Encode uint8 (B, 3, S, S) to bfloat16 (B, side, side, C) a level, on the device."""
@@ -199,36 +154,6 @@ def _fill(encoder: _TileEncoder, cache: FeatureCache, tiles: Sequence[int], stop
             write.result()
 
 
-def _measure(encoder: _TileEncoder, cache: FeatureCache, tile: int, workers: int) -> FillCost:
-    """Time one tile, which is in the cache afterwards."""
-    views = cache.views
-    load_s, images = _timed(lambda: list(encoder.images(tile)))
-    batch = torch.stack(images[: encoder.batch_size])
-    # The first call pays for start-up.
-    encoder.encode(batch[:1])
-    encode_s, _ = _timed(lambda: [values[..., :1].cpu() for values in encoder.encode(batch)])
-    features = encoder.features(tile)
-    write_s, _ = _timed(lambda: cache.write(tile, features))
-    for path in cache.files(tile):
-        _leave_memory(path)
-    read_s, _ = _timed(lambda: cache.read(tile, views - 1))
-    return FillCost(load_s / views, encode_s / len(batch), write_s, read_s, views, workers)
-
-
-def _leave_memory(path: Path) -> None:
-    """Let a file be read from the disk the next time, where the system can be asked to."""
-    if hasattr(os, "posix_fadvise"):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _timed(work: Callable[[], _Result]) -> tuple[float, _Result]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
 def _check_space(cache: FeatureCache, missing: int) -> None:
     """Say how large the cache becomes.
 
@@ -244,20 +169,6 @@ def _check_space(cache: FeatureCache, missing: int) -> None:
     views, a_view = cache.views, _size(cache.view_bytes)
     needs = f"{_size(needed)} for {missing} tiles in {views} views of {a_view}"
     logger.info("%s: takes %s, and %s are free%s", cache.path, needs, _size(free), remedy)
-
-
-def _say_cost(cost: FillCost, missing: int, tiles: int, world: World, config: FitConfig) -> None:
-    epoch = cost.break_even_epoch(missing, tiles)
-    logger.info(
-        "to fill it takes about %s; an epoch then takes %s less (a view: %.3f s to encode, %.3f s to read): it pays %s",
-        _duration(cost.fill_s * missing / world.size),
-        _duration(max(cost.saved_s, 0) * tiles / world.size),
-        cost.encode_s,
-        cost.read_s,
-        f"from epoch {epoch} on" if epoch else "never",
-    )
-    if epoch is None or epoch > config.epochs:
-        logger.warning("the run has %d epochs: without --cache-features it ends sooner", config.epochs)
 
 
 def _size(count: float) -> str:

@@ -23,7 +23,8 @@ from train.loss.pixel_terms import upsample
 from train.model.checkpoint import WeightsFile, load_identified, load_weights, trained_with
 from train.model.promptable import ImageFeatures, PromptableSam
 from train.runtime.device import autocast
-from train.transforms.geometry import orient_points, scale_points
+from train.transforms.geometry import scale_points
+from train.transforms.orientation import ORIENTATIONS, Orientation
 
 OBJECTS_PER_PASS = 32
 """Bound on the decoder's batch: the masks of as many objects at 1024 px take 400 MB."""
@@ -35,27 +36,15 @@ CPU_PIXELS_PER_PASS = 2 * 1024**2
 
 @dataclass(frozen=True)
 class View:
-    """A tile's features in one of the eight flips and quarter turns.
+    """A tile's features in one of the eight orientations.
 
     Attributes:
-        features: Of the turned image.
-        turns: Quarter turns against the clock.
-        mirrored: Whether left and right are exchanged after them.
+        features: Features of the image after it was moved.
+        orientation: How it was moved.
     """
 
     features: ImageFeatures
-    turns: int
-    mirrored: bool
-
-    def turned(self, pixels: Tensor) -> Tensor:
-        """Turn (..., H, W) as the image was."""
-        turned = pixels.rot90(self.turns, (-2, -1))
-        return turned.flip(-1) if self.mirrored else turned
-
-    def turned_back(self, pixels: Tensor) -> Tensor:
-        """Undo `turned`."""
-        unmirrored = pixels.flip(-1) if self.mirrored else pixels
-        return unmirrored.rot90(-self.turns, (-2, -1))
+    orientation: Orientation
 
 
 @dataclass(frozen=True)
@@ -108,12 +97,10 @@ class MaskPredictor:
             resized = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
             pixels = resized.round().clamp(0, 255).to(torch.uint8)
         found: list[View] = []
-        for number in range(8 if all_eight else 1):
-            turns, mirrored = number % 4, number >= 4
-            turned = pixels.rot90(turns, (-2, -1))
+        for orientation in ORIENTATIONS if all_eight else ORIENTATIONS[:1]:
             with _evaluating(self.model), autocast(self.device):
-                features = self.model.encode(turned.flip(-1) if mirrored else turned)
-            found.append(View(features, turns, mirrored))
+                features = self.model.encode(orientation.tensor(pixels))
+            found.append(View(features, orientation))
         return found
 
     @torch.inference_mode()
@@ -133,10 +120,10 @@ class MaskPredictor:
         scaled = scale_points(coords, (size_px, size_px), (side, side))
         sums: tuple[Tensor, Tensor] | None = None
         for view in views:
-            moved = orient_points(scaled, labels, (side, side), view.turns, mirrored=view.mirrored)
-            before = None if mask_logits is None else view.turned(mask_logits)[:, None]
+            moved = view.orientation.points(scaled, labels, (side, side))
+            before = None if mask_logits is None else view.orientation.tensor(mask_logits)[:, None]
             found = self._decode(view.features, moved, labels, before)
-            logits = view.turned_back(found.logits)
+            logits = view.orientation.inverse.tensor(found.logits)
             sums = (logits, found.ious) if sums is None else (sums[0] + logits, sums[1] + found.ious)
         assert sums is not None
         return Prediction(sums[0] / len(views), sums[1] / len(views))

@@ -7,103 +7,40 @@ at (0, 0). Flips and quarter turns move pixels without resampling; only `resize`
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.points import PointLabel
+from train.transforms.orientation import Orientation
 from train.transforms.sample import Sample
 
 
-def flip_horizontal(sample: Sample) -> Sample:
-    """Mirror left and right."""
-    return orient(sample, 0, mirrored=True)
-
-
-def flip_vertical(sample: Sample) -> Sample:
-    """Mirror top and bottom."""
-    return orient(sample, 2, mirrored=True)
-
-
-def quarter_turn(sample: Sample) -> Sample:
-    """Turn by 90 degrees against the clock; width and height change places."""
-    return orient(sample, 1, mirrored=False)
-
-
 def random_orientation(sample: Sample, generator: torch.Generator) -> Sample:
-    """One of the eight flips and quarter turns, each equally likely."""
+    """Draw one of the eight flips and quarter turns, each equally likely."""
     turns = int(torch.randint(4, (), generator=generator))
     mirrored = bool(torch.randint(2, (), generator=generator))
-    return replace(orient(sample, turns, mirrored=mirrored), view=turns + 4 * mirrored)
+    return orient(sample, Orientation(turns, mirrored))
 
 
-def orient(sample: Sample, turns: int, *, mirrored: bool) -> Sample:
-    """Turn by so many quarters against the clock, then mirror left and right or not."""
-    if not turns % 4 and not mirrored:
+def orient(sample: Sample, orientation: Orientation) -> Sample:
+    """Turn and mirror a sample whose orientation is that of the store, and note its new one."""
+    if not orientation.index:
         return sample
-    labels = sample.point_labels
-    image = turn_pixels(sample.image.permute(1, 2, 0).numpy(), turns, mirrored=mirrored)
+    image = orientation.pixels(sample.image.permute(1, 2, 0).numpy())
     segments = np.empty((len(sample.segments), *image.shape[:2]), np.bool_)
     for place, segment in enumerate(sample.segments.numpy()):
-        turn_pixels(segment, turns, mirrored=mirrored, out=segments[place])
+        orientation.pixels(segment, out=segments[place])
     return replace(
         sample,
         image=torch.from_numpy(image).permute(2, 0, 1),
         segments=torch.from_numpy(segments),
-        ignore=torch.from_numpy(turn_pixels(sample.ignore.numpy(), turns, mirrored=mirrored)),
-        point_coords=orient_points(sample.point_coords, labels, sample.size_wh, turns, mirrored=mirrored),
+        ignore=torch.from_numpy(orientation.pixels(sample.ignore.numpy())),
+        point_coords=orientation.points(sample.point_coords, sample.point_labels, sample.size_wh),
+        view=orientation.index,
     )
-
-
-def turn_pixels(pixels: NDArray[Any], turns: int, *, mirrored: bool, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Move pixels, uint8 (H, W, C) or bool (H, W), as `orient` does.
-
-    `numpy.rot90` gives the same and takes ten times as long, since it copies pixel by pixel across the rows.
-
-    Args:
-        pixels: The pixels.
-        turns: Quarter turns against the clock.
-        mirrored: Whether left and right are exchanged after them.
-        out: Where they go, of the turned shape; new memory unless given.
-    """
-    height, width = pixels.shape[:2]
-    turned = (width, height) if turns % 2 else (height, width)
-    out = np.empty((*turned, *pixels.shape[2:]), pixels.dtype) if out is None else out
-    if not pixels.size:
-        return out
-    source, target = pixels.view(np.uint8), out.view(np.uint8)
-    if turns % 2:
-        source = cv2.transpose(source, dst=target)
-    # After a transpose, a turn against the clock is a flip of rows, and with the clock one of columns.
-    flips_x, flips_y = _FLIPS[turns % 4]
-    flips_x ^= mirrored
-    if flips_x or flips_y:
-        cv2.flip(source, -1 if flips_x and flips_y else int(flips_x), dst=target)
-    elif not turns % 2:
-        target[:] = source
-    return out
-
-
-_FLIPS = ((False, False), (False, True), (True, True), (True, False))
-"""Whether x and y are flipped for each number of quarter turns, after the transpose of the odd ones."""
-
-
-def orient_points(coords: Tensor, labels: Tensor, size_wh: tuple[int, int], turns: int, *, mirrored: bool) -> Tensor:
-    """Move coordinates (O, K, 2) as `orient` moves those of an image of this width and height."""
-    width, height = size_wh
-    x, y = coords.unbind(-1)
-    for _ in range(turns % 4):
-        x, y = y, width - 1 - x
-        width, height = height, width
-    if mirrored:
-        x = width - 1 - x
-    coords = torch.stack([x, y], -1)
-    return _unless_padding(_corners_in_order(coords, labels), labels)
 
 
 def resize(sample: Sample, width: int, height: int) -> Sample:
@@ -155,18 +92,6 @@ def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample
         point_coords=sample.point_coords - torch.tensor([left, top]),
     )
     return repair_prompts(keep_points_inside(cut.keep(cut.segments.flatten(1).any(1))))
-
-
-def pad(sample: Sample, width: int, height: int) -> Sample:
-    """Extend to a size at the right and the bottom; the new pixels are black and ignored."""
-    old_width, old_height = sample.size_wh
-    edges = (0, width - old_width, 0, height - old_height)
-    return replace(
-        sample,
-        image=F.pad(sample.image, edges),
-        segments=F.pad(sample.segments, edges),
-        ignore=F.pad(sample.ignore, edges, value=True),
-    )
 
 
 def keep_points_inside(sample: Sample) -> Sample:
@@ -240,16 +165,6 @@ def _snapped(coords: Tensor, allowed: Tensor) -> tuple[Tensor, bool]:
         distance = (candidates - coords[row]).square().sum(-1)
         moved[row] = candidates[distance.argmin()].to(coords.dtype)
     return moved, True
-
-
-def _corners_in_order(coords: Tensor, labels: Tensor) -> Tensor:
-    """Put a moved box's corners back: label 2 is the top-left, label 3, next to it, the bottom-right."""
-    first = (labels == PointLabel.BOX_TOP_LEFT).nonzero(as_tuple=True)
-    second = (first[0], first[1] + 1)
-    ordered = coords.clone()
-    ordered[first] = torch.minimum(coords[first], coords[second])
-    ordered[second] = torch.maximum(coords[first], coords[second])
-    return ordered
 
 
 def _unless_padding(coords: Tensor, labels: Tensor) -> Tensor:

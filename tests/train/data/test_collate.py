@@ -30,7 +30,6 @@ def test_batch_has_the_published_axes(store: Store) -> None:
     assert batch.object_to_image[0, :, 1].tolist() == [b for b, n in enumerate(counts) for _ in range(n)]
     assert batch.object_to_image[0, :, 0].tolist() == [0] * total
     assert batch.identifiers[0, :, 0].tolist() == batch.object_to_image[0, :, 1].tolist()
-    assert batch.sizes_wh[0].tolist() == [[128, 128]] * total
     assert batch.tile_indices == [0, 1, 2]
     padding = batch.point_labels[0] == -1
     assert padding.any()

@@ -11,7 +11,8 @@ from schemas.store.store import Store
 from train.model.predictor import MaskPredictor, Prediction, load_predictors
 from train.model.promptable import PromptableSam
 from train.score.answers import tile_prompts
-from train.transforms.geometry import crop, orient_points, resize, scale_points
+from train.transforms.geometry import crop, resize, scale_points
+from train.transforms.orientation import Orientation
 from train.transforms.sample import pad_prompts, read_sample
 
 CPU = torch.device("cpu")
@@ -64,11 +65,11 @@ def test_a_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, s
 def test_every_view_is_turned_back(tiny: PromptableSam, case: Any) -> None:
     image, _, _ = case
     pixels = torch.arange(16).reshape(1, 4, 4)
-    turned = [view.turned(pixels) for view in MaskPredictor(tiny, CPU).views(image, all_eight=True)]
+    turned = [view.orientation.tensor(pixels) for view in MaskPredictor(tiny, CPU).views(image, all_eight=True)]
     assert len({tuple(found.flatten().tolist()) for found in turned}) == 8
     views = MaskPredictor(tiny, CPU).views(image, all_eight=True)
     for view, found in zip(views, turned, strict=True):
-        assert torch.equal(view.turned_back(found), pixels)
+        assert torch.equal(view.orientation.inverse.tensor(found), pixels)
 
 
 @pytest.mark.parametrize(("turns", "mirrored", "with_mask"), [(1, False, False), (2, True, True)])
@@ -78,14 +79,14 @@ def test_the_mean_of_all_views_turns_with_the_image(
     image, coords, labels = case
     predictor = MaskPredictor(tiny, CPU)
     views = predictor.views(image, all_eight=True)
-    view = views[turns + 4 * mirrored]
+    view = views[Orientation(turns, mirrored).index]
     before = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)) if with_mask else None
     straight = predictor.predict(views, coords, labels, 128, before)
-    turned_image = view.turned(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
-    moved = orient_points(coords, labels, (128, 128), turns, mirrored=mirrored)
-    turned_before = None if before is None else view.turned(before)
+    turned_image = view.orientation.tensor(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    moved = Orientation(turns, mirrored).points(coords, labels, (128, 128))
+    turned_before = None if before is None else view.orientation.tensor(before)
     other = predictor.predict(predictor.views(turned_image, all_eight=True), moved, labels, 128, turned_before)
-    assert (view.turned(straight.logits) - other.logits).abs().max() < 1e-4
+    assert (view.orientation.tensor(straight.logits) - other.logits).abs().max() < 1e-4
     assert (straight.ious - other.ious).abs().max() < 1e-5
 
 

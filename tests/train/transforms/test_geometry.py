@@ -13,18 +13,27 @@ from tests.train.strategies import samples
 from train.transforms.affine import Affine, affine
 from train.transforms.geometry import (
     crop,
-    flip_horizontal,
-    flip_vertical,
     mask_box,
     nearest_centers,
     orient,
-    pad,
-    quarter_turn,
     random_orientation,
     resize,
     scale_points,
 )
+from train.transforms.orientation import Orientation
 from train.transforms.sample import Sample
+
+
+def flip_horizontal(sample: Sample) -> Sample:
+    return orient(sample, Orientation(0, mirrored=True))
+
+
+def flip_vertical(sample: Sample) -> Sample:
+    return orient(sample, Orientation(2, mirrored=True))
+
+
+def quarter_turn(sample: Sample) -> Sample:
+    return orient(sample, Orientation(1))
 
 
 def _window(width: int, height: int) -> tuple[int, int, int, int]:
@@ -39,7 +48,6 @@ STEPS: dict[str, Callable[[Sample], Sample]] = {
     "quarter_turn": quarter_turn,
     "shrink": lambda sample: resize(sample, 21, 17),
     "grow": lambda sample: resize(sample, 50, 70),
-    "pad": lambda sample: pad(sample, sample.size_wh[0] + 5, sample.size_wh[1] + 3),
     "crop": lambda sample: crop(sample, *_window(*sample.size_wh)),
     "turn": lambda sample: affine(sample, Affine.around_center(*sample.size_wh, angle=0.4, scale=1.1, shear=0.1)),
     "shift": lambda sample: affine(sample, Affine(torch.tensor([[1.0, 0, 3], [0, 1, -2]], dtype=torch.float64))),
@@ -120,7 +128,7 @@ def test_orient_is_rot90_and_flip(sample: Sample, turns: int, mirrored: bool) ->
         return turned.flip(-1) if mirrored else turned
 
     noise = torch.randint(256, sample.image.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    moved = orient(replace(sample, image=noise), turns, mirrored=mirrored)
+    moved = orient(replace(sample, image=noise), Orientation(turns, mirrored))
     assert torch.equal(moved.image, plain(noise))
     assert torch.equal(moved.segments, plain(sample.segments))
     assert torch.equal(moved.ignore, plain(sample.ignore))
