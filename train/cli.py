@@ -239,7 +239,7 @@ def evaluate(
     from train.runtime.device import pick_device
     from train.score.evaluate import evaluate as run_evaluate
     from train.score.evaluate import with_thresholds, write_evaluation
-    from train.score.initial_weights import load_starting_points
+    from train.score.initial_weights import load_initial_weights
     from train.score.protocol import ScoringProtocol
 
     if not checkpoint and not baseline:
@@ -254,7 +254,7 @@ def evaluate(
         protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))
     predictors = load_predictors(checkpoint or [], pick_device(device), model, image_size)
     if zero_shot:
-        predictors |= load_starting_points(checkpoint or [], pick_device(device))
+        predictors |= load_initial_weights(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
     sinks = file_sinks(opened, out, protocol, save_masks=save_masks, stitch=stitch)
     with progress_bar("evaluate", "tile") as bar:

@@ -95,7 +95,7 @@ def run() -> Run:
 
 def small_content(run: Run) -> dict[str, Any]:
     """A checkpoint of a run with next to no weights, which is refused after everything else in it was read."""
-    content = copy.deepcopy(run.content())
+    content = copy.deepcopy(run.state().content())
     content["model"] = dict(list(content["model"].items())[:2])
     content["optimizer"] = {"state": {}, "param_groups": [{"lr": 1.0, "params": [0, 1]}]}
     content["rng"] = {}
@@ -105,7 +105,7 @@ def small_content(run: Run) -> dict[str, Any]:
 def use(path: Path, model: PromptableSam, run: Run) -> None:
     """All that a program does with a checkpoint: take its settings and weights, and go on from it."""
     found = load_checkpoint(path)
-    trained_with(found)
+    trained_with(found, path)
     try:
         load_weights(model, found["model"], path)
     finally:

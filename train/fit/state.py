@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +15,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from schemas.errors import CheckpointError, ConfigError
 from train.config import FitConfig
 from train.fit.optimizer import make_optimizer
-from train.model.checkpoint import begun_with, load_checkpoint, load_identified, load_weights, save_checkpoint
+from train.model.checkpoint import Weights, load_checkpoint, load_identified, load_weights
 from train.model.lora import add_adapters, load_adapted, weights_of
 from train.model.promptable import PromptableSam
+from train.model.train_state import TrainState
 from train.runtime.random_state import rng_states, set_rng_states
 
 logger = logging.getLogger(__name__)
@@ -98,41 +100,38 @@ class Run:
         """The weights that validation scores: the moving average where there is one."""
         return self.model if self.ema is None else self.ema.module  # pyright: ignore[reportReturnType]
 
-    def content(self) -> dict[str, Any]:
-        """What a checkpoint holds: tensors and plain Python values alone."""
-        config = self.config
-        content: dict[str, Any] = {
-            **weights_of(self.model),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": None,
-            "scheduler": {"step": self.steps},
-            "epoch": self.epochs_done,
-            "steps": self.steps,
-            "sampler": {"epoch": self.epochs_done, "batch": self.steps % self.origin.steps_per_epoch},
-            "origin": asdict(self.origin),
-            "init_sha256": self.init_sha256,
-            "loss": self.loss,
-            "time_elapsed": self.elapsed_s,
-            "best_meter_values": {} if self.best_score is None else {config.best_by: self.best_score},
-            "epochs_since_best": self.epochs_since_best,
-            "scored_steps": self.scored_steps,
-            "val": self.val,
-            "rng": rng_states(),
-            "threads": torch.get_num_threads(),
-            "model_size": config.model,
-            "image_size": config.image_size,
-            "config": config.model_dump(mode="json"),
-        }
-        if self.ema is not None:
-            content["ema"] = weights_of(self.scored_model)
-        return content
+    def state(self) -> TrainState:
+        """Return what a checkpoint holds of the run now."""
+        config, epoch = self.config, self.epochs_done
+        weights = weights_of(self.model)
+        return TrainState(
+            model=weights["model"],
+            adapter=weights.get("adapter"),
+            base_layers=weights.get("base_layers"),
+            optimizer=self.optimizer.state_dict(),
+            scheduler={"step": self.steps},
+            epoch=epoch,
+            steps=self.steps,
+            sampler={"epoch": epoch, "batch": self.steps % self.origin.steps_per_epoch},
+            origin=asdict(self.origin),
+            init_sha256=self.init_sha256,
+            loss=self.loss,
+            time_elapsed=self.elapsed_s,
+            best_meter_values={} if self.best_score is None else {config.best_by: self.best_score},
+            epochs_since_best=self.epochs_since_best,
+            scored_steps=self.scored_steps,
+            val=self.val,
+            rng=rng_states(),
+            threads=torch.get_num_threads(),
+            model_size=config.model,
+            image_size=config.image_size,
+            config=config.model_dump(mode="json"),
+            ema=None if self.ema is None else weights_of(self.scored_model),
+        )
 
-    def best_content(self) -> dict[str, Any]:
-        """What `best.pt` holds: the weights that were scored, without the optimizer."""
-        content = self.content() | weights_of(self.scored_model)
-        content.pop("ema", None)
-        del content["optimizer"]
-        return content
+    def best_state(self) -> TrainState:
+        """Return what `best.pt` holds: the weights that were scored, without what only `--resume` needs."""
+        return self.state().model_copy(update=weights_of(self.scored_model)).without_training()
 
 
 def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
@@ -163,7 +162,7 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
 
 def save_last(run: Run, path: Path) -> None:
     """Write `checkpoint.pt`; the one before it stays as `previous.pt`."""
-    save_checkpoint(path, run.content(), keep_as=previous_of(path))
+    run.state().save(path, keep_as=previous_of(path))
 
 
 def previous_of(path: Path) -> Path:
@@ -201,58 +200,59 @@ def restore_run(run: Run, path: Path) -> None:
         CheckpointError: It cannot be resumed.
         ConfigError: The run was begun with other settings.
     """
-    content = load_checkpoint(path)
-    _check_config(run, content, path)
-    _restore(run, content, path)
-    logger.info("resumes %s after step %d", path, run.steps)
-
-
-def _restore(run: Run, content: dict[str, Any], path: Path) -> None:
+    state = TrainState.load(path)
+    _check_config(run, state, path)
     try:
-        _load(run.model, content, path)
-        if run.ema is not None:
-            _load(run.scored_model, content["ema"], path)
-            run.ema.n_averaged.fill_(content["steps"])
-        for group in content["optimizer"]["param_groups"]:
-            # The device decides, and it may be another one now.
-            group["fused"] = run.optimizer.defaults["fused"]
-        run.optimizer.load_state_dict(content["optimizer"])
-        run.steps, run.elapsed_s, run.loss = content["steps"], content["time_elapsed"], content["loss"]
-        run.best_score = content["best_meter_values"].get(run.config.best_by)
-        run.epochs_since_best = content["epochs_since_best"]
-        run.scored_steps, run.val = content["scored_steps"], content["val"]
-        # Where the weights came from does not change, whatever is given now.
-        run.config = FitConfig.model_validate(run.config.model_dump() | {"init": content["config"]["init"]})
-        run.init_sha256 = begun_with(content, path)
-        set_rng_states(content["rng"])
-        threads = content["threads"]
+        _take_up(run, state, path)
     except CheckpointError:
         raise
     except Exception as error:
-        # Values of other kinds make the optimizer and the generators fail in any way there is.
+        # Values of other kinds make the optimizer and the generators fail with errors of any type.
         raise CheckpointError(path, f"cannot be resumed ({error})", "start a new run with --init") from error
-    if threads != torch.get_num_threads():
+    if state.threads != torch.get_num_threads():
         logger.warning(
             "%s was written with %d threads and this process has %d: sums may differ in their last bits",
             path,
-            threads,
+            state.threads,
             torch.get_num_threads(),
         )
+    logger.info("resumes %s after step %d", path, run.steps)
 
 
-def _load(model: PromptableSam, parts: dict[str, Any], path: Path) -> None:
+def _take_up(run: Run, state: TrainState, path: Path) -> None:
+    _load(run.model, state.weights, path)
+    if run.ema is not None:
+        if state.ema is None:
+            raise CheckpointError(path, "holds no moving average", "start a new run with --init")
+        _load(run.scored_model, state.ema, path)
+        run.ema.n_averaged.fill_(state.steps)
+    if state.optimizer is None:
+        raise CheckpointError(path, "holds no optimizer, as best.pt does not", "give checkpoint.pt, or use --init")
+    for group in state.optimizer["param_groups"]:
+        # The device decides, and it may be another one now.
+        group["fused"] = run.optimizer.defaults["fused"]
+    run.optimizer.load_state_dict(state.optimizer)
+    run.steps, run.elapsed_s, run.loss = state.steps, state.time_elapsed, state.loss
+    run.best_score = state.best_meter_values.get(run.config.best_by)
+    run.epochs_since_best = state.epochs_since_best
+    run.scored_steps, run.val = state.scored_steps, state.val
+    # Where the weights came from does not change, whatever is given now.
+    run.config = FitConfig.model_validate(run.config.model_dump() | {"init": state.config.get("init")})
+    run.init_sha256 = state.init_sha256
+    set_rng_states(state.rng)
+
+
+def _load(model: PromptableSam, parts: Mapping[str, Weights], path: Path) -> None:
     if "adapter" in parts:
         load_adapted(model, parts)
     else:
         load_weights(model, parts["model"], path)
 
 
-def _check_config(run: Run, content: dict[str, Any], path: Path) -> None:
-    begun, origin = content.get("config"), content.get("origin")
-    if not isinstance(begun, dict) or not isinstance(origin, dict):
-        raise CheckpointError(path, "is not of bcss-train fit", "use it with --init")
+def _check_config(run: Run, state: TrainState, path: Path) -> None:
     now = {**asdict(run.origin), **run.config.model_dump(mode="json")}
-    difference = _first_difference(now, {**origin, **begun})
+    then = {**state.origin, **_with_defaults(state.config, FitConfig().model_dump(mode="json"))}
+    difference = _first_difference(now, then)
     if difference is not None:
         key, ours, theirs = difference
         raise ConfigError(
@@ -260,6 +260,17 @@ def _check_config(run: Run, content: dict[str, Any], path: Path) -> None:
             f"was begun with {key} = {reprlib.repr(theirs)}, not {ours}",
             "repeat its store, flags and processes, or choose another --out",
         )
+
+
+def _with_defaults(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each setting that a file does not know its default: an older version of this program did what that says."""
+    filled: dict[str, Any] = {**defaults, **settings}
+    for key, default in defaults.items():
+        own = settings.get(key)
+        # A free-form mapping such as class weights has an empty default, and is taken as it is.
+        if isinstance(default, dict) and default and isinstance(own, dict):
+            filled[key] = _with_defaults(cast("dict[str, Any]", own), cast("dict[str, Any]", default))
+    return filled
 
 
 def _first_difference(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> tuple[str, object, object] | None:

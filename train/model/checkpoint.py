@@ -132,12 +132,9 @@ def _checked(content: object, path: Path) -> dict[str, Any]:
     for name, weight in cast("dict[object, object]", content["model"]).items():
         if not isinstance(name, str) or not isinstance(weight, Tensor):
             raise CheckpointError(path, f"holds {name!r:.80} under 'model', which is no weight", "save it again")
-    size, image_size = content.get("model_size"), content.get("image_size")
-    if (size, image_size) != (None, None) and not _is_ours(size, image_size):
-        raise CheckpointError(
-            path, f"says model_size {size!r:.40} and image_size {image_size!r:.40}", "save or download it again"
-        )
-    return cast("dict[str, Any]", content)
+    checked = cast("dict[str, Any]", content)
+    trained_with(checked, path)
+    return checked
 
 
 def _check_archive(path: Path, file: BufferedReader) -> None:
@@ -178,14 +175,21 @@ def _check_archive(path: Path, file: BufferedReader) -> None:
                         )
 
 
-def _is_ours(size: object, image_size: object) -> bool:
-    return (
-        isinstance(size, str)
-        and size in MODEL_SIZES
-        and isinstance(image_size, int)
-        and 128 <= image_size <= MAX_IMAGE_SIZE
-        and image_size % 32 == 0
-    )
+def trained_with(content: dict[str, Any], path: Path) -> tuple[ModelSize, int] | None:
+    """Return the network and the image size that a checkpoint carries; None for one that says neither.
+
+    Raises:
+        CheckpointError: It says something that no run of ours can have.
+    """
+    size, image_size = content.get("model_size"), content.get("image_size")
+    if (size, image_size) == (None, None):
+        return None
+    is_size = isinstance(size, str) and size in MODEL_SIZES
+    is_side = isinstance(image_size, int) and 128 <= image_size <= MAX_IMAGE_SIZE and image_size % 32 == 0
+    if not is_size or not is_side:
+        what = f"says model_size {size!r:.40} and image_size {image_size!r:.40}"
+        raise CheckpointError(path, what, "save or download it again")
+    return cast("ModelSize", size), cast("int", image_size)
 
 
 def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
@@ -211,24 +215,6 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
     except RuntimeError as error:
         # Sparse and quantized tensors, which no checkpoint of SAM 2 has.
         raise CheckpointError(path, f"holds tensors of another kind ({error})", "save dense weights") from error
-
-
-def begun_with(content: dict[str, Any], path: Path) -> str | None:
-    """Digest of the file of `--init` that a checkpoint's run began with; None where it says none.
-
-    Raises:
-        CheckpointError: It says anything else.
-    """
-    digest = content.get("init_sha256")
-    if not isinstance(digest, str | None):
-        raise CheckpointError(path, f"says init_sha256 {digest!r:.40}", "save or download it again")
-    return digest
-
-
-def trained_with(content: dict[str, Any]) -> tuple[ModelSize, int] | None:
-    """Model and image size that a checkpoint of ours carries; None for an official one."""
-    size, image_size = content.get("model_size"), content.get("image_size")
-    return (cast("ModelSize", size), cast("int", image_size)) if _is_ours(size, image_size) else None
 
 
 def _by_module(keys: list[str]) -> str:

@@ -5,6 +5,7 @@ Checkpoints hold them merged into the weights, under Meta's own names, and once 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,7 +82,7 @@ def weights_of(model: PromptableSam) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def load_adapted(model: PromptableSam, parts: dict[str, Any]) -> None:
+def load_adapted(model: PromptableSam, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Take up what `weights_of` gave of a model with adapters.
 
     Raises:

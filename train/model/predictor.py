@@ -170,7 +170,7 @@ def load_predictor(
         ConfigError: The file does not say its model, and neither does the caller.
     """
     content, weights = load_identified(path)
-    own = trained_with(content)
+    own = trained_with(content, path)
     if own is None and size is None:
         raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
     own_size, own_image_size = own or (size, image_size or 1024)

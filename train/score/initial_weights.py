@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
-from schemas.errors import CheckpointError
 from train.backbone.catalog import ModelSize
-from train.choices import MAX_SEED
-from train.model.checkpoint import begun_with, load_checkpoint, load_identified, load_weights, trained_with
+from train.model.checkpoint import load_checkpoint, load_identified, load_weights
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
+from train.model.train_state import RunStart, run_start
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Start:
-    """The weights that a run began with.
-
-    Attributes:
-        size: Its model.
-        image_size: Side of its input in pixels.
-        init: Path of `--init`, None for random weights.
-        init_sha256: Digest of that file, None where the checkpoint does not say.
-        seed: Of random weights; 0 with `--init`, where it does not matter.
-    """
-
-    size: ModelSize
-    image_size: int
-    init: str | None
-    init_sha256: str | None
-    seed: int
-
-
-def load_starting_points(paths: Sequence[Path], device: torch.device) -> dict[str, MaskPredictor]:
+def load_initial_weights(paths: Sequence[Path], device: torch.device) -> dict[str, MaskPredictor]:
     """Load what our checkpoints were trained from, as one more baseline each.
 
     Args:
@@ -54,9 +32,9 @@ def load_starting_points(paths: Sequence[Path], device: torch.device) -> dict[st
     Raises:
         CheckpointError: A checkpoint does not say what it was trained from, or a file cannot be read.
     """
-    starts: dict[_Start, Path] = {}
+    starts: dict[RunStart, Path] = {}
     for path in paths:
-        start = _start_of(load_checkpoint(path), path)
+        start = run_start(load_checkpoint(path), path)
         if start is not None:
             starts.setdefault(start, path)
     found: dict[str, MaskPredictor] = {}
@@ -76,23 +54,7 @@ def load_starting_points(paths: Sequence[Path], device: torch.device) -> dict[st
     return found
 
 
-def _start_of(content: dict[str, Any], path: Path) -> _Start | None:
-    """The start of a checkpoint of ours; None for an official one.
-
-    Raises:
-        CheckpointError: It is ours and does not say.
-    """
-    own, config = trained_with(content), content.get("config")
-    if own is None or not isinstance(config, dict):
-        return None
-    settings = cast("dict[str, object]", config)
-    init, seed = settings.get("init"), settings.get("seed", 0)
-    if not isinstance(init, str | None) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise CheckpointError(path, "says neither --init nor --seed of its run", "give --no-zero-shot")
-    return _Start(*own, init, begun_with(content, path), 0 if init else seed)
-
-
-def _predictor(start: _Start, path: Path, device: torch.device) -> MaskPredictor | None:
+def _predictor(start: RunStart, path: Path, device: torch.device) -> MaskPredictor | None:
     """The weights that a checkpoint's run began with; None where they are no longer to be had.
 
     Raises:
@@ -115,7 +77,7 @@ def _predictor(start: _Start, path: Path, device: torch.device) -> MaskPredictor
     return MaskPredictor(model.eval(), device, weights)
 
 
-def _fresh(start: _Start) -> PromptableSam:
+def _fresh(start: RunStart) -> PromptableSam:
     """The model with the random weights of the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(start.seed)

@@ -170,7 +170,7 @@ def test_run_killed_in_validation_validates_when_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("train.fit.trainer.validate", die)
+        patch.setattr("train.fit.epoch_end.validate", die)
         with pytest.raises(KeyboardInterrupt):
             fit(store, config, tmp_path)
     assert not (tmp_path / "checkpoints" / "best.pt").exists()
@@ -234,7 +234,7 @@ def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:
 def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
     fit(store, read_config(None, {**settings, "freeze": "image_encoder", "workers": 0}), tmp_path, resume=True)
-    assert "checkpoint.pt is not there: nothing is resumed" in caplog.text
+    assert "checkpoint.pt does not exist: nothing is resumed" in caplog.text
 
 
 def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_path: Path) -> None:

@@ -18,16 +18,20 @@ from train.backbone.sam2 import SAM2
 from train.config import FitConfig, read_config
 from train.data.collate import collate
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
+from train.fit.epoch_end import end_epoch
 from train.fit.forward import TrainingForward
+from train.fit.prepare import prepare_run
 from train.fit.state import Origin, start_run
 from train.fit.step import TrainStep
-from train.fit.trainer import _end_epoch, _Place, _set_up, fit
+from train.fit.trainer import fit
 from train.fit.validate import validate
 from train.loss.batch_loss import batch_loss
 from train.model.checkpoint import load_checkpoint
 from train.model.promptable import PromptableSam
+from train.model.train_state import TrainState
 from train.runtime.device import out_of_memory_as_error
 from train.runtime.distributed import World
+from train.runtime.machine import Machine
 from train.runtime.run_log import RunLog, read_steps
 from train.runtime.stop import StopRequest
 from train.settings import OptimizerConfig
@@ -227,8 +231,8 @@ def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path, mon
         scored.append(model.sam.get_parameter(name).detach().clone())
         return validate(model, *others)
 
-    monkeypatch.setattr("train.fit.trainer.TrainStep", Noting)
-    monkeypatch.setattr("train.fit.trainer.validate", note)
+    monkeypatch.setattr("train.fit.prepare.TrainStep", Noting)
+    monkeypatch.setattr("train.fit.epoch_end.validate", note)
     fit(store, _with(max_steps=3, optimizer={**RATES.model_dump(), "ema_decay": 0.9}), tmp_path)
     last = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")
     best = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
@@ -246,16 +250,14 @@ def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path, mon
 def test_best_is_of_the_epoch_of_the_best_score(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.7, 0.6, 0.7])
     saved: list[tuple[str, int]] = []
-    monkeypatch.setattr("train.fit.trainer.validate", lambda *_: ({}, next(scores), []))
-    monkeypatch.setattr(
-        "train.fit.trainer.save_checkpoint", lambda path, held: saved.append((path.name, held["steps"]))
-    )
-    monkeypatch.setattr("train.fit.trainer.save_last", lambda *_: None)
+    monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: ({}, next(scores), []))
+    monkeypatch.setattr(TrainState, "save", lambda state, path: saved.append((path.name, state.steps)))
+    monkeypatch.setattr("train.fit.epoch_end.save_last", lambda *_: None)
     run = start_run(FAST, Origin("", 2, 1), CPU)
-    place = _Place(World(), CPU, StopRequest())
+    machine = Machine(World(), CPU, StopRequest())
     with RunLog(None) as log:
         for run.steps in (1, 2, 3, 4):
-            _end_epoch(run, store, np.arange(1), place, log, tmp_path / "checkpoint.pt")
+            end_epoch(run, store, np.arange(1), machine, log, tmp_path / "checkpoint.pt")
     assert saved == [("best.pt", 1), ("best.pt", 2)]
     assert (run.best_score, run.epochs_since_best) == (0.7, 2)
 
@@ -264,11 +266,11 @@ def test_best_is_of_the_epoch_of_the_best_score(store: Store, tmp_path: Path, mo
 def test_activations_are_kept_or_computed_twice_as_configured(
     store: Store, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
-    asked: list[PromptableSam] = []
-    monkeypatch.setattr(PromptableSam, "checkpoint_activations", lambda model: asked.append(model))
-    monkeypatch.setattr("train.fit.trainer._check_start", lambda *_: None)
-    parts = _set_up(store, _with(checkpoint_activations=wanted), _Place(World(), CPU, StopRequest()), None)
-    assert asked == ([parts.run.model] if wanted else [])
+    asked: list[object] = []
+    monkeypatch.setattr("train.fit.prepare.recompute_activations", lambda sam: asked.append(sam))
+    machine = Machine(World(), CPU, StopRequest())
+    prepared = prepare_run(store, _with(checkpoint_activations=wanted), machine, None)
+    assert asked == ([prepared.run.model.sam] if wanted else [])
 
 
 def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Path, tmp_path: Path) -> None:

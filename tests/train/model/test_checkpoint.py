@@ -50,13 +50,14 @@ def test_meta_loads_ours_strictly(tiny: PromptableSam, tmp_path: Path) -> None:
     theirs = build_sam2(SAM2.networks["tiny"].config_file, str(path), device="cpu").state_dict()
     for name, weight in tiny.sam.state_dict().items():
         assert torch.equal(theirs[name], weight), name
-    assert trained_with(load_checkpoint(path)) == ("tiny", 128)
+    assert trained_with(load_checkpoint(path), path) == ("tiny", 128)
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
 
 
 def test_official_checkpoint_says_nothing_of_its_model(tiny: PromptableSam, tmp_path: Path) -> None:
     torch.save({"model": tiny.sam.state_dict()}, tmp_path / "sam2.1_hiera_tiny.pt")
-    assert trained_with(load_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt")) is None
+    path = tmp_path / "sam2.1_hiera_tiny.pt"
+    assert trained_with(load_checkpoint(path), path) is None
 
 
 def test_another_size_is_named(tiny: PromptableSam) -> None:

@@ -16,7 +16,7 @@ from train.model.checkpoint import WeightsFile, load_checkpoint, load_identified
 from train.model.predictor import load_predictor
 from train.model.promptable import PromptableSam
 from train.score.evaluate import evaluate
-from train.score.initial_weights import load_starting_points
+from train.score.initial_weights import load_initial_weights
 from train.score.protocol import ScoringProtocol
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def _begin(folder: Path, name: str, init: Path | None = None, seed: int = 7) -> 
     """A run that was saved before its first step."""
     run = start_run(FitConfig(image_size=128, seed=seed, init=init), ORIGIN, CPU)
     path = folder / f"{name}.pt"
-    save_checkpoint(path, run.content())
+    run.state().save(path)
     return path, run
 
 
@@ -48,7 +48,7 @@ def test_start_is_the_seed_or_the_init_once_for_all(tiny: PromptableSam, officia
         _begin(tmp_path, "again"),
         _begin(tmp_path, "tuned", official),
     )
-    found = load_starting_points([ours, again, tuned, official], CPU)
+    found = load_initial_weights([ours, again, tuned, official], CPU)
     assert list(found) == ["baseline:untrained", "baseline:zero_shot"]
     for name, expected in (("baseline:untrained", begun.model), ("baseline:zero_shot", tiny)):
         weights = found[name].model.state_dict()
@@ -70,7 +70,7 @@ def test_starts_from_a_file_that_is_gone_or_another_are_named_and_left_out(
     next(iter(content["model"].values())).add_(1)
     save_checkpoint(other, content)
     with caplog.at_level(logging.WARNING):
-        assert load_starting_points([lost, replaced], CPU) == {}
+        assert load_initial_weights([lost, replaced], CPU) == {}
     assert "lost.pt was trained from" in caplog.text
     assert "official.pt, which is gone" in caplog.text
     assert "replaced.pt was trained from another" in caplog.text
@@ -83,7 +83,7 @@ def test_two_files_of_one_path_are_two_starts(official: Path, tmp_path: Path, ca
     save_checkpoint(official, content)
     after, run = _begin(tmp_path, "after", official)
     # The one that is left is the one that lies there.
-    found = load_starting_points([before, after], CPU)
+    found = load_initial_weights([before, after], CPU)
     assert list(found) == ["baseline:zero_shot"]
     assert found["baseline:zero_shot"].weights == WeightsFile(str(official), run.init_sha256 or "")
     assert "before.pt was trained from another" in caplog.text
@@ -102,13 +102,13 @@ def test_one_file_under_two_paths_is_one_start(
     content = load_checkpoint(old)
     del content["init_sha256"]
     save_checkpoint(old, content)
-    assert list(load_starting_points([ours, other, old], CPU)) == ["baseline:zero_shot"]
+    assert list(load_initial_weights([ours, other, old], CPU)) == ["baseline:zero_shot"]
     assert "old.pt says no digest of its --init" in caplog.text
 
 
 def test_each_of_several_starts_has_a_name_of_its_own(tmp_path: Path) -> None:
     runs = [_begin(tmp_path / f"r{seed}", "best", seed=seed) for seed in range(3)]
-    found = load_starting_points([path for path, _ in runs], CPU)
+    found = load_initial_weights([path for path, _ in runs], CPU)
     assert list(found) == ["baseline:untrained", *(f"baseline:untrained:{path}" for path, _ in runs[1:])]
     for predictor, (_, run) in zip(found.values(), runs, strict=True):
         weights = predictor.model.state_dict()
@@ -123,12 +123,12 @@ def test_a_start_that_is_nonsense_is_refused(wrong: dict[str, object], said: str
     path, _ = _begin(tmp_path, "ours")
     save_checkpoint(path, load_checkpoint(path) | wrong)
     with pytest.raises(CheckpointError, match=f"ours.pt: says {said}"):
-        load_starting_points([path], CPU)
+        load_initial_weights([path], CPU)
 
 
 def test_an_evaluation_says_which_weights_it_scored(store: Store, official: Path, tmp_path: Path) -> None:
     tuned, _ = _begin(tmp_path, "tuned", official)
-    predictors = {"tuned": load_predictor(tuned, CPU), **load_starting_points([tuned], CPU)}
+    predictors = {"tuned": load_predictor(tuned, CPU), **load_initial_weights([tuned], CPU)}
     result = evaluate(store, predictors, ScoringProtocol("test", ("box",))).result
     assert result["protocol"]["weights"] == {
         "tuned": {"path": str(tuned), "sha256": _sha256(tuned)},

@@ -1,0 +1,50 @@
+"""The end of an epoch: the weights are validated, the best are kept, and the run is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.command.stage_timer import timed
+from schemas.store.store import Store
+from train.fit.state import Run, save_last
+from train.fit.validate import validate
+from train.runtime.machine import Machine
+from train.runtime.run_log import RunLog
+
+
+def end_epoch(
+    run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
+) -> None:
+    """Validate, log, and save.
+
+    Args:
+        run: The run, whose scores are updated.
+        store: Tiles and prompts.
+        val_tiles: Indices of the tiles to validate on; without any, `best.pt` is not written.
+        machine: All processes take part; the main one writes.
+        log: Takes the scores.
+        checkpoint: Path of `checkpoint.pt`; `best.pt` lies beside it.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be written.
+    """
+    score, is_main = None, machine.world.is_main
+    if len(val_tiles):
+        with timed("validate"):
+            run.val, score, panels = validate(
+                run.scored_model, store, val_tiles, run.config, machine.world, machine.device
+            )
+        log.panels(run.steps, panels)
+    run.scored_steps = run.steps
+    log.epoch(run.steps, -(-run.steps // run.origin.steps_per_epoch), run.val, score)
+    if score is not None:
+        run.epochs_since_best += 1
+        if run.best_score is None or score > run.best_score:
+            run.best_score, run.epochs_since_best = score, 0
+            if is_main:
+                run.best_state().save(checkpoint.with_name("best.pt"))
+    if is_main:
+        save_last(run, checkpoint)

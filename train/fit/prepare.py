@@ -1,0 +1,112 @@
+"""Make what a run needs before its first step, and take up its state where it is resumed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.store.store import Store
+from train.config import FitConfig
+from train.data.loader import training_dataset, training_loader
+from train.data.sampler import EpochSampler
+from train.features.fill import check_cacheable, filled_features
+from train.fit.policies import Policies
+from train.fit.start_check import check_against_predictor
+from train.fit.state import Origin, Run, readable_checkpoint, restore_run, start_run
+from train.fit.step import TrainStep
+from train.fit.step_batches import StepBatches
+from train.model.acceleration import recompute_activations
+from train.runtime.machine import Machine
+from train.score.answers import tiles_with_objects
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready for its next step.
+
+    Attributes:
+        run: Its state.
+        batches: Loads the batches of each step.
+        train_step: Makes a step.
+        policies: Decide when to save, to validate and to end.
+        val_tiles: Indices of the tiles to validate on; there may be none.
+    """
+
+    run: Run
+    batches: StepBatches
+    train_step: TrainStep
+    policies: Policies
+    val_tiles: NDArray[np.int64]
+
+
+def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: Path | None) -> PreparedRun:
+    """Prepare a run.
+
+    Args:
+        store: Tiles and prompts.
+        config: The settings.
+        machine: Where it takes place.
+        checkpoint: Where `--resume` looks for the last checkpoint; None without it.
+
+    Raises:
+        StoreError: The store has no training tile, or lacks the prompt.
+        ConfigError: The configuration does not fit the store, the machine or the run that is resumed.
+        CheckpointError: A checkpoint cannot be read.
+    """
+    world, device = machine.world, machine.device
+    train_tiles, val_tiles = tiles_with_objects(store, "train"), tiles_with_objects(store, "val", may_be_empty=True)
+    if not len(val_tiles):
+        logger.warning("%s has no validation tile: no best.pt is chosen or written", store.path)
+    accumulate = config.optimizer.accumulate
+    sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
+    dataset = training_dataset(store, config)
+    per_epoch = -(-len(sampler) // accumulate)
+    global_batch = config.batch_size * accumulate * world.size
+    origin = Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch)
+    run = _begin_or_resume(store, config, origin, int(train_tiles[0]), machine, checkpoint)
+    if config.cache_features:
+        dataset.features = filled_features(run.model, store, config, train_tiles.tolist(), world, device, machine.stop)
+    if config.checkpoint_activations:
+        recompute_activations(run.model.sam)
+    if config.compile:
+        run.model.compile_parts()
+    loader = training_loader(dataset, config, sampler, device)
+    total_steps = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
+    return PreparedRun(
+        run,
+        StepBatches(loader, sampler, accumulate, per_epoch, machine),
+        TrainStep(run.model, run.optimizer, config, world, device),
+        Policies(per_epoch, total_steps, config.save_every_steps, config.patience),
+        val_tiles,
+    )
+
+
+def _begin_or_resume(
+    store: Store, config: FitConfig, origin: Origin, first_tile: int, machine: Machine, checkpoint: Path | None
+) -> Run:
+    """Build the model and its optimizer, from the last checkpoint where there is one."""
+    # One process looks, since it moves a damaged file out of the way.
+    found = readable_checkpoint(checkpoint) if checkpoint and machine.world.is_main else None
+    resumed = machine.world.gather(found)[0]
+    # A checkpoint holds the weights that its run began with; the file of --init may be gone by now.
+    begun_with = config if resumed is None else config.model_copy(update={"init": None})
+    run = start_run(begun_with, origin, machine.device)
+    if config.cache_features:
+        check_cacheable(run.model, store, config)
+    if resumed is not None:
+        restore_run(run, resumed)
+        return run
+    if checkpoint is not None:
+        logger.warning("%s does not exist: nothing is resumed, and the run begins", checkpoint)
+    if config.init:
+        logger.info("starts from %s", config.init)
+        check_against_predictor(run.model, store, first_tile, machine.device)
+    else:
+        logger.warning("starts from random weights, which need far more data than fine-tuning; --init is better")
+    return run

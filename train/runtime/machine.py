@@ -1,0 +1,32 @@
+"""Where a run takes place: its processes, its device, and whether it was asked to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from train.runtime.distributed import World
+from train.runtime.stop import StopRequest
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The place of a run.
+
+    Attributes:
+        world: All processes.
+        device: Where this process computes.
+        stop: Whether a signal asked this process to stop.
+    """
+
+    world: World
+    device: torch.device
+    stop: StopRequest
+
+    def must_stop(self) -> bool:
+        """Return whether any process was asked to stop; all ask in the same places, so all stop after the same step."""
+        asked = self.world.sum([float(bool(self.stop))])[0] > 0
+        if asked:
+            self.stop.by = self.stop.by or "SIGTERM"
+        return asked
