@@ -70,6 +70,7 @@ ImageSize = Annotated[int | None, typer.Option(callback=_multiple_of_32, help="S
 
 @app.command()
 def fit(
+    context: typer.Context,
     store: Annotated[str, typer.Argument(help="A store that bcss-prep built, a path or a URL.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("finetune_logs"),
     model: Annotated[ModelSize | None, typer.Option(help="Which SAM 2.1.", show_default="tiny")] = None,
@@ -115,7 +116,7 @@ def fit(
         str | None, typer.Option(help="Modules that stay, or what is trained: decoder_only, decoder_and_neck, all.")
     ] = None,
     lora: Annotated[int | None, typer.Option(min=0, help="Rank of adapters in the image encoder.")] = None,
-    orientation: Annotated[
+    augment: Annotated[
         bool | None, typer.Option("--augment/--no-augment", help="Flip and turn tiles.", show_default="augment")
     ] = None,
     save_every_steps: Annotated[int | None, typer.Option(min=0, help="Save within epochs too.")] = None,
@@ -143,41 +144,10 @@ def fit(
 ) -> None:
     """Fine-tune SAM 2 with the store's own prompts."""
     from schemas.store.store import open_store
-    from train.config import read_config
+    from train.config import flags_as_settings, read_config
     from train.fit.trainer import fit as run_fit
 
-    flags = {
-        "model": model,
-        "init": init,
-        "image_size": image_size,
-        "prompt": prompt,
-        "negatives": negatives,
-        "corrections": corrections,
-        "epochs": epochs,
-        "max_steps": max_steps,
-        "batch_size": batch_size,
-        "max_objects": max_objects,
-        "balance": balance,
-        "workers": workers,
-        "freeze": freeze,
-        "save_every_steps": save_every_steps,
-        "patience": patience,
-        "seed": seed,
-        "device": device,
-        "compile": compile,
-        "checkpoint_activations": checkpoint_activations,
-        "cache_features": cache_features,
-        "report": report,
-        "augment.orientation": orientation,
-        "optimizer.accumulate": accumulate,
-        "optimizer.lr": lr,
-        "optimizer.vision_lr": vision_lr,
-        "optimizer.warmup_steps": warmup_steps,
-        "optimizer.layer_decay": layer_decay,
-        "optimizer.ema_decay": ema,
-        "lora.rank": lora,
-    }
-    settings = read_config(config, flags)
+    settings = read_config(config, flags_as_settings(context.params))
     opened = open_store(store)
     silent = int(os.environ.get("RANK", "0")) > 0
     with progress_bar("fit", "step", silent=silent) as bar:

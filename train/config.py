@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,15 +146,38 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
             remedy = _nearest(first["loc"])
             raise ConfigError(path or "the configuration", f"has an unknown key {key}", remedy) from error
         if overrides.get(key) is not None or path is None:
-            raise ConfigError(f"--{_flag(key)}", first["msg"], "see `bcss-train fit --help`") from error
+            raise ConfigError(f"--{flag_of(key)}", first["msg"], "see `bcss-train fit --help`") from error
         raise ConfigError(path, f"{key}: {first['msg']}", "see docs/train.md") from error
 
 
-def _flag(key: str) -> str:
-    """The flag of a dotted key."""
-    return {"optimizer.ema_decay": "ema", "augment.orientation": "augment", "lora.rank": "lora"}.get(
-        key, key.split(".")[-1].replace("_", "-")
-    )
+def flag_of(key: str) -> str:
+    """Return the flag of `bcss-train fit` for a setting, given by its dotted key, without the dashes."""
+    return _FLAGS.get(key, key.rpartition(".")[2]).replace("_", "-")
+
+
+def flags_as_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the parameters of the command line stand for, by dotted key; others are left out.
+
+    Args:
+        parameters: Values by the name of the parameter; None where a flag is not given.
+    """
+    keys = {flag_of(key).replace("-", "_"): key for key in setting_keys()}
+    return {keys[name]: value for name, value in parameters.items() if name in keys}
+
+
+def setting_keys() -> list[str]:
+    """List every setting of a run by its dotted key; a key at the top comes after those of the groups."""
+    groups = {name: field.annotation for name, field in FitConfig.model_fields.items() if _is_group(field.annotation)}
+    nested = [f"{name}.{key}" for name, group in groups.items() for key in cast("type[BaseModel]", group).model_fields]
+    return nested + [name for name in FitConfig.model_fields if name not in groups]
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+_FLAGS = {"optimizer.ema_decay": "ema", "augment.orientation": "augment", "lora.rank": "lora"}
+"""Flags whose name is not the last part of the setting's key."""
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -184,8 +208,8 @@ def _nearest(place: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = FitConfig
     for parent in parents:
         field = model.model_fields.get(parent)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        if field is None or not _is_group(field.annotation):
             return "see docs/train.md"
-        model = field.annotation
+        model = cast("type[BaseModel]", field.annotation)
     close = difflib.get_close_matches(last, list(model.model_fields), n=1, cutoff=0.0)
     return f"did you mean {'.'.join([*parents, close[0]])}?"

@@ -1,36 +1,79 @@
-"""The stages share the store's schema and nothing else."""
+"""The stages share the store's schema and nothing else, and the rooms of each stage form no circle."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {"schemas": {"schemas"}, "prep": {"schemas", "prep"}, "train": {"schemas", "train"}}
+MAX_MODULES = 18
+
+
+def _modules() -> dict[str, Path]:
+    """Every module by its dotted name; a package stands for its `__init__`."""
+    paths = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return dict(zip(names, paths, strict=True))
 
 
 def _imported(path: Path) -> set[str]:
+    """Names of modules, and of what is taken from them, that may be modules too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
+
+
+def _room(module: str) -> str:
+    """The sub-package of a module; one at the top of a stage is a room of its own."""
+    return ".".join(module.split(".")[:2])
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
 def test_stages_meet_in_the_schema_alone(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert len(files) > 20
-    for path in files:
-        ours = {name.split(".")[0] for name in _imported(path)} & MAY_IMPORT.keys()
-        assert ours <= MAY_IMPORT[package], path
-        heavy = {name.split(".")[0] for name in _imported(path)} & {"torch", "sam2", "torchvision"}
-        assert package == "train" or not heavy, path
+    paths = [path for name, path in _modules().items() if name.split(".")[0] == package]
+    assert len(paths) > 20
+    for path in paths:
+        packages = {name.split(".")[0] for name in _imported(path)}
+        assert packages & MAY_IMPORT.keys() <= MAY_IMPORT[package], path
+        assert package == "train" or not packages & {"torch", "sam2", "torchvision"}, path
 
 
-@pytest.mark.parametrize("package", ["prep", "train"])
-def test_nothing_imports_a_command_line(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
-        assert f"{package}.cli" not in _imported(path), path
+def test_nothing_imports_a_command_line() -> None:
+    for name, path in _modules().items():
+        assert not _imported(path) & {"prep.cli", "train.cli"}, name
+
+
+def test_rooms_import_each_other_in_no_circle() -> None:
+    modules = _modules()
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        rooms = {_room(other) for other in _imported(path) & modules.keys()}
+        graph.setdefault(_room(name), set()).update(rooms - {_room(name)})
+    assert len(graph) > 30
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"these rooms import each other: {' <- '.join(error.args[1])}")
+
+
+def test_rooms_are_two_levels_deep_and_not_too_full() -> None:
+    count: dict[str, int] = {}
+    for name, path in _modules().items():
+        assert len(name.split(".")) <= 3, name
+        folder = path.parent.relative_to(ROOT).as_posix()
+        count[folder] = count.get(folder, 0) + 1
+    assert {folder: found for folder, found in count.items() if found > MAX_MODULES} == {}
+
+
+def test_nothing_takes_a_private_name_from_another_module() -> None:
+    for path in [*_modules().values(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (*MAY_IMPORT, "tests"):
+                private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                assert not private, f"{path} imports {private}"

@@ -1,8 +1,9 @@
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from prep.synthetic import write_sample
 from schemas.store.store import Store
+from train import cli
 from train.cli import _print_table, main
+from train.config import FitConfig, flag_of, flags_as_settings
 from train.model.promptable import PromptableSam
 
 
@@ -54,6 +57,47 @@ def test_table_shows_names_with_brackets(capsys: pytest.CaptureFixture[str]) -> 
     scores = {"dice": 0.5, "iou": 0.4, "n": 2, "ci95": {"dice": None}}
     _print_table({"models": {"best[/old]": {"box": {"overall": scores}}}})
     assert "best[/old]" in capsys.readouterr().out
+
+
+NOT_SETTINGS = ("context", "store", "out", "resume", "config", "return")
+
+
+def _options_of_fit() -> dict[str, tuple[Any, Any]]:
+    """The annotation and the typer option of each parameter that is a setting."""
+    hints = get_type_hints(cli.fit, include_extras=True)
+    return {name: get_args(hint) for name, hint in hints.items() if name not in NOT_SETTINGS}
+
+
+def test_flags_of_fit_are_settings_and_show_their_defaults() -> None:
+    settings, given_defaults = FitConfig(), inspect.signature(cli.fit).parameters
+    for name, (_, option) in _options_of_fit().items():
+        (key,) = flags_as_settings({name: 0})
+        value: Any = settings
+        for part in key.split("."):
+            value = getattr(value, part)
+        # A flag that is not given leaves the setting to the file, or to its default.
+        assert given_defaults[name].default is None
+        shown = option.show_default
+        if isinstance(value, bool) and isinstance(shown, str):
+            assert (shown == flag_of(key)) == value, key
+        elif isinstance(shown, str):
+            assert shown == str(value), key
+        else:
+            assert value in (None, False, 0, 0.0, ()), f"{key} has the default {value!r}, and --help does not show it"
+
+
+def test_bounds_and_choices_of_flags_are_those_of_the_settings() -> None:
+    fields = dict(FitConfig.model_fields)
+    for group in ("optimizer", "augment", "lora", "loss"):
+        nested = cast("Any", FitConfig.model_fields[group].annotation).model_fields
+        fields |= {f"{group}.{name}": field for name, field in nested.items()}
+    for name, (annotation, option) in _options_of_fit().items():
+        (key,) = flags_as_settings({name: 0})
+        if option.min is not None:
+            assert [option.min] == [bound.ge for bound in fields[key].metadata if hasattr(bound, "ge")], key
+        choices = [part for part in get_args(annotation) if get_origin(part) is Literal]
+        if choices:
+            assert get_args(choices[0]) == get_args(fields[key].annotation), key
 
 
 def test_debug_tells_what_stages_took(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:

@@ -86,7 +86,7 @@ class TrainStep:
         for place, batch in enumerate(batches):
             last = place == len(batches) - 1
             with nullcontext() if last or self.parallel is None else self.parallel.no_sync():
-                sums += self._accumulate(batch.to(self.device), max(objects, 1.0))
+                sums += self.accumulate(batch.to(self.device), max(objects, 1.0))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
         # Before any number is read, so that the device does not stand still meanwhile. Where one is not finite the run
         # ends here, and weights that are no longer good are not saved.
@@ -104,25 +104,31 @@ class TrainStep:
         return values, {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
 
     def loss(self, batch: Batch, objects: float) -> LossTerms:
-        """Loss and terms of one batch on the device, as this process's share of the sum over so many objects."""
+        """Return loss and terms of one batch on the device, each divided by the objects of the whole step."""
         # In float32: bfloat16 has three digits, and an image has 256 levels.
-        images = self._images(batch, self.config.augment)
+        images = self.augmented_images(batch, self.config.augment)
         with autocast(self.device):
             predictions = (self.parallel or self.forward)(batch, images)
         return batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
 
-    def _accumulate(self, batch: Batch, objects: float) -> Tensor:
-        """Add the gradient of one batch; return loss and terms. Nothing in here waits for the device."""
+    def accumulate(self, batch: Batch, objects: float) -> Tensor:
+        """Add the gradient of one batch, and return loss and terms, float32 (5,); nothing here waits for the device.
+
+        Args:
+            batch: The batch, on the device.
+            objects: Objects of the whole step that count, by which every term is divided.
+        """
         terms = self.loss(batch, objects)
         # DDP averages gradients over processes, and the loss is their sum.
         loss = terms.total * self.world.size
         if not batch.num_objects:
-            # Whoever has no object still joins the collectives of the backward pass, with gradients of zero.
+            # A process without an object still joins the collectives of the backward pass, with gradients of zero.
             loss = loss + sum((parameter * 0).sum() for parameter in self.parameters)
         loss.backward()
         return _detached(terms)
 
-    def _images(self, batch: Batch, augment: AugmentConfig) -> Tensor:
+    def augmented_images(self, batch: Batch, augment: AugmentConfig) -> Tensor:
+        """Return the images (B, 3, H, W) of a batch from 0 to 255, with the colors that were drawn for each."""
         draws = batch.color_draws[0]
         return augment_color(batch.images[0], draws, augment) if draws.shape[1] else batch.images[0]
 

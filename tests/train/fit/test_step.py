@@ -154,7 +154,7 @@ def test_backward_pass_and_clipping_read_no_value_either(store: Store, form: dic
     step = TrainStep(run.model, run.optimizer, config, World(), torch.device("cpu"))
     step([batch])
     with _Operations() as seen:
-        step._accumulate(batch, 4.0)
+        step.accumulate(batch, 4.0)
         nn.utils.clip_grad_norm_(step.parameters, config.optimizer.clip_norm)
     assert "convolution_backward" in seen.names
     assert seen.names.isdisjoint((*WAITING, RACING))
@@ -230,7 +230,7 @@ def test_gpu_is_waited_for_at_the_end_of_a_step_alone(
     step([batch])
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step._accumulate(batch.to(cuda), 4.0)
+        step.accumulate(batch.to(cuda), 4.0)
         nn.utils.clip_grad_norm_(step.parameters, config.optimizer.clip_norm)
         run.optimizer.step()
     finally:

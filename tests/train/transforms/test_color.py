@@ -103,7 +103,7 @@ def test_each_image_of_a_step_has_its_own_draws(tiny: PromptableSam, mixed_batch
     batch = replace(mixed_batch, color_draws=draws)
     optimizer = torch.optim.SGD(tiny.parameters())
     step = TrainStep(tiny, optimizer, FitConfig(image_size=128), World(), torch.device("cpu"))
-    found = step._images(batch, EVERYTHING)
+    found = step.augmented_images(batch, EVERYTHING)
     for place in range(3):
         one = slice(place, place + 1)
         torch.testing.assert_close(found[one], augment_color(batch.images[0, one], draws[0, one], EVERYTHING))
