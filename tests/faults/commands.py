@@ -19,6 +19,7 @@ TIMEOUT_S = 240
 
 # The encoder is frozen for small checkpoints: a kill then meets steps and saves alike.
 FIT_FLAGS = {
+    "model": "nano",
     "image_size": 128,
     "batch_size": 2,
     "max_objects": 2,
@@ -40,7 +41,20 @@ def build_command(source: Path, out: Path | str, *more: str) -> list[str]:
 
 def fit_command(store: str, out: Path, *more: str) -> list[str]:
     """`bcss-train fit` with the flags above."""
-    flags = ["--image-size", "128", "--batch-size", "2", "--max-objects", "2", "--max-steps", "6", "--seed", "3"]
+    flags = [
+        "--model",
+        "nano",
+        "--image-size",
+        "128",
+        "--batch-size",
+        "2",
+        "--max-objects",
+        "2",
+        "--max-steps",
+        "6",
+        "--seed",
+        "3",
+    ]
     flags += ["--save-every-steps", "1", "--freeze", "image_encoder", "--lr", "1e-4", "--device", "cpu", "--no-report"]
     given = more if "--workers" in more else ("--workers", "0", *more)
     return [sys.executable, "-m", "train.cli", "fit", store, "--out", str(out), *flags, *given]

@@ -94,7 +94,7 @@ def store(folder: Path) -> Target:
 def checkpoint(folder: Path) -> Target:
     """The pickle of a checkpoint, in an archive that is whole."""
     run = checkpoints.untrained()
-    path, model, content = folder / "checkpoint.pt", PromptableSam("tiny", 128), checkpoints.small_content(run)
+    path, model, content = folder / "checkpoint.pt", PromptableSam("nano", 128), checkpoints.small_content(run)
     with zipfile.ZipFile(io.BytesIO(checkpoints.encoded(content))) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     (pickle_name,) = (name for name in entries if name.endswith("data.pkl"))

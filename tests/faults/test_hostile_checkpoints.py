@@ -84,7 +84,7 @@ def with_mutated_pickle(data: bytes, draw: random.Random) -> bytes:
 
 def untrained() -> Run:
     """A run before its first step."""
-    config = FitConfig(image_size=128, device="cpu")
+    config = FitConfig(model="nano", image_size=128, device="cpu")
     return start_run(config, Origin("0" * 64, 4, 3), torch.device("cpu"))
 
 
@@ -118,7 +118,7 @@ def test_checkpoints_are_read_or_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path, guard, content = tmp_path / "checkpoint.pt", Guard(tmp_path), small_content(run)
-    valid, model = encoded(content), PromptableSam("tiny", 128)
+    valid, model = encoded(content), PromptableSam("nano", 128)
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)

@@ -13,7 +13,19 @@ from tests.folders import bytes_of
 
 ROOT = Path(__file__).parents[2]
 SMALL_BUILD = ("--size", "64", "--workers", "2")
-SMALL_FIT = ("--image-size", "128", "--max-steps", "1", "--batch-size", "1", "--device", "cpu", "--no-report")
+SMALL_FIT = (
+    "--model",
+    "nano",
+    "--image-size",
+    "128",
+    "--max-steps",
+    "1",
+    "--batch-size",
+    "1",
+    "--device",
+    "cpu",
+    "--no-report",
+)
 NAME = "TCGA-A1-Z000-DX1 größe é"
 
 # The C locale, with both of Python's ways around it closed.
@@ -113,7 +125,7 @@ def may_mount(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_little_shared_memory_is_enough_or_said(place: Path) -> None:
     fit = (sys.executable, "-m", "train.cli", "fit", STORE, "--max-steps", "1", "--device", "cpu", "--no-report")
     # A batch of 7 MB: before it was moved to shared memory where errors are seen, the training waited for ever.
-    large = ("--image-size", "512", "--batch-size", "4", "--workers", "1", "--out", "eng")
+    large = ("--model", "nano", "--image-size", "512", "--batch-size", "4", "--workers", "1", "--out", "eng")
     ran = _with_shared_memory("size=1m", *fit, *large, cwd=place)
     assert ran.returncode == 1
     last = ran.stderr.splitlines()[-1]

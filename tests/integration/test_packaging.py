@@ -106,7 +106,20 @@ def test_wheel_runs_where_no_checkout_is(installed: Path, tmp_path: Path) -> Non
     _run(installed / "bcss-prep", "sample", "src", "--rois", 2, "--size", 128, cwd=tmp_path)
     _run(installed / "bcss-prep", "build", "src", "--out", "s.zarr", "--size", 64, "--workers", 2, cwd=tmp_path)
     assert "whole" in _run(installed / "bcss-prep", "verify", "s.zarr", cwd=tmp_path)
-    small = ("--image-size", 128, "--max-steps", 1, "--batch-size", 1, "--workers", 0, "--device", "cpu")
+    small = (
+        "--model",
+        "nano",
+        "--image-size",
+        128,
+        "--max-steps",
+        1,
+        "--batch-size",
+        1,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+    )
     _run(installed / "bcss-train", "fit", "s.zarr", "--out", "run", *small, cwd=tmp_path)
     assert (tmp_path / "run" / "checkpoints" / "checkpoint.pt").exists()
     # The page's template is a data file.

@@ -19,6 +19,13 @@ def tiny() -> PromptableSam:
     return PromptableSam("tiny", 128).eval()
 
 
+@pytest.fixture(scope="session")
+def nano() -> PromptableSam:
+    """The miniature of SAM 2.1 at 128 px with random weights, in evaluation mode; leave its weights as they are."""
+    torch.manual_seed(0)
+    return PromptableSam("nano", 128).eval()
+
+
 @pytest.fixture
 def mixed_batch(store: Store) -> Batch:
     """Three images of the store with boxes, clicks with negatives, and one click."""

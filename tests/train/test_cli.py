@@ -40,7 +40,20 @@ def bare_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
     run, out = tmp_path / "run", tmp_path / "eval"
-    arguments = ("--image-size", 128, "--max-steps", 1, "--workers", 0, "--prompt", "box", "--device", "cpu")
+    arguments = (
+        "--model",
+        "nano",
+        "--image-size",
+        128,
+        "--max-steps",
+        1,
+        "--workers",
+        0,
+        "--prompt",
+        "box",
+        "--device",
+        "cpu",
+    )
     assert _run(monkeypatch, "fit", store.path, "--out", run, *arguments) == 0
     checkpoint = run / "checkpoints" / "checkpoint.pt"
     assert str(checkpoint) in capsys.readouterr().out
@@ -101,7 +114,19 @@ def test_bounds_and_choices_of_flags_are_those_of_the_settings() -> None:
 
 
 def test_debug_tells_what_stages_took(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
-    arguments = ("--image-size", 128, "--max-steps", 2, "--workers", 0, "--device", "cpu", "--no-report")
+    arguments = (
+        "--model",
+        "nano",
+        "--image-size",
+        128,
+        "--max-steps",
+        2,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+        "--no-report",
+    )
     assert _run(monkeypatch, "--debug", "fit", store.path, "--out", tmp_path / "run", *arguments) == 0
     calls = {r.bcss_fields["stage"]: r.bcss_fields.get("calls") for r in caplog.records if hasattr(r, "bcss_fields")}
     assert calls["data wait"] == calls["forward, backward, update"] == 2
@@ -109,11 +134,11 @@ def test_debug_tells_what_stages_took(store: Store, tmp_path: Path, monkeypatch,
 
 
 def test_masks_rois_and_clicks_are_written_where_wanted(
-    store: Store, tiny: PromptableSam, tmp_path: Path, monkeypatch
+    store: Store, nano: PromptableSam, tmp_path: Path, monkeypatch
 ) -> None:
     official = tmp_path / "official.pt"
-    torch.save({"model": tiny.sam.state_dict()}, official)
-    model = ("--checkpoint", official, "--model", "tiny", "--image-size", 128, "--device", "cpu")
+    torch.save({"model": nano.sam.state_dict()}, official)
+    model = ("--checkpoint", official, "--model", "nano", "--image-size", 128, "--device", "cpu")
     wanted = ("--save-masks", "--stitch", "--corrections", 1, "--prompt", "box", "--prompt", "centroid")
     out = tmp_path / "out"
     assert _run(monkeypatch, "evaluate", store.path, *model, *wanted, "--threshold", "0.5", "--out", out) == 0
@@ -131,24 +156,24 @@ def test_masks_rois_and_clicks_are_written_where_wanted(
         (["--model", "small"], "does not fit the model small"),
         ([], "official.pt: does not say which model it is"),
         (
-            ["--model", "tiny", "--threshold", "val", "--split", "val"],
+            ["--model", "nano", "--threshold", "val", "--split", "val"],
             "would choose on what is scored",
         ),
         (
-            ["--model", "tiny", "--threshold", "val", "--split", "all"],
+            ["--model", "nano", "--threshold", "val", "--split", "all"],
             "would choose on what is scored",
         ),
-        (["--model", "tiny", "--threshold", "high"], "--threshold high: is neither"),
-        (["--model", "tiny", "--threshold", "nan"], "--threshold nan: is neither"),
-        (["--model", "tiny", "--negatives"], "has no negative points"),
-        (["--model", "tiny", "--split", "test"], "has no object in the split 'test'; it has tiles in train"),
+        (["--model", "nano", "--threshold", "high"], "--threshold high: is neither"),
+        (["--model", "nano", "--threshold", "nan"], "--threshold nan: is neither"),
+        (["--model", "nano", "--negatives"], "has no negative points"),
+        (["--model", "nano", "--split", "test"], "has no object in the split 'test'; it has tiles in train"),
     ],
 )
 def test_evaluations_that_cannot_be_are_one_line_and_exit_1(
-    bare_store: str, tiny: PromptableSam, tmp_path: Path, monkeypatch, capsys, arguments: list[str], message: str
+    bare_store: str, nano: PromptableSam, tmp_path: Path, monkeypatch, capsys, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"model": tiny.sam.state_dict()}, "official.pt")
+    torch.save({"model": nano.sam.state_dict()}, "official.pt")
     common = ("--checkpoint", "official.pt", "--image-size", 128, "--split", "train", "--out", "out")
     assert _run(monkeypatch, "evaluate", bare_store, *common, *arguments) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]

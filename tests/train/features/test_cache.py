@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def frozen() -> PromptableSam:
     torch.manual_seed(0)
-    model = PromptableSam("tiny", 128)
+    model = PromptableSam("nano", 128)
     model.freeze(("image_encoder",))
     return model
 
@@ -109,7 +109,7 @@ def test_only_one_run_fills(cache: FeatureCache) -> None:
 
 def test_disk_that_cannot_be_written_leaves_nothing_half(cache: FeatureCache, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, hard))
     try:
         with pytest.raises(StoreError, match=r"cannot be written .*; free space"):
             cache.write(0, _drawn(cache))
@@ -139,7 +139,7 @@ def test_folder_is_named_by_all_that_features_depend_on(
     other_fine = _copy(frozen, "sam_mask_decoder.conv_s0")
     with torch.no_grad():
         other_fine.sam.sam_mask_decoder.conv_s0.weight += 1
-    larger = PromptableSam("tiny", 160)
+    larger = PromptableSam("nano", 160)
     larger.load_state_dict(frozen.state_dict())
     larger.freeze(("image_encoder",))
     build_store(sample_source, tmp_path / "sample.zarr", BuildConfig(size_px=128, seed=5))
@@ -156,7 +156,7 @@ def test_folder_is_named_by_all_that_features_depend_on(
 
 
 def _copy(model: PromptableSam, *frozen: str) -> PromptableSam:
-    copy = PromptableSam("tiny", 128)
+    copy = PromptableSam("nano", 128)
     copy.load_state_dict(model.state_dict())
     copy.freeze(("image_encoder", *frozen))
     return copy

@@ -37,6 +37,7 @@ from train.score.answers import tiles_with_objects
 
 CPU = torch.device("cpu")
 FLAGS = {
+    "model": "nano",
     "image_size": 128,
     "batch_size": 2,
     "max_objects": 2,
@@ -208,7 +209,7 @@ def test_remote_store_and_small_disk_are_refused(
     with pytest.raises(ConfigError, match="needs a folder beside the data; copy the store to a local disk"):
         check_cacheable(model, Store("s3://bucket/s.zarr"), read_config(None, FLAGS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(ConfigError, match=r"needs 15\.7 MB, and 1 kB are free; free space; --freeze"):
+    with pytest.raises(ConfigError, match=r"needs 5\.11 MB, and 1 kB are free; free space; --freeze"):
         fit(own, read_config(None, FLAGS), tmp_path / "run")
 
 
@@ -218,7 +219,7 @@ def test_size_is_said_before_the_work_and_what_is_there_is_used(own: Store, tmp_
     fit(own, config, tmp_path / "one")
     said = [record.getMessage() for record in caplog.records if record.name == "train.features.fill"]
     (folder,) = tmp_path.glob("own.zarr.features-*.zarr")
-    assert said[0].startswith(f"{folder}: takes 1.97 MB for 6 tiles in 1 views of 328 kB, and")
+    assert said[0].startswith(f"{folder}: takes 639 kB for 6 tiles in 1 views of 106 kB, and")
     assert said[0].endswith("free; --freeze sam_mask_decoder.conv_s0,sam_mask_decoder.conv_s1 too to need less")
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("c.*")}
     assert len(written) == 6 * 3
@@ -231,7 +232,20 @@ def test_size_is_said_before_the_work_and_what_is_there_is_used(own: Store, tmp_
 
 
 def _command(store: Store, out: Path, *more: str) -> list[str]:
-    flags = ["--image-size", "128", "--batch-size", "2", "--max-objects", "2", "--max-steps", "6", "--epochs", "3"]
+    flags = [
+        "--model",
+        "nano",
+        "--image-size",
+        "128",
+        "--batch-size",
+        "2",
+        "--max-objects",
+        "2",
+        "--max-steps",
+        "6",
+        "--epochs",
+        "3",
+    ]
     flags += ["--lr", "1e-4", "--freeze", "decoder_only", "--device", "cpu", "--workers", "0", "--seed", "3"]
     run = [sys.executable, "-m", "train.cli", "fit", store.path, "--out", str(out), "--cache-features", "--no-report"]
     return [*run, *flags, *more]

@@ -25,6 +25,7 @@ from train.model.checkpoint import load_checkpoint, save_checkpoint
 from train.runtime.run_log import StepRecord, read_steps
 
 FLAGS = {
+    "model": "nano",
     "image_size": 128,
     "batch_size": 2,
     "max_objects": 2,
@@ -40,7 +41,20 @@ FLAGS = {
 
 
 def _command(store: Store, out: Path, *more: str) -> list[str]:
-    flags = ["--image-size", "128", "--batch-size", "2", "--max-objects", "2", "--max-steps", "12", "--lr", "1e-4"]
+    flags = [
+        "--model",
+        "nano",
+        "--image-size",
+        "128",
+        "--batch-size",
+        "2",
+        "--max-objects",
+        "2",
+        "--max-steps",
+        "12",
+        "--lr",
+        "1e-4",
+    ]
     flags += [
         "--vision-lr",
         "1e-4",
@@ -232,13 +246,13 @@ def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:
 
 
 def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
+    settings = {"model": "nano", "image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
     fit(store, read_config(None, {**settings, "freeze": "image_encoder", "workers": 0}), tmp_path, resume=True)
     assert "checkpoint.pt does not exist: nothing is resumed" in caplog.text
 
 
 def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_path: Path) -> None:
-    settings = {"image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
+    settings = {"model": "nano", "image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
     settings |= {"freeze": "image_encoder", "workers": 0}
     fit(store, read_config(None, settings), tmp_path / "first")
     init = tmp_path / "first" / "checkpoints" / "checkpoint.pt"

@@ -55,7 +55,7 @@ FAKE_GPU = pytest.mark.skipif(
 
 
 def _config(form: Mapping[str, object], **changes: object) -> FitConfig:
-    return FitConfig.model_validate({"image_size": 128, "batch_size": 2, **form, **changes})
+    return FitConfig.model_validate({"model": "nano", "image_size": 128, "batch_size": 2, **form, **changes})
 
 
 def _start(config: FitConfig, device: str = "cpu") -> Run:

@@ -38,7 +38,15 @@ from train.settings import OptimizerConfig
 
 RATES = OptimizerConfig(lr=1e-4, vision_lr=1e-4)
 FAST = FitConfig(
-    image_size=128, batch_size=2, max_objects=2, optimizer=RATES, workers=0, device="cpu", seed=3, report=False
+    model="nano",
+    image_size=128,
+    batch_size=2,
+    max_objects=2,
+    optimizer=RATES,
+    workers=0,
+    device="cpu",
+    seed=3,
+    report=False,
 )
 
 CPU = torch.device("cpu")
@@ -284,11 +292,13 @@ def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Pat
     changed = {name for name in merged if "trunk" in name and not torch.equal(merged[name], before[name])}
     assert changed
     assert all(name.endswith(("attn.qkv.weight", "attn.proj.weight")) for name in changed)
-    build_sam2(SAM2.networks["tiny"].config_file, str(path), device="cpu")
+    network = SAM2.networks["nano"]
+    build_sam2(network.config_file, str(path), device="cpu", hydra_overrides_extra=list(network.overrides))
     adapter = load_checkpoint(path)["adapter"]
-    assert len(adapter) == 2 * 2 * 12
+    # Two matrices for each of two layers of a block.
+    assert len(adapter) == 2 * 2 * network.trunk_blocks
     # peft itself takes the adapter up, and gives the merged weights.
-    encoder = PromptableSam("tiny", 128).sam.image_encoder
+    encoder = PromptableSam("nano", 128).sam.image_encoder
     encoder.load_state_dict({n.removeprefix("image_encoder."): w for n, w in before.items() if "image_encoder" in n})
     targets = [name for name, _ in encoder.named_modules() if name.endswith(("attn.qkv", "attn.proj"))]
     peft.inject_adapter_in_model(peft.LoraConfig(r=4, lora_alpha=16, target_modules=targets), encoder)
@@ -315,7 +325,9 @@ def test_failed_loading_process_is_named_by_its_cause_alone(store: Store, tmp_pa
     for shard in (copy / "images" / "c").rglob("*"):
         if shard.is_file():
             shard.unlink()
-    config = read_config(None, {"image_size": 128, "device": "cpu", "workers": 1, "max_steps": 1, "report": False})
+    config = read_config(
+        None, {"model": "nano", "image_size": 128, "device": "cpu", "workers": 1, "max_steps": 1, "report": False}
+    )
     with pytest.raises(TrainingError) as caught:
         fit(open_store(copy), config, tmp_path / "run")
     said = str(caught.value)

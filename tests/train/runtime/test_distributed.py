@@ -24,7 +24,15 @@ from train.model.checkpoint import load_checkpoint
 from train.runtime.distributed import World, open_world
 from train.runtime.run_log import read_steps
 
-FLAGS = {"report": False, "image_size": 128, "max_objects": 2, "optimizer.lr": 1e-4, "workers": 0, "device": "cpu"}
+FLAGS = {
+    "report": False,
+    "model": "nano",
+    "image_size": 128,
+    "max_objects": 2,
+    "optimizer.lr": 1e-4,
+    "workers": 0,
+    "device": "cpu",
+}
 
 SECOND_SEES_NOTHING_MISSING = """
 import os
@@ -69,6 +77,8 @@ def _torchrun(
     common = [
         "--out",
         str(out),
+        "--model",
+        "nano",
         "--image-size",
         "128",
         "--max-objects",
