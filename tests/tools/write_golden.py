@@ -1,8 +1,8 @@
-"""Write a store with a revision's code, and what it reads from it, for tests that hold later code to it.
+"""Write what a revision reads and writes, for tests that hold later code to it.
 
     python -m tests.tools.write_golden 3638d48
 
-writes `store_REV.zarr` and `store_REV.json` into tests/golden.
+writes `store_REV.zarr`, `store_REV.json` and `checkpoints_REV.json` into tests/golden, with that revision's own code.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
+from tests.tools.checkpoint_form import describe_checkpoints
 from tests.tools.trees import CHECKOUT, TreeError, check_runs_from, run_python, unpack_revision
 
 GOLDEN = CHECKOUT / "tests" / "golden"
+
+FIT = ["--image-size", 128, "--batch-size", 1, "--max-objects", 2, "--max-steps", 2, "--seed", 3, "--workers", 0]
+RUNS = {"plain": [], "lora": ["--lora", 2], "ema": ["--ema", 0.9]}
 
 
 def main(revision: Annotated[str, typer.Argument(help="A revision of the project.")]) -> None:
@@ -41,6 +46,13 @@ def _write_all(revision: str) -> None:
         run_python(tree, folder, "-m", "prep.cli", *build, "--out", store)
         digests = run_python(tree, folder, Path(__file__).with_name("store_digests.py"), store)
         _write(f"store_{revision}", json.loads(digests))
+        contents: dict[str, dict[str, Any]] = {}
+        for run, flags in RUNS.items():
+            # The trunk is frozen, so that the optimizer's state is small.
+            flags = [*FIT, "--freeze", "decoder_only", "--device", "cpu", "--no-report", *flags]
+            run_python(tree, folder, "-m", "train.cli", "fit", store, "--out", run, *flags)
+            contents[run] = torch.load(folder / run / "checkpoints" / "checkpoint.pt", weights_only=True)
+        _write(f"checkpoints_{revision}", describe_checkpoints(contents))
 
 
 def _write(name: str, values: dict[str, Any]) -> None:
