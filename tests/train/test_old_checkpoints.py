@@ -1,0 +1,171 @@
+"""Checkpoints of the form that an earlier version wrote are resumed, evaluated and started from.
+
+The files are made from a description, with random weights: the form is that of version 3638d48, the numbers are not.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from schemas import Store, open_store
+from tests.tools.checkpoint_form import make_checkpoint
+from train.cli import main
+from train.config import read_config
+from train.trainer import fit
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NAMES = ("plain", "lora", "ema")
+SEED = 5
+
+TRUNK = "image_encoder.trunk.blocks.3.mlp.layers.0.weight"
+"""Trained by none of the runs: their decoder learns, and with adapters the layers called attn."""
+
+DECODER = "sam_mask_decoder.conv_s0.weight"
+
+Content = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def old_store() -> Store:
+    return open_store(GOLDEN / "store_3638d48.zarr")
+
+
+@pytest.fixture(scope="module")
+def forms() -> Content:
+    return json.loads((GOLDEN / "checkpoints_3638d48.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def old_files(forms: Content, module_path: Path) -> dict[str, Path]:
+    """A checkpoint of each form."""
+    files: dict[str, Path] = {}
+    for name in NAMES:
+        files[name] = module_path / f"{name}.pt"
+        content = make_checkpoint(forms, name, SEED)
+        if name == "lora":
+            _merge(content)
+        torch.save(content, files[name])
+    return files
+
+
+def _merge(content: Content) -> None:
+    """Make `model` the sum of the layers and of their adapters, as in every checkpoint that a run writes."""
+    settings, adapter = content["config"]["lora"], content["adapter"]
+    for key, weight in content["base_layers"].items():
+        layer, _, kind = key.partition(".base_layer.")
+        content["model"][f"{layer}.{kind}"] = weight.clone()
+        if kind == "weight":
+            down, up = (adapter[f"{layer.removeprefix('image_encoder.')}.lora_{part}.weight"] for part in "AB")
+            content["model"][f"{layer}.weight"] += up @ down * settings["alpha"] / settings["rank"]
+
+
+def _moved(now: Content, then: Content) -> list[str]:
+    """Weights that are further apart than a step or two of these runs takes them."""
+    assert now.keys() == then.keys()
+    return [key for key, weight in then.items() if not torch.allclose(now[key], weight, rtol=0, atol=1e-4)]
+
+
+def _read(path: Path) -> Content:
+    return torch.load(path, weights_only=True, mmap=True)
+
+
+def _leaves(values: Content, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Settings by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _with_defaults(settings: Content) -> Content:
+    """Settings by dotted key: those of a file, and where it has none, as of a setting that came later, the defaults."""
+    return {**dict(_leaves(read_config(None, {}).model_dump(mode="json"))), **dict(_leaves(settings))}
+
+
+def _resume(store: Store, checkpoint: Path, settings: Content, out: Path, steps: int) -> tuple[list[int], Content]:
+    """Go on from a checkpoint with the settings in its run's config.json; the steps made and what is saved then."""
+    (out / "checkpoints").mkdir(parents=True)
+    # The run writes another file and renames it.
+    os.link(checkpoint, out / "checkpoints" / "checkpoint.pt")
+    (out / "config.json").write_text(json.dumps(settings))
+    seen: list[int] = []
+    config = read_config(out / "config.json", {"max_steps": steps})
+    fit(store, config, out, resume=True, on_step=lambda record, total: seen.append(record.step))
+    return seen, _read(out / "checkpoints" / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_goes_on(old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path, name: str) -> None:
+    if name == "lora":
+        pytest.importorskip("peft", reason="the lora extra is not installed")
+    then, settings = _read(old_files[name]), forms["checkpoints"][name]["config"]
+    seen, now = _resume(old_store, old_files[name], settings, tmp_path, steps=4)
+    assert seen == [3, 4]
+    assert now["steps"] == now["scheduler"]["step"] == now["sampler"]["batch"] == 4
+    assert now["time_elapsed"] > then["time_elapsed"]
+    assert now["best_meter_values"]["dice"] >= then["best_meter_values"]["dice"]
+    assert dict(_leaves(now["config"])) == _with_defaults(settings) | {"max_steps": 4}
+    # Every weight of the file was taken up, and so was the state of the optimizer.
+    for part in {"model", "adapter", "base_layers"} & then.keys():
+        assert _moved(now[part], then[part]) == []
+    assert torch.equal(now["model"][TRUNK], then["model"][TRUNK])
+    assert not torch.equal(now["model"][DECODER], then["model"][DECODER])
+    states = now["optimizer"]["state"]
+    assert states.keys() == then["optimizer"]["state"].keys()
+    assert {float(state["step"]) for state in states.values()} == {4.0}
+    assert ("ema" in now) == (name == "ema")
+    if name == "ema":
+        # The weights stay, and the average goes towards them by a tenth at each of two steps.
+        expected = then["ema"]["model"][TRUNK] * 0.9**2 + then["model"][TRUNK] * (1 - 0.9**2)
+        assert torch.allclose(now["ema"]["model"][TRUNK], expected, rtol=0, atol=1e-6)
+
+
+def test_setting_that_the_file_does_not_know_has_its_default(old_store: Store, forms: Content, tmp_path: Path) -> None:
+    content = make_checkpoint(forms, "plain", SEED)
+    # It stands for one of a later version than the file's.
+    del content["config"]["checkpoint_activations"]
+    torch.save(content, tmp_path / "plain.pt")
+    # The run is at its end: what there is to see is how it describes itself.
+    seen, _ = _resume(old_store, tmp_path / "plain.pt", content["config"], tmp_path / "run", steps=2)
+    assert seen == []
+    described = dict(_leaves(json.loads((tmp_path / "run" / "config.json").read_text())))
+    assert described["checkpoint_activations"] is False
+    assert described.items() >= _with_defaults(content["config"]).items()
+
+
+def test_they_are_evaluated(
+    old_store: Store, old_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The plain one has nothing that the one with an average lacks.
+    names = ("lora", "ema")
+    flags = [flag for name in names for flag in ("--checkpoint", str(old_files[name]))]
+    flags += ["--split", "val", "--prompt", "box", "--device", "cpu", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bcss-train", "evaluate", old_store.path, *flags])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    # What they began with is said in the files, too.
+    assert result["models"].keys() >= {*names, "baseline:untrained"}
+    for name in names:
+        assert 0 <= result["models"][name]["box"]["overall"]["dice"] <= 1
+        assert math.isfinite(result["models"][name]["box"]["overall"]["iou_estimate"]["bias"])
+
+
+def test_run_starts_from_one(old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path) -> None:
+    # The one with adapters: what it holds under `model` are merged weights.
+    overrides = {"init": str(old_files["lora"]), "image_size": 128, "batch_size": 1, "max_steps": 1, "workers": 0}
+    overrides |= {"freeze": "decoder_only", "device": "cpu", "report": False}
+    fit(old_store, read_config(None, overrides), tmp_path)
+    then, now = _read(old_files["lora"]), _read(tmp_path / "checkpoints" / "checkpoint.pt")
+    assert now["config"]["init"] == str(old_files["lora"])
+    assert _moved(now["model"], then["model"]) == []
+    assert not torch.equal(now["model"][DECODER], then["model"][DECODER])
