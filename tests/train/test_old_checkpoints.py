@@ -18,7 +18,7 @@ from schemas import Store, open_store
 from tests.tools.checkpoint_form import make_checkpoint
 from train.cli import main
 from train.config import read_config
-from train.trainer import fit
+from train.fit.trainer import fit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ("plain", "lora", "ema")
