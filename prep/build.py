@@ -107,7 +107,7 @@ def build_store(
     source_dir = source_dir.absolute()
     work_dir = _work_dir(location, options)
     rois = find_pairs(source_dir, config.images, config.masks, patients)
-    specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
+    specs = tuple(array_specs(config.size_px, _check_headers(rois), config.point_counts))
     splits = splitter(rois)
     plan = _plan(source_dir, config, rois, splits)
     with _failures_named(location), remote_errors(location):

@@ -11,6 +11,7 @@ from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CO
 from schemas.errors import ConfigError
 from schemas.layout import Codec
 from schemas.limits import MAX_CODE, MAX_POINTS, MAX_TILE_PX
+from schemas.prompt_kinds import PointCounts
 
 COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
@@ -95,6 +96,11 @@ class BuildConfig(BaseModel):
                 "--classes", f"names {codes}, which --ignore leaves out of the loss", "name each code in one of the two"
             )
         return self
+
+    @property
+    def point_counts(self) -> PointCounts:
+        """P and Q."""
+        return PointCounts(self.positive_points, self.negative_points)
 
     @property
     def merges(self) -> dict[int, int]:

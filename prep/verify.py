@@ -24,8 +24,7 @@ from prep.files import CHECKSUM_FILES, WrittenFile
 from schemas.errors import BcssError, UnreachableError, unreadable
 from schemas.layout import PIXEL_ARRAYS, array_specs
 from schemas.manifest import fingerprint, manifest_digest
-from schemas.points import PointLabel
-from schemas.prompt_kinds import PROMPT_KINDS
+from schemas.prompt_kinds import PROMPT_SOURCES, PointLabel
 from schemas.record import Record
 from schemas.store.location import is_remote, object_store, remote_errors
 from schemas.store.shards import rows_per_file
@@ -180,7 +179,7 @@ def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
 
 def _unreadable_columns(store: Store) -> Iterator[Problem]:
     # The type of labels, which are no column, does not matter.
-    for spec in array_specs(store.manifest.tile_size_px, "uint8", 1, 0):
+    for spec in array_specs(store.manifest.tile_size_px, "uint8", store.manifest.point_counts):
         if spec.path not in PIXEL_ARRAYS:
             try:
                 store.column(spec.path)
@@ -280,7 +279,7 @@ class _Expected:
 
 def _wrong_prompts(store: Store, record: Record) -> Iterator[str]:
     segments = dict(zip(record.object_ids.tolist(), record.segments, strict=True))
-    for kind in PROMPT_KINDS:
+    for kind in PROMPT_SOURCES:
         prompts = store.prompts(record.index, kind, negatives=store.manifest.negative_points > 0)
         for object_id, prompt in prompts.items():
             coords, labels = prompt["point_coords"].astype(int), prompt["point_labels"]

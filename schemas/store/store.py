@@ -22,7 +22,7 @@ from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
 from schemas.limits import MAX_SEGMENT_BYTES
 from schemas.manifest import SPLITS, Manifest, SourceRecord
 from schemas.points import Prompt, assemble_prompt
-from schemas.prompt_kinds import PROMPT_KINDS, PromptKind
+from schemas.prompt_kinds import PROMPT_SOURCES, PromptKind
 from schemas.record import Record
 from schemas.store.check_arrays import checked_array
 from schemas.store.check_columns import check_checksums, check_column
@@ -300,12 +300,14 @@ class Store:
         Raises:
             StoreError: The kind is unknown, or the store has no negative points.
         """
-        if kind not in PROMPT_KINDS:
-            raise StoreError(self.path, f"has no prompt kind {kind!r}", f"choose one of {', '.join(PROMPT_KINDS)}")
+        if kind not in PROMPT_SOURCES:
+            raise StoreError(self.path, f"has no prompt kind {kind!r}", f"choose one of {', '.join(PROMPT_SOURCES)}")
         if negatives and not self.manifest.negative_points:
             raise StoreError(self.path, "has no negative points", "build it with `--negative-points 8`")
         return {
-            object_id: assemble_prompt(kind, lambda path, row=row: self.column(path)[row], negatives=negatives)
+            object_id: assemble_prompt(
+                PROMPT_SOURCES[kind], lambda path, row=row: self.column(path)[row], negatives=negatives
+            )
             for object_id, row in self._rows_of(index, object_ids).items()
         }
 

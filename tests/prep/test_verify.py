@@ -15,8 +15,8 @@ from zarr.storage import LocalStore, WrapperStore
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.verify import verify_store
-from schemas import store as store_module
 from schemas.errors import UnreachableError
+from schemas.store import store as store_module
 from schemas.store.store import Store, open_store
 
 

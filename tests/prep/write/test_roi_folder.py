@@ -25,7 +25,7 @@ def source(write_roi) -> Path:
 
 def _task(source: Path, directory: Path) -> StageTask:
     (roi,) = (roi for roi in find_pairs(source, CONFIG.images, CONFIG.masks) if roi.frame_id == "a")
-    specs = tuple(array_specs(CONFIG.size_px, "uint8", CONFIG.positive_points, CONFIG.negative_points))
+    specs = tuple(array_specs(CONFIG.size_px, "uint8", CONFIG.point_counts))
     return StageTask(roi, "train", source, directory, CONFIG, specs)
 
 

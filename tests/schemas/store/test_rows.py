@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from schemas import rows as module
 from schemas.errors import StoreError
+from schemas.store import rows as module
 from schemas.store.codecs import row_decoder, zstd_content_size
 from schemas.store.jpegxl import JpegXlCodec, encode_jpegxl
 from schemas.store.rows import RowReader

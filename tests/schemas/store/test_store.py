@@ -9,7 +9,7 @@ import xarray
 import zarr
 
 from schemas.errors import StoreError
-from schemas.prompt_kinds import PROMPT_KINDS, PromptKind
+from schemas.prompt_kinds import PROMPT_SOURCES, PromptKind
 from schemas.store.store import Store, open_store
 
 
@@ -45,7 +45,7 @@ def test_segments_by_object_id(store: Store) -> None:
         np.testing.assert_array_equal(segments[object_id], record.segments[row])
 
 
-@pytest.mark.parametrize("kind", PROMPT_KINDS)
+@pytest.mark.parametrize("kind", PROMPT_SOURCES)
 def test_prompts_lie_where_their_labels_say(store: Store, kind) -> None:
     for record in store:
         for object_id, prompt in store.prompts(record.index, kind, negatives=True).items():
