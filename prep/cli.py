@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from schemas.codec_names import CodecName
 from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
 from schemas.limits import MAX_POINTS, MAX_TILE_PX
 
@@ -111,7 +112,7 @@ def build(
     split_fractions: Annotated[
         str | None, typer.Option(callback=_fractions, help="Shares of patients for train,val,test, drawn by the seed.")
     ] = None,
-    codec: Annotated[Literal["fast", "small"], typer.Option(help="Lossless images: quick to read, or small.")] = "fast",
+    codec: Annotated[CodecName, typer.Option(help="Lossless images: quick to read, or small.")] = "fast",
     seed: Annotated[int, typer.Option(min=0, help="Seed of points and of split fractions.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; one a core unless given.")] = CORES,
     dask: Annotated[

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prep.source.class_map import ClassEntry
 from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
+from schemas.codec_names import CodecName
 from schemas.errors import ConfigError
-from schemas.layout import Codec
 from schemas.limits import MAX_CODE, MAX_POINTS, MAX_TILE_PX
 from schemas.prompt_kinds import PointCounts
 
@@ -64,7 +64,7 @@ class BuildConfig(BaseModel):
     mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     min_tissue: float = Field(default=0.0, ge=0, le=1)
     class_map: tuple[ClassEntry, ...] = ()
-    codec: Codec = "fast"
+    codec: CodecName = "fast"
 
     @model_validator(mode="before")
     @classmethod

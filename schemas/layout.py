@@ -18,9 +18,6 @@ ATTRIBUTES_KEY = "bcss"
 PIXEL_ARRAYS = ("images", "labels", "ignore", "segments")
 """The arrays with one chunk a row; everything else is a column."""
 
-Codec = Literal["fast", "small"]
-"""How images are compressed: for reading speed or for size, both lossless."""
-
 Axis = Literal["tile", "object", "tile_bound"]
 
 

@@ -25,13 +25,14 @@ from prep.derive.roi import DecodedRoi, PreparedTile, decode_roi, object_row, pr
 from prep.files import sha256_of
 from prep.source.decode import image_header
 from prep.source.discover import RoiSource
-from prep.write.encode import ChunkFile, encoder, use_one_thread
+from prep.write.chunk_file import ChunkFile
 from schemas.bits import pack_mask
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec
 from schemas.limits import MAX_SEGMENT_BYTES
 from schemas.manifest import SourceRecord
+from schemas.store.codecs import array_codec, use_one_thread
 
 COLUMNS_FILE = "columns.npz"
 RECORD_FILE = "staged.json"
@@ -128,7 +129,7 @@ def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> Staged
     with ExitStack() as stack:
         files = {
             spec.path: stack.enter_context(
-                ChunkFile(chunk_file(directory, spec.path), encoder(spec, task.config.codec))
+                ChunkFile(chunk_file(directory, spec.path), array_codec(spec.path, task.config.codec))
             )
             for spec in task.specs
             if spec.path in PIXEL_ARRAYS

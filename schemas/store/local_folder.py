@@ -7,8 +7,7 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
-MAX_FILE_BYTES = (1 << 30) + (1 << 26)
-"""Of a file that is read whole: metadata, a chunk, or the longest that a shard may be asked for."""
+from schemas.limits import MAX_FILE_BYTES
 
 
 class RegularFiles(LocalStore):

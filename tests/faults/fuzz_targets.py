@@ -13,8 +13,8 @@ from pathlib import Path
 from prep.source import decode
 from prep.source.class_map import read_class_map
 from prep.source.split import file_split
-from prep.write.encode import with_crc32c
 from schemas.store.file_list import WrittenFiles
+from schemas.store.shards import with_crc32c
 from schemas.store.store import open_store
 from tests.faults import test_hostile_checkpoints as checkpoints
 from tests.faults import test_hostile_masks as masks

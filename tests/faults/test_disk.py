@@ -16,8 +16,8 @@ import pytest
 from zarr.storage import LocalStore, WrapperStore
 
 from prep.files import sha256_of
-from schemas import store as store_module
 from schemas.errors import StoreError
+from schemas.store import store as store_module
 from schemas.store.store import Store, open_store
 from tests.faults.commands import assert_same_weights, build_command, fit_command, one_line, run
 from tests.faults.forms import forms

@@ -22,8 +22,8 @@ from prep.config import BuildConfig
 from prep.inspect import summarize_store
 from prep.verify import verify_store
 from prep.view import write_view
-from prep.write.encode import with_crc32c
 from schemas.store.file_list import WrittenFiles
+from schemas.store.shards import with_crc32c
 from schemas.store.store import Store, open_store
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory

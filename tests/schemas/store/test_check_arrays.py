@@ -15,9 +15,9 @@ import pytest
 import zarr
 
 from prep.verify import verify_store
-from prep.write.encode import with_crc32c
 from schemas.errors import StoreError
 from schemas.store.file_list import WrittenFiles
+from schemas.store.shards import with_crc32c
 from schemas.store.store import Store, open_store
 
 
