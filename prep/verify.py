@@ -233,7 +233,7 @@ def _wrong_segments(
     if len(expected) != len(record.segments):
         yield f"it has {len(record.segments)} objects, and its labels give {len(expected)}"
         return
-    rows = store.object_rows(record.index)
+    rows = store.tile(record.index).object_rows
     areas, at_edge = (store.column(f"objects/{name}")[rows] for name in ("area_px", "touches_edge"))
     last = record.labels.shape[0] - 1
     for row, (segment, (class_id, mask)) in enumerate(zip(record.segments, expected, strict=True)):

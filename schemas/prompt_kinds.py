@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Literal
 
 PromptKind = Literal["centroid", "multi_point", "box"]
@@ -52,12 +53,12 @@ class PointSet:
     label: PointLabel
     count: Callable[[PointCounts], int]
 
-    @property
+    @cached_property
     def coords_path(self) -> str:
         """Path in the store of the coordinates, float32 (M, columns, 2) as x, y."""
         return f"prompts/{self.name}_coords"
 
-    @property
+    @cached_property
     def labels_path(self) -> str:
         """Path in the store of the labels, int32 (M, columns)."""
         return f"prompts/{self.name}_labels"

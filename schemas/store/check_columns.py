@@ -16,6 +16,7 @@ from schemas.errors import StoreError
 from schemas.limits import MAX_ROI_PX
 from schemas.manifest import SPLITS, Manifest
 from schemas.prompt_kinds import POINT_SETS, PointLabel
+from schemas.store.reading import LIST_DAMAGE
 
 Column = Callable[[str], NDArray[Any]]
 """Reads a column by its path."""
@@ -58,7 +59,7 @@ def check_checksums(where: str, path: str, values: NDArray[Any]) -> None:
 
 
 def _foreign(where: str) -> StoreError:
-    return StoreError(where, "holds values that no build writes", "`bcss-prep verify` lists all damage")
+    return StoreError(where, "holds values that no build writes", LIST_DAMAGE)
 
 
 def _are_offsets(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:

@@ -10,7 +10,7 @@ from zarr.storage import LocalStore
 from schemas.limits import MAX_FILE_BYTES
 
 
-class RegularFiles(LocalStore):
+class LocalFolder(LocalStore):
     """Reads regular files of a bounded length; anything else fails as a device does."""
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:

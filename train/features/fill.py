@@ -162,7 +162,7 @@ class _TileEncoder:
     def images(self, tile: int) -> Iterator[Tensor]:
         """The model's input for each view, uint8 (3, S, S)."""
         side = self.model.image_size
-        sample = read_sample(self.store, tile, {})
+        sample = read_sample(self.store.tile(tile), {})
         for view in range(self.views):
             yield resize(orient(sample, view % 4, mirrored=view >= 4), side, side).image
 
