@@ -13,9 +13,10 @@ from schemas.command.console import as_markup, printable, progress_bar, run_comm
 from schemas.limits import MAX_POINTS, MAX_TILE_PX
 
 if TYPE_CHECKING:
-    from prep.build import BuildProgress, Splitter
+    from prep.build import BuildProgress
     from prep.config import BuildConfig
     from prep.inspect import ClassCount, StoreSummary
+    from prep.plan import Splitter
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Those that this process may use: a scheduler may give it fewer than there are."""
