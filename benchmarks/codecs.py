@@ -56,9 +56,9 @@ class Row:
 
 def compare_codecs(store: Store, folder: Path, repeats: int) -> list[Claim]:
     """Read tiles of a store, each with three segments, in a random order: image codecs, packing, shards, readers."""
-    order = [index for index in range(len(store)) if len(store.object_classes(index)) >= OBJECTS][:TILES]
-    images = np.stack([store.image(index) for index in order])
-    masks = np.concatenate([store.segment_stack(index)[:OBJECTS] for index in order])
+    order = [index for index in range(len(store)) if len(store.tile(index).classes) >= OBJECTS][:TILES]
+    images = np.stack([store.tile(index).image for index in order])
+    masks = np.concatenate([store.tile(index).segments()[:OBJECTS] for index in order])
     png = sum(_png_bytes(image) for image in images)
     mapped = _memory_map(folder, images, masks)
     packed = _write(folder / "packed.zarr", pack_mask(masks), SHARD * OBJECTS, compressors=[ZstdCodec(checksum=True)])

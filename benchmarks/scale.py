@@ -28,6 +28,7 @@ from prep.write.checksums import write_checksums
 from prep.write.shards import create_array
 from schemas.layout import ATTRIBUTES_KEY, ArraySpec, array_specs
 from schemas.manifest import Completion
+from schemas.prompt_kinds import PointCounts
 from schemas.store.store import open_store
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
 from train.data.sampler import EpochSampler
@@ -123,7 +124,7 @@ def _write_store(path: Path, manifest: dict[str, Any], count: int) -> None:
     """A finished store of so many tiles of noise, one object each."""
     group = zarr.create_group(path, zarr_format=3)
     generator = np.random.default_rng(0)
-    for spec in array_specs(SIDE, "uint8", 8, 8):
+    for spec in array_specs(SIDE, "uint8", PointCounts(8, 8)):
         rows = count + (spec.axis == "tile_bound")
         pixels = spec.path in ("images", "labels", "ignore", "segments")
         array = create_array(group, spec, rows, sharded=pixels)

@@ -1,55 +1,45 @@
 """Build a store: find the ROIs, prepare each, join shards, write columns, publish.
 
-Everything is written beside the destination and appears there at once, with its completion record. A build that was
-killed leaves its working folder, and the same command goes on from there.
+Everything is written in a working folder beside the destination, and appears there at once with its completion record.
+A build that was killed leaves its working folder, and the same command continues from it.
 """
 
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from prep.built_store import built_store
 from prep.config import BuildConfig
-from prep.derive.roi import size_mismatch
-from prep.files import sha256_of
 from prep.parallel import task_map
 from prep.place.destination import check_replaceable, linked_place, occupied
 from prep.place.local_store import publish_local, recover
 from prep.place.object_store import publish_remote, remote_lock, remove_lock
-from prep.place.workspace import TOKEN_FILE, open_workspace, remove_left_over
-from prep.source.decode import image_header
-from prep.source.discover import RoiSource, find_pairs
+from prep.place.workspace import build_token, open_workspace, remove_left_over
+from prep.plan import BuildPlan, Splitter, plan_build
 from prep.source.split import bcss_split
-from prep.write.assemble import STORE_DIR, StagedFolder, assemble
-from prep.write.checksums import check_sizes
-from prep.write.roi_folder import StagedRoi, StageTask, stage_roi
+from prep.write.assemble import STORE_DIR, assemble
+from prep.write.roi_folder import RoiFolder, RoiTask, write_roi_folder
 from schemas.command.stage_timer import timed
 from schemas.errors import ConfigError, SourceError, StoreError
-from schemas.layout import ArraySpec, array_specs
-from schemas.manifest import SPLITS, Manifest, Split, fingerprint
+from schemas.manifest import SPLITS, Manifest
 from schemas.store.location import is_remote, normal_location, remote_errors
-from schemas.store.store import Store, open_store
 
 logger = logging.getLogger(__name__)
-
-Splitter = Callable[[list[RoiSource]], dict[str, Split]]
 
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """Told after each ROI.
+    """How far a build is; reported after each ROI.
 
     Attributes:
         done: ROIs prepared so far.
         total: All ROIs.
-        tiles: Tiles so far.
-        source_bytes: Bytes of the ROIs so far, decoded.
+        tiles: Tiles cut so far.
+        source_bytes: Decoded size in bytes of the images and masks so far.
     """
 
     done: int
@@ -63,10 +53,10 @@ class BuildOptions:
     """How a build runs; none of it changes what is built.
 
     Attributes:
-        workers: Processes.
-        dask_address: Scheduler to run on instead, or `local`.
-        overwrite: Whether an existing store may be replaced, once the new one is whole, and work in the way of this
-            build, begun otherwise or from sources that have changed since, is thrown away.
+        workers: Number of processes.
+        dask_address: Address of a Dask scheduler to run on instead, or `local`.
+        overwrite: Whether to replace an existing store once the new one is complete, and to discard the unfinished work
+            of a build with another plan or with sources that have changed since.
         work_dir: Working folder; beside the destination unless given, or in the current folder for an object store.
         on_progress: Called after each ROI.
     """
@@ -89,179 +79,43 @@ def build_store(
     """Build a store from a folder of images and masks.
 
     Args:
-        source_dir: Holds the folders of images and masks.
-        destination: Path or URL of the store to be. A store that was built from the same sources with the same
-            configuration is left as it is.
+        source_dir: The folder that holds the folders of images and masks.
+        destination: Path or URL of the store. A store that was built from the same sources with the same configuration
+            is left as it is.
         config: What to build.
         options: How to run.
-        splitter: Divides patients into splits.
-        patients: The patient of each ROI by its stem, where names do not say it.
+        splitter: Divides the patients into splits.
+        patients: The patient of each ROI by its stem, where names do not tell it.
+
+    Returns:
+        The manifest of the store.
 
     Raises:
-        SourceError: A source file cannot be used, or none of train holds a wanted class.
+        SourceError: A source file cannot be used, or no training ROI contains a selected class.
         StoreError: The destination holds something else, or a file cannot be read or written.
         ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
     location = linked_place(normal_location(destination))
-    # Workers may have another current folder.
-    source_dir = source_dir.absolute()
     work_dir = _work_dir(location, options)
-    rois = find_pairs(source_dir, config.images, config.masks, patients)
-    specs = tuple(array_specs(config.size_px, _check_headers(rois), config.positive_points, config.negative_points))
-    splits = splitter(rois)
-    plan = _plan(source_dir, config, rois, splits)
+    plan = plan_build(source_dir, config, splitter, patients)
     with _failures_named(location), remote_errors(location):
         recover(location, work_dir)
-        current = None if options.overwrite else _current(location, config, rois, splits)
-        if current is not None:
+        built = None if options.overwrite else built_store(location, plan)
+        if built is not None:
             logger.info("%s is up to date", location)
-            remove_left_over(work_dir, plan, lambda work: _unlock(location, work))
-            return current.manifest
+            remove_left_over(work_dir, plan.as_json(), lambda work: _unlock(location, work))
+            return built.manifest
         if options.overwrite and occupied(location):
             check_replaceable(location)
-        with open_workspace(work_dir, plan, start_again=options.overwrite) as work:
-            wanted = BuildInputs(rois, splits, specs, fingerprint(plan))
-            return _build_in(work, location, source_dir, config, options, wanted)
-
-
-@contextmanager
-def _failures_named(location: str) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreError(
-            error.filename or location,
-            f"cannot be read or written ({reason})",
-            "mend that, and the same command goes on from here",
-        ) from error
-
-
-@dataclass(frozen=True)
-class BuildInputs:
-    """What a build is made from, found before the first ROI is decoded.
-
-    Attributes:
-        rois: The pairs of image and mask.
-        splits: The split of each patient.
-        specs: The arrays of the store.
-        digest: SHA-256 of the plan, which names the folders of prepared ROIs.
-    """
-
-    rois: list[RoiSource]
-    splits: dict[str, Split]
-    specs: tuple[ArraySpec, ...] = field(repr=False)
-    digest: str
-
-
-def _build_in(
-    work: Path, location: str, source_dir: Path, config: BuildConfig, options: BuildOptions, plan: BuildInputs
-) -> Manifest:
-    rois_dir = work / "rois"
-    rois_dir.mkdir(exist_ok=True)
-    tasks = [
-        StageTask(
-            roi,
-            plan.splits[roi.patient],
-            source_dir,
-            # A worker of a cluster may outlive a build of another plan: it is not to leave its ROI here for ours.
-            rois_dir / f"{plan.digest[:8]}-{number:06d}",
-            config,
-            plan.specs,
-            may_change=options.overwrite,
-        )
-        for number, roi in enumerate(plan.rois)
-    ]
-    with ExitStack() as stack:
-        if is_remote(location):
-            stack.enter_context(remote_lock(location, _token(work)))
-        run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
-        prepared = _reported(run(stage_roi, tasks), len(tasks), options.on_progress)
-        staged = [StagedFolder(task.directory, roi) for task, roi in zip(tasks, prepared, strict=True)]
-        _check_splits(plan, staged)
-        manifest = assemble(work, staged, config, plan.specs, run)
-        with timed("publish"):
-            if occupied(location):
-                # Again, for what was put there in the meantime.
-                check_replaceable(location)
-            if is_remote(location):
-                publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
-            else:
-                publish_local(work / STORE_DIR, Path(location), work / "replaced")
-    return manifest
-
-
-def _check_splits(plan: BuildInputs, staged: list[StagedFolder]) -> None:
-    """See that something is left of train, now that it is known which ROIs are kept out, and say it of the others."""
-    pairs = zip(plan.rois, staged, strict=True)
-    of_train = [item.roi for roi, item in pairs if plan.splits[roi.patient] == "train"]
-    if of_train and not any(roi.source.objects for roi in of_train):
-        raise SourceError(
-            of_train[0].source.mask,
-            f"and {len(of_train) - 1} more ROIs are all of train, and none has a wanted object",
-            "check --classes, --min-area and --min-tissue, or divide the patients by --split-file",
-        )
-    held = {plan.splits[roi.patient] for roi, item in zip(plan.rois, staged, strict=True) if item.roi.source.objects}
-    for split in SPLITS:
-        if held and split not in held:
-            logger.warning("no tile is of the split %s; --split-file and --split-fractions divide otherwise", split)
-
-
-def _current(location: str, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> Store | None:
-    """The store at a location, None where nothing is.
-
-    Raises:
-        StoreError: Something else is there, or a store that cannot be read or is not what would be built.
-    """
-    if not occupied(location):
-        return None
-    try:
-        store = open_store(location)
-    except StoreError as error:
-        check_replaceable(location)
-        _, what, _ = error.args
-        raise StoreError(location, what, "choose another --out, or give --overwrite") from error
-    if not _is_current(store, config, rois, splits):
-        raise StoreError(
-            location, "was built from other sources or settings", "choose another --out, or give --overwrite"
-        )
-    return store
-
-
-def _is_current(store: Store, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> bool:
-    """Whether a store is what would be built again.
-
-    Raises:
-        StoreError: It is, but for a file that is missing or cut.
-    """
-    manifest = store.manifest
-    if manifest.config_fingerprint != fingerprint(config.model_dump(mode="json")):
-        return False
-    built = {source.frame_id: (source.image_sha256, source.mask_sha256) for source in manifest.sources}
-    if built.keys() != {roi.frame_id for roi in rois}:
-        return False
-    check_sizes(store)
-    held = dict(zip(store.column("tiles/patient").tolist(), store.column("tiles/split").tolist(), strict=True))
-    if any(splits.get(patient) != split for patient, split in held.items()):
-        return False
-    return all((sha256_of(roi.image_path), sha256_of(roi.mask_path)) == built[roi.frame_id] for roi in rois)
-
-
-def _plan(source_dir: Path, config: BuildConfig, rois: list[RoiSource], splits: dict[str, Split]) -> dict[str, Any]:
-    return {
-        "tool_version": version("bcss-sam2"),
-        "source": str(source_dir.absolute()),
-        "config": config.model_dump(mode="json"),
-        "rois": [roi.frame_id for roi in rois],
-        "splits": splits,
-    }
+        with open_workspace(work_dir, plan.as_json(), start_again=options.overwrite) as work:
+            return _build_in(work, location, plan, options)
 
 
 def _work_dir(location: str, options: BuildOptions) -> Path:
-    """Where to work.
+    """The working folder.
 
     Raises:
-        ConfigError: The destination has no name, and so nothing can be put in its place.
+        ConfigError: The destination has no name, so a store cannot be moved there.
     """
     name = location.rsplit("/", 1)[-1] if is_remote(location) else Path(location).name
     if name in ("", ".."):
@@ -272,43 +126,103 @@ def _work_dir(location: str, options: BuildOptions) -> Path:
     return (Path(beside) if is_remote(location) else Path(location).with_name(beside)).absolute()
 
 
-def _token(work: Path) -> str:
-    """What this build's lock object holds, the same after a restart."""
-    path = work / TOKEN_FILE
-    if not path.exists():
-        path.write_text(uuid.uuid4().hex, encoding="ascii")
-    return path.read_text(encoding="ascii")
+@contextmanager
+def _failures_named(location: str) -> Generator[None]:
+    """Turn an OSError into an error that names the file, or the store if no file is known."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(
+            error.filename or location,
+            f"cannot be read or written ({reason})",
+            "remove the cause, then repeat the command: it continues from here",
+        ) from error
+
+
+def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions) -> Manifest:
+    """Build in a locked working folder."""
+    tasks = _roi_tasks(work / "rois", plan, options)
+    with ExitStack() as stack:
+        if is_remote(location):
+            stack.enter_context(remote_lock(location, build_token(work)))
+        run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
+        folders = list(_reported(run(write_roi_folder, tasks), len(tasks), options.on_progress))
+        _check_splits(plan, folders)
+        manifest = assemble(work, folders, plan.config, plan.specs, run)
+        with timed("publish"):
+            _publish(work, location)
+    return manifest
+
+
+def _roi_tasks(folder: Path, plan: BuildPlan, options: BuildOptions) -> list[RoiTask]:
+    folder.mkdir(exist_ok=True)
+    digest = plan.digest[:8]
+    return [
+        RoiTask(
+            roi,
+            plan.splits[roi.patient],
+            plan.source_dir,
+            # Named by the plan: a worker of a cluster may outlive a build of another plan, and must not write here.
+            folder / f"{digest}-{number:06d}",
+            plan.config,
+            plan.specs,
+            may_change=options.overwrite,
+        )
+        for number, roi in enumerate(plan.rois)
+    ]
+
+
+def _reported(
+    folders: Iterator[RoiFolder], total: int, on_progress: Callable[[BuildProgress], None] | None
+) -> Iterator[RoiFolder]:
+    """Log and report each ROI."""
+    tiles = source_bytes = 0
+    for done, folder in enumerate(folders, start=1):
+        source = folder.source
+        if not source.objects:
+            why = "contains no selected class" if source.tiles else "has no tile with --min-tissue"
+            logger.warning("%s %s and is left out", source.mask, why)
+        logger.debug("ROI %s: %d tiles, %d objects", source.frame_id, source.tiles, source.objects)
+        tiles += source.tiles
+        # Three bytes of color and one of label a pixel.
+        source_bytes += source.width_px * source.height_px * 4
+        if on_progress:
+            on_progress(BuildProgress(done, total, tiles, source_bytes))
+        yield folder
+
+
+def _check_splits(plan: BuildPlan, folders: list[RoiFolder]) -> None:
+    """Check which splits have objects, now that it is known which ROIs are left out.
+
+    Raises:
+        SourceError: No training ROI has an object.
+    """
+    pairs = list(zip((plan.splits[roi.patient] for roi in plan.rois), folders, strict=True))
+    training = [folder for split, folder in pairs if split == "train"]
+    if training and not any(folder.source.objects for folder in training):
+        raise SourceError(
+            training[0].source.mask,
+            f"no training ROI contains a selected class ({len(training)} checked, this is the first)",
+            "check --classes, --min-area and --min-tissue, or divide the patients by --split-file",
+        )
+    held = {split for split, folder in pairs if folder.source.objects}
+    for split in SPLITS:
+        if held and split not in held:
+            logger.warning("the split %s has no tile; --split-file or --split-fractions can change that", split)
+
+
+def _publish(work: Path, location: str) -> None:
+    """Move the finished store from the working folder to its destination."""
+    if occupied(location):
+        # Checked again, since something may have been put there in the meantime.
+        check_replaceable(location)
+    if is_remote(location):
+        publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
+    else:
+        publish_local(work / STORE_DIR, Path(location), work / "replaced")
 
 
 def _unlock(location: str, work: Path) -> None:
     if is_remote(location):
-        remove_lock(location, _token(work))
-
-
-def _check_headers(rois: list[RoiSource]) -> str:
-    """Compare the sizes of all pairs before the first is decoded, and return the label dtype that holds all masks."""
-    dtype = "uint8"
-    for roi in rois:
-        image, mask = image_header(roi.image_path), image_header(roi.mask_path)
-        if image.size != mask.size:
-            raise size_mismatch(roi, image.size, mask.size)
-        if mask.mode.startswith("I"):
-            dtype = "uint16"
-    return dtype
-
-
-def _reported(
-    results: Iterator[StagedRoi], total: int, on_progress: Callable[[BuildProgress], None] | None
-) -> Iterator[StagedRoi]:
-    tiles = source_bytes = 0
-    for done, roi in enumerate(results, start=1):
-        if not roi.source.objects:
-            why = "holds no wanted object" if roi.source.tiles else "has no tile with --min-tissue"
-            logger.warning("%s %s and is kept out", roi.source.mask, why)
-        logger.debug("ROI %s: %d tiles, %d objects", roi.source.frame_id, roi.source.tiles, roi.source.objects)
-        tiles += roi.source.tiles
-        # Three bytes of colour and one of label a pixel.
-        source_bytes += roi.source.width_px * roi.source.height_px * 4
-        if on_progress:
-            on_progress(BuildProgress(done, total, tiles, source_bytes))
-        yield roi
+        remove_lock(location, build_token(work))

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from schemas.codec_names import CodecName
 from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
 from schemas.limits import MAX_POINTS, MAX_TILE_PX
 
 if TYPE_CHECKING:
-    from prep.build import BuildProgress, Splitter
+    from prep.build import BuildProgress
     from prep.config import BuildConfig
     from prep.inspect import ClassCount, StoreSummary
+    from prep.plan import Splitter
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Those that this process may use: a scheduler may give it fewer than there are."""
@@ -111,7 +113,7 @@ def build(
     split_fractions: Annotated[
         str | None, typer.Option(callback=_fractions, help="Shares of patients for train,val,test, drawn by the seed.")
     ] = None,
-    codec: Annotated[Literal["fast", "small"], typer.Option(help="Lossless images: quick to read, or small.")] = "fast",
+    codec: Annotated[CodecName, typer.Option(help="Lossless images: quick to read, or small.")] = "fast",
     seed: Annotated[int, typer.Option(min=0, help="Seed of points and of split fractions.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; one a core unless given.")] = CORES,
     dask: Annotated[

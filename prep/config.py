@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prep.source.class_map import ClassEntry
 from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
+from schemas.codec_names import CodecName
 from schemas.errors import ConfigError
-from schemas.layout import Codec
 from schemas.limits import MAX_CODE, MAX_POINTS, MAX_TILE_PX
+from schemas.prompt_kinds import PointCounts
 
 COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
@@ -63,7 +64,7 @@ class BuildConfig(BaseModel):
     mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     min_tissue: float = Field(default=0.0, ge=0, le=1)
     class_map: tuple[ClassEntry, ...] = ()
-    codec: Codec = "fast"
+    codec: CodecName = "fast"
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +96,11 @@ class BuildConfig(BaseModel):
                 "--classes", f"names {codes}, which --ignore leaves out of the loss", "name each code in one of the two"
             )
         return self
+
+    @property
+    def point_counts(self) -> PointCounts:
+        """P and Q."""
+        return PointCounts(self.positive_points, self.negative_points)
 
     @property
     def merges(self) -> dict[int, int]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS
 from schemas.manifest import SPLITS, Manifest
+from schemas.prompt_kinds import POINT_SETS, PointLabel
 from schemas.store.store import Store
 
 
@@ -123,8 +124,8 @@ def summarize_store(store: Store) -> StoreSummary:
         arrays=tuple(_array_size(store, name, files) for name in PIXEL_ARRAYS),
         stored_bytes=sum(files.values()),
         prompts={
-            name: float((store.column(f"prompts/{name}_labels") >= 0).sum(axis=1).mean())
-            for name in ("interior", "positive", "negative")
+            name: float((store.column(points.labels_path) != PointLabel.PADDING).sum(axis=1).mean())
+            for name, points in POINT_SETS.items()
         },
         ignored_share=ignored_share(manifest),
         kept_out=tuple(source.frame_id for source in manifest.sources if not source.objects),

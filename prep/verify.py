@@ -1,7 +1,4 @@
-"""Verify a store: hash every file again, and derive every array again from the labels.
-
-Axes: O objects of a tile, K points. Coordinates are x, y.
-"""
+"""Verify a store: hash every file again, then derive the arrays of every tile again from its labels."""
 
 from __future__ import annotations
 
@@ -11,32 +8,26 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from prep.config import BuildConfig
-from prep.derive.roi import merger
 from prep.files import CHECKSUM_FILES, WrittenFile
+from prep.verify_tile import wrong_in_tile
 from schemas.errors import BcssError, UnreachableError, unreadable
 from schemas.layout import PIXEL_ARRAYS, array_specs
 from schemas.manifest import fingerprint, manifest_digest
-from schemas.points import PointLabel
-from schemas.prompt_kinds import PROMPT_KINDS
-from schemas.record import Record
 from schemas.store.location import is_remote, object_store, remote_errors
 from schemas.store.shards import rows_per_file
 from schemas.store.store import Store
 
 _READERS = 8
+"""Files that are hashed at the same time."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a store.
+    """One thing that is wrong with a store.
 
     Attributes:
         where: The file or tile.
@@ -48,22 +39,23 @@ class Problem:
 
 
 def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Check files, then the manifest, then tiles.
+    """Check the files, then the manifest, then the tiles.
 
-    Segments, areas, boxes and ignored pixels are derived again from the labels; of prompts it is seen that every point
-    is on its side. Not seen is whether a ROI of another patient or place is named: a tile does not tell.
+    Segments, areas, boxes and ignored pixels are derived again from the labels. Points are checked for their side: a
+    positive point lies on its segment, a negative point off it. What cannot be checked is whether a tile is recorded
+    under the wrong patient or place, since its pixels do not show that.
 
     Args:
         store: The store.
-        on_progress: Told how many files and tiles of how many are checked.
+        on_progress: Called with the number of checked files and tiles, and the number of all.
 
     Returns:
-        All problems; none for a whole store.
+        All problems; an empty list for a store without any.
 
     Raises:
-        UnreachableError: A device or a server fails, so that nothing can be said of the store.
+        UnreachableError: A device or a server fails, so the store may be whole or not.
     """
-    # Every file's digest is compared here, and what is in a file of another length is worth knowing.
+    # Files of another length are read, too: every file's digest is compared here, and damage in it is worth knowing.
     store = Store(store.path, check_files=False)
     try:
         files = _written_files(store)
@@ -75,11 +67,11 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
         return [Problem("checksums", "are not one for each file")]
     total = len(files) + len(store)
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if on_progress:
             on_progress(done, total)
 
-    problems = [*_wrong_files(store, files, tell), *_stray_files(store, files)]
+    problems = [*_wrong_files(store, files, report), *_stray_files(store, files)]
     unreadable_columns = list(_unreadable_columns(store))
     if unreadable_columns:
         # Every tile would repeat it.
@@ -90,13 +82,13 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
         return [*problems, Problem("zarr.json", "holds settings that no build has")]
     problems.extend(_wrong_manifest(store))
     for index in range(len(store)):
-        problems.extend(_verify_tile(store, index, config))
-        tell(len(files) + index + 1)
+        problems.extend(_wrong_tile(store, index, config))
+        report(len(files) + index + 1)
     return problems
 
 
 def _written_files(store: Store) -> list[WrittenFile] | None:
-    """What the build wrote, by its own list; None where the list is not one."""
+    """The files that the build wrote, by the store's own list; None if its columns differ in length."""
     keys, digests, sizes = (store.column(f"checksums/{name}").tolist() for name in ("key", "sha256", "size_bytes"))
     if len(keys) != len(digests) or len(keys) != len(sizes):
         return None
@@ -133,7 +125,7 @@ def _wrong_manifest(store: Store) -> Iterator[Problem]:
 
 
 def _file_digest(store: Store, key: str) -> WrittenFile | None:
-    """Hash a file of the store; None where there is none."""
+    """Hash a file of the store; None if there is no regular file."""
     if is_remote(store.path):
         import obstore
 
@@ -146,7 +138,7 @@ def _file_digest(store: Store, key: str) -> WrittenFile | None:
     path = Path(store.path) / key
     try:
         if path.exists() and not path.is_file():
-            # A pipe would be waited for, and a device has no end.
+            # Reading a pipe would wait for ever, and a device has no end.
             return None
         with path.open("rb") as file:
             return WrittenFile(key, hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
@@ -157,7 +149,7 @@ def _file_digest(store: Store, key: str) -> WrittenFile | None:
 
 
 def _rows_of(store: Store, key: str) -> str:
-    """Which rows a shard holds, for the message."""
+    """Which tiles or objects a shard holds, for the message; empty for other files."""
     name, _, place = key.partition("/c/")
     if name not in PIXEL_ARRAYS:
         return ""
@@ -170,7 +162,7 @@ def _rows_of(store: Store, key: str) -> str:
 
 def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
     if is_remote(store.path):
-        # Others may have objects under the same prefix.
+        # Other programs may have objects under the same prefix.
         return []
     known = {"zarr.json", *CHECKSUM_FILES, *(file.key for file in files)}
     root = Path(store.path)
@@ -179,8 +171,8 @@ def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
 
 
 def _unreadable_columns(store: Store) -> Iterator[Problem]:
-    # The type of labels, which are no column, does not matter.
-    for spec in array_specs(store.manifest.tile_size_px, "uint8", 1, 0):
+    # The type of the labels does not matter here: they are not a column.
+    for spec in array_specs(store.manifest.tile_size_px, "uint8", store.manifest.point_counts):
         if spec.path not in PIXEL_ARRAYS:
             try:
                 store.column(spec.path)
@@ -190,106 +182,13 @@ def _unreadable_columns(store: Store) -> Iterator[Problem]:
                 yield Problem(spec.path, f"cannot be read ({error})")
 
 
-def _verify_tile(store: Store, index: int, config: BuildConfig) -> Iterator[Problem]:
-    where = f"tile {index}"
+def _wrong_tile(store: Store, index: int, config: BuildConfig) -> Iterator[Problem]:
     try:
         record = store[index]
     except UnreachableError:
         raise
     except BcssError as error:
-        yield Problem(where, f"cannot be read ({error})")
+        yield Problem(f"tile {index}", f"cannot be read ({error})")
         return
     where = f"tile {index} ({record.frame_id} at {record.origin_xy[0]}, {record.origin_xy[1]})"
-    inside = _inside(record)
-    codes = merger(config, record.labels)(record.labels)
-    if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside):
-        yield Problem(where, "its ignored pixels are not those of its labels")
-    if config.layout == "resize" and not inside.all():
-        yield Problem(where, "its scale does not make one tile of its ROI")
-    wanted = {info.code for info in store.manifest.classes}
-    yield from (Problem(where, what) for what in _wrong_segments(store, record, codes, inside, config, wanted))
-    yield from (Problem(where, what) for what in _wrong_prompts(store, record))
-
-
-def _inside(record: Record) -> NDArray[np.bool_]:
-    """Which pixels of a tile lie in the ROI."""
-    size = record.labels.shape[0]
-    ends = [
-        round(side * scale) - round(origin * scale)
-        for side, scale, origin in zip(record.roi_size_xy, record.scale_xy, record.origin_xy, strict=True)
-    ]
-    y, x = np.ogrid[:size, :size]
-    return np.asarray((x < ends[0]) & (y < ends[1]), bool)
-
-
-def _wrong_segments(
-    store: Store,
-    record: Record,
-    codes: NDArray[np.uint8 | np.uint16],
-    inside: NDArray[np.bool_],
-    config: BuildConfig,
-    wanted: set[int],
-) -> Iterator[str]:
-    expected = _Expected(codes, inside, config, wanted)
-    if len(expected) != len(record.segments):
-        yield f"it has {len(record.segments)} objects, and its labels give {len(expected)}"
-        return
-    rows = store.object_rows(record.index)
-    areas, at_edge = (store.column(f"objects/{name}")[rows] for name in ("area_px", "touches_edge"))
-    last = record.labels.shape[0] - 1
-    for row, (segment, (class_id, mask)) in enumerate(zip(record.segments, expected, strict=True)):
-        name = f"object {record.object_ids[row]}"
-        if record.class_ids[row] != class_id or not np.array_equal(segment, mask):
-            yield f"{name} is not the segment that its labels give"
-            continue
-        ys, xs = np.nonzero(mask)
-        box = [xs.min(), ys.min(), xs.max(), ys.max()]
-        if areas[row] != len(xs):
-            yield f"{name} has area {areas[row]}, and its segment {len(xs)}"
-        if record.boxes_xyxy[row].tolist() != box:
-            yield f"{name} has another box than its segment"
-        if at_edge[row] != (0 in box[:2] or last in box[2:]):
-            yield f"{name} is said {'to touch' if at_edge[row] else 'not to touch'} the tile's edge"
-
-
-class _Expected:
-    """Class and mask of every object that labels give, derived by the shortest way rather than by the builder's.
-
-    Masks are made when they are asked for: a tile may have thousands, each of its size.
-    """
-
-    def __init__(
-        self, codes: NDArray[np.uint8 | np.uint16], inside: NDArray[np.bool_], config: BuildConfig, wanted: set[int]
-    ) -> None:
-        self._numbered: dict[int, NDArray[Any]] = {}
-        self._objects: list[tuple[int, int]] = []
-        for code in sorted(wanted):
-            mask = (np.equal(codes, code) & inside).view(np.uint8)
-            numbers = mask if config.objects == "label" else cv2.connectedComponents(mask, connectivity=8)[1]
-            self._numbered[code] = np.asarray(numbers)
-            sizes = np.bincount(self._numbered[code].ravel())
-            kept = np.flatnonzero(sizes >= max(config.min_area_px, 1))
-            self._objects.extend((code, int(number)) for number in kept if number)
-
-    def __len__(self) -> int:
-        return len(self._objects)
-
-    def __iter__(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        return ((code, np.equal(self._numbered[code], number)) for code, number in self._objects)
-
-
-def _wrong_prompts(store: Store, record: Record) -> Iterator[str]:
-    segments = dict(zip(record.object_ids.tolist(), record.segments, strict=True))
-    for kind in PROMPT_KINDS:
-        prompts = store.prompts(record.index, kind, negatives=store.manifest.negative_points > 0)
-        for object_id, prompt in prompts.items():
-            coords, labels = prompt["point_coords"].astype(int), prompt["point_labels"]
-            if not (labels > PointLabel.NEGATIVE).any():
-                yield f"object {object_id} has no point for the prompt {kind}"
-            else:
-                on = segments[object_id][coords[:, 1], coords[:, 0]]
-                ignored = record.ignore[coords[:, 1], coords[:, 0]]
-                if not on[labels == PointLabel.POSITIVE].all():
-                    yield f"object {object_id} has a positive point off its segment"
-                if (on | ignored)[labels == PointLabel.NEGATIVE].any():
-                    yield f"object {object_id} has a negative point on its segment or on an ignored pixel"
+    yield from (Problem(where, what) for what in wrong_in_tile(store, record, config))

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas.bits import BIT_ORDER
+from schemas.prompt_kinds import POINT_SETS, PointCounts
 
 SCHEMA_VERSION = 1
 ATTRIBUTES_KEY = "bcss"
 
 PIXEL_ARRAYS = ("images", "labels", "ignore", "segments")
 """The arrays with one chunk a row; everything else is a column."""
-
-Codec = Literal["fast", "small"]
-"""How images are compressed: for reading speed or for size, both lossless."""
 
 Axis = Literal["tile", "object", "tile_bound"]
 
@@ -47,26 +45,21 @@ class ArraySpec:
         return (self.axis, *self.row_dimensions)
 
 
-def array_specs(tile_size_px: int, label_dtype: str, positive_points: int, negative_points: int) -> list[ArraySpec]:
+def array_specs(tile_size_px: int, label_dtype: str, counts: PointCounts) -> list[ArraySpec]:
     """List every array of a store.
 
     Args:
         tile_size_px: S, a multiple of 8.
         label_dtype: `uint8` or `uint16`.
-        positive_points: P.
-        negative_points: Q; a store without negative points keeps one column of padding.
+        counts: How many points each object has.
     """
     size = tile_size_px
     packed = ((size, size // 8), ("y", "x_byte"))
-    point_sets = {"interior": 1, "positive": positive_points, "negative": max(negative_points, 1)}
-    prompts = [
-        spec
-        for name, count in point_sets.items()
-        for spec in (
-            ArraySpec(f"prompts/{name}_coords", "float32", "object", (count, 2), (f"{name}_point", "xy")),
-            ArraySpec(f"prompts/{name}_labels", "int32", "object", (count,), (f"{name}_point",)),
-        )
-    ]
+    prompts: list[ArraySpec] = []
+    for points in POINT_SETS.values():
+        columns, dimension = points.columns(counts), f"{points.name}_point"
+        prompts.append(ArraySpec(points.coords_path, "float32", "object", (columns, 2), (dimension, "xy")))
+        prompts.append(ArraySpec(points.labels_path, "int32", "object", (columns,), (dimension,)))
     return [
         ArraySpec("images", "uint8", "tile", (size, size, 3), ("y", "x", "channel")),
         ArraySpec("labels", label_dtype, "tile", (size, size), ("y", "x")),

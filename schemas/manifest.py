@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from schemas.classes import ClassInfo
 from schemas.layout import SCHEMA_VERSION
 from schemas.limits import MAX_POINTS, MAX_ROI_PX, MAX_ROWS, MAX_TILE_PX
+from schemas.prompt_kinds import PointCounts
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -111,6 +112,11 @@ class Manifest(_Strict):
         if len({info.code for info in classes}) < len(classes):
             raise ValueError("a code is there twice")
         return classes
+
+    @property
+    def point_counts(self) -> PointCounts:
+        """P and Q."""
+        return PointCounts(self.positive_points, self.negative_points)
 
 
 def fingerprint(values: object) -> str:

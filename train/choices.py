@@ -12,9 +12,9 @@ MAX_IMAGE_SIZE = 8192
 MAX_SEED = 2**63 - 1
 """What torch and NumPy both take."""
 
-PromptChoice = Literal["centroid", "multi_point", "box", "mixed", "random"]
+PromptChoice = Literal[PromptKind, "mixed", "random"]
 
-StoredChoice = Literal["centroid", "multi_point", "box", "mixed"]
+StoredChoice = Literal[PromptKind, "mixed"]
 """Prompts that a store holds, and so what models are compared under."""
 STORED_CHOICES: tuple[StoredChoice, ...] = get_args(StoredChoice)
 

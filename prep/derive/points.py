@@ -1,10 +1,13 @@
 """Derive every stored prompt of one object from its segment.
 
-Axes: P positive points, Q negative points. Coordinates are x, y of pixel centres; arrays are H, W.
+`DERIVATIONS` has one function for each set of points in `schemas.prompt_kinds`.
+Axes: P positive points, Q negative points. Coordinates are x, y of pixel centers; arrays are H, W.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -12,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.derive.segments import Segment
-from schemas.points import PointLabel, StoredPoints
+from schemas.prompt_kinds import INTERIOR, NEGATIVE, POINT_SETS, POSITIVE, PointCounts, PointLabel
 
 WINDOW_PX = 256
 """Distances are taken on a grid of about this side: of a larger object's window every second, third, ... pixel."""
@@ -27,48 +30,99 @@ NEAR_PX = (3.0, 48.0)
 """Negative points lie this far from the segment where there is room."""
 
 
+@dataclass(frozen=True)
+class PaddedPoints:
+    """One set of points of one object, padded with (0, 0) and label -1.
+
+    Attributes:
+        coords: float32 (K, 2), x and y in pixels.
+        labels: int32 (K,).
+    """
+
+    coords: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """An object and the grid of pixels in and around it on which its points are sought; see `_window`.
+
+    Attributes:
+        mask: bool (h, w), grid pixels of the object.
+        free: bool (h, w), grid pixels where a negative point may lie.
+        background: bool (S, S), the same for every pixel of the tile.
+        depth: float32 (h, w), distance in tile pixels of each grid pixel of the object to the nearest one off it.
+        interior: int64 (2,), x and y of the interior point.
+        offset_xy: int64 (2,), x and y of the first grid pixel.
+        step: Tile pixels between neighboring grid pixels.
+    """
+
+    mask: NDArray[np.bool_]
+    free: NDArray[np.bool_]
+    background: NDArray[np.bool_]
+    depth: NDArray[np.float32]
+    interior: NDArray[np.int64]
+    offset_xy: NDArray[np.int64]
+    step: int
+
+
 def derive_points(
-    segment: Segment,
-    background: NDArray[np.bool_],
-    positive_points: int,
-    negative_points: int,
-    generator: np.random.Generator,
-) -> StoredPoints:
-    """Derive interior, positive and negative points of one segment.
+    segment: Segment, background: NDArray[np.bool_], counts: PointCounts, generator: np.random.Generator
+) -> dict[str, PaddedPoints]:
+    """Derive all points of one segment.
 
     Args:
         segment: The object.
         background: bool (S, S), where a negative point may lie: off the object's class, not ignored, in the ROI.
-        positive_points: P.
-        negative_points: Q.
-        generator: Draws the candidates where there are many.
+        counts: P and Q.
+        generator: Draws the candidates if there are more than `MAX_CANDIDATES`.
 
     Returns:
-        The points; where fewer candidates exist than asked for, of which there are at most `MAX_CANDIDATES`, the
-        rest is padding at (0, 0) with label -1.
+        The points by the name of their set. An object with fewer candidates than points has padding in the last places.
     """
-    window, offset_xy, step = _window(segment, positive_points)
+    around = _surroundings(segment, background, counts)
+    found: dict[str, PaddedPoints] = {}
+    for name, points in POINT_SETS.items():
+        xy = DERIVATIONS[name](around, points.count(counts), generator)
+        found[name] = _padded(xy, points.columns(counts), points.label)
+    return found
+
+
+def _interior(around: Surroundings, _count: int, _generator: np.random.Generator) -> NDArray[np.int64]:
+    return around.interior[None]
+
+
+def _positive(around: Surroundings, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """The interior point, then points well inside the object that are far from each other."""
+    deep = _deep_pixels(around.mask, around.depth) * around.step + around.offset_xy
+    return _spread(deep, count, generator, first=around.interior)
+
+
+def _negative(around: Surroundings, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Points near the object that are far from each other; where few pixels are near, the nearest of the tile."""
+    candidates = _near_pixels(around.mask, around.free, around.step) * around.step + around.offset_xy
+    if len(candidates) < count:
+        candidates = _nearest(np.argwhere(around.background)[:, ::-1], around.interior, MAX_CANDIDATES)
+    return _spread(candidates, count, generator)
+
+
+Derivation = Callable[[Surroundings, int, np.random.Generator], NDArray[np.int64]]
+"""Derives at most so many points of an object, int64 (n, 2) as x, y; draws from the object's generator."""
+
+DERIVATIONS: dict[str, Derivation] = {
+    INTERIOR.name: _interior,
+    POSITIVE.name: _positive,
+    NEGATIVE.name: _negative,
+}
+
+
+def _surroundings(segment: Segment, background: NDArray[np.bool_], counts: PointCounts) -> Surroundings:
+    on_segment = [points.count(counts) for points in POINT_SETS.values() if points.label == PointLabel.POSITIVE]
+    window, offset_xy, step = _window(segment, max(on_segment))
     mask, free = (np.ascontiguousarray(pixels[window]) for pixels in (segment.mask, background))
     depth = _distance(mask, outside_is=False) * np.float32(step)
     interior = _interior_point(segment, depth, offset_xy, step)
-    deep = _deep_pixels(mask, depth) * step + offset_xy
-    positives = _spread(deep, positive_points, generator, first=interior)
-    candidates = _near_pixels(mask, free, step) * step + offset_xy
-    if len(candidates) < negative_points:
-        candidates = _nearest(np.argwhere(background)[:, ::-1], interior, MAX_CANDIDATES)
-    negatives = _spread(candidates, negative_points, generator)
-
-    interior_coords, interior_labels = _padded(interior[None], 1, PointLabel.POSITIVE)
-    positive_coords, positive_labels = _padded(positives, positive_points, PointLabel.POSITIVE)
-    negative_coords, negative_labels = _padded(negatives, max(negative_points, 1), PointLabel.NEGATIVE)
-    return StoredPoints(
-        interior_coords,
-        interior_labels,
-        positive_coords,
-        positive_labels,
-        negative_coords,
-        negative_labels,
-    )
+    return Surroundings(mask, free, background, depth, interior, offset_xy, step)
 
 
 def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
@@ -176,9 +230,9 @@ def _spread(
     return np.stack(chosen)
 
 
-def _padded(points: NDArray[np.int64], count: int, label: PointLabel) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    coords = np.zeros((count, 2), np.float32)
-    labels = np.full(count, PointLabel.PADDING, np.int32)
+def _padded(points: NDArray[np.int64], columns: int, label: PointLabel) -> PaddedPoints:
+    coords = np.zeros((columns, 2), np.float32)
+    labels = np.full(columns, PointLabel.PADDING, np.int32)
     coords[: len(points)] = points
     labels[: len(points)] = label
-    return coords, labels
+    return PaddedPoints(coords, labels)

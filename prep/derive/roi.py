@@ -13,22 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.config import ALL_CLASSES, BuildConfig
-from prep.derive.points import derive_points
+from prep.derive.points import PaddedPoints, derive_points
 from prep.derive.segments import Segment, component_segments, label_segments, number_components, present_codes
 from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
 from prep.source.decode import LabelArray, read_image, read_mask
 from prep.source.discover import RoiSource
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
-from schemas.points import StoredPoints
+from schemas.prompt_kinds import POINT_SETS
 
 
 @dataclass(frozen=True)
 class PreparedObject:
-    """One object and its prompts."""
+    """One object and its points.
+
+    Attributes:
+        segment: The object.
+        points: Its points by the name of their set.
+    """
 
     segment: Segment
-    points: StoredPoints
+    points: dict[str, PaddedPoints]
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _prepare_object(
     segment: Segment, background: NDArray[np.bool_], config: BuildConfig, key: list[int]
 ) -> PreparedObject:
     generator = np.random.default_rng([*key, segment.object_id])
-    points = derive_points(segment, background, config.positive_points, config.negative_points, generator)
+    points = derive_points(segment, background, config.point_counts, generator)
     return PreparedObject(segment, points)
 
 
@@ -172,7 +177,7 @@ def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict
 
 def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
     """What one object adds to the columns `objects/*` and `prompts/*`; tiles count from the ROI's first."""
-    segment, points = item.segment, item.points
+    segment = item.segment
     return {
         "objects/tile_index": tile_number,
         "objects/object_id": segment.object_id,
@@ -181,12 +186,8 @@ def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
         "objects/area_px": segment.area_px,
         "objects/box_xyxy": segment.box_xyxy,
         "objects/touches_edge": segment.touches_edge,
-        "prompts/interior_coords": points.interior_coords,
-        "prompts/interior_labels": points.interior_labels,
-        "prompts/positive_coords": points.positive_coords,
-        "prompts/positive_labels": points.positive_labels,
-        "prompts/negative_coords": points.negative_coords,
-        "prompts/negative_labels": points.negative_labels,
+        **{POINT_SETS[name].coords_path: points.coords for name, points in item.points.items()},
+        **{POINT_SETS[name].labels_path: points.labels for name, points in item.points.items()},
     }
 
 

@@ -21,6 +21,7 @@ from prep.files import sha256_of, write_atomically
 from prep.place.destination import ROOT_FILE, occupied
 from schemas.errors import StoreError
 from schemas.layout import array_specs
+from schemas.prompt_kinds import PointCounts
 from schemas.store.location import RETRY_S, object_store
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ UPLOADS = 16
 RECORD_EVERY_S = 2
 """After a kill, what went up since the last record goes up again."""
 
-_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", 1, 1)), "checksums/[a-z0-9_]+")
+_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", PointCounts(1, 1))), "checksums/[a-z0-9_]+")
 _ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
 """What a build writes into the folder of an array. Others may have files there: raw images are in `images/`, too."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ KEEP_FILE = "keep"
 """Marks a working folder that was there before the build, which is emptied and not removed."""
 
 TOKEN_FILE = "token"
+"""Identifies this build in the lock object of an object store."""
 
 REPLACED_RECORD = "replaced.json"
 """Names the place whose store is in `replaced`, while no other store is there yet."""
@@ -99,6 +101,14 @@ def restore_replaced(folder: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             (folder / "replaced").rename(place)
             (folder / REPLACED_RECORD).unlink()
+
+
+def build_token(folder: Path) -> str:
+    """What this build's lock object contains; a restarted build has the same token."""
+    path = folder / TOKEN_FILE
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex, encoding="ascii")
+    return path.read_text(encoding="ascii")
 
 
 @contextmanager

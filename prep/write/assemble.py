@@ -1,8 +1,7 @@
-"""Assemble prepared ROIs to one store: shards joined from their chunks, columns, checksums, completion record."""
+"""Assemble prepared ROIs to one store: join their chunks to shards, then write columns, checksums and manifest."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +13,7 @@ import zarr
 from prep.config import BuildConfig
 from prep.parallel import TaskMap
 from prep.write.checksums import write_checksums
-from prep.write.roi_folder import StagedRoi, chunk_file, load_columns
+from prep.write.roi_folder import RoiFolder, chunk_file, load_columns
 from prep.write.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_shard, write_shard
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
@@ -24,49 +23,46 @@ from schemas.manifest import Completion, Manifest, fingerprint, with_own_digest
 STORE_DIR = "store"
 
 
-@dataclass(frozen=True)
-class StagedFolder:
-    """A prepared ROI and the folder that holds it."""
-
-    directory: Path
-    roi: StagedRoi
-
-
 def assemble(
-    work: Path, staged: list[StagedFolder], config: BuildConfig, specs: tuple[ArraySpec, ...], run: TaskMap
+    work: Path, folders: list[RoiFolder], config: BuildConfig, specs: tuple[ArraySpec, ...], run: TaskMap
 ) -> Manifest:
     """Write a whole store to `work / STORE_DIR`.
 
     Args:
         work: The working folder.
-        staged: All ROIs, in the order of the store; those without an object are kept out of it.
-        config: The build's configuration.
-        specs: The store's arrays.
-        run: Runs the shards.
+        folders: All ROIs, in the order of the store; a ROI without an object is left out of the store.
+        config: The settings of the build.
+        specs: The arrays of the store.
+        run: Runs the tasks that write shards.
+
+    Returns:
+        The manifest of the store.
 
     Raises:
         SourceError: No ROI has an object.
     """
-    kept = [item for item in staged if item.roi.source.objects]
+    kept = [folder for folder in folders if folder.source.objects]
     if not kept:
         raise SourceError(
-            staged[0].roi.source.mask, "and every other mask hold no wanted object", "check --classes and --min-area"
+            folders[0].source.mask,
+            f"no ROI contains a selected class ({len(folders)} checked, this is the first)",
+            "check --classes and --min-area",
         )
     store_dir = work / STORE_DIR
     checksums_sha256 = _write_arrays(work, store_dir, kept, config, specs, run)
-    return _complete(store_dir, staged, kept, config, checksums_sha256)
+    return _complete(store_dir, folders, kept, config, checksums_sha256)
 
 
 def _write_arrays(
     work: Path,
     store_dir: Path,
-    rois: list[StagedFolder],
+    rois: list[RoiFolder],
     config: BuildConfig,
     specs: tuple[ArraySpec, ...],
     run: TaskMap,
 ) -> str:
-    """Write every array into a fresh store and return the digest over all checksums."""
-    parts = [load_columns(item.directory) for item in rois]
+    """Write every array into a new store and return the digest over all checksums."""
+    parts = [load_columns(folder.directory) for folder in rois]
     pixel_specs = [spec for spec in specs if spec.path in PIXEL_ARRAYS]
     (work / "shards").mkdir(exist_ok=True)
     tasks = [task for spec in pixel_specs for task in _shard_tasks(work / "shards", rois, parts, spec)]
@@ -82,17 +78,17 @@ def _write_arrays(
 
 def _write_columns(
     store_dir: Path,
-    rois: list[StagedFolder],
+    rois: list[RoiFolder],
     parts: list[dict[str, np.ndarray]],
     config: BuildConfig,
     specs: tuple[ArraySpec, ...],
 ) -> zarr.Group:
-    """Create every array in a fresh store, and fill the columns."""
+    """Create every array in a new store, and fill the columns."""
     group = zarr.create_group(store_dir, zarr_format=3, overwrite=True)
     columns = _joined_columns(rois, parts)
     rows = {
-        "tile": sum(item.roi.source.tiles for item in rois),
-        "object": sum(item.roi.source.objects for item in rois),
+        "tile": sum(folder.source.tiles for folder in rois),
+        "object": sum(folder.source.objects for folder in rois),
     }
     for spec in specs:
         if spec.path in PIXEL_ARRAYS:
@@ -104,8 +100,8 @@ def _write_columns(
     return group
 
 
-def _joined_columns(rois: list[StagedFolder], parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    first_tiles = accumulate((item.roi.source.tiles for item in rois), initial=0)
+def _joined_columns(rois: list[RoiFolder], parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    first_tiles = accumulate((folder.source.tiles for folder in rois), initial=0)
     for part, first_tile in zip(parts, first_tiles, strict=False):
         part["objects/tile_index"] = part["objects/tile_index"] + first_tile
     joined = {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
@@ -114,13 +110,13 @@ def _joined_columns(rois: list[StagedFolder], parts: list[dict[str, np.ndarray]]
 
 
 def _shard_tasks(
-    folder: Path, rois: list[StagedFolder], columns: list[dict[str, np.ndarray]], spec: ArraySpec
+    folder: Path, rois: list[RoiFolder], columns: list[dict[str, np.ndarray]], spec: ArraySpec
 ) -> list[ShardTask]:
     """Cut the rows of all ROIs into shards."""
     slots = rows_per_shard(spec)
     pieces: list[list[ChunkRun]] = [[]]
     free = slots
-    for item, part in zip(rois, columns, strict=True):
+    for roi, part in zip(rois, columns, strict=True):
         sizes: list[int] = part[f"sizes/{spec.path}"].tolist()
         offset = row = 0
         while row < len(sizes):
@@ -128,7 +124,7 @@ def _shard_tasks(
                 pieces.append([])
                 free = slots
             taken = tuple(sizes[row : row + free])
-            pieces[-1].append(ChunkRun(chunk_file(item.directory, spec.path), offset, taken))
+            pieces[-1].append(ChunkRun(chunk_file(roi.directory, spec.path), offset, taken))
             offset, row, free = offset + sum(taken), row + len(taken), free - len(taken)
     return [
         ShardTask(folder, chunk_path(spec.path, shard, spec), tuple(runs), slots) for shard, runs in enumerate(pieces)
@@ -136,7 +132,7 @@ def _shard_tasks(
 
 
 def _complete(
-    store_dir: Path, staged: list[StagedFolder], kept: list[StagedFolder], config: BuildConfig, checksums_sha256: str
+    store_dir: Path, folders: list[RoiFolder], kept: list[RoiFolder], config: BuildConfig, checksums_sha256: str
 ) -> Manifest:
     """Write the manifest, with the completion record in it, into the finished group."""
     group = zarr.open_group(store_dir, mode="r+")
@@ -152,10 +148,10 @@ def _complete(
         ignore=config.ignore,
         config=settings,
         config_fingerprint=fingerprint(settings),
-        sources=tuple(item.roi.source for item in staged),
+        sources=tuple(folder.source for folder in folders),
         complete=Completion(
-            tiles=sum(item.roi.source.tiles for item in kept),
-            objects=sum(item.roi.source.objects for item in kept),
+            tiles=sum(folder.source.tiles for folder in kept),
+            objects=sum(folder.source.objects for folder in kept),
             checksums_sha256=checksums_sha256,
         ),
     )

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 
 from prep.files import WrittenFile, sha256_of
-from prep.write.encode import ZSTD_LEVEL
 from schemas.errors import StoreError
 from schemas.manifest import fingerprint
+from schemas.store.codecs import ZSTD
 from schemas.store.location import is_remote, object_store, remote_errors
 from schemas.store.store import Store
 
@@ -47,7 +46,7 @@ def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFil
             shape=values.shape,
             dtype="int64" if name == "size_bytes" else str,
             chunks=(max(len(values), 1),),
-            compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+            **ZSTD.array_settings,
             dimension_names=("file",),
         )
         array[:] = values

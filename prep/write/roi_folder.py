@@ -25,30 +25,32 @@ from prep.derive.roi import DecodedRoi, PreparedTile, decode_roi, object_row, pr
 from prep.files import sha256_of
 from prep.source.decode import image_header
 from prep.source.discover import RoiSource
-from prep.write.encode import ChunkFile, encoder, use_one_thread
+from prep.write.chunk_file import ChunkFile
 from schemas.bits import pack_mask
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec
 from schemas.limits import MAX_SEGMENT_BYTES
 from schemas.manifest import SourceRecord
+from schemas.store.codecs import array_codec, use_one_thread
 
 COLUMNS_FILE = "columns.npz"
 RECORD_FILE = "staged.json"
 
 
 @dataclass(frozen=True)
-class StageTask:
+class RoiTask:
     """One ROI to prepare; sent to a worker process.
 
     Attributes:
         roi: Its files.
-        split: Its patient's split.
-        source_dir: The data set's folder, to which recorded paths are relative.
-        directory: Where to write; the folder that it is in is there until the build ends.
-        config: The build's configuration.
-        specs: The store's arrays.
-        may_change: Whether a ROI that has changed since it was prepared is prepared again; else that is an error.
+        split: The split of its patient.
+        source_dir: The data set's folder; the manifest names files relative to it.
+        directory: The folder to write. Its parent exists until the build ends.
+        config: The settings of the build.
+        specs: The arrays of the store.
+        may_change: Whether to prepare the ROI again if its files have changed since it was prepared; otherwise that is
+            an error.
     """
 
     roi: RoiSource
@@ -63,12 +65,25 @@ class StageTask:
         return f"ROI {self.roi.frame_id}"
 
 
-class StagedRoi(BaseModel):
-    """One ROI, written; kept in its folder as `staged.json`.
+@dataclass(frozen=True)
+class RoiFolder:
+    """A prepared ROI.
 
     Attributes:
+        directory: The folder with its encoded chunks and its columns.
         source: Its entry in the manifest.
-        files: SHA-256 of each file of its folder.
+    """
+
+    directory: Path
+    source: SourceRecord
+
+
+class RoiRecord(BaseModel):
+    """The file `staged.json` of a ROI's folder; a folder without it is unfinished.
+
+    Attributes:
+        source: The ROI's entry in the manifest.
+        files: SHA-256 of each other file of the folder, by its name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,86 +92,94 @@ class StagedRoi(BaseModel):
     files: dict[str, str]
 
 
-def stage_roi(task: StageTask) -> StagedRoi:
-    """Prepare one ROI and write its chunks and columns; one that is there and whole stays.
+def write_roi_folder(task: RoiTask) -> RoiFolder:
+    """Prepare one ROI and write its chunks and columns; a complete folder from an earlier run is used as it is.
 
     Raises:
-        SourceError: One of its files cannot be used, or has changed since it was prepared.
+        SourceError: One of its files cannot be used, or has changed since the ROI was prepared.
     """
     with timed("hash sources"):
         digests = (sha256_of(task.roi.image_path), sha256_of(task.roi.mask_path))
-    there = _read_staged(task.directory)
-    if there is not None and (there.source.image_sha256, there.source.mask_sha256) == digests:
-        return there
-    if there is not None and not task.may_change:
-        raise SourceError(
-            task.roi.mask_path, "or its image has changed since the build began", "give --overwrite to prepare it again"
-        )
-    # Two workers may hold the same task after a cluster has lost sight of one: each writes a folder of its own. And a
-    # worker may outlive the build: it is not to make the build's folder again.
+    record = _complete_record(task.directory)
+    if record is None or (record.source.image_sha256, record.source.mask_sha256) != digests:
+        if record is not None and not task.may_change:
+            what = "or its image has changed since the build began"
+            raise SourceError(task.roi.mask_path, what, "give --overwrite to prepare it again")
+        record = _write_beside(task, digests)
+    return RoiFolder(task.directory, record.source)
+
+
+def _write_beside(task: RoiTask, digests: tuple[str, str]) -> RoiRecord:
+    """Write a new folder and rename it into place."""
+    # A cluster that has lost sight of a worker gives its task to another: each of the two writes a folder of its own.
+    # The parent is not created: a worker that outlives the build must not create the build's folder again.
     directory = task.directory.with_name(f"{task.directory.name}.{uuid4().hex}")
     directory.mkdir()
     try:
-        staged = _stage(task, directory, digests)
-        (directory / RECORD_FILE).write_text(staged.model_dump_json(), encoding="utf-8")
+        record = _write_files(task, directory, digests)
+        (directory / RECORD_FILE).write_text(record.model_dump_json(), encoding="utf-8")
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    if _read_staged(task.directory) == staged:
-        # Somebody may be reading it by now.
+    if _complete_record(task.directory) == record:
+        # Another worker was first, with the same bytes, and its folder may be in use by now.
         shutil.rmtree(directory)
-        return staged
+        return record
     shutil.rmtree(task.directory, ignore_errors=True)
     try:
         directory.rename(task.directory)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        # The other worker was first, with the same bytes.
+        # Another worker was first, with the same bytes.
         shutil.rmtree(directory)
-    return staged
+    return record
 
 
-def _stage(task: StageTask, directory: Path, digests: tuple[str, str]) -> StagedRoi:
-    # A ROI has one core: builds scale by processes, and threads of each library would fight for the same cores.
+def _write_files(task: RoiTask, directory: Path, digests: tuple[str, str]) -> RoiRecord:
+    # A ROI has one core: builds scale by processes, and threads of each library would compete for the same cores.
     cv2.setNumThreads(1)
     use_one_thread()
     with timed("decode"):
         pixels = decode_roi(task.roi, task.config)
     rows: dict[str, list[object]] = defaultdict(list)
-    objects = ignored_px = 0
+    object_counts: list[int] = []
+    ignored_px = 0
     with ExitStack() as stack:
         files = {
             spec.path: stack.enter_context(
-                ChunkFile(chunk_file(directory, spec.path), encoder(spec, task.config.codec))
+                ChunkFile(chunk_file(directory, spec.path), array_codec(spec.path, task.config.codec))
             )
             for spec in task.specs
             if spec.path in PIXEL_ARRAYS
         }
-        dtypes = {spec.path: spec.dtype for spec in task.specs}
+        (label_dtype,) = (spec.dtype for spec in task.specs if spec.path == "labels")
         for number, prepared in enumerate(prepare_tiles(task.roi, pixels, task.config)):
             _check_readable(task, prepared)
             with timed("encode and write"):
-                files["images"].append(prepared.tile.image)
-                files["labels"].append(prepared.tile.labels.astype(dtypes["labels"]))
-                files["ignore"].append(pack_mask(prepared.ignore))
-                for item in prepared.objects:
-                    files["segments"].append(pack_mask(item.segment.mask))
+                _append_pixels(files, prepared, label_dtype)
             _add_row(rows, tile_row(task.roi, task.split, pixels, prepared.tile))
-            rows["object_counts"].append(len(prepared.objects))
             for item in prepared.objects:
                 _add_row(rows, object_row(number, item))
-            objects += len(prepared.objects)
+            object_counts.append(len(prepared.objects))
             ignored_px += int(np.count_nonzero(prepared.ignore))
-    sizes = {f"sizes/{path}": np.array(file.sizes, np.int64) for path, file in files.items()}
+    extra = {f"sizes/{path}": np.array(file.sizes, np.int64) for path, file in files.items()}
+    extra["object_counts"] = np.array(object_counts, np.int64)
     with timed("columns"):
-        _save_columns(directory, task.specs, rows, sizes)
-    counts = {"tiles": len(rows["object_counts"]), "objects": objects, "ignored_px": ignored_px}
-    record = _source_record(task, pixels, digests, counts)
-    return StagedRoi(source=record, files=_file_digests(directory))
+        _save_columns(directory, task.specs, rows, extra)
+    counts = {"tiles": len(object_counts), "objects": sum(object_counts), "ignored_px": ignored_px}
+    return RoiRecord(source=_source_record(task, pixels, digests, counts), files=_file_digests(directory))
 
 
-def _check_readable(task: StageTask, prepared: PreparedTile) -> None:
+def _append_pixels(files: dict[str, ChunkFile], prepared: PreparedTile, label_dtype: str) -> None:
+    files["images"].append(prepared.tile.image)
+    files["labels"].append(prepared.tile.labels.astype(label_dtype))
+    files["ignore"].append(pack_mask(prepared.ignore))
+    for item in prepared.objects:
+        files["segments"].append(pack_mask(item.segment.mask))
+
+
+def _check_readable(task: RoiTask, prepared: PreparedTile) -> None:
     """Refuse a tile whose segments a reader takes for damage."""
     if len(prepared.objects) * prepared.ignore.size > MAX_SEGMENT_BYTES:
         x, y = prepared.tile.origin_xy
@@ -169,13 +192,13 @@ def chunk_file(directory: Path, array: str) -> Path:
     return directory / f"{array}.chunks"
 
 
-def _read_staged(directory: Path) -> StagedRoi | None:
-    """The record of a folder that is whole, else None."""
+def _complete_record(directory: Path) -> RoiRecord | None:
+    """The record of a complete folder; None if the folder is absent, unfinished or damaged."""
     try:
-        staged = StagedRoi.model_validate_json((directory / RECORD_FILE).read_text(encoding="utf-8"))
+        record = RoiRecord.model_validate_json((directory / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return staged if _file_digests(directory) == staged.files else None
+    return record if _file_digests(directory) == record.files else None
 
 
 def _file_digests(directory: Path) -> dict[str, str]:
@@ -187,7 +210,10 @@ def _file_digests(directory: Path) -> dict[str, str]:
 
 
 def load_columns(directory: Path) -> dict[str, np.ndarray]:
-    """Read the columns that `stage_roi` wrote."""
+    """Read the columns that `write_roi_folder` wrote, by their path in the store.
+
+    `object_counts` is the number of objects of each tile, and `sizes/<array>` the length in bytes of each chunk.
+    """
     with np.load(directory / COLUMNS_FILE, allow_pickle=False) as archive:
         return {path: archive[path] for path in archive.files}
 
@@ -198,23 +224,20 @@ def _add_row(rows: dict[str, list[object]], row: dict[str, object]) -> None:
 
 
 def _save_columns(
-    directory: Path, specs: tuple[ArraySpec, ...], rows: dict[str, list[object]], sizes: dict[str, np.ndarray]
+    directory: Path, specs: tuple[ArraySpec, ...], rows: dict[str, list[object]], extra: dict[str, np.ndarray]
 ) -> None:
     columns = {
         spec.path: np.array(rows[spec.path], spec.dtype).reshape(-1, *spec.row_shape)
         for spec in specs
         if spec.path not in PIXEL_ARRAYS and spec.axis != "tile_bound"
     }
-    columns["object_counts"] = np.array(rows["object_counts"], np.int64)
-    # savez takes any mapping by keyword, and paths with a slash are allowed as member names.
-    # `allow_pickle` is no argument before NumPy 2.1 but one more array; no column is of objects.
-    members: dict[str, Any] = columns | sizes
+    # savez takes any mapping by keyword, and a member's name may contain a slash.
+    # `allow_pickle` is left out: before NumPy 2.1 it would be saved as one more array. No column holds objects.
+    members: dict[str, Any] = columns | extra
     np.savez(directory / COLUMNS_FILE, **members)
 
 
-def _source_record(
-    task: StageTask, pixels: DecodedRoi, digests: tuple[str, str], counts: dict[str, int]
-) -> SourceRecord:
+def _source_record(task: RoiTask, pixels: DecodedRoi, digests: tuple[str, str], counts: dict[str, int]) -> SourceRecord:
     width, height = pixels.size_xy
     return SourceRecord(
         frame_id=task.roi.frame_id,

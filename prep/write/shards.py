@@ -1,8 +1,6 @@
-"""Create the store's arrays and join encoded chunks into shards.
+"""Create the store's arrays, and join encoded chunks into shard files; see `schemas.store.shards` for their format.
 
-A shard file is the chunks of consecutive rows end to end, then an index of (offset, length) pairs as little-endian
-uint64 with all bits set for an absent chunk, then the index's CRC-32C: the `sharding_indexed` codec of the Zarr v3
-specification, with the index at the end. Joining needs no decoding, so it runs at the speed of the disk.
+Joining needs no decoding, so it runs at the speed of the disk.
 """
 
 from __future__ import annotations
@@ -16,21 +14,19 @@ from uuid import uuid4
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from prep.files import WrittenFile, sha256_of, write_atomically
-from prep.write.encode import BLOSC_LEVEL, ZSTD_LEVEL, with_crc32c
+from schemas.codec_names import CodecName
 from schemas.command.stage_timer import timed
-from schemas.layout import PIXEL_ARRAYS, ArraySpec, Codec, packing_attributes
-from schemas.store.jpegxl import JpegXlCodec
+from schemas.layout import PIXEL_ARRAYS, ArraySpec, packing_attributes
+from schemas.store.codecs import array_codec
+from schemas.store.shards import shard_index
 
 SHARD_BYTES = 64 << 20
 """A shard holds about this much before compression: few files, and one fits in memory."""
 
 COLUMN_ROWS = 16384
 """Rows of a column in one chunk."""
-
-_ABSENT = np.iinfo(np.uint64).max
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def rows_per_shard(spec: ArraySpec) -> int:
 
 
 def create_array(
-    group: zarr.Group, spec: ArraySpec, rows: int, *, codec: Codec = "fast", sharded: bool = False
+    group: zarr.Group, spec: ArraySpec, rows: int, *, codec: CodecName = "fast", sharded: bool = False
 ) -> zarr.Array[Any]:
     """Create one array of the store.
 
@@ -94,7 +90,7 @@ def create_array(
         dtype=str if spec.dtype == "str" else spec.dtype,
         chunks=(chunk_rows, *spec.row_shape),
         shards=(rows_per_shard(spec), *spec.row_shape) if sharded else None,
-        **_codecs(spec, codec),
+        **array_codec(spec.path, codec).array_settings,
         dimension_names=spec.dimension_names,
         attributes={**packing_attributes(spec.row_shape[1] * 8)} if packed else None,
         # An absent chunk reads as zeros without an error: writing all of them makes absence a fault.
@@ -105,15 +101,6 @@ def create_array(
 def chunk_path(array_path: str, row: int, spec: ArraySpec) -> str:
     """Path of a chunk or shard in the group, by its place along the first axis."""
     return "/".join([array_path, "c", str(row), *("0" for _ in spec.row_shape)])
-
-
-def shard_index(sizes: list[int], slots: int) -> bytes:
-    """The index of a shard whose chunks of these sizes lie end to end from its first byte."""
-    index = np.full((slots, 2), _ABSENT, "<u8")
-    lengths = np.array(sizes, np.uint64)
-    index[: len(sizes), 0] = np.cumsum(lengths) - lengths
-    index[: len(sizes), 1] = lengths
-    return with_crc32c(index.tobytes())
 
 
 def write_shard(task: ShardTask) -> WrittenFile:
@@ -148,15 +135,3 @@ def _write_shard(task: ShardTask) -> WrittenFile:
     # After the shard: a kill between the two leaves a shard without a record, which is written again.
     write_atomically(record, digest.hexdigest())
     return WrittenFile(task.key, digest.hexdigest(), size)
-
-
-def _codecs(spec: ArraySpec, codec: Codec) -> dict[str, Any]:
-    """Keyword arguments of `create_array`: serializer and compressors of one array."""
-    if spec.path != "images":
-        return {"compressors": [ZstdCodec(level=ZSTD_LEVEL, checksum=True)]}
-    if codec == "small":
-        return {"serializer": JpegXlCodec(), "compressors": [Crc32cCodec()]}
-    # Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
-    return {
-        "compressors": [BloscCodec(cname="lz4", clevel=BLOSC_LEVEL, shuffle="bitshuffle", typesize=1), Crc32cCodec()]
-    }

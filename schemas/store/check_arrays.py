@@ -12,36 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 import zarr.codecs
-from zarr.codecs import (
-    BloscCodec,
-    BytesCodec,
-    Crc32cCodec,
-    ShardingCodec,
-    ZstdCodec,
-)
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS, array_specs
+from schemas.limits import MAX_CHUNK_BYTES
 from schemas.manifest import Manifest
-from schemas.store.codecs import blosc_content_size, has_plain_index, zstd_content_size
-from schemas.store.jpegxl import JpegXlCodec
+from schemas.store.codecs import ROW_CODECS
+from schemas.store.shards import has_plain_index
 
 if TYPE_CHECKING:
     from zarr.abc.codec import Codec
     from zarr.core.array_spec import ArraySpec as ChunkSpec
     from zarr.core.buffer import Buffer, NDBuffer
 
-MAX_CHUNK_BYTES = 1 << 30
-"""Of a chunk or shard, decoded: a tile of the largest size takes three quarters of it."""
-
 MAX_COLUMN_ROWS = 1 << 20
 """Of a column in one chunk."""
 
 MAX_COLUMN_BYTES = 1 << 32
 """Of a column whole, which stays in memory: ten million objects of 32 points take 2.6 GB."""
-
-MAX_TEXT_BYTES = 4096
-"""Of a name: what a path may have."""
 
 
 def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manifest | None) -> zarr.Array[Any]:
@@ -69,7 +58,7 @@ def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, ma
     if manifest is None:
         known = array.ndim == 1 and metadata["data_type"] in ("string", "int64") and array.shape[0] <= MAX_COLUMN_ROWS
         return None if known else "is no column of checksums"
-    specs = array_specs(manifest.tile_size_px, "uint8", manifest.positive_points, manifest.negative_points)
+    specs = array_specs(manifest.tile_size_px, "uint8", manifest.point_counts)
     spec = next((spec for spec in specs if spec.path == path), None)
     if spec is None:
         return "is no array of a store"
@@ -116,27 +105,16 @@ def _bounded(where: str, codec: Codec) -> Codec:
             index_codecs=codec.index_codecs,
             index_location=codec.index_location,
         )
-    if isinstance(codec, ZstdCodec):
-        return _BoundedZstd.from_dict(codec.to_dict())
-    if isinstance(codec, BloscCodec):
-        return _BoundedBlosc.from_dict(codec.to_dict())
     if isinstance(codec, zarr.codecs.VLenUTF8Codec):
         return VLenUTF8Codec()
-    if isinstance(codec, BytesCodec | Crc32cCodec | JpegXlCodec):
+    for known in ROW_CODECS:
+        if known.compressor and known.bounded_compressor and isinstance(codec, type(known.compressor)):
+            return known.bounded_compressor.from_dict(codec.to_dict())
+        if known.serializer and isinstance(codec, type(known.serializer)):
+            return codec
+    if isinstance(codec, BytesCodec | Crc32cCodec):
         return codec
     raise StoreError(where, f"is coded by {type(codec).__name__}, which no build uses", "build the store again")
-
-
-class _BoundedZstd(ZstdCodec):
-    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
-        _check_size(zstd_content_size(chunk_bytes.to_bytes()[:18]), chunk_spec)
-        return await super()._decode_single(chunk_bytes, chunk_spec)
-
-
-class _BoundedBlosc(BloscCodec):
-    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
-        _check_size(blosc_content_size(chunk_bytes.to_bytes()), chunk_spec)
-        return await super()._decode_single(chunk_bytes, chunk_spec)
 
 
 class VLenUTF8Codec(zarr.codecs.VLenUTF8Codec):
@@ -147,14 +125,3 @@ class VLenUTF8Codec(zarr.codecs.VLenUTF8Codec):
         if count != math.prod(chunk_spec.shape):
             raise ValueError(f"a chunk of {math.prod(chunk_spec.shape)} names says that it holds {count}")
         return await super()._decode_single(chunk_bytes, chunk_spec)
-
-
-def _check_size(claimed_bytes: int, chunk_spec: ChunkSpec) -> None:
-    rows = math.prod(chunk_spec.shape)
-    dtype = chunk_spec.dtype.to_native_dtype()
-    if dtype.kind in "OT":
-        sound = claimed_bytes <= min(4 + rows * (4 + MAX_TEXT_BYTES), MAX_CHUNK_BYTES)
-    else:
-        sound = claimed_bytes == rows * dtype.itemsize
-    if not sound:
-        raise ValueError(f"a chunk says that it decodes to {claimed_bytes} bytes")

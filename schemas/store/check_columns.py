@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from schemas.errors import StoreError
 from schemas.limits import MAX_ROI_PX
 from schemas.manifest import SPLITS, Manifest
-from schemas.points import PointLabel
+from schemas.prompt_kinds import POINT_SETS, PointLabel
+from schemas.store.reading import LIST_DAMAGE
 
 Column = Callable[[str], NDArray[Any]]
 """Reads a column by its path."""
+
+Check = Callable[[NDArray[Any], Manifest, Column], bool]
+"""Whether the values of a column are those that a build could have written."""
 
 _FILE_KEY = re.compile(r"(?:[a-z]\w*/){1,2}(?:zarr\.json|c(?:/\d{1,12})+)", re.ASCII)
 """Of a file of an array: its metadata, or a chunk or shard."""
@@ -37,9 +41,7 @@ def check_column(where: str, path: str, values: NDArray[Any], manifest: Manifest
     Raises:
         StoreError: They are not.
     """
-    name = "prompts/labels" if re.fullmatch(r"prompts/\w+_labels", path) else path
-    name = "prompts/coords" if re.fullmatch(r"prompts/\w+_coords", path) else name
-    is_sound = _CHECKS.get(name)
+    is_sound = _CHECKS.get(path) or _point_check(path)
     if is_sound is not None and not is_sound(values, manifest, column):
         raise _foreign(where)
 
@@ -57,7 +59,7 @@ def check_checksums(where: str, path: str, values: NDArray[Any]) -> None:
 
 
 def _foreign(where: str) -> StoreError:
-    return StoreError(where, "holds values that no build writes", "`bcss-prep verify` lists all damage")
+    return StoreError(where, "holds values that no build writes", LIST_DAMAGE)
 
 
 def _are_offsets(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
@@ -117,11 +119,18 @@ def _are_coords(values: NDArray[Any], manifest: Manifest, _column: Column) -> bo
     return bool(((values >= 0) & (values <= manifest.tile_size_px - 1)).all())
 
 
-def _are_labels(values: NDArray[Any], _manifest: Manifest, _column: Column) -> bool:
-    return bool(((values >= PointLabel.PADDING) & (values <= PointLabel.POSITIVE)).all())
+def _point_check(path: str) -> Check | None:
+    """The check of a column of points; None where the path is not one."""
+    for points in POINT_SETS.values():
+        if path == points.coords_path:
+            return _are_coords
+        if path == points.labels_path:
+            known = (PointLabel.PADDING, points.label)
+            return lambda values, _manifest, _column: bool(np.isin(values, known).all())
+    return None
 
 
-_CHECKS: dict[str, Callable[[NDArray[Any], Manifest, Column], bool]] = {
+_CHECKS: dict[str, Check] = {
     "tiles/object_offsets": _are_offsets,
     "tiles/frame_id": _are_frames,
     "tiles/split": _are_splits,
@@ -133,6 +142,4 @@ _CHECKS: dict[str, Callable[[NDArray[Any], Manifest, Column], bool]] = {
     "objects/class_id": _are_classes,
     "objects/area_px": _are_areas,
     "objects/box_xyxy": _are_boxes,
-    "prompts/coords": _are_coords,
-    "prompts/labels": _are_labels,
 }

@@ -1,17 +1,21 @@
-"""Decode one chunk into memory that the caller gives, as zarr would, without zarr's planning and scheduling.
+"""The codecs of pixel arrays: each encodes and decodes one row, and names the zarr codecs that do the same.
 
-Every size that a chunk states is compared with what the array's shape demands before anything is decoded, so a damaged
-or hostile chunk is an error, takes no memory, and leaves no pixel unwritten.
-Sources: Zarr v3 codecs `crc32c`, `blosc`, `zstd`, `bytes`; RFC 8878 for a frame of Zstandard; Blosc 1 chunk format.
+A call of zarr for each chunk takes some milliseconds to plan and schedule, more than the compression itself; so builds
+encode and readers decode rows by these functions. Tests hold their bytes and pixels to zarr's.
+
+Every size that a chunk states is compared with the array's row before anything is decoded. A damaged or hostile chunk
+therefore raises an error, takes no memory, and leaves no pixel unwritten.
+Sources: Zarr v3 codecs `crc32c`, `blosc`, `zstd`, `bytes`; RFC 8878 for the Zstandard frame; Blosc 1 chunk format.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-import google_crc32c
 import numcodecs.blosc
 import numcodecs.zstd
 import numpy as np
@@ -19,85 +23,104 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from schemas.store.jpegxl import JpegXlCodec, decode_jpegxl
+from schemas.codec_names import CodecName
+from schemas.limits import MAX_CHUNK_BYTES, MAX_NAME_BYTES
+from schemas.store.jpegxl import JpegXlCodec, decode_jpegxl, encode_jpegxl
+from schemas.store.shards import has_plain_index, with_crc32c, without_crc32c
 
-Decoder = Callable[[bytes | memoryview, NDArray[Any]], None]
-"""Decodes a chunk's bytes into an array; raises ValueError or RuntimeError where they are damaged."""
+if TYPE_CHECKING:
+    from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
+    from zarr.core.array_spec import ArraySpec as ChunkSpec
+    from zarr.core.buffer import Buffer
 
-_CRC_BYTES = 4
+Bytes = bytes | memoryview
+
+Decoder = Callable[[Bytes, NDArray[Any]], None]
+"""Decodes a chunk into an array of one row; raises ValueError or RuntimeError if the chunk is damaged."""
+
+_BLOSC_LEVEL = 5
+_ZSTD_LEVEL = 3
+
 _BLOSC_HEADER_BYTES = 16
 
 
-def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
-    """Make the decoder of an array whose chunk is one row, in shards; None where the array is made otherwise."""
-    codecs = cast("Any", array.metadata).codecs
-    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec) or sys.byteorder != "little":
-        return None
-    sharding = codecs[0]
-    whole_rows = array.chunks == (1, *array.shape[1:]) and (array.shards or ())[1:] == array.shape[1:]
-    if not whole_rows or not has_plain_index(sharding):
-        return None
-    checked = isinstance(sharding.codecs[-1], Crc32cCodec)
-    inner = cast("tuple[object, ...]", sharding.codecs[: -1 if checked else None])
-    decode = next((found for kinds, found in _DECODERS.items() if _are(inner, kinds)), None)
-    if decode is None or not checked:
-        return decode
-    return lambda chunk, row: decode(_without_crc32c(chunk), row)
+@dataclass(frozen=True)
+class RowCodec:
+    """How one row of a pixel array becomes a chunk, and a chunk a row.
+
+    Attributes:
+        compress: Returns the compressed bytes of one row.
+        decompress: Decompresses into an array of one row.
+        content_size: Returns how many bytes compressed data decodes to, as its header states; None if `decompress`
+            itself refuses data of another size.
+        serializer: The zarr codec from an array to bytes; None for `bytes`.
+        compressor: The zarr codec from bytes to bytes; None if there is none.
+        bounded_compressor: The class of the compressor that checks the stated size before it decodes.
+        has_checksum: Whether compressed data contains a checksum; otherwise a chunk ends with its CRC-32C.
+    """
+
+    compress: Callable[[NDArray[Any]], bytes]
+    decompress: Decoder
+    content_size: Callable[[Bytes], int] | None = None
+    serializer: ArrayBytesCodec | None = None
+    compressor: BytesBytesCodec | None = None
+    bounded_compressor: type[BytesBytesCodec] | None = None
+    has_checksum: bool = False
+
+    def encode(self, row: NDArray[Any]) -> bytes:
+        """Encode one row to the chunk that zarr would write."""
+        data = self.compress(np.ascontiguousarray(row))
+        return data if self.has_checksum else with_crc32c(data)
+
+    def decode(self, data: Bytes, row: NDArray[Any]) -> None:
+        """Decode a chunk, without its CRC-32C, into one row.
+
+        Raises:
+            ValueError: The data does not decode to the row's size, or is damaged.
+            RuntimeError: The data is damaged.
+        """
+        if self.content_size is not None:
+            size_bytes = self.content_size(data)
+            if size_bytes != row.nbytes:
+                raise ValueError(f"the chunk holds {size_bytes} bytes of pixels and should hold {row.nbytes}")
+        self.decompress(data, row)
+
+    @property
+    def array_settings(self) -> dict[str, Any]:
+        """The codecs of an array, as keyword arguments of `zarr.Group.create_array`."""
+        checksum = None if self.has_checksum else Crc32cCodec()
+        settings: dict[str, Any] = {"compressors": [codec for codec in (self.compressor, checksum) if codec]}
+        # Left out, zarr chooses the serializer by the array's type: columns of text have another one.
+        return settings | ({"serializer": self.serializer} if self.serializer else {})
+
+    def reads(self, codecs: tuple[object, ...]) -> bool:
+        """Whether an array with these zarr codecs, CRC-32C aside, is decoded by this codec."""
+        kinds = [type(self.serializer) if self.serializer else BytesCodec]
+        kinds += [type(self.compressor)] if self.compressor else []
+        # By isinstance, since `schemas.store.check_arrays` puts the bounded classes in their place.
+        return len(codecs) == len(kinds) and all(map(isinstance, codecs, kinds))
 
 
-def has_plain_index(codec: ShardingCodec) -> bool:
-    """Whether a shard's index is as `schemas.store.shards` reads it: at the end, little-endian, with a CRC-32C."""
-    # By its metadata: what zarr holds in memory differs from version to version.
-    settings = cast("Any", codec.to_dict())["configuration"]
-    steps = [(step["name"], step.get("configuration", {}).get("endian")) for step in settings["index_codecs"]]
-    return steps == [("bytes", "little"), ("crc32c", None)] and settings["index_location"] == "end"
+def blosc_content_size(data: Bytes) -> int:
+    """The decoded size in bytes that a Blosc header states.
 
-
-def _are(codecs: tuple[object, ...], kinds: tuple[type, ...]) -> bool:
-    # Not by their exact types: `schemas.store.check_arrays` reads through subclasses.
-    return len(codecs) == len(kinds) and all(isinstance(codec, kind) for codec, kind in zip(codecs, kinds, strict=True))
-
-
-def _without_crc32c(chunk: bytes | memoryview) -> memoryview:
-    # Views, since a slice of bytes is a copy of megabytes.
-    data, checksum = np.frombuffer(chunk, np.uint8)[:-_CRC_BYTES], chunk[-_CRC_BYTES:]
-    if len(checksum) != _CRC_BYTES or google_crc32c.value(cast("Any", data)) != int.from_bytes(checksum, "little"):
-        raise ValueError("the checksum does not match")
-    return data.data
-
-
-def _decode_plain(chunk: bytes | memoryview, row: NDArray[Any]) -> None:
-    _check_size(len(chunk), row)
-    row.reshape(-1)[:] = np.frombuffer(chunk, row.dtype)
-
-
-def _decode_blosc(chunk: bytes | memoryview, row: NDArray[Any]) -> None:
-    _check_size(blosc_content_size(chunk), row)
-    cast("Any", numcodecs.blosc).decompress(chunk, row)
-
-
-def _decode_zstd(chunk: bytes | memoryview, row: NDArray[Any]) -> None:
-    _check_size(zstd_content_size(chunk), row)
-    cast("Any", numcodecs.zstd).decompress(chunk, row)
-
-
-def _check_size(size: int, row: NDArray[Any]) -> None:
-    if size != row.nbytes:
-        raise ValueError(f"the chunk holds {size} bytes of pixels and should hold {row.nbytes}")
-
-
-def blosc_content_size(chunk: bytes | memoryview) -> int:
-    """The size without compression that a chunk's header states, once its own size is found to be as stated."""
-    # Versions, flags and the type's size, then three uint32: size without compression, of a block, and of the chunk.
-    if len(chunk) < _BLOSC_HEADER_BYTES or int.from_bytes(chunk[12:16], "little") != len(chunk):
+    Raises:
+        ValueError: The data has another length than its header states.
+    """
+    # Versions, flags and the type's size, then three uint32: decoded size, size of a block, and size of the data.
+    if len(data) < _BLOSC_HEADER_BYTES or int.from_bytes(data[12:16], "little") != len(data):
         raise ValueError("the chunk is cut short")
-    return int.from_bytes(chunk[4:8], "little")
+    return int.from_bytes(data[4:8], "little")
 
 
-def zstd_content_size(frame: bytes | memoryview) -> int:
-    """The size without compression that a frame's header states; RFC 8878, section 3.1.1.1."""
+def zstd_content_size(frame: Bytes) -> int:
+    """The decoded size in bytes that the header of a Zstandard frame states; RFC 8878, section 3.1.1.1.
+
+    Raises:
+        ValueError: The data is not a frame, or states no size.
+    """
     if frame[:4] != b"\x28\xb5\x2f\xfd" or len(frame) < 6:
-        raise ValueError("the chunk is no Zstandard frame")
+        raise ValueError("the chunk is not a Zstandard frame")
     descriptor = frame[4]
     single_segment, flag = bool(descriptor & 0x20), descriptor >> 6
     if not flag and not single_segment:
@@ -110,9 +133,100 @@ def zstd_content_size(frame: bytes | memoryview) -> int:
     return int.from_bytes(frame[start : start + length], "little") + (256 if flag == 1 else 0)
 
 
-_DECODERS: dict[tuple[type, ...], Decoder] = {
-    (BytesCodec,): _decode_plain,
-    (BytesCodec, BloscCodec): _decode_blosc,
-    (BytesCodec, ZstdCodec): _decode_zstd,
-    (JpegXlCodec,): decode_jpegxl,
-}
+def check_content_size(size_bytes: int, chunk_spec: ChunkSpec) -> None:
+    """Compare the decoded size that a chunk states with the size of its rows.
+
+    Raises:
+        ValueError: They differ, or names are longer than a path may be.
+    """
+    rows = math.prod(chunk_spec.shape)
+    dtype = chunk_spec.dtype.to_native_dtype()
+    if dtype.kind in "OT":
+        sound = size_bytes <= min(4 + rows * (4 + MAX_NAME_BYTES), MAX_CHUNK_BYTES)
+    else:
+        sound = size_bytes == rows * dtype.itemsize
+    if not sound:
+        raise ValueError(f"a chunk says that it decodes to {size_bytes} bytes")
+
+
+class BoundedBlosc(BloscCodec):
+    """Zarr's Blosc codec, which checks the stated size before it decodes."""
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        check_content_size(blosc_content_size(chunk_bytes.to_bytes()), chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class BoundedZstd(ZstdCodec):
+    """Zarr's Zstandard codec, which checks the stated size before it decodes."""
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> Buffer:
+        check_content_size(zstd_content_size(chunk_bytes.to_bytes()[:18]), chunk_spec)
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+def _copy(data: Bytes, row: NDArray[Any]) -> None:
+    row.reshape(-1)[:] = np.frombuffer(data, row.dtype)
+
+
+_blosc, _zstd = cast("Any", numcodecs.blosc), cast("Any", numcodecs.zstd)
+_blosc_lz4 = _blosc.Blosc(cname="lz4", clevel=_BLOSC_LEVEL, shuffle=_blosc.BITSHUFFLE)
+_zstd_frame = _zstd.Zstd(level=_ZSTD_LEVEL, checksum=True)
+
+# Chosen for reading: lz4 with bit shuffle decodes tissue about as fast as memory is copied.
+BLOSC = RowCodec(
+    compress=lambda row: bytes(_blosc_lz4.encode(row)),
+    decompress=_blosc.decompress,
+    content_size=blosc_content_size,
+    compressor=BloscCodec(cname="lz4", clevel=_BLOSC_LEVEL, shuffle="bitshuffle", typesize=1),
+    bounded_compressor=BoundedBlosc,
+)
+JPEG_XL = RowCodec(compress=encode_jpegxl, decompress=decode_jpegxl, serializer=JpegXlCodec())
+ZSTD = RowCodec(
+    compress=lambda row: bytes(_zstd_frame.encode(row)),
+    decompress=_zstd.decompress,
+    content_size=zstd_content_size,
+    compressor=ZstdCodec(level=_ZSTD_LEVEL, checksum=True),
+    bounded_compressor=BoundedZstd,
+    has_checksum=True,
+)
+"""Everything but images: labels, packed masks, and columns."""
+# No build writes this one; `benchmarks/loader.py` measures with it what decompression takes.
+UNCOMPRESSED = RowCodec(compress=lambda row: row.tobytes(), decompress=_copy, content_size=len)
+
+IMAGE_CODECS: dict[CodecName, RowCodec] = {"fast": BLOSC, "small": JPEG_XL}
+
+ROW_CODECS: tuple[RowCodec, ...] = (*IMAGE_CODECS.values(), ZSTD, UNCOMPRESSED)
+"""All codecs that are read."""
+
+
+def array_codec(path: str, images: CodecName) -> RowCodec:
+    """The codec that a build uses for an array; of columns, which zarr writes, only its settings are used.
+
+    Args:
+        path: The array's path in the store.
+        images: The name of the codec for images.
+    """
+    return IMAGE_CODECS[images] if path == "images" else ZSTD
+
+
+def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
+    """The decoder of an array whose shards have one row a chunk; None if zarr must read the array."""
+    codecs = cast("Any", array.metadata).codecs
+    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec) or sys.byteorder != "little":
+        return None
+    sharding = codecs[0]
+    whole_rows = array.chunks == (1, *array.shape[1:]) and (array.shards or ())[1:] == array.shape[1:]
+    if not whole_rows or not has_plain_index(sharding):
+        return None
+    has_crc32c = isinstance(sharding.codecs[-1], Crc32cCodec)
+    inner = cast("tuple[object, ...]", sharding.codecs[: -1 if has_crc32c else None])
+    found = next((codec for codec in ROW_CODECS if codec.reads(inner)), None)
+    if found is None or not has_crc32c:
+        return found.decode if found else None
+    return lambda chunk, row: found.decode(without_crc32c(chunk), row)
+
+
+def use_one_thread() -> None:
+    """Make Blosc encode in one thread: several write its blocks in the order in which they finish, so bytes vary."""
+    numcodecs.blosc.use_threads = False

@@ -11,9 +11,10 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from schemas.errors import StoreError
+from schemas.store.reading import LIST_DAMAGE
 
 
-class WrittenFiles:
+class FileList:
     """Compares files with the columns of checksums.
 
     Args:
@@ -53,4 +54,4 @@ class WrittenFiles:
         written = self.sizes.get(key)
         if held and held != written:
             what = "was written by no build" if written is None else f"has {held} bytes, and the build wrote {written}"
-            raise StoreError(f"{self.where}/{key}", what, "`bcss-prep verify` lists all damage")
+            raise StoreError(f"{self.where}/{key}", what, LIST_DAMAGE)

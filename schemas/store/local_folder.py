@@ -7,11 +7,10 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
-MAX_FILE_BYTES = (1 << 30) + (1 << 26)
-"""Of a file that is read whole: metadata, a chunk, or the longest that a shard may be asked for."""
+from schemas.limits import MAX_FILE_BYTES
 
 
-class RegularFiles(LocalStore):
+class LocalFolder(LocalStore):
     """Reads regular files of a bounded length; anything else fails as a device does."""
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:

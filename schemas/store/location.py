@@ -66,9 +66,9 @@ def object_store(location: str) -> ObjectStore:
 def zarr_location(location: str) -> zarr.abc.store.Store:
     """What `zarr.open_group` takes for a location, for reading."""
     if not is_remote(location):
-        from schemas.store.local_folder import RegularFiles
+        from schemas.store.local_folder import LocalFolder
 
-        return RegularFiles(location, read_only=True)
+        return LocalFolder(location, read_only=True)
     from zarr.storage import ObjectStore as ZarrObjectStore
 
     return ZarrObjectStore(cast("Any", object_store(location)), read_only=True)

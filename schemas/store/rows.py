@@ -22,9 +22,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
-from schemas.errors import BcssError, StoreError, unreadable
+from schemas.errors import StoreError
 from schemas.store.codecs import Decoder, row_decoder
-from schemas.store.location import remote_errors
+from schemas.store.reading import LIST_DAMAGE, reading
 from schemas.store.shards import ABSENT, absent_rows, file_key, read_shard_index, rows_per_file
 
 Fetch = Callable[[int, int], bytes]
@@ -70,49 +70,32 @@ class RowReader:
     def _read_shard(self, decode: Decoder, number: int, places: list[tuple[int, int]], found: NDArray[Any]) -> None:
         """Read (place, row) pairs that one shard holds."""
         first = places[0][1]
-        with self._damage_at(first):
+        with reading(f"{self.where} row {first}"):
             if number not in self._indexes:
                 self._check_file(file_key(self.array, number))
                 self._indexes[number] = read_shard_index(self.array, number)
             index = self._indexes[number]
         for _, row in places:
             self._check(row, absent=bool(index[row % self._slots, 0] == ABSENT))
-        with self._damage_at(first), _open(self.array.store_path / file_key(self.array, number)) as fetch:
+        with reading(f"{self.where} row {first}"), _open(self.array.store_path / file_key(self.array, number)) as fetch:
             for place, row in places:
-                with self._damage_at(row):
+                with reading(f"{self.where} row {row}"):
                     offset, length = index[row % self._slots].tolist()
                     decode(fetch(offset, length), found[place])
 
     def _read_by_zarr(self, number: int, places: list[tuple[int, int]], found: NDArray[Any]) -> None:
         if number not in self._absent:
-            with self._damage_at(places[0][1]):
+            with reading(f"{self.where} row {places[0][1]}"):
                 self._check_file(file_key(self.array, number))
                 self._absent[number] = absent_rows(self.array, number)
         for place, row in places:
             self._check(row, absent=row in self._absent[number])
-            with self._damage_at(row):
+            with reading(f"{self.where} row {row}"):
                 found[place] = self.array[row]
 
     def _check(self, row: int, *, absent: bool) -> None:
         if absent:
-            raise StoreError(f"{self.where} row {row}", "is missing", "`bcss-prep verify` lists all damage")
-
-    @contextmanager
-    def _damage_at(self, row: int) -> Generator[None]:
-        """Say which row cannot be read."""
-        try:
-            # Inside, since what a server fails with is no damage.
-            with remote_errors(f"{self.where} row {row}"):
-                yield
-        except BcssError:
-            raise
-        except OSError as error:
-            raise unreadable(f"{self.where} row {row}", error) from error
-        except Exception as error:
-            # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
-            raise StoreError(
-                f"{self.where} row {row}", f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage"
-            ) from error
+            raise StoreError(f"{self.where} row {row}", "is missing", LIST_DAMAGE)
 
 
 @contextmanager

@@ -1,35 +1,108 @@
-"""Where the rows of an array lie in its files, and which rows no file holds.
+"""The shard file of a pixel array: its index, its checksum, and which rows it holds.
 
-Zarr reads an absent row as zeros, without an error. A build writes every row, so absence is damage, and zeros would be
-trained on as black tiles. An image may be black, so no fill value could tell the two apart; what can is the index at
-the end of a shard, a few hundred bytes.
+A shard file is the chunks of consecutive rows end to end, then an index of (offset, length) pairs as little-endian
+uint64 with all bits set for an absent chunk, then the index's CRC-32C: the `sharding_indexed` codec of the Zarr v3
+specification, with the index at the end.
+
+Zarr reads an absent row as zeros, without an error. A build writes every row, so an absent row is damage, and its zeros
+would be trained on as a black tile. An image may be black, so no fill value could tell the two apart; the index can,
+in a few hundred bytes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import SuffixByteRequest
+from zarr.codecs import ShardingCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from schemas.limits import MAX_FILE_BYTES
+
 ABSENT = np.iinfo(np.uint64).max
-"""Offset and length of a row that its shard does not hold."""
+"""Offset and length, in the index, of a row that its shard does not hold."""
 
-MAX_ENCODED_BYTES = (1 << 30) + (1 << 26)
-"""Of a chunk: a reader asks for the memory before it finds that the file is shorter. Codecs may add a little."""
-
+_PAIR_BYTES = 16
 _CRC_BYTES = 4
 
 
+def with_crc32c(data: bytes) -> bytes:
+    """Append the checksum of zarr's `crc32c` codec: CRC-32C, little-endian."""
+    return data + cast("int", google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+
+
+def without_crc32c(data: bytes | memoryview) -> memoryview:
+    """Compare data with the CRC-32C at its end, and return what comes before.
+
+    Raises:
+        ValueError: They differ.
+    """
+    # Views, since a slice of bytes is a copy of megabytes.
+    content, checksum = np.frombuffer(data, np.uint8)[:-_CRC_BYTES], data[-_CRC_BYTES:]
+    if len(checksum) != _CRC_BYTES or google_crc32c.value(cast("Any", content)) != int.from_bytes(checksum, "little"):
+        raise ValueError("the checksum does not match")
+    return content.data
+
+
+def shard_index(sizes: list[int], slots: int) -> bytes:
+    """Make the index of a shard whose chunks lie end to end from its first byte.
+
+    Args:
+        sizes: Length of each chunk in bytes.
+        slots: How many chunks a full shard has.
+    """
+    index = np.full((slots, 2), ABSENT, "<u8")
+    lengths = np.array(sizes, np.uint64)
+    index[: len(sizes), 0] = np.cumsum(lengths) - lengths
+    index[: len(sizes), 1] = lengths
+    return with_crc32c(index.tobytes())
+
+
+def read_shard_index(array: zarr.Array[Any], number: int) -> NDArray[np.uint64]:
+    """Read where the rows of one shard lie in its file.
+
+    Args:
+        array: A sharded array.
+        number: The shard's place along the first axis.
+
+    Returns:
+        uint64 (chunks of a shard, 2), offset and length in bytes; all `ABSENT` if there is no file.
+
+    Raises:
+        ValueError: The index is damaged.
+    """
+    slots = math.prod(of_shard // of_chunk for of_shard, of_chunk in zip(array.shards or (), array.chunks, strict=True))
+    tail = _tail(array, number, slots * _PAIR_BYTES + _CRC_BYTES)
+    if not tail:
+        return np.full((slots, 2), ABSENT)
+    pairs = tail[:-_CRC_BYTES]
+    if len(pairs) != slots * _PAIR_BYTES or with_crc32c(pairs) != tail:
+        raise ValueError(f"the index of shard {number} is damaged")
+    index = np.frombuffer(pairs, "<u8").reshape(slots, 2)
+    longest = index[:, 1][index[:, 0] != ABSENT].max(initial=0)
+    # A reader asks for the memory before it finds that the file is shorter.
+    if longest > MAX_FILE_BYTES:
+        raise ValueError(f"its index says that a chunk has {longest} bytes")
+    return index
+
+
+def has_plain_index(codec: ShardingCodec) -> bool:
+    """Whether a shard's index is as `read_shard_index` reads it: at the end, little-endian, with a CRC-32C."""
+    # By its metadata: what zarr holds in memory differs from version to version.
+    settings = cast("Any", codec.to_dict())["configuration"]
+    steps = [(step["name"], step.get("configuration", {}).get("endian")) for step in settings["index_codecs"]]
+    return steps == [("bytes", "little"), ("crc32c", None)] and settings["index_location"] == "end"
+
+
 def rows_per_file(array: zarr.Array[Any]) -> int:
-    """Rows of a shard, or of a chunk where the array has no shards."""
+    """How many rows a shard has, or a chunk if the array has no shards."""
     return int((array.shards or array.chunks)[0])
 
 
@@ -38,32 +111,8 @@ def file_key(array: zarr.Array[Any], number: int) -> str:
     return array.metadata.encode_chunk_key((number, *(0 for _ in array.shape[1:])))
 
 
-def read_shard_index(array: zarr.Array[Any], number: int) -> NDArray[np.uint64]:
-    """Read where the rows of one shard lie in its file.
-
-    Returns:
-        uint64 (chunks of a shard, 2), offset and length in bytes; all `ABSENT` where there is no file.
-
-    Raises:
-        ValueError: The index is damaged.
-    """
-    slots = math.prod(of_shard // of_chunk for of_shard, of_chunk in zip(array.shards or (), array.chunks, strict=True))
-    # The sharding codec of the Zarr v3 specification: (offset, length) of each chunk, then their CRC-32C.
-    tail = _tail(array, number, slots * 16 + _CRC_BYTES)
-    if not tail:
-        return np.full((slots, 2), ABSENT)
-    pairs, checksum = tail[:-_CRC_BYTES], tail[-_CRC_BYTES:]
-    if len(pairs) != slots * 16 or google_crc32c.value(pairs) != int.from_bytes(checksum, "little"):
-        raise ValueError(f"the index of shard {number} is damaged")
-    index = np.frombuffer(pairs, "<u8").reshape(slots, 2)
-    longest = index[:, 1][index[:, 0] != ABSENT].max(initial=0)
-    if longest > MAX_ENCODED_BYTES:
-        raise ValueError(f"its index says that a chunk has {longest} bytes")
-    return index
-
-
 def absent_rows(array: zarr.Array[Any], number: int) -> Sequence[int]:
-    """List the rows of one shard, or of one chunk where there are no shards, that no file holds."""
+    """List the rows of one shard, or of one chunk if there are no shards, that no file holds."""
     slots = rows_per_file(array)
     rows = range(number * slots, min((number + 1) * slots, int(array.shape[0])))
     if not array.shards:
@@ -74,7 +123,7 @@ def absent_rows(array: zarr.Array[Any], number: int) -> Sequence[int]:
 
 
 def _tail(array: zarr.Array[Any], number: int, size: int) -> bytes:
-    """The last bytes of one shard or chunk; none where there is no file."""
+    """The last bytes of one shard or chunk; none if there is no file."""
     key = file_key(array, number)
     tail = sync((array.store_path / key).get(default_buffer_prototype(), SuffixByteRequest(size)))
     return b"" if tail is None else tail.to_bytes()

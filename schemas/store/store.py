@@ -1,7 +1,7 @@
-"""The read-only store: tiles, segments and prompts by index.
+"""The read-only store: its manifest, its columns, and its tiles by index.
 
-Nothing is opened before it is used, and a pickled store is its path alone, so that a worker process, however it was
-started, opens files of its own.
+Files are opened when they are first used, and a pickled store is its path alone. So a worker process opens files of its
+own, however it was started.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.bits import unpack_mask
-from schemas.errors import BcssError, StoreError, unreadable
+from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
-from schemas.limits import MAX_SEGMENT_BYTES
 from schemas.manifest import SPLITS, Manifest, SourceRecord
-from schemas.points import Prompt, assemble_prompt
-from schemas.prompt_kinds import PROMPT_KINDS, PromptKind
+from schemas.points import Prompt
+from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.check_arrays import checked_array
 from schemas.store.check_columns import check_checksums, check_column
-from schemas.store.file_list import WrittenFiles
-from schemas.store.location import normal_location, remote_errors, zarr_location
+from schemas.store.file_list import FileList
+from schemas.store.location import normal_location, zarr_location
+from schemas.store.reading import LIST_DAMAGE, reading
 from schemas.store.rows import RowReader
 from schemas.store.shards import absent_rows, file_key, rows_per_file
+from schemas.store.tile import Tile
 
 
 def open_store(path: str | Path) -> Store:
@@ -39,7 +39,7 @@ def open_store(path: str | Path) -> Store:
         path: The store's directory, or its URL in an object store (`s3://bucket/bcss.zarr`).
 
     Raises:
-        StoreError: There is no store, it is unfinished, or its schema is another one.
+        StoreError: There is no store, it is unfinished, or it has another schema version.
     """
     store = Store(path)
     # Reading the manifest here makes a wrong path fail here, and not in a worker later.
@@ -50,19 +50,23 @@ def open_store(path: str | Path) -> Store:
 class Store:
     """Tiles with their objects and prompts; `open_store` makes one.
 
-    `len(store)` counts tiles, `store[i]` reads one whole, and iteration goes over all of them.
+    `len(store)` counts tiles, `store[i]` reads one whole, `store.tile(i)` gives one whose arrays are read when they are
+    used, and iteration reads all tiles in turn.
 
     Args:
         path: As for `open_store`.
-        check_files: Whether a file of another length than was written is refused where it is read.
+        check_files: Whether to refuse a file whose length differs from the one that the build wrote.
     """
 
     def __init__(self, path: str | Path, *, check_files: bool = True) -> None:
         self.path = normal_location(path)
         self.check_files = check_files
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._columns: dict[str, NDArray[Any]] = {}
+        self._readers: dict[str, RowReader] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "check_files": self.check_files}
+    def __reduce__(self) -> tuple[Callable[[str, bool], Store], tuple[str, bool]]:
+        return _unpickled, (self.path, self.check_files)
 
     def __len__(self) -> int:
         return self.manifest.complete.tiles
@@ -84,25 +88,18 @@ class Store:
     @cached_property
     def group(self) -> zarr.Group:
         """The Zarr group, read-only."""
-        try:
-            with remote_errors(self.path):
+        with reading(self.path, "is not a Zarr v3 group", "make it again with `bcss-prep build`"):
+            try:
                 return zarr.open_group(zarr_location(self.path), mode="r", zarr_format=3)
-        except BcssError:
-            raise
-        except FileNotFoundError as error:
-            raise StoreError(self.path, "no store is there", "make one with `bcss-prep build`") from error
-        except OSError as error:
-            raise unreadable(self.path, error) from error
-        except Exception as error:
-            # Damaged metadata makes zarr's parser fail in any way there is: AttributeError, RecursionError and more.
-            raise StoreError(self.path, "is not a Zarr v3 group", "make it again with `bcss-prep build`") from error
+            except FileNotFoundError as error:
+                raise StoreError(self.path, "no store is there", "make one with `bcss-prep build`") from error
 
     @cached_property
     def manifest(self) -> Manifest:
         """How the store was made; see `Manifest`.
 
         Raises:
-            StoreError: It is unfinished, of another schema, or its manifest is damaged.
+            StoreError: The store is unfinished or has another schema version, or its manifest is damaged.
         """
         attributes = cast("dict[str, Any]", self.group.attrs.asdict()).get(ATTRIBUTES_KEY)
         if not isinstance(attributes, dict) or "complete" not in attributes:
@@ -124,158 +121,76 @@ class Store:
                 self.path, f"has a damaged manifest ({field}: {first['msg']})", "build it again with `--overwrite`"
             ) from error
 
-    @cached_property
-    def _arrays(self) -> dict[str, zarr.Array[Any]]:
-        return {}
-
-    @cached_property
-    def _columns(self) -> dict[str, NDArray[Any]]:
-        return {}
-
     def array(self, path: str) -> zarr.Array[Any]:
-        """Return a Zarr array by its path in the group, for example `images`."""
+        """Return a Zarr array by its path in the group, for example `images`.
+
+        Raises:
+            StoreError: The store has no such array, or its metadata is damaged.
+        """
         if path not in self._arrays:
             where = f"{self.path}/{path}"
-            try:
-                with remote_errors(self.path):
+            with reading(where, "is missing or damaged", "build the store again"):
+                try:
                     array = self.group[path]
-            except BcssError:
-                raise
-            except OSError as error:
-                raise unreadable(where, error) from error
-            except KeyError as error:
-                raise StoreError(where, "is not there", "docs/python.md lists what is; or build again") from error
-            except Exception as error:
-                # As for the group's own metadata.
-                raise StoreError(where, "is missing or damaged", "build the store again") from error
+                except KeyError as error:
+                    raise StoreError(where, "is not there", "docs/python.md lists what is; or build again") from error
             if not isinstance(array, zarr.Array):
                 raise StoreError(where, "is not an array", "build the store again")
-            # What a build is to replace is known by its checksums, whatever became of its manifest.
+            # `bcss-prep build --overwrite` reads the checksums of a store whose manifest may be damaged.
             manifest = None if path.startswith("checksums/") else self.manifest
             self._arrays[path] = checked_array(where, array, path, manifest)
         return self._arrays[path]
 
     def column(self, path: str) -> NDArray[Any]:
-        """Read a column whole, for example `objects/class_id`; it stays in memory, and is not to be written to."""
+        """Read a whole column, for example `objects/class_id`; it stays in memory and is read-only.
+
+        Raises:
+            StoreError: It is missing, damaged, or holds values that no build writes.
+        """
         if path not in self._columns:
             values = self._read_column(path)
             if path.startswith("checksums/"):
                 check_checksums(f"{self.path}/{path}", path, values)
             else:
                 check_column(f"{self.path}/{path}", path, values, self.manifest, self.column)
-            # Shared by all who ask.
+            # All callers share it.
             values.flags.writeable = False
             self._columns[path] = values
         return self._columns[path]
 
-    def _read_column(self, path: str) -> NDArray[Any]:
-        array, where = self.array(path), f"{self.path}/{path}"
-        try:
-            with remote_errors(self.path):
-                self._check_whole(path, array)
-                return np.asarray(array[:])
-        except BcssError:
-            raise
-        except OSError as error:
-            raise unreadable(where, error) from error
-        except Exception as error:
-            # Zarr and numcodecs report a failed checksum, a short chunk or a wrong index in any way there is.
-            raise StoreError(where, f"cannot be decoded ({error})", "`bcss-prep verify` lists all damage") from error
+    def rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
+        """Read rows of a pixel array, in the given order.
 
-    def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
-        """Refuse a column with rows that no file holds."""
-        for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
-            if not path.startswith("checksums/"):
-                self._check_file(f"{path}/{file_key(array, number)}")
-            for row in absent_rows(array, number):
-                raise StoreError(f"{self.path}/{path} row {row}", "is missing", "`bcss-prep verify` lists all damage")
+        Args:
+            path: `images`, `labels`, `ignore` or `segments`.
+            rows: Tiles, or rows of objects for `segments`.
 
-    def _read_rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
+        Raises:
+            StoreError: A row is missing or damaged.
+        """
         if path not in self._readers:
             where = f"{self.path}/{path}"
             self._readers[path] = RowReader(self.array(path), where, lambda key: self._check_file(f"{path}/{key}"))
         return self._readers[path].read(rows)
 
-    @cached_property
-    def _check_file(self) -> Callable[[str], None]:
-        files = WrittenFiles(self.group.store_path, self.path, self.column)
-        return files.check if self.check_files else lambda _key: None
-
-    @cached_property
-    def _readers(self) -> dict[str, RowReader]:
-        return {}
-
-    def source(self, frame_id: str) -> SourceRecord:
-        """The manifest's entry of a ROI that a tile is of: its files, size, resolution and palette."""
-        return self._sources[frame_id]
-
-    @cached_property
-    def _sources(self) -> dict[str, SourceRecord]:
-        return {source.frame_id: source for source in self.manifest.sources}
-
-    def object_rows(self, index: int) -> slice:
-        """Rows of a tile's objects in `segments`, `objects/*` and `prompts/*`."""
-        offsets = self.column("tiles/object_offsets")
-        return slice(int(offsets[index]), int(offsets[index + 1]))
-
-    def __getitem__(self, index: int) -> Record:
-        """Read one tile.
+    def tile(self, index: int) -> Tile:
+        """Return one tile, of which nothing is read yet; a negative index counts from the end.
 
         Raises:
             IndexError: There is no such tile.
-            StoreError: Its bytes are damaged.
         """
-        index = self._checked(index)
-        rows = self.object_rows(index)
-        origin, scale, roi = (self.column(f"tiles/{name}")[index] for name in ("origin_xy", "scale_xy", "roi_size_xy"))
-        return Record(
-            index=index,
-            frame_id=str(self.column("tiles/frame_id")[index]),
-            patient=str(self.column("tiles/patient")[index]),
-            institution=str(self.column("tiles/institution")[index]),
-            split=str(self.column("tiles/split")[index]),
-            origin_xy=(int(origin[0]), int(origin[1])),
-            scale_xy=(float(scale[0]), float(scale[1])),
-            roi_size_xy=(int(roi[0]), int(roi[1])),
-            image=self.image(index),
-            labels=self._read_rows("labels", [index])[0],
-            ignore=self.ignore(index),
-            segments=self.segment_stack(index),
-            object_ids=self.column("objects/object_id")[rows].copy(),
-            class_ids=self.column("objects/class_id")[rows].copy(),
-            boxes_xyxy=self.column("objects/box_xyxy")[rows].copy(),
-        )
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} tiles, and {index} is not one of them")
+        return Tile(self, int(index) % len(self))
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """Read the image of one tile, uint8 (S, S, 3), RGB."""
-        return self._read_rows("images", [self._checked(index)])[0]
+    def __getitem__(self, index: int) -> Record:
+        """Read one tile whole.
 
-    def ignore(self, index: int) -> NDArray[np.bool_]:
-        """Read the don't-care pixels of one tile, bool (S, S)."""
-        return unpack_mask(self._read_rows("ignore", [self._checked(index)])[0])
-
-    def object_classes(self, index: int) -> dict[int, int]:
-        """Class ids of one tile's objects as `{object_id: class_id}`, in the tile's order."""
-        rows = self._rows_of(index, None)
-        return {i: int(self.column("objects/class_id")[row]) for i, row in rows.items()}
-
-    def segments(self, index: int, object_ids: Collection[int] | None = None) -> dict[int, NDArray[np.bool_]]:
-        """Read the segments of one tile as `{object_id: bool (S, S)}`.
-
-        Args:
-            index: The tile.
-            object_ids: Which objects; all of the tile unless given.
+        Raises:
+            IndexError: There is no such tile.
+            StoreError: It is damaged.
         """
-        return dict(zip(self._rows_of(index, object_ids), self.segment_stack(index, object_ids), strict=True))
-
-    def segment_stack(self, index: int, object_ids: Collection[int] | None = None) -> NDArray[np.bool_]:
-        """Read the segments of one tile as bool (O, S, S), in the tile's order; see `segments`."""
-        rows = list(self._rows_of(index, object_ids).values())
-        size_bytes = len(rows) * self.manifest.tile_size_px**2
-        if size_bytes > MAX_SEGMENT_BYTES:
-            what = f"has segments of {size_bytes / 2**30:.0f} GiB"
-            raise StoreError(f"{self.path} tile {index}", what, "give --min-area or --size")
-        return unpack_mask(self._read_rows("segments", rows))
+        return self.tile(index).record()
 
     def prompts(
         self,
@@ -291,7 +206,7 @@ class Store:
             index: The tile.
             kind: `centroid`, `multi_point` or `box`.
             negatives: Whether to append negative points.
-            object_ids: Which objects; all of the tile unless given.
+            object_ids: The wanted objects; all of the tile unless given.
 
         Returns:
             `{object_id: {"point_coords": float32 (K, 2) as x, y, "point_labels": int32 (K,)}}`, where a label is
@@ -300,22 +215,38 @@ class Store:
         Raises:
             StoreError: The kind is unknown, or the store has no negative points.
         """
-        if kind not in PROMPT_KINDS:
-            raise StoreError(self.path, f"has no prompt kind {kind!r}", f"choose one of {', '.join(PROMPT_KINDS)}")
-        if negatives and not self.manifest.negative_points:
-            raise StoreError(self.path, "has no negative points", "build it with `--negative-points 8`")
-        return {
-            object_id: assemble_prompt(kind, lambda path, row=row: self.column(path)[row], negatives=negatives)
-            for object_id, row in self._rows_of(index, object_ids).items()
-        }
+        return self.tile(index).prompts(kind, object_ids, negatives=negatives)
 
-    def _rows_of(self, index: int, object_ids: Collection[int] | None) -> dict[int, int]:
-        """Rows of a tile's objects by object id, in the tile's order."""
-        rows = self.object_rows(self._checked(index))
-        ids: list[int] = self.column("objects/object_id")[rows].tolist()
-        return {i: row for row, i in enumerate(ids, rows.start) if object_ids is None or i in object_ids}
+    def source(self, frame_id: str) -> SourceRecord:
+        """Return the manifest's entry of a ROI: its files, size, resolution and palette."""
+        return self._sources[frame_id]
 
-    def _checked(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self.path} has {len(self)} tiles, and {index} is not one of them")
-        return int(index) % len(self)
+    @cached_property
+    def _sources(self) -> dict[str, SourceRecord]:
+        return {source.frame_id: source for source in self.manifest.sources}
+
+    def _read_column(self, path: str) -> NDArray[Any]:
+        array = self.array(path)
+        with reading(f"{self.path}/{path}"):
+            self._check_whole(path, array)
+            return np.asarray(array[:])
+
+    def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
+        """Refuse a column with rows that no file holds."""
+        for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
+            if not path.startswith("checksums/"):
+                self._check_file(f"{path}/{file_key(array, number)}")
+            for row in absent_rows(array, number):
+                raise StoreError(f"{self.path}/{path} row {row}", "is missing", LIST_DAMAGE)
+
+    def _check_file(self, key: str) -> None:
+        if self.check_files:
+            self._files.check(key)
+
+    @cached_property
+    def _files(self) -> FileList:
+        return FileList(self.group.store_path, self.path, self.column)
+
+
+def _unpickled(path: str, check_files: bool) -> Store:
+    return Store(path, check_files=check_files)

@@ -13,8 +13,8 @@ from pathlib import Path
 from prep.source import decode
 from prep.source.class_map import read_class_map
 from prep.source.split import file_split
-from prep.write.encode import with_crc32c
-from schemas.store.file_list import WrittenFiles
+from schemas.store.file_list import FileList
+from schemas.store.shards import with_crc32c
 from schemas.store.store import open_store
 from tests.faults import test_hostile_checkpoints as checkpoints
 from tests.faults import test_hostile_masks as masks
@@ -69,7 +69,7 @@ def settings(folder: Path) -> Target:
 
 def store(folder: Path) -> Target:
     """Any file of a store: a byte that says which, one that says whether its checksum is made right, and its bytes."""
-    WrittenFiles.check = lambda _files, _key: None  # pyright: ignore[reportAttributeAccessIssue]
+    FileList.check = lambda _files, _key: None  # pyright: ignore[reportAttributeAccessIssue]
     path = stores.small_store(folder)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     whole = [file.read_bytes() for file in files]

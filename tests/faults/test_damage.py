@@ -16,11 +16,12 @@ from prep.synthetic import write_sample
 from prep.verify import verify_store
 from schemas.errors import BcssError
 from schemas.layout import array_specs
+from schemas.prompt_kinds import PointCounts
 from schemas.store.store import Store, open_store
 from tests.faults.forms import forms
 
 CHECKSUMS = ("checksums/key", "checksums/sha256", "checksums/size_bytes")
-ARRAYS = (*(spec.path for spec in array_specs(128, "uint8", 8, 8)), *CHECKSUMS)
+ARRAYS = (*(spec.path for spec in array_specs(128, "uint8", PointCounts(8, 8))), *CHECKSUMS)
 
 
 @pytest.fixture(scope="module")

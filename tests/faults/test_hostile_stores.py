@@ -22,8 +22,8 @@ from prep.config import BuildConfig
 from prep.inspect import summarize_store
 from prep.verify import verify_store
 from prep.view import write_view
-from prep.write.encode import with_crc32c
-from schemas.store.file_list import WrittenFiles
+from schemas.store.file_list import FileList
+from schemas.store.shards import with_crc32c
 from schemas.store.store import Store, open_store
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
@@ -52,7 +52,7 @@ def small(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever writes a hostile store writes the lengths of its files, too."""
-    monkeypatch.setattr(WrittenFiles, "check", lambda _files, _key: None)
+    monkeypatch.setattr(FileList, "check", lambda _files, _key: None)
 
 
 def use(store: Store) -> None:

@@ -245,14 +245,14 @@ def test_roi_smaller_than_a_tile_is_padded_with_ignored_pixels(write_roi, tmp_pa
     assert record.roi_size_xy == (50, 30)
 
 
-def test_roi_without_a_wanted_class_is_kept_out_and_listed(write_roi, tmp_path: Path, caplog) -> None:
+def test_roi_without_a_selected_class_is_left_out_and_listed(write_roi, tmp_path: Path, caplog) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", np.full((40, 40), 9, np.uint8))
     build_store(source, tmp_path / "s.zarr", SMALL)
     opened = open_store(tmp_path / "s.zarr")
     assert [record.frame_id for record in opened] == ["a"]
     assert [(entry.frame_id, entry.objects) for entry in opened.manifest.sources] == [("a", 1), ("b", 0)]
-    assert "masks/b.png holds no wanted object and is kept out" in caplog.text
+    assert "masks/b.png contains no selected class and is left out" in caplog.text
 
 
 def test_unknown_code_is_refused_unless_all_are_wanted(write_roi, tmp_path: Path) -> None:
@@ -295,10 +295,12 @@ def test_class_in_both_lists_and_wide_stride_are_refused() -> None:
 
 
 def test_store_without_a_roi_for_training_is_refused(write_roi, tmp_path: Path) -> None:
-    # The only ROI outside the test institutions holds nothing wanted.
+    # The only ROI outside the test institutions contains no selected class.
     write_roi("TCGA-A1-0001", np.full((40, 40), 9, np.uint8))
     source = write_roi("TCGA-OL-0002", np.full((40, 40), 1, np.uint8))
-    with pytest.raises(SourceError, match=r"TCGA-A1-0001.png: and 0 more ROIs are all of train, and none has a wanted"):
+    with pytest.raises(
+        SourceError, match=r"TCGA-A1-0001.png: no training ROI contains a selected class \(1 checked, this"
+    ):
         build_store(source, tmp_path / "s.zarr", SMALL)
     assert not (tmp_path / "s.zarr").exists()
 
@@ -317,7 +319,7 @@ def test_roi_without_enough_tissue_says_why_it_is_kept_out(write_roi, tmp_path: 
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", np.zeros((40, 40), np.uint8))
     build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, min_tissue=0.1))
-    assert "masks/b.png has no tile with --min-tissue and is kept out" in caplog.text
+    assert "masks/b.png has no tile with --min-tissue and is left out" in caplog.text
 
 
 def test_manifest_lists_the_classes_that_became_objects(write_roi, tmp_path: Path) -> None:
@@ -329,7 +331,7 @@ def test_manifest_lists_the_classes_that_became_objects(write_roi, tmp_path: Pat
 
 def test_empty_splits_are_said(write_roi, tmp_path: Path, caplog) -> None:
     build_store(write_roi("a", np.full((40, 40), 1, np.uint8)), tmp_path / "s.zarr", SMALL)
-    assert [split for split in ("train", "val", "test") if f"no tile is of the split {split};" in caplog.text] == [
+    assert [split for split in ("train", "val", "test") if f"the split {split} has no tile;" in caplog.text] == [
         "val",
         "test",
     ]

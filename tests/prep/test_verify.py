@@ -135,7 +135,7 @@ def test_negative_point_on_an_ignored_pixel_is_named(copy: Path) -> None:
     group = zarr.open_group(copy, mode="r+")
     coords = group["prompts/negative_coords"]
     assert isinstance(coords, zarr.Array)
-    coords[opened.object_rows(index).start, 0] = x, y
+    coords[opened.tile(index).object_rows.start, 0] = x, y
     problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
     named = f"object {opened[index].object_ids[0]} has a negative point on its segment or on an ignored pixel"
     assert any(where.startswith(f"tile {index} ") and what == named for where, what in problems)

@@ -1,22 +1,21 @@
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 
-from schemas.points import StoredPoints, assemble_prompt
+from schemas.points import assemble_prompt
+from schemas.prompt_kinds import PROMPT_SOURCES
 
 
 @pytest.fixture
 def columns() -> dict[str, np.ndarray]:
-    points = StoredPoints(
-        interior_coords=np.array([[5, 6]], np.float32),
-        interior_labels=np.array([1], np.int32),
-        positive_coords=np.array([[5, 6], [7, 8], [0, 0]], np.float32),
-        positive_labels=np.array([1, 1, -1], np.int32),
-        negative_coords=np.array([[1, 2], [0, 0]], np.float32),
-        negative_labels=np.array([0, -1], np.int32),
-    )
-    return asdict(points) | {"box_xyxy": np.array([4, 5, 9, 10], np.int32)}
+    return {
+        "prompts/interior_coords": np.array([[5, 6]], np.float32),
+        "prompts/interior_labels": np.array([1], np.int32),
+        "prompts/positive_coords": np.array([[5, 6], [7, 8], [0, 0]], np.float32),
+        "prompts/positive_labels": np.array([1, 1, -1], np.int32),
+        "prompts/negative_coords": np.array([[1, 2], [0, 0]], np.float32),
+        "prompts/negative_labels": np.array([0, -1], np.int32),
+        "objects/box_xyxy": np.array([4, 5, 9, 10], np.int32),
+    }
 
 
 @pytest.mark.parametrize(
@@ -31,7 +30,7 @@ def columns() -> dict[str, np.ndarray]:
     ],
 )
 def test_prompt_has_its_points_and_no_padding(columns: dict[str, np.ndarray], kind, negatives, coords, labels) -> None:
-    prompt = assemble_prompt(kind, lambda path: columns[path.partition("/")[2]], negatives=negatives)
+    prompt = assemble_prompt(PROMPT_SOURCES[kind], columns.__getitem__, negatives=negatives)
     assert prompt["point_coords"].tolist() == coords
     assert prompt["point_labels"].tolist() == labels
     assert prompt["point_coords"].dtype == np.float32

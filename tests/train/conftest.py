@@ -32,7 +32,7 @@ def mixed_batch(store: Store) -> Batch:
     samples: list[Sample] = []
     choices: list[tuple[PromptKind, bool]] = [("box", False), ("multi_point", True), ("centroid", False)]
     for index, (kind, negatives) in enumerate(choices):
-        samples.append(read_sample(store, index, store.prompts(index, kind, negatives=negatives)))
+        samples.append(read_sample(store.tile(index), store.prompts(index, kind, negatives=negatives)))
     return collate(samples)
 
 

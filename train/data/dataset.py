@@ -103,10 +103,11 @@ class TileDataset(Dataset[Sample]):
         kind = kinds[generator.integers(len(kinds))]
         torch_generator = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         color_draws = torch.from_numpy(generator.random(COLOR_DRAWS, np.float32))
-        chosen = self._chosen(self.store.object_classes(request.tile_index), generator)
-        prompts = self.store.prompts(request.tile_index, kind, negatives=options.negatives, object_ids=chosen)
+        tile = self.store.tile(request.tile_index)
+        chosen = self._chosen(tile.classes, generator)
+        prompts = tile.prompts(kind, chosen, negatives=options.negatives)
         draws = torch.from_numpy(generator.random((len(chosen), DRAWS_PER_CLICK * options.corrections), np.float32))
-        sample = read_sample(self.store, request.tile_index, prompts, image=self.features is None)
+        sample = read_sample(tile, prompts, image=self.features is None)
         sample = sample.with_draws(draws, color_draws)
         if request.empty:
             sample = sample.without_objects()
@@ -122,12 +123,12 @@ class TileDataset(Dataset[Sample]):
             return set(classes)
         weights = None
         if self.options.balance == "classes":
-            weights = np.array([self._class_weights[code] for code in classes.values()])
+            weights = np.array([self.class_weights[code] for code in classes.values()])
             weights /= weights.sum()
         return set(generator.choice(list(classes), self.options.max_objects, replace=False, p=weights).tolist())
 
     @cached_property
-    def _class_weights(self) -> dict[int, float]:
+    def class_weights(self) -> dict[int, float]:
         """The rarer a class among the training objects, the more often its objects are drawn."""
         of_train = self.store.column("tiles/split")[self.store.column("objects/tile_index")] == "train"
         codes, counts = np.unique(self.store.column("objects/class_id")[of_train], return_counts=True)

@@ -117,7 +117,7 @@ class _TileEncoder:
     def images(self, tile: int) -> Iterator[Tensor]:
         """The model's input for each view, uint8 (3, S, S)."""
         side = self.model.image_size
-        sample = read_sample(self.store, tile, {})
+        sample = read_sample(self.store.tile(tile), {})
         for orientation in ORIENTATIONS[: self.views]:
             yield resize(orient(sample, orientation), side, side).image
 

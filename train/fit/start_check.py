@@ -36,7 +36,7 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
     """
     record = store[tile]
     size, side = record.image.shape[0], model.image_size
-    batch = collate([resize(read_sample(store, tile, store.prompts(tile, "box")), side, side)])
+    batch = collate([resize(read_sample(store.tile(tile), store.prompts(tile, "box")), side, side)])
     if not batch.num_objects:
         logger.warning("tile %d has no object left at %d px: the training path could not be checked", tile, side)
         return 1.0

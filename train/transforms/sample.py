@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from schemas.points import PointLabel, Prompt
-from schemas.store.store import Store
+from schemas.store.tile import Tile
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Sample:
         class_ids: int64 (O,), pixel value of the class.
         dropped: How many chosen objects a transform has lost.
         skipped: How many random maps were left out, since each draw would have lost an object.
-        original_wh: Width and height of the tile before any transform.
         click_draws: float32 (O, D), numbers in [0, 1) that correction clicks are drawn by.
         color_draws: float32 (C,), numbers in [0, 1) that colours are drawn by.
         view: Which of the eight flips and turns was drawn: quarter turns, and 4 more where it is mirrored.
@@ -47,7 +46,6 @@ class Sample:
     class_ids: Tensor
     dropped: int = 0
     skipped: int = 0
-    original_wh: tuple[int, int] = (0, 0)
     click_draws: Tensor | None = None
     color_draws: Tensor | None = None
     view: int = 0
@@ -84,31 +82,27 @@ class Sample:
         return replace(self, point_coords=coords, point_labels=labels)
 
 
-def read_sample(store: Store, tile_index: int, prompts: dict[int, Prompt], *, image: bool = True) -> Sample:
+def read_sample(tile: Tile, prompts: dict[int, Prompt], *, image: bool = True) -> Sample:
     """Read a tile with the objects that prompts are given for; nothing else of it is read.
 
     Args:
-        store: The store.
-        tile_index: The tile.
-        prompts: The prompt of each object by its id, in the tile's order.
-        image: Whether the image is read; one without channels, which gives its size alone, stands in for it.
+        tile: The tile.
+        prompts: The prompt of each wanted object by its object id, in the tile's order.
+        image: Whether to read the image; otherwise the sample has an image of the same size without channels.
     """
-    ignore = store.ignore(tile_index)
-    height, width = ignore.shape
-    pixels = store.image(tile_index) if image else np.empty((height, width, 0), np.uint8)
-    classes = store.object_classes(tile_index)
+    height, width = tile.ignore.shape
+    pixels = tile.image if image else np.empty((height, width, 0), np.uint8)
     coords, labels = pad_prompts(list(prompts.values()))
     return Sample(
-        tile_index=tile_index,
+        tile_index=tile.index,
         # A view: bytes stay in the order of the store, which OpenCV turns and a GPU convolves fastest.
         image=torch.from_numpy(pixels).permute(2, 0, 1),
-        segments=torch.from_numpy(store.segment_stack(tile_index, prompts)),
-        ignore=torch.from_numpy(ignore),
+        segments=torch.from_numpy(tile.segments(prompts)),
+        ignore=torch.from_numpy(tile.ignore),
         point_coords=coords,
         point_labels=labels,
         object_ids=torch.tensor(list(prompts), dtype=torch.int64),
-        class_ids=torch.tensor([classes[i] for i in prompts], dtype=torch.int64),
-        original_wh=(width, height),
+        class_ids=torch.tensor([tile.classes[object_id] for object_id in prompts], dtype=torch.int64),
     )
 
 

@@ -7,10 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prep.derive.points import derive_points
+from prep.derive.points import DERIVATIONS, PaddedPoints, derive_points
 from prep.derive.segments import Segment, label_segments
 from prep.derive.tiles import cut_tiles
-from schemas.points import StoredPoints
+from schemas.prompt_kinds import POINT_SETS, PointCounts
 
 # SciPy's types leave open which of its results a call returns.
 ndimage: Any = scipy.ndimage
@@ -18,29 +18,33 @@ ndimage: Any = scipy.ndimage
 IMAGES = arrays(np.uint8, (24, 24), elements=st.integers(0, 3))
 
 
-def _points(labels: np.ndarray, positive: int = 4, negative: int = 4) -> tuple[Segment, np.ndarray, StoredPoints]:
+def _points(
+    labels: np.ndarray, positive: int = 4, negative: int = 4
+) -> tuple[Segment, np.ndarray, dict[str, PaddedPoints]]:
     (tile,) = cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, labels.shape[0], labels.shape[0])
     (segment,) = label_segments(tile, tile.labels, frozenset({1}), 1)
     # Code 3 plays the ignored one.
     background = (labels != 1) & (labels != 3)
-    return segment, background, derive_points(segment, background, positive, negative, np.random.default_rng(0))
+    counts = PointCounts(positive, negative)
+    return segment, background, derive_points(segment, background, counts, np.random.default_rng(0))
 
 
 @given(IMAGES, st.integers(1, 6), st.integers(0, 6))
 def test_points_lie_where_their_labels_say(labels: np.ndarray, positive: int, negative: int) -> None:
     assume((labels == 1).any())
     segment, background, points = _points(labels, positive, negative)
-    (x, y) = points.interior_coords[0].astype(int)
+    (x, y) = points["interior"].coords[0].astype(int)
     assert segment.mask[y, x]
-    _check(points.positive_coords, points.positive_labels, 1, segment.mask)
-    _check(points.negative_coords, points.negative_labels, 0, background)
-    assert points.positive_labels[0] == 1
-    assert points.positive_coords[0].tolist() == [x, y]
+    _check(points["positive"], 1, segment.mask)
+    _check(points["negative"], 0, background)
+    assert points["positive"].labels[0] == 1
+    assert points["positive"].coords[0].tolist() == [x, y]
     # Negative points are padding only where too few pixels may hold one.
-    assert (points.negative_labels == 0).sum() >= min(negative, background.sum())
+    assert (points["negative"].labels == 0).sum() >= min(negative, background.sum())
 
 
-def _check(coords: np.ndarray, labels: np.ndarray, label: int, allowed: np.ndarray) -> None:
+def _check(points: PaddedPoints, label: int, allowed: np.ndarray) -> None:
+    coords, labels = points.coords, points.labels
     real = coords[labels == label].astype(int)
     assert allowed[real[:, 1], real[:, 0]].all()
     assert len({tuple(point) for point in real.tolist()}) == len(real)
@@ -52,7 +56,7 @@ def test_centroid_is_taken_where_it_lies_on_the_segment() -> None:
     labels = np.zeros((32, 32), np.uint8)
     labels[4:13, 6:17] = 1
     _, _, points = _points(labels)
-    assert points.interior_coords.tolist() == [[11, 8]]
+    assert points["interior"].coords.tolist() == [[11, 8]]
 
 
 def test_ring_takes_the_pixel_farthest_from_its_border() -> None:
@@ -61,7 +65,7 @@ def test_ring_takes_the_pixel_farthest_from_its_border() -> None:
     labels = ((radius > 12) & (radius < 24)).astype(np.uint8)
     segment, _, points = _points(labels)
     depth = ndimage.distance_transform_edt(segment.mask)
-    (px, py) = points.interior_coords[0].astype(int)
+    (px, py) = points["interior"].coords[0].astype(int)
     assert depth[py, px] > 0.9 * depth.max()
 
 
@@ -71,11 +75,11 @@ def test_frame_of_one_pixel_between_the_lines_of_the_grid_has_all_its_points(fir
     labels[first : last + 1, first : last + 1] = 1
     labels[first + 1 : last, first + 1 : last] = 0
     segment, background, points = _points(labels, 8, 8)
-    assert points.positive_labels.tolist() == [1] * 8
-    assert points.positive_coords[0].tolist() == points.interior_coords[0].tolist()
-    _check(points.positive_coords, points.positive_labels, 1, segment.mask)
-    _check(points.negative_coords, points.negative_labels, 0, background)
-    assert points.negative_labels.tolist() == [0] * 8
+    assert points["positive"].labels.tolist() == [1] * 8
+    assert points["positive"].coords[0].tolist() == points["interior"].coords[0].tolist()
+    _check(points["positive"], 1, segment.mask)
+    _check(points["negative"], 0, background)
+    assert points["negative"].labels.tolist() == [0] * 8
 
 
 def test_positive_points_reach_every_part_of_a_label_object() -> None:
@@ -83,7 +87,7 @@ def test_positive_points_reach_every_part_of_a_label_object() -> None:
     labels[8:40, 8:40] = labels[70:90, 70:90] = 1
     segment, _, points = _points(labels)
     parts, count = ndimage.label(segment.mask)
-    x, y = points.positive_coords.astype(int).T
+    x, y = points["positive"].coords.astype(int).T
     assert count == 2
     assert set(parts[y, x]) == {1, 2}
 
@@ -94,7 +98,7 @@ def test_positive_points_keep_off_the_outline() -> None:
     labels[85:91, 85:91] = 1
     segment, _, points = _points(labels, positive=16)
     depth = ndimage.distance_transform_edt(segment.mask)
-    x, y = points.positive_coords.astype(int).T
+    x, y = points["positive"].coords.astype(int).T
     large = (x < 80) & (y < 80)
     assert large.sum() >= 12
     assert not large.all()
@@ -108,9 +112,9 @@ def test_candidates_are_drawn_where_there_are_many() -> None:
     labels[64:192, 64:192] = 1
     (tile,) = cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, 256, 256)
     (segment,) = label_segments(tile, tile.labels, frozenset({1}), 1)
-    found = [derive_points(segment, labels != 1, 8, 8, np.random.default_rng(seed)) for seed in (0, 1)]
-    assert found[0].positive_coords.tolist() != found[1].positive_coords.tolist()
-    assert found[0].negative_coords.tolist() != found[1].negative_coords.tolist()
+    found = [derive_points(segment, labels != 1, PointCounts(8, 8), np.random.default_rng(seed)) for seed in (0, 1)]
+    assert found[0]["positive"].coords.tolist() != found[1]["positive"].coords.tolist()
+    assert found[0]["negative"].coords.tolist() != found[1]["negative"].coords.tolist()
 
 
 def test_negative_points_are_near_and_not_on_the_outline() -> None:
@@ -118,10 +122,10 @@ def test_negative_points_are_near_and_not_on_the_outline() -> None:
     labels[100:140, 100:140] = 1
     segment, _, points = _points(labels, negative=8)
     distance = ndimage.distance_transform_edt(~segment.mask)
-    x, y = points.negative_coords.astype(int).T
+    x, y = points["negative"].coords.astype(int).T
     assert (distance[y, x] > 2).all()
     assert (distance[y, x] < 55).all()
-    assert (points.negative_labels == 0).all()
+    assert (points["negative"].labels == 0).all()
 
 
 @pytest.mark.parametrize("code", [1, 3])
@@ -129,5 +133,9 @@ def test_without_room_negative_points_are_padding(code: int) -> None:
     labels = np.full((16, 16), code, np.uint8)
     labels[:8, :8] = 1
     _, _, points = _points(labels)
-    assert points.negative_labels.tolist() == [-1] * 4
-    assert not points.negative_coords.any()
+    assert points["negative"].labels.tolist() == [-1] * 4
+    assert not points["negative"].coords.any()
+
+
+def test_every_set_of_points_has_its_derivation() -> None:
+    assert list(DERIVATIONS) == list(POINT_SETS)

@@ -27,7 +27,7 @@ def test_padding_counts_nowhere_whatever_its_code_means() -> None:
     np.testing.assert_array_equal(tile.ignore, expected)
     (item,) = tile.objects
     assert item.segment.area_px == 40 * 48
-    assert item.points.negative_labels.tolist() == [-1] * 8
+    assert item.points["negative"].labels.tolist() == [-1] * 8
 
 
 def test_no_negative_point_lies_on_another_component_of_the_class() -> None:
@@ -37,8 +37,8 @@ def test_no_negative_point_lies_on_another_component_of_the_class() -> None:
     (tile,) = _tiles(labels, objects="component", classes=(1,), min_area_px=1)
     assert len(tile.objects) == 2
     for item in tile.objects:
-        assert item.points.negative_labels.tolist() == [0] * 8
-        x, y = item.points.negative_coords.astype(int).T
+        assert item.points["negative"].labels.tolist() == [0] * 8
+        x, y = item.points["negative"].coords.astype(int).T
         assert (labels[y, x] == 2).all()
 
 
@@ -66,8 +66,8 @@ def test_points_of_equal_segments_differ_by_seed_tile_and_roi(change: str) -> No
     }
     for ours, theirs in zip(first.objects, others[change].objects, strict=True):
         np.testing.assert_array_equal(ours.segment.mask, theirs.segment.mask)
-        assert ours.points.positive_coords.tolist() != theirs.points.positive_coords.tolist()
+        assert ours.points["positive"].coords.tolist() != theirs.points["positive"].coords.tolist()
     (again, _) = _tiles(labels, size_px=128)
     for ours, theirs in zip(first.objects, again.objects, strict=True):
-        np.testing.assert_array_equal(ours.points.positive_coords, theirs.points.positive_coords)
-        np.testing.assert_array_equal(ours.points.negative_coords, theirs.points.negative_coords)
+        np.testing.assert_array_equal(ours.points["positive"].coords, theirs.points["positive"].coords)
+        np.testing.assert_array_equal(ours.points["negative"].coords, theirs.points["negative"].coords)

@@ -296,7 +296,7 @@ def test_source_that_goes_away_is_named(write_roi, tmp_path: Path) -> None:
     source = write_roi("b", np.full((40, 40), 1, np.uint8))
     gone = source / "images" / "b.png"
     options = BuildOptions(on_progress=lambda _: gone.unlink())
-    with pytest.raises(StoreError, match=r"b.png: cannot be read or written \(No such file .*the same command goes on"):
+    with pytest.raises(StoreError, match=r"b.png: cannot be read or written \(No such file .*it continues from here"):
         build_store(source, tmp_path / "s.zarr", SMALL, options)
 
 
@@ -449,7 +449,10 @@ def test_full_disk_ends_cleanly_and_goes_on(sample_source: Path, store: Store, t
     assert done.returncode == 1
     error = done.stderr.strip().splitlines()[-1]
     assert error.startswith("bcss-prep: error: ")
-    assert "cannot be read or written (File too large); mend that, and the same command goes on from here" in error
+    assert (
+        "cannot be read or written (File too large); remove the cause, then repeat the command: it continues from here"
+        in error
+    )
     assert "Traceback" not in done.stderr
     build_store(sample_source, out, SMALL)
     assert bytes_of(out) == bytes_of(store.path)

@@ -9,8 +9,8 @@ from PIL import Image
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.source.discover import find_pairs
-from prep.write import roi_folder as stage
-from prep.write.roi_folder import StageTask, stage_roi
+from prep.write import roi_folder
+from prep.write.roi_folder import RoiTask, write_roi_folder
 from schemas.errors import SourceError
 from schemas.layout import array_specs
 from tests.folders import bytes_of
@@ -23,15 +23,15 @@ def source(write_roi) -> Path:
     return write_roi("a", np.full((100, 70), 1, np.uint8))
 
 
-def _task(source: Path, directory: Path) -> StageTask:
+def _task(source: Path, directory: Path) -> RoiTask:
     (roi,) = (roi for roi in find_pairs(source, CONFIG.images, CONFIG.masks) if roi.frame_id == "a")
-    specs = tuple(array_specs(CONFIG.size_px, "uint8", CONFIG.positive_points, CONFIG.negative_points))
-    return StageTask(roi, "train", source, directory, CONFIG, specs)
+    specs = tuple(array_specs(CONFIG.size_px, "uint8", CONFIG.point_counts))
+    return RoiTask(roi, "train", source, directory, CONFIG, specs)
 
 
 def test_worker_that_outlives_a_build_does_not_make_its_folder_again(source: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        stage_roi(_task(source, tmp_path / "s.zarr.partial" / "rois" / "0"))
+        write_roi_folder(_task(source, tmp_path / "s.zarr.partial" / "rois" / "0"))
     assert list(tmp_path.iterdir()) == [source]
 
 
@@ -40,19 +40,18 @@ def test_later_of_two_workers_leaves_what_the_first_has_written(
 ) -> None:
     task = _task(source, tmp_path / "rois" / "0")
     task.directory.parent.mkdir()
-    prepare = stage._stage
+    decode = roi_folder.decode_roi
 
     def overtaken(*given):
-        staged = prepare(*given)
-        monkeypatch.setattr(stage, "_stage", prepare)
-        assert stage_roi(task) == staged
+        monkeypatch.setattr(roi_folder, "decode_roi", decode)
+        written.append(write_roi_folder(task))
         written.append(task.directory.stat().st_ino)
-        return staged
+        return decode(*given)
 
-    written: list[int] = []
-    monkeypatch.setattr(stage, "_stage", overtaken)
-    stage_roi(task)
-    assert written == [task.directory.stat().st_ino]
+    written: list[object] = []
+    monkeypatch.setattr(roi_folder, "decode_roi", overtaken)
+    assert write_roi_folder(task) == written[0]
+    assert written[1:] == [task.directory.stat().st_ino]
     assert list(task.directory.parent.iterdir()) == [task.directory]
 
 
@@ -70,7 +69,7 @@ def test_worker_that_outlives_a_build_of_another_plan_does_not_write_into_this_o
         (source / name / "b.png").unlink()
 
     def outlive(_: object) -> None:
-        stage_roi(_task(source, directory))
+        write_roi_folder(_task(source, directory))
 
     # The worker is done after this build's first ROI, and before its second, which is the worker's.
     build_store(source, out, other, BuildOptions(overwrite=True, on_progress=outlive))

@@ -15,16 +15,16 @@ import pytest
 import zarr
 
 from prep.verify import verify_store
-from prep.write.encode import with_crc32c
 from schemas.errors import StoreError
-from schemas.store.file_list import WrittenFiles
+from schemas.store.file_list import FileList
+from schemas.store.shards import with_crc32c
 from schemas.store.store import Store, open_store
 
 
 @pytest.fixture(autouse=True)
 def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever writes a hostile store writes the lengths of its files, too."""
-    monkeypatch.setattr(WrittenFiles, "check", lambda _files, _key: None)
+    monkeypatch.setattr(FileList, "check", lambda _files, _key: None)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ LIES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("zstd", lambda _: numcodecs.Zstd(checksum=True).encode(HALF), "holds 1536 bytes of pixels and should hold 3072"),
     ("zstd", lambda chunk: chunk[:4] + b"\xe0" + (1 << 50).to_bytes(8, "little"), "holds 1125899906842624 bytes"),
     ("zstd", lambda chunk: chunk[:4] + b"\x00" + chunk[5:], "does not state its size"),
-    ("zstd", lambda _: b"", "no Zstandard frame"),
+    ("zstd", lambda _: b"", "not a Zstandard frame"),
     ("blosc", lambda _: _with_crc(BLOSC.encode(HALF)), "holds 1536 bytes of pixels and should hold 3072"),
     ("blosc", lambda chunk: _with_crc(chunk[:4] + b"\xff\xff\xff\x7f" + chunk[8:-4]), "holds 2147483647 bytes"),
     ("blosc", lambda chunk: _with_crc(chunk[:40]), "is cut short"),

@@ -9,7 +9,7 @@ import xarray
 import zarr
 
 from schemas.errors import StoreError
-from schemas.prompt_kinds import PROMPT_KINDS, PromptKind
+from schemas.prompt_kinds import PROMPT_SOURCES, PromptKind
 from schemas.store.store import Store, open_store
 
 
@@ -38,14 +38,27 @@ def test_segments_are_the_labels_class_by_class(store: Store) -> None:
         np.testing.assert_array_equal(record.ignore, np.isin(record.labels, [0, 7, 15]))
 
 
-def test_segments_by_object_id(store: Store) -> None:
-    record, segments = store[1], store.segments(1)
-    assert list(segments) == record.object_ids.tolist()
-    for row, object_id in enumerate(record.object_ids.tolist()):
-        np.testing.assert_array_equal(segments[object_id], record.segments[row])
+def test_tile_gives_what_the_record_holds(store: Store) -> None:
+    tile, record = store.tile(-2), store[-2]
+    assert tile.index == record.index == len(store) - 2
+    for name in ("image", "labels", "ignore"):
+        np.testing.assert_array_equal(getattr(tile, name), getattr(record, name))
+    np.testing.assert_array_equal(tile.segments(), record.segments)
+    assert list(tile.classes.items()) == list(zip(record.object_ids.tolist(), record.class_ids.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("kind", PROMPT_KINDS)
+def test_tile_reads_no_more_than_is_asked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read = open_store(store.path), []
+    rows = opened.rows
+    monkeypatch.setattr(opened, "rows", lambda path, wanted: read.append(path) or rows(path, wanted))
+    tile = opened.tile(1)
+    tile.prompts("box", negatives=True)
+    assert read == []
+    _ = tile.ignore, tile.image, tile.image
+    assert read == ["ignore", "images"]
+
+
+@pytest.mark.parametrize("kind", PROMPT_SOURCES)
 def test_prompts_lie_where_their_labels_say(store: Store, kind) -> None:
     for record in store:
         for object_id, prompt in store.prompts(record.index, kind, negatives=True).items():
@@ -167,7 +180,7 @@ def test_missing_chunk_of_a_shard_is_an_error_for_its_row_alone(store: Store, tm
     images[2] = 0
     # Whoever leaves a chunk out changes the shard's length, by which it is refused whole.
     with pytest.raises(StoreError, match="bytes, and the build wrote"):
-        open_store(copy).image(1)
+        _ = open_store(copy).tile(1).image
     opened = Store(copy, check_files=False)
     np.testing.assert_array_equal(opened[1].image, store[1].image)
     with pytest.raises(StoreError, match="images row 2: is missing"):
@@ -185,27 +198,24 @@ def test_missing_chunk_of_a_column_is_an_error(store: Store, tmp_path: Path) -> 
 def test_some_objects_are_read_alone(store: Store) -> None:
     record = next(record for record in store if len(record.object_ids) >= 3)
     wanted = set(record.object_ids[[2, 0]].tolist())
-    segments = store.segments(record.index, wanted)
-    assert list(segments) == record.object_ids[[0, 2]].tolist()
-    np.testing.assert_array_equal(list(segments.values()), record.segments[[0, 2]])
-    np.testing.assert_array_equal(store.segment_stack(record.index, wanted), record.segments[[0, 2]])
-    assert list(store.prompts(record.index, object_ids=wanted)) == list(segments)
-    assert store.segment_stack(record.index, []).shape == (0, 128, 128)
-    assert list(store.object_classes(record.index).items()) == list(
-        zip(record.object_ids.tolist(), record.class_ids.tolist(), strict=True)
-    )
+    tile = store.tile(record.index)
+    np.testing.assert_array_equal(tile.segments(wanted), record.segments[[0, 2]])
+    assert tile.segments([]).shape == (0, 128, 128)
+    assert list(store.prompts(record.index, object_ids=wanted)) == record.object_ids[[0, 2]].tolist()
 
 
-def test_a_kind_of_prompt_reads_no_more_columns_than_it_takes(store: Store) -> None:
+def test_a_kind_of_prompt_reads_no_more_columns_than_it_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: list[tuple[PromptKind, bool, list[str]]] = [
         ("box", False, []),
         ("centroid", False, ["interior"]),
         ("multi_point", True, ["negative", "positive"]),
     ]
     for kind, negatives, names in cases:
-        opened = open_store(store.path)
+        opened, read = open_store(store.path), set[str]()
+        array = opened.array
+        monkeypatch.setattr(opened, "array", lambda path, read=read, array=array: read.add(path) or array(path))
         opened.prompts(0, kind, negatives=negatives)
-        read = {path for path in opened._columns if path.startswith("prompts/")}
+        read = {path for path in read if path.startswith("prompts/")}
         assert read == {f"prompts/{name}_{part}" for name in names for part in ("coords", "labels")}
 
 

@@ -10,7 +10,7 @@ from train.transforms.sample import Sample, read_sample
 
 
 def _sample(store: Store, index: int, kind, negatives: bool = False) -> Sample:
-    return read_sample(store, index, store.prompts(index, kind, negatives=negatives))
+    return read_sample(store.tile(index), store.prompts(index, kind, negatives=negatives))
 
 
 def test_batch_has_the_published_axes(store: Store) -> None:

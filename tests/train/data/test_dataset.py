@@ -53,10 +53,10 @@ def test_balanced_objects_come_by_the_rarity_of_their_class(store: Store) -> Non
     of_train = store.column("tiles/split")[store.column("objects/tile_index")] == "train"
     codes, counts = np.unique(store.column("objects/class_id")[of_train], return_counts=True)
     dataset = TileDataset(store.path, replace(OPTIONS, max_objects=1, balance="classes"))
-    assert dataset._class_weights == {int(c): 1 / int(n) for c, n in zip(codes, counts, strict=True)}
+    assert dataset.class_weights == {int(c): 1 / int(n) for c, n in zip(codes, counts, strict=True)}
     tile = next(record for record in store if len(record.object_ids) >= 3)
     rare = int(tile.class_ids[-1])
-    dataset.__dict__["_class_weights"] = {int(code): 8.0 if code == rare else 1.0 for code in codes}
+    dataset.__dict__["class_weights"] = {int(code): 8.0 if code == rare else 1.0 for code in codes}
     share = np.mean([rare in dataset[SampleRequest(tile.index, epoch)].class_ids for epoch in range(200)])
     assert share == pytest.approx(8 / (8 + len(tile.object_ids) - 1), abs=0.1)
 

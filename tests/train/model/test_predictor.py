@@ -39,7 +39,7 @@ def test_the_first_view_is_the_image_as_it_is(tiny: PromptableSam, case: Any) ->
 
 def test_a_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, store: Store) -> None:
     index = next(record.index for record in store if len(record.object_ids) >= 2)
-    small = crop(read_sample(store, index, store.prompts(index, "multi_point")), 10, 6, 96, 96)
+    small = crop(read_sample(store.tile(index), store.prompts(index, "multi_point")), 10, 6, 96, 96)
     assert len(small.segments)
     large = resize(small, 128, 128)
     predictor = MaskPredictor(tiny, CPU)

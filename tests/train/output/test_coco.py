@@ -92,7 +92,7 @@ def test_torchmetrics_agrees_on_the_pixels_that_count(store: Store, written: Pat
             tile, object_id = places[found["id"]]
             record = store[tile]
             counts = torch.from_numpy(~record.ignore)
-            segment = torch.from_numpy(store.segments(tile)[object_id])[counts]
+            segment = torch.from_numpy(store.tile(tile).segments([object_id])[0])[counts]
             mask = torch.from_numpy(_decoded(found["segmentation"]))[counts]
             row = rows[model, kind, tile, object_id]
             assert float(row["iou"]) == pytest.approx(BinaryJaccardIndex()(mask, segment).item(), abs=1e-6)

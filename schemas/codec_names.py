@@ -1,0 +1,11 @@
+"""The names of the image codecs. Command lines read them when they start, so this module imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+CodecName = Literal["fast", "small"]
+"""How images are compressed, both without loss: to read quickly, or to take little space.
+
+`schemas.store.codecs` has one entry for each.
+"""

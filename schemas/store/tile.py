@@ -1,0 +1,131 @@
+"""One tile of a store, read piece by piece.
+
+Axes: O objects of the tile, S pixels a side. Arrays are H, W; coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.bits import unpack_mask
+from schemas.errors import StoreError
+from schemas.limits import MAX_SEGMENT_BYTES
+from schemas.points import Prompt, assemble_prompt
+from schemas.prompt_kinds import PROMPT_SOURCES, PromptKind
+from schemas.record import Record
+
+if TYPE_CHECKING:
+    from schemas.store.store import Store
+
+
+class Tile:
+    """One tile; each of its arrays is read when it is first used. `Store.tile` makes one.
+
+    Args:
+        store: The store.
+        index: The tile's index in the store, from 0.
+    """
+
+    def __init__(self, store: Store, index: int) -> None:
+        self.store = store
+        self.index = index
+
+    @cached_property
+    def image(self) -> NDArray[np.uint8]:
+        """The image, uint8 (S, S, 3), RGB."""
+        return self.store.rows("images", [self.index])[0]
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8 | np.uint16]:
+        """The values of the mask, uint8 or uint16 (S, S)."""
+        return self.store.rows("labels", [self.index])[0]
+
+    @cached_property
+    def ignore(self) -> NDArray[np.bool_]:
+        """Bool (S, S), true where a pixel counts neither as object nor as background."""
+        return unpack_mask(self.store.rows("ignore", [self.index])[0])
+
+    @cached_property
+    def object_rows(self) -> slice:
+        """The rows of the tile's objects in `segments`, `objects/*` and `prompts/*`."""
+        offsets = self.store.column("tiles/object_offsets")
+        return slice(int(offsets[self.index]), int(offsets[self.index + 1]))
+
+    @cached_property
+    def classes(self) -> dict[int, int]:
+        """The class id of each object by its object id, in the order of the store."""
+        classes = self.store.column("objects/class_id")[self.object_rows].tolist()
+        return dict(zip(self._row_of, classes, strict=True))
+
+    def segments(self, object_ids: Collection[int] | None = None) -> NDArray[np.bool_]:
+        """Read segments.
+
+        Args:
+            object_ids: The wanted objects; all of the tile unless given.
+
+        Returns:
+            bool (O, S, S), one segment for each wanted object, in the order of the store.
+
+        Raises:
+            StoreError: The segments are damaged, or larger than `MAX_SEGMENT_BYTES` together.
+        """
+        rows = list(self._rows_of(object_ids).values())
+        size_bytes = len(rows) * self.store.manifest.tile_size_px**2
+        if size_bytes > MAX_SEGMENT_BYTES:
+            what = f"has segments of {size_bytes / 2**30:.0f} GiB"
+            raise StoreError(f"{self.store.path} tile {self.index}", what, "give --min-area or --size")
+        return unpack_mask(self.store.rows("segments", rows))
+
+    def prompts(
+        self, kind: PromptKind = "box", object_ids: Collection[int] | None = None, *, negatives: bool = False
+    ) -> dict[int, Prompt]:
+        """Return the prompts of the tile's objects; see `Store.prompts`."""
+        store = self.store
+        if kind not in PROMPT_SOURCES:
+            raise StoreError(store.path, f"has no prompt kind {kind!r}", f"choose one of {', '.join(PROMPT_SOURCES)}")
+        if negatives and not store.manifest.negative_points:
+            raise StoreError(store.path, "has no negative points", "build it with `--negative-points 8`")
+        source = PROMPT_SOURCES[kind]
+        return {
+            object_id: assemble_prompt(source, lambda path, row=row: store.column(path)[row], negatives=negatives)
+            for object_id, row in self._rows_of(object_ids).items()
+        }
+
+    def record(self) -> Record:
+        """Read the whole tile; its arrays belong to the caller."""
+        column, index, rows = self.store.column, self.index, self.object_rows
+        origin, scale, roi = (column(f"tiles/{name}")[index] for name in ("origin_xy", "scale_xy", "roi_size_xy"))
+        return Record(
+            index=index,
+            frame_id=str(column("tiles/frame_id")[index]),
+            patient=str(column("tiles/patient")[index]),
+            institution=str(column("tiles/institution")[index]),
+            split=str(column("tiles/split")[index]),
+            origin_xy=(int(origin[0]), int(origin[1])),
+            scale_xy=(float(scale[0]), float(scale[1])),
+            roi_size_xy=(int(roi[0]), int(roi[1])),
+            image=self.image,
+            labels=self.labels,
+            ignore=self.ignore,
+            segments=self.segments(),
+            object_ids=column("objects/object_id")[rows].copy(),
+            class_ids=column("objects/class_id")[rows].copy(),
+            boxes_xyxy=column("objects/box_xyxy")[rows].copy(),
+        )
+
+    @cached_property
+    def _row_of(self) -> dict[int, int]:
+        """The row of each object by its object id, in the order of the store."""
+        rows = self.object_rows
+        ids: list[int] = self.store.column("objects/object_id")[rows].tolist()
+        return {object_id: row for row, object_id in enumerate(ids, rows.start)}
+
+    def _rows_of(self, object_ids: Collection[int] | None) -> dict[int, int]:
+        if object_ids is None:
+            return self._row_of
+        return {object_id: row for object_id, row in self._row_of.items() if object_id in object_ids}

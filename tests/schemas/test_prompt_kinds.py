@@ -1,0 +1,81 @@
+"""One table of prompt kinds decides what a store holds and gives, what is checked, and what command lines offer."""
+
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import zarr
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.derive.points import DERIVATIONS, Surroundings
+from prep.inspect import summarize_store
+from prep.verify import verify_store
+from schemas.errors import StoreError
+from schemas.prompt_kinds import POINT_SETS, PROMPT_SOURCES, PointCounts, PointLabel, PointSet, PromptKind, PromptSource
+from schemas.store.store import Store, open_store
+
+DEEPEST = PointSet("deepest", PointLabel.POSITIVE, lambda _: 2)
+
+
+def _two_deepest(around: Surroundings, count: int, _generator: np.random.Generator) -> np.ndarray:
+    order = np.argsort(-np.where(around.mask, around.depth, -1), axis=None, kind="stable")[:count]
+    inside = order[around.mask.ravel()[order]]
+    rows, columns = np.unravel_index(inside, around.mask.shape)
+    return np.stack([columns, rows], axis=1) * around.step + around.offset_xy
+
+
+@pytest.fixture
+def _with_deepest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an entry in each table of `schemas/prompt_kinds.py` and `prep/derive/points.py` would do."""
+    monkeypatch.setitem(POINT_SETS, "deepest", DEEPEST)
+    monkeypatch.setitem(PROMPT_SOURCES, "deepest", PromptSource(has_box=True, point_sets=(DEEPEST,)))  # type: ignore[index]
+    monkeypatch.setitem(DERIVATIONS, "deepest", _two_deepest)
+
+
+def test_table_has_every_kind() -> None:
+    assert tuple(PROMPT_SOURCES) == get_args(PromptKind)
+
+
+def test_places_without_a_point_are_padding() -> None:
+    assert {name: points.columns(PointCounts(5, 0)) for name, points in POINT_SETS.items()} == {
+        "interior": 1,
+        "positive": 5,
+        "negative": 1,
+    }
+
+
+@pytest.mark.usefixtures("_with_deepest")
+def test_new_kind_takes_its_entries_and_nothing_else(sample_source: Path, store: Store, tmp_path: Path) -> None:
+    build_store(sample_source, tmp_path / "s.zarr", BuildConfig(size_px=128))
+    built = open_store(tmp_path / "s.zarr")
+    assert verify_store(built) == []
+    assert 1 < summarize_store(built).prompts["deepest"] <= 2
+    for record in built:
+        prompts = built.prompts(record.index, "deepest", negatives=True)  # pyright: ignore[reportArgumentType]
+        for segment, prompt in zip(record.segments, prompts.values(), strict=True):
+            clicks = prompt["point_coords"][prompt["point_labels"] == PointLabel.POSITIVE].astype(int)
+            assert 1 <= len(clicks) <= 2
+            assert segment[clicks[:, 1], clicks[:, 0]].all()
+    # The points of the other sets stay as they were.
+    for points in list(POINT_SETS.values())[:3]:
+        np.testing.assert_array_equal(built.column(points.coords_path), store.column(points.coords_path))
+
+
+@pytest.mark.usefixtures("_with_deepest")
+def test_store_built_before_a_kind_lacks_it(store: Store) -> None:
+    with pytest.raises(StoreError, match="prompts/deepest_coords: is not there"):
+        store.prompts(0, "deepest")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["positive", "negative"])
+def test_label_of_another_set_is_refused(store: Store, tmp_path: Path, name: str) -> None:
+    shutil.copytree(store.path, tmp_path / "copy.zarr")
+    labels = zarr.open_group(tmp_path / "copy.zarr", mode="r+")[f"prompts/{name}_labels"]
+    assert isinstance(labels, zarr.Array)
+    values = np.asarray(labels[:])
+    labels[:] = np.where(values == -1, -1, 1 - values)
+    with pytest.raises(StoreError, match=f"{name}_labels: holds values that no build writes"):
+        Store(tmp_path / "copy.zarr", check_files=False).column(f"prompts/{name}_labels")
