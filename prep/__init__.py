@@ -1,1 +1,1 @@
-"""Stage 1, offline: palettized masks to segments and prompts in a Zarr store."""
+"""The first stage: turn images and palettized masks into tiles, segments and prompts in a Zarr store."""

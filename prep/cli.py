@@ -1,4 +1,4 @@
-"""The command `bcss-prep`: parse, call, report. Heavy imports wait until a command runs."""
+"""The command `bcss-prep`: parse, call, report. Heavy modules are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from prep.plan import Splitter
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Those that this process may use: a scheduler may give it fewer than there are."""
+"""Cores that this process may use; a scheduler may give it fewer than the machine has."""
 
 app = typer.Typer(
-    help="Turn palettized masks into prompts in a Zarr store. --debug: tracebacks, timings; --log-json: JSON.",
+    help="Build a Zarr store of tiles, segments and prompts from images and masks. "
+    "--debug shows tracebacks and timings, --log-json logs JSON.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -32,7 +33,7 @@ app = typer.Typer(
 @app.callback()
 def main_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Options of the program itself."""
@@ -54,18 +55,18 @@ def _fractions(text: str | None) -> str | None:
     try:
         [float(part) for part in (text or "").split(",") if text]
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not train,val,test as in 0.8,0.1,0.1") from error
+        raise typer.BadParameter(f"{text!r} is not three numbers as in 0.8,0.1,0.1") from error
     return text
 
 
 @app.command()
 def sample(
-    out_dir: Annotated[Path, typer.Argument(help="Folder to write images/ and masks/ into.")],
-    rois: Annotated[int, typer.Option(min=1, max=999, help="How many ROIs.")] = 6,
-    size: Annotated[int, typer.Option(min=64, help="Height of a ROI, pixels.")] = 1536,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
+    out_dir: Annotated[Path, typer.Argument(help="Folder in which images/ and masks/ are written.")],
+    rois: Annotated[int, typer.Option(min=1, max=999, help="Number of ROIs.")] = 6,
+    size: Annotated[int, typer.Option(min=64, help="Height of a ROI in pixels.")] = 1536,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
 ) -> None:
-    """Write a synthetic data set named and shaped like BCSS."""
+    """Write a synthetic data set with file names and masks like those of BCSS."""
     from prep.synthetic import write_sample
 
     stems = write_sample(out_dir, rois, size, seed)
@@ -74,59 +75,84 @@ def sample(
 
 @app.command()
 def build(
-    src_dir: Annotated[Path, typer.Argument(help="Folder that holds images/ and masks/.")],
-    out: Annotated[str, typer.Option(help="The store to write: a path, or a URL like s3://bucket/bcss.zarr.")],
+    src_dir: Annotated[Path, typer.Argument(help="Folder that contains images/ and masks/.")],
+    out: Annotated[str, typer.Option(help="Store to write: a path, or a URL like s3://bucket/bcss.zarr.")],
     images: Annotated[str, typer.Option(help="Folder of images in SRC_DIR.")] = "images",
     masks: Annotated[str, typer.Option(help="Folder of masks in SRC_DIR.")] = "masks",
-    layout: Annotated[Literal["tile", "resize"], typer.Option(help="Cut tiles, or one square a ROI.")] = "tile",
+    layout: Annotated[
+        Literal["tile", "resize"], typer.Option(help="Cut tiles, or resize each ROI to one square.")
+    ] = "tile",
     size: Annotated[
-        int, typer.Option(min=8, max=MAX_TILE_PX, callback=_multiple_of_8, help="Side of a tile, a multiple of 8.")
+        int,
+        typer.Option(
+            min=8, max=MAX_TILE_PX, callback=_multiple_of_8, help="Side of a tile in pixels, a multiple of 8."
+        ),
     ] = 1024,
-    stride: Annotated[int | None, typer.Option(min=1, help="Step between tiles; the size unless given.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Step between tiles in pixels; --size unless given.")
+    ] = None,
     edge: Annotated[
         Literal["shift", "pad"],
-        typer.Option(help="Last row and column: shifted inside, or padded with ignored pixels."),
+        typer.Option(help="Shift the last row and column of tiles inside, or pad them with ignored pixels."),
     ] = "shift",
     mpp: Annotated[
-        float | None, typer.Option(callback=_positive, help="Resample to so many um a pixel, read from the names.")
+        float | None,
+        typer.Option(
+            callback=_positive,
+            help="Resample ROIs to this many micrometers a pixel; their own is read from the file names.",
+        ),
     ] = None,
     min_tissue: Annotated[
-        float, typer.Option(min=0, max=1, help="Leave out tiles with a smaller share of pixels that count.")
+        float, typer.Option(min=0, max=1, help="Leave out tiles with a smaller share of pixels that are not ignored.")
     ] = 0.0,
     objects: Annotated[
-        Literal["label", "component"], typer.Option(help="One object a class and tile, or a connected component.")
+        Literal["label", "component"],
+        typer.Option(help="Make one object of each class in a tile, or of each connected component."),
     ] = "label",
-    classes: Annotated[str, typer.Option(help="Codes or names that become objects, or 'all'.")] = "1,2,3,4,18",
-    ignore: Annotated[str, typer.Option(help="Codes or names left out of loss and scores.")] = "0,7,15",
-    class_map: Annotated[Path | None, typer.Option(help="TSV or JSON: code, name, and 'into' to merge codes.")] = None,
-    min_area: Annotated[
-        int | None, typer.Option(min=1, help="Smallest object, pixels; 64 for components, 1 for labels.")
+    classes: Annotated[
+        str, typer.Option(help="Codes or names of classes that become objects, or 'all'.")
+    ] = "1,2,3,4,18",
+    ignore: Annotated[
+        str, typer.Option(help="Codes or names of classes that are left out of loss and scores.")
+    ] = "0,7,15",
+    class_map: Annotated[
+        Path | None, typer.Option(help="TSV or JSON file with code, name, and 'into' to merge codes.")
     ] = None,
-    positive_points: Annotated[int, typer.Option(min=1, max=MAX_POINTS, help="Positive points an object.")] = 8,
-    negative_points: Annotated[int, typer.Option(min=0, max=MAX_POINTS, help="Negative points an object.")] = 8,
+    min_area: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Minimum area of an object in pixels; 64 for components and 1 for labels unless given."
+        ),
+    ] = None,
+    positive_points: Annotated[int, typer.Option(min=1, max=MAX_POINTS, help="Positive points of each object.")] = 8,
+    negative_points: Annotated[int, typer.Option(min=0, max=MAX_POINTS, help="Negative points of each object.")] = 8,
     split_file: Annotated[
-        Path | None, typer.Option(help="CSV with patient (or frame_id) and split; the bcss preset unless given.")
+        Path | None, typer.Option(help="CSV file with patient (or frame_id) and split; the bcss preset unless given.")
     ] = None,
     patients: Annotated[
-        Path | None, typer.Option(help="CSV with frame_id and patient, where names have no TCGA barcode.")
+        Path | None, typer.Option(help="CSV file with frame_id and patient, for names without a TCGA barcode.")
     ] = None,
     split_fractions: Annotated[
-        str | None, typer.Option(callback=_fractions, help="Shares of patients for train,val,test, drawn by the seed.")
+        str | None, typer.Option(callback=_fractions, help="Shares of patients in train,val,test, drawn with --seed.")
     ] = None,
-    codec: Annotated[CodecName, typer.Option(help="Lossless images: quick to read, or small.")] = "fast",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of points and of split fractions.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; one a core unless given.")] = CORES,
+    codec: Annotated[
+        CodecName, typer.Option(help="Compress images to read quickly, or to take little space; both without loss.")
+    ] = "fast",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of points and of --split-fractions.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes; one for each core unless given.")] = CORES,
     dask: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler to run on, or 'local'.", metavar="ADDRESS")
     ] = None,
     work_dir: Annotated[
-        Path | None, typer.Option(help="Working folder; OUT.partial unless given. Shared with Dask workers.")
+        Path | None,
+        typer.Option(help="Working folder; OUT.partial unless given. Dask workers must reach it under the same path."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing store or another build's work.")
+        bool,
+        typer.Option("--overwrite", help="Replace an existing store, and discard unfinished work of another build."),
     ] = False,
 ) -> None:
-    """Build a store from images and masks; after an interruption the same command goes on."""
+    """Build a store from images and masks; after an interruption, repeat the command to continue."""
     from prep.build import BuildOptions, build_store
     from prep.config import ALL_CLASSES, BuildConfig, parse_codes
     from prep.inspect import class_counts, ignored_share
@@ -167,10 +193,10 @@ def build(
 
 @app.command()
 def inspect(
-    store: Annotated[str, typer.Argument(help="A store.")],
-    json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    store: Annotated[str, typer.Argument(help="Path or URL of a store.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Show what a store holds."""
+    """Show the splits, classes, arrays and settings of a store."""
     from prep.inspect import summarize_store
     from schemas.store.store import open_store
 
@@ -182,8 +208,8 @@ def inspect(
 
 
 @app.command()
-def verify(store: Annotated[str, typer.Argument(help="A store.")]) -> None:
-    """Hash every file of a store again, derive segments from the labels again, and check every prompt."""
+def verify(store: Annotated[str, typer.Argument(help="Path or URL of a store.")]) -> None:
+    """Hash every file of a store again, derive its segments again from the labels, and check every prompt."""
     from prep.verify import verify_store
     from schemas.errors import StoreError
     from schemas.store.store import open_store
@@ -205,11 +231,13 @@ def verify(store: Annotated[str, typer.Argument(help="A store.")]) -> None:
 
 @app.command()
 def view(
-    store: Annotated[str, typer.Argument(help="A store.")],
-    out: Annotated[Path, typer.Option(help="Folder for index.html and tiles/.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many tiles, evenly over the store.")] = None,
+    store: Annotated[str, typer.Argument(help="Path or URL of a store.")],
+    out: Annotated[Path, typer.Option(help="Folder in which index.html and tiles/ are written.")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of tiles, spread evenly over the store; all unless given.")
+    ] = None,
 ) -> None:
-    """Draw tiles with segments, points, boxes and ignored pixels, and a page that shows them."""
+    """Draw tiles with their segments, points, boxes and ignored pixels, and write a page that shows them."""
     from prep.view import write_view
     from schemas.store.store import open_store
 
@@ -273,7 +301,9 @@ def _print_summary(summary: StoreSummary) -> None:
         f"{summary.objects} {summary.object_kind} objects, {summary.stored_bytes / 1e6:.1f} MB, "
         f"written by bcss-sam2 {as_markup(summary.tool_version)}"
     )
-    console.print(f"{summary.ignored_share:.0%} of the pixels count neither as object nor as background")
+    console.print(
+        f"{summary.ignored_share:.0%} of the pixels are ignored: they count neither as object nor as background"
+    )
     splits = Table("split", "tiles", "ROIs", "patients")
     for split in summary.splits:
         splits.add_row(split.split, str(split.tiles), str(split.rois), str(split.patients))
@@ -286,15 +316,15 @@ def _print_summary(summary: StoreSummary) -> None:
         arrays.add_row(array.name, shape, array.dtype, f"{array.stored_bytes / 1e6:.1f}", f"{share:.0%}")
     console.print(arrays)
     points = ", ".join(f"{mean:.1f} {name}" for name, mean in summary.prompts.items())
-    console.print(f"points an object: {points}, and a box")
+    console.print(f"mean points of an object: {points}; and a box")
     settings = {key: value for key, value in summary.config.items() if value not in ([], None)}
     console.print(as_markup("settings: " + ", ".join(f"{k}={v}" for k, v in settings.items())), highlight=False)
     if summary.kept_out:
-        console.print(f"kept out, without a wanted class: {as_markup(', '.join(summary.kept_out))}")
+        console.print(f"left out, since they contain no selected class: {as_markup(', '.join(summary.kept_out))}")
 
 
 def main() -> None:
-    """Entry point of `bcss-prep`."""
+    """Run `bcss-prep`."""
     run_command(app, "bcss-prep")
 
 

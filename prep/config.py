@@ -1,4 +1,4 @@
-"""Everything that decides what a store holds; two builds with equal configs and sources give equal arrays."""
+"""The settings that decide what a store contains; equal settings and sources give equal arrays."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
 
 Edge = Literal["shift", "pad"]
-"""What becomes of the last row and column of tiles."""
+"""Whether the last row and column of tiles are shifted inside the ROI or padded beyond it."""
 
 Code = Annotated[int, Field(ge=0, le=MAX_CODE)]
 
 
 class BuildConfig(BaseModel):
-    """Configuration of one build.
+    """The settings of one build.
 
     Attributes:
-        images: Folder of images below the source folder.
-        masks: Folder of masks below the source folder.
-        layout: `tile` cuts at native resolution, `resize` makes one square of a ROI.
-        size_px: Side of a tile, a multiple of 8.
-        stride_px: Step between tiles, the size unless given.
-        objects: `label` makes one object a pixel value, `component` one a connected component.
-        classes: Pixel values that become objects, or `all` that are not ignored.
+        images: Folder of images in the source folder.
+        masks: Folder of masks in the source folder.
+        layout: `tile` cuts tiles at native resolution, `resize` resizes each ROI to one square.
+        size_px: S, the side of a tile in pixels, a multiple of 8.
+        stride_px: Step between tiles in pixels; the size unless given.
+        objects: `label` makes one object for each pixel value, `component` one for each connected component.
+        classes: Pixel values that become objects, or `all` for every value that is not ignored.
         ignore: Pixel values that count neither as object nor as background.
-        min_area_px: Smaller objects are left out; unless given 64 for components and 1 for label objects, which
-            otherwise would no longer cover the mask.
-        positive_points: P.
-        negative_points: Q.
-        seed: Of the choice among candidate points.
+        min_area_px: Minimum area of an object in pixels. Unless given it is 64 for components, and 1 for label objects,
+            which together must cover the mask.
+        positive_points: P, the number of positive points of an object.
+        negative_points: Q, the number of negative points of an object.
+        seed: Seed of the choice among candidate points.
         edge: Whether tiles at the ROI's end are shifted inside or padded beyond it; padding counts as ignored.
-        mpp_um: Resolution to resample ROIs to, micrometres a pixel; native unless given.
-        min_tissue: Tiles with a smaller share of pixels that count are left out.
+        mpp_um: Resolution to which ROIs are resampled, in micrometers a pixel; native unless given.
+        min_tissue: Minimum share of a tile's pixels that are not ignored; other tiles are left out.
         class_map: Codes with names and merges; those of BCSS unless given.
-        codec: `fast` for reading speed, `small` for size; both lossless.
+        codec: How images are compressed: `fast` to read quickly, `small` to take little space; both without loss.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,20 +80,22 @@ class BuildConfig(BaseModel):
     def _check_together(self) -> BuildConfig:
         if self.stride_px > self.size_px:
             raise ConfigError(
-                f"--stride {self.stride_px}", f"leaves pixels out between tiles of {self.size_px} px", "lower it"
+                f"--stride {self.stride_px}",
+                f"leaves pixels out between tiles of {self.size_px} px",
+                "give a smaller stride",
             )
         if self.layout == "resize" and (self.stride_px != self.size_px or self.edge != "shift"):
-            raise ConfigError("--layout resize", "has one tile a ROI, and no stride or edge", "leave the two out")
+            raise ConfigError("--layout resize", "makes one tile of a ROI", "leave out --stride and --edge")
         named = () if self.classes == ALL_CLASSES else self.classes
         gone = [code for code in named if self.merges.get(code, code) != code]
         if gone:
             what = f"names {gone[0]}, which the class map merges into {self.merges[gone[0]]}"
-            raise ConfigError("--classes", what, "name that one")
+            raise ConfigError("--classes", what, "name that code instead")
         both = set(named) & set(self.ignore)
         if both:
             codes = ", ".join(str(code) for code in sorted(both))
             raise ConfigError(
-                "--classes", f"names {codes}, which --ignore leaves out of the loss", "name each code in one of the two"
+                "--classes", f"names {codes}, which --ignore names too", "name each code in one of the two"
             )
         return self
 
@@ -104,48 +106,55 @@ class BuildConfig(BaseModel):
 
     @property
     def merges(self) -> dict[int, int]:
-        """Codes that count as another one."""
+        """The codes that are merged, each with the code that it counts as."""
         return {entry.code: entry.into for entry in self.class_map if entry.into is not None}
 
     def known_codes(self) -> set[int]:
-        """Pixel values that a mask may hold when not all are wanted."""
+        """The pixel values that a mask may contain, unless `classes` is `all`."""
         listed = {code for entry in self.class_map for code in (entry.code, entry.into) if code is not None}
         listed |= {info.code for info in _described(self.class_map)}
         return listed | set(self.ignore) | (set() if self.classes == ALL_CLASSES else set(self.classes))
 
     def wanted(self, present: list[int]) -> frozenset[int]:
-        """Which of the present codes, after merges, become objects."""
+        """The codes among the present ones that become objects.
+
+        Args:
+            present: The codes in a mask, after merges.
+        """
         if self.classes == ALL_CLASSES:
             return frozenset(present) - set(self.ignore)
         return frozenset(present) & set(self.classes)
 
     def describe(self, code: int) -> ClassInfo:
-        """Name and colour of a code."""
+        """Return name and color of a code."""
         by_code = {entry.code: entry for entry in self.class_map}
         if code in by_code:
             return by_code[code].info()
         found = describe_class(code)
-        # A data set with names of its own has none of BCSS.
+        # A data set that names its own classes does not use the names of BCSS.
         is_bcss = not any(entry.name for entry in self.class_map)
         return found if is_bcss else found.model_copy(update={"name": f"class_{code}"})
 
 
 def _described(class_map: tuple[ClassEntry, ...]) -> tuple[ClassInfo, ...]:
-    """The classes with a name: a map that gives names describes its data set, one that only merges leaves it BCSS."""
+    """The named classes: those of the map if it gives names; a map that only merges codes keeps those of BCSS."""
     if any(entry.name for entry in class_map):
         return tuple(entry.info() for entry in class_map)
     return BCSS_CLASSES
 
 
 def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int, ...]:
-    """Read a list of class codes, ranges of them or names, as in `1,2,10-20,dcis`; the empty text is an empty list.
+    """Parse a list of class codes, ranges of codes and class names, as in `1,2,10-20,dcis`.
 
     Args:
-        text: The list.
-        class_map: Names the codes; BCSS does unless given.
+        text: The list; an empty text is an empty list.
+        class_map: Names the classes; they are those of BCSS unless given.
+
+    Returns:
+        The codes, each once.
 
     Raises:
-        ConfigError: An entry is neither.
+        ConfigError: An entry is neither a code, a range nor a name.
     """
     by_name = {info.name.lower(): info.code for info in _described(class_map)}
     codes: list[int] = []
@@ -157,5 +166,7 @@ def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int,
         elif entry in by_name:
             codes.append(by_name[entry])
         else:
-            raise ConfigError(f"class {entry!r}", "is no code and no class name", f"use one of {', '.join(by_name)}")
+            raise ConfigError(
+                f"class {entry!r}", "is neither a code nor a class name", f"use one of {', '.join(by_name)}"
+            )
     return tuple(dict.fromkeys(codes))

@@ -1,4 +1,4 @@
-"""Small things that several stages of a build do with files: hash one, write one whole, name those of checksums."""
+"""Hash a file, write a small file atomically, and the record of a written file, for several stages of a build."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _COLUMNS = ("key", "sha256", "size_bytes")
 CHECKSUM_FILES = frozenset(
     {"checksums/zarr.json", *(f"checksums/{name}/{file}" for name in _COLUMNS for file in ("zarr.json", "c/0"))}
 )
-"""Files that no checksum covers, the root's `zarr.json` aside."""
+"""The files of the checksums themselves, which no checksum covers; nor is the root's `zarr.json` covered."""
 
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file with its digest.
+    """A file of a store with its digest.
 
     Attributes:
-        key: Its path in the store.
-        sha256: Digest of its bytes.
-        size_bytes: Its length.
+        key: Path in the store.
+        sha256: SHA-256 of its bytes, in hexadecimal.
+        size_bytes: Length in bytes.
     """
 
     key: str
@@ -31,18 +31,18 @@ class WrittenFile:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file in hexadecimal; the file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_there(place: Path) -> bool:
-    """Whether something is at a place; an empty folder is nothing."""
+    """Whether a path holds something; an empty folder counts as nothing."""
     return place.exists() and not (place.is_dir() and not any(place.iterdir()))
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a reader finds all of it or none."""
+    """Write a small file so that a reader never finds a part of it."""
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""What a store holds, counted: for a table that a person reads in a glance, or as JSON for scripts."""
+"""Summarize a store in numbers, for the tables and the JSON of `bcss-prep inspect`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS
 from schemas.manifest import SPLITS, Manifest
 from schemas.prompt_kinds import POINT_SETS, PointLabel
@@ -19,12 +18,12 @@ class ClassCount(BaseModel):
     """Objects and pixels of one class in one split.
 
     Attributes:
-        class_name: The class.
-        class_id: Its code.
-        split: The split.
-        objects: How many objects.
-        tiles: How many tiles hold one.
-        pixels: Their area together.
+        class_name: Name of the class.
+        class_id: Code of the class.
+        split: `train`, `val` or `test`.
+        objects: Number of objects.
+        tiles: Number of tiles with at least one of them.
+        pixels: Their total area in pixels; overlapping pixels are counted once per tile.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,7 +37,14 @@ class ClassCount(BaseModel):
 
 
 class SplitCount(BaseModel):
-    """Tiles, ROIs and patients of one split."""
+    """Number of tiles, ROIs and patients of one split.
+
+    Attributes:
+        split: `train`, `val` or `test`.
+        tiles: Number of tiles.
+        rois: Number of ROIs.
+        patients: Number of patients.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,11 +58,11 @@ class ArraySize(BaseModel):
     """One array on disk.
 
     Attributes:
-        name: Its path.
-        shape: Its shape.
-        dtype: Its type.
-        raw_bytes: Its size decoded.
-        stored_bytes: Its size on disk.
+        name: Path in the store.
+        shape: Shape.
+        dtype: NumPy type.
+        raw_bytes: Decoded size in bytes.
+        stored_bytes: Size of its files in bytes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,20 +78,20 @@ class StoreSummary(BaseModel):
     """A store in numbers; `bcss-prep inspect --json` prints it.
 
     Attributes:
-        path: Where it is.
-        tiles: N.
-        objects: M.
-        tile_size_px: S.
+        path: Path or URL of the store.
+        tiles: N, the number of tiles.
+        objects: M, the number of objects.
+        tile_size_px: S, the side of a tile in pixels.
         object_kind: `label` or `component`.
-        splits: By split.
-        classes: By class and split.
+        splits: Tiles, ROIs and patients of each split.
+        classes: Objects and pixels of each class in each split.
         arrays: The pixel arrays on disk.
-        stored_bytes: The whole store.
-        prompts: Mean number of points an object by kind.
-        ignored_share: Share of the tiles' pixels that count neither as object nor as background.
-        kept_out: ROIs without a wanted object.
-        tool_version: What wrote it.
-        config: With which settings.
+        stored_bytes: Size of all files in bytes.
+        prompts: Mean number of points of an object, by the name of the point set.
+        ignored_share: Share of the tiles' pixels that count neither as object nor as background, 0 to 1.
+        kept_out: ROIs that were left out, since they contain no selected class.
+        tool_version: Version of the package that wrote the store.
+        config: Settings of the build.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -107,12 +113,9 @@ class StoreSummary(BaseModel):
 
 
 def summarize_store(store: Store) -> StoreSummary:
-    """Count a store from its columns; no pixel is read."""
+    """Summarize a store from its columns; no pixel is read."""
     manifest = store.manifest
-    keys, sizes = store.column("checksums/key").tolist(), store.column("checksums/size_bytes").tolist()
-    if len(keys) != len(sizes):
-        raise StoreError(f"{store.path}/checksums", "are not one for each file", "build the store again")
-    files = dict(zip(keys, sizes, strict=True))
+    files = store.files.sizes
     return StoreSummary(
         path=store.path,
         tiles=len(store),
@@ -135,15 +138,15 @@ def summarize_store(store: Store) -> StoreSummary:
 
 
 def ignored_share(manifest: Manifest) -> float:
-    """Share of the tiles' pixels that count neither as object nor as background."""
+    """Return the share of the tiles' pixels that count neither as object nor as background, 0 to 1."""
     kept = [source for source in manifest.sources if source.objects]
     pixels = sum(source.tiles for source in kept) * manifest.tile_size_px**2
-    # A manifest of others may list no source.
+    # The manifest of another program may list no source.
     return sum(source.ignored_px for source in kept) / pixels if pixels else 0.0
 
 
 def class_counts(store: Store) -> list[ClassCount]:
-    """Objects and pixels by class and split, for the pairs that occur."""
+    """Count objects and pixels by class and split, for the pairs that occur."""
     tile_of = store.column("objects/tile_index")
     split_of = store.column("tiles/split")[tile_of]
     class_of, areas = store.column("objects/class_id"), store.column("objects/area_px")

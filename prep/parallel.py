@@ -1,4 +1,4 @@
-"""Run the tasks of a build in this process, in worker processes, or on a Dask cluster; results come in task order."""
+"""Run the tasks of a build in this process, in worker processes, or on a Dask cluster; results keep their order."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 DASK_LOCAL = "local"
+
 DASK_TIMEOUT_S = 15
+"""Seconds to wait for a scheduler."""
 
 DASK_LOOK_S = 10.0
-"""After so long without a result, somebody looks whether there are workers at all."""
+"""Seconds without a result after which the scheduler is asked whether it has workers at all."""
 
 _LOGGERS_OF_LOSS = ("distributed.client", "distributed.batched")
-"""By these Dask logs a traceback where it loses the scheduler."""
+"""Loggers with which Dask logs a traceback when it loses the scheduler."""
 
 
 class TaskMap(Protocol):
-    """Applies a function to tasks and yields the results in their order."""
+    """Applies a function to tasks and yields the results in the tasks' order."""
 
     def __call__(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task], /) -> Iterator[_Result]:
         """Apply the function to every task."""
@@ -44,13 +46,13 @@ def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap
     """Open workers for a build.
 
     Args:
-        workers: Processes; with one, tasks run in this process.
-        dask_address: A scheduler's address instead, or `local` for a cluster of `workers` processes on this machine.
-            Workers elsewhere need the source and the working folder under the same paths.
+        workers: Number of processes; with one, tasks run in this process.
+        dask_address: Address of a Dask scheduler to use instead, or `local` for a cluster of `workers` processes on
+            this machine. Workers on other machines need the source and the working folder under the same paths.
 
     Raises:
-        ConfigError: Dask is not installed, no scheduler answers, or this machine lets no process be started.
-        SourceError: A worker process died, or the scheduler did.
+        ConfigError: Dask is not installed, no scheduler answers, or this machine cannot start processes.
+        SourceError: A worker process or the scheduler died.
     """
     if dask_address is not None:
         with _dask_map(dask_address, workers) as run:
@@ -63,7 +65,7 @@ def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap
 
 
 def _timed(run: TaskMap) -> TaskMap:
-    """Bring home what the workers' stages took, where somebody collects it."""
+    """Collect the times of the workers' stages, if times are collected."""
     if not is_collecting():
         return run
 
@@ -76,7 +78,7 @@ def _timed(run: TaskMap) -> TaskMap:
 
 
 def _end_with_parent() -> None:
-    """End this worker process when its parent does: by a signal, a build ends without telling its workers."""
+    """End this worker process when its parent ends: a build that a signal ends cannot tell its workers."""
     parent = parent_process()
     if parent is not None:
         Thread(target=_wait_and_end, args=(parent.sentinel,), daemon=True).start()
@@ -84,17 +86,18 @@ def _end_with_parent() -> None:
 
 def _wait_and_end(sentinel: int) -> None:
     wait([sentinel])
-    # From a thread, nothing else ends a process that is at work. What it was writing is not whole, and known not to be.
+    # Nothing else ends a busy process from a thread. The file that it was writing has no record, so it is known to be
+    # unfinished.
     os._exit(1)
 
 
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
-    # Spawned, not forked: a fork copies whatever locks the libraries of the parent hold.
+    # Spawned, not forked: a fork copies the locks that the parent's libraries hold.
     try:
         executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
     except OSError as error:
-        # Their locks are files in shared memory.
+        # The locks of processes are files in shared memory.
         raise ConfigError(
             f"--workers {workers}", f"cannot start processes ({error})", "make /dev/shm writable, or use --workers 1"
         ) from error
@@ -103,14 +106,14 @@ def _process_map(workers: int) -> Generator[TaskMap]:
         listed = list(tasks)
         done = 0
         try:
-            # Of a worker that died while it was idle, the call already tells.
+            # `map` itself raises if a worker died while it was idle.
             for result in executor.map(function, listed):
                 yield result
                 done += 1
         except BrokenProcessPool as error:
             raise SourceError(
                 f"a worker process, at {listed[done]} or one of the next {workers}",
-                "died, often for want of memory",
+                "died, often because memory ran out",
                 "repeat the command with fewer --workers",
             ) from error
 
@@ -131,7 +134,7 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
     cluster: Any = None
     try:
         if address == DASK_LOCAL:
-            # One thread a worker: a ROI fills a core, and its memory is bounded for one at a time.
+            # One thread a worker: a ROI keeps a core busy, and a worker's memory suffices for one ROI.
             cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
         client: Any = Client(cluster or address, timeout=DASK_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
@@ -141,9 +144,9 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
 
     def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
         if client.status == "closed":
-            # As it is some time after the connection was lost.
+            # The client closes itself some time after it has lost the connection.
             raise _scheduler_gone(address, "no longer connected")
-        # Tasks are written to the disk as a whole or not at all, so one that a dead worker held is just run again.
+        # A task writes all of its files or none, so the task of a dead worker is simply run again.
         futures = client.map(function, list(tasks), pure=False)
         return (_result(client, future) for future in futures)
 
@@ -153,7 +156,7 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
         except KilledWorker as error:
             raise SourceError("a Dask worker", f"died again and again ({error})", "give workers more memory") from error
         except (CancelledError, CommClosedError) as error:
-            # The second where a result was under way.
+            # CommClosedError if a result was being transferred.
             raise _scheduler_gone(address, error) from error
         finally:
             client.close()
@@ -164,13 +167,13 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
 def _scheduler_gone(address: str, why: object) -> SourceError:
     return SourceError(
         f"the scheduler of --dask {address}",
-        f"is gone, or has dropped a task ({why})",
-        "start it again, and repeat the command: it goes on from here",
+        f"has stopped, or has dropped a task ({why})",
+        "start it again, and repeat the command: it continues from here",
     )
 
 
 def _result(client: Any, future: Any) -> Any:
-    """Wait for a result, and say so where no worker is there to compute it: in a queue, they may come later."""
+    """Wait for a result; log a warning if the scheduler has no worker yet, since a cluster may start them later."""
     done, said = Event(), False
 
     def wake(_: Any) -> None:
@@ -179,7 +182,7 @@ def _result(client: Any, future: Any) -> Any:
     future.add_done_callback(wake)
     while not done.wait(DASK_LOOK_S):
         scheduler = client.scheduler_info()
-        # While the connection is lost, nothing is known of them.
+        # Without a connection, the client does not know the workers.
         if not said and scheduler.get("workers") == {}:
             logger.warning("the Dask scheduler %s has no worker; waiting for one", scheduler["address"])
             said = True

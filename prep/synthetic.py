@@ -1,7 +1,7 @@
-"""Write a synthetic data set named and shaped like BCSS, so that everything can be tried without a download.
+"""Write a synthetic data set with names and masks like those of BCSS, to try everything without a download.
 
-The tissue is made up: smooth regions of the five usual classes, each with a ground colour and nuclei of its own
-density, in an outline outside which nothing is annotated (code 0), with a patch to exclude (code 7).
+The tissue is artificial: smooth regions of the five default classes, each with its own ground color and density of
+nuclei. The corners are outside the annotated region (code 0), and one patch is excluded (code 7).
 Arrays are H, W; coordinates are x, y.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 from schemas.classes import BCSS_CLASSES
 from schemas.errors import SourceError
 
-# The third is a test institution of the bcss split, so that six ROIs give train, val and test.
+# The third is a test institution of the bcss split, so that six ROIs give all three splits.
 INSTITUTIONS = ("A1", "A2", "OL", "BH", "AR", "D8", "A7", "E2", "C8", "A8", "AO", "EW")
 
 OUTSIDE, TUMOR, STROMA, LYMPHOCYTES, NECROSIS, EXCLUDE, VESSEL = 0, 1, 2, 3, 4, 7, 18
@@ -26,7 +26,14 @@ OUTSIDE, TUMOR, STROMA, LYMPHOCYTES, NECROSIS, EXCLUDE, VESSEL = 0, 1, 2, 3, 4, 
 
 @dataclass(frozen=True)
 class _Look:
-    """How a class is painted: ground colour, nuclei per 100 x 100 px, their radius and colour."""
+    """How a class is painted.
+
+    Attributes:
+        ground: Color of the ground, RGB.
+        nuclei: Number of nuclei in 100 x 100 px.
+        radius_px: Radius of a nucleus in pixels.
+        nucleus: Color of a nucleus, RGB.
+    """
 
     ground: tuple[int, int, int]
     nuclei: float
@@ -44,7 +51,7 @@ _LOOKS = {
     VESSEL: _Look((205, 70, 90), 0.4, 6, (120, 40, 80)),
 }
 
-# Regions of a smooth field: where a class's field, plus its head start, is the highest, the class lies.
+# Each pixel gets the class whose smooth random field, plus its head start, is the highest there.
 _HEAD_STARTS = {TUMOR: 0.25, STROMA: 0.3, LYMPHOCYTES: -0.15, NECROSIS: -0.2}
 _REGION_PX = 160
 
@@ -53,16 +60,16 @@ def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int 
     """Write `images/*.png` (RGB) and `masks/*.png` (palettized).
 
     Args:
-        directory: Where to; the folders are made. The same call twice writes the same bytes.
-        rois: How many ROIs.
-        size_px: Height of a ROI; its width differs by an eighth, as real ROIs are not square.
-        seed: Of everything drawn.
+        directory: The folder to write to; it is created. The same call twice writes the same bytes.
+        rois: Number of ROIs.
+        size_px: Height of a ROI in pixels; it is an eighth wider than high, since real ROIs are not square.
+        seed: Seed of everything that is drawn.
 
     Returns:
-        The stems.
+        The stems of the files.
 
     Raises:
-        SourceError: The folders hold files of another sample or data set.
+        SourceError: The folders contain files of another sample or data set.
     """
     stems = [_stem(number, seed) for number in range(rois)]
     for name in ("images", "masks"):
@@ -70,7 +77,7 @@ def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int 
         folder.mkdir(parents=True, exist_ok=True)
         strangers = sorted(path for path in folder.iterdir() if path.stem not in stems)
         if strangers:
-            raise SourceError(strangers[0], "is not of this sample", "name an empty folder")
+            raise SourceError(strangers[0], "does not belong to this sample", "name an empty folder")
     for number, stem in enumerate(stems):
         image, labels = draw_roi(size_px, size_px + size_px // 8, np.random.default_rng([seed, number]))
         Image.fromarray(image).save(directory / "images" / f"{stem}.png", compress_level=1)
@@ -81,8 +88,13 @@ def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int 
 def draw_roi(height: int, width: int, generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw one ROI.
 
+    Args:
+        height: H in pixels.
+        width: W in pixels.
+        generator: Draws everything.
+
     Returns:
-        image uint8 (H, W, 3) and labels uint8 (H, W).
+        Image uint8 (H, W, 3), RGB, and labels uint8 (H, W).
     """
     labels = _draw_labels(height, width, generator)
     image = np.array([_LOOKS.get(code, _LOOKS[OUTSIDE]).ground for code in range(256)], np.uint8)[labels]
@@ -104,7 +116,7 @@ def _draw_labels(height: int, width: int, generator: np.random.Generator) -> NDA
             center = (int(generator.integers(0, width)), int(generator.integers(0, height)))
             axes = tuple(int(a) for a in generator.integers(height // share // 2 + 2, height // share + 4, 2))
             cv2.ellipse(labels, center, axes, float(generator.uniform(0, 180)), 0, 360, code, -1)
-    # ROIs of BCSS are turned against the slide's axes: a triangle at two corners is outside.
+    # ROIs of BCSS are rotated against the axes of the slide, so a triangle at two corners lies outside.
     cut = height // 10
     for x, y, dx, dy in ((0, 0, 2, 1), (width - 1, height - 1, -2, -1)):
         corner = np.array([(x, y), (x + dx * cut, y), (x, y + dy * cut)], np.int32)
@@ -113,7 +125,7 @@ def _draw_labels(height: int, width: int, generator: np.random.Generator) -> NDA
 
 
 def _smooth_field(height: int, width: int, grain_px: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Noise of unit variance that changes over about `grain_px`."""
+    """Smooth noise of unit variance, float32 (H, W), that changes over about `grain_px` pixels."""
     coarse = generator.normal(size=(height // grain_px + 4, width // grain_px + 4)).astype(np.float32)
     size = (coarse.shape[1] * grain_px, coarse.shape[0] * grain_px)
     return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC), np.float32)[

@@ -64,7 +64,7 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
     except BcssError as error:
         return [Problem("checksums", f"cannot be read ({error})")]
     if files is None:
-        return [Problem("checksums", "are not one for each file")]
+        return [Problem("checksums", "has columns of different lengths")]
     total = len(files) + len(store)
 
     def report(done: int) -> None:
@@ -167,7 +167,7 @@ def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
     known = {"zarr.json", *CHECKSUM_FILES, *(file.key for file in files)}
     root = Path(store.path)
     found = (path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file())
-    return [Problem(key, "was written by no build") for key in found if key not in known]
+    return [Problem(key, "was not written by the build") for key in found if key not in known]
 
 
 def _unreadable_columns(store: Store) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Write overlays of a store's tiles as PNG, and a contact sheet that a browser shows without a network."""
+"""Write pictures of a store's tiles, and a page that shows them in a browser without a network."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def write_view(
 
     Args:
         store: The store.
-        out: The folder; absent, or one that an earlier call wrote.
-        limit: At most so many tiles, evenly over the store; all unless given.
-        on_tile: Told how many tiles of how many are drawn.
+        out: The folder to write; it is absent or empty, or an earlier call wrote it.
+        limit: Maximum number of tiles, spread evenly over the store; all unless given.
+        on_tile: Called with the number of drawn tiles, and the number of tiles to draw.
 
     Returns:
-        The pictures.
+        The paths of the pictures.
 
     Raises:
-        StoreError: The folder holds something else.
+        StoreError: The folder contains other files.
     """
     if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
-        raise StoreError(out, "holds other files", "name a new folder with --out")
+        raise StoreError(out, "contains other files", "name a new folder with --out")
     count = min(limit or len(store), len(store))
     indices = [number * len(store) // count for number in range(count)]
     (out / "tiles").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What both stages agree on: the store's layout, class codes, typed records, errors, and the read-only store."""
+"""The contract between `prep` and `train`: the store's layout and reader, class codes, records, prompts and errors."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ __all__ = [
     "open_store",
 ]
 
-# Zarr takes half a second to import, which `--help` must not wait for.
+# zarr takes half a second to import, and `--help` must not wait for it.
 _LAZY = {"Record": "schemas.record", "Store": "schemas.store.store", "open_store": "schemas.store.store"}
 
 

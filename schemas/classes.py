@@ -1,4 +1,4 @@
-"""Class codes of BCSS: the value of a mask's pixel, its name, and the colour it is drawn in.
+"""The classes of BCSS: the code that a mask's pixel holds, the name, and the color in pictures.
 
 Source: the ground-truth code table of the data set (Amgad et al., Bioinformatics 2019,
 doi:10.1093/bioinformatics/btz083).
@@ -12,16 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Channel, Channel, Channel]
-"""sRGB."""
+"""Red, green and blue in sRGB, 0 to 255."""
 
 
 class ClassInfo(BaseModel):
     """One class of a data set.
 
     Attributes:
-        code: The pixel value.
-        name: The name, lower case with underscores.
-        color: sRGB, 0 to 255, for pictures.
+        code: The pixel value in masks.
+        name: The name; those of BCSS are in lower case with underscores.
+        color: The color in pictures, sRGB.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,9 +66,9 @@ DEFAULT_IGNORE_CODES: tuple[int, ...] = (0, 7, 15)
 
 
 def describe_class(code: int) -> ClassInfo:
-    """Describe a code: as BCSS does where it knows it, else under the name `class_<code>` in a stable colour."""
+    """Return name and color of a code; a code that BCSS lacks has the name `class_<code>` and a fixed color."""
     if code < len(BCSS_CLASSES):
         return BCSS_CLASSES[code]
-    # Steps of the golden angle keep neighbouring codes apart without a table.
+    # Steps of the golden angle give neighboring codes distinct colors without a table.
     hue = (code * 137) % 256
     return ClassInfo(code=code, name=f"class_{code}", color=(hue, 255 - hue, (hue * 7) % 256))

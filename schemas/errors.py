@@ -1,7 +1,7 @@
-"""Every error this project raises on purpose.
+"""The errors that this project raises on purpose.
 
 A message has three parts: where (the file, tile or flag), what is wrong, and what to do about it. The command line
-prints it as one line and exits with 1; from Python all of them are caught with `BcssError`.
+prints it as one line and exits with status 1. In Python, `BcssError` catches all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class BcssError(Exception):
 
     def __str__(self) -> str:
         where, what, remedy = self.args
-        # What a library says of a failure may have several lines.
+        # The message of a library may have several lines.
         return re.sub(r"\s*\n\s*", " ", f"{where}: {what}; {remedy}")
 
 
@@ -33,11 +33,11 @@ class SourceError(BcssError):
 
 
 class StoreError(BcssError):
-    """A store is absent, unfinished, damaged or of another schema."""
+    """A store is absent, unfinished, damaged, or has another schema version."""
 
 
 class UnreachableError(StoreError):
-    """A device or a server fails just now: the store itself may be whole."""
+    """A device or a server fails; the store itself may be whole."""
 
 
 class ConfigError(BcssError):
@@ -45,14 +45,22 @@ class ConfigError(BcssError):
 
 
 class CheckpointError(BcssError):
-    """A checkpoint is absent, damaged or of another model."""
+    """A checkpoint is absent, damaged, or belongs to another model."""
 
 
 class TrainingError(BcssError):
-    """Training cannot go on, for example because the loss is no longer finite."""
+    """Training cannot continue, for example because the loss is no longer finite."""
 
 
 def unreadable(where: str, error: OSError) -> StoreError:
-    """Say that a device fails or a permission is missing, in which case the store itself may be whole, or a file is."""
+    """Make the error for a read that the operating system refused.
+
+    Args:
+        where: What was read.
+        error: The reason.
+
+    Returns:
+        A StoreError for a missing file; an UnreachableError for a failing device or a missing permission.
+    """
     kind = StoreError if isinstance(error, FileNotFoundError) else UnreachableError
     return kind(where, f"cannot be read ({error.strerror or error})", "check the disk, and repeat the command")

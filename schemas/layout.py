@@ -1,7 +1,7 @@
-"""What lies where in a store: array paths, dtypes, shapes and dimension names (Zarr v3, schema version 1).
+"""The arrays of a store: paths, dtypes, shapes and dimension names (Zarr v3, schema version 1).
 
 Axes: N tiles, M objects, S pixels a side of a tile, P positive points an object, Q negative points an object.
-Arrays are H, W; coordinates are x, y. A coordinate is the index of a pixel at its centre, 0 to S-1.
+Arrays are H, W; coordinates are x, y. A coordinate is the index of a pixel at its center, 0 to S-1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 ATTRIBUTES_KEY = "bcss"
 
 PIXEL_ARRAYS = ("images", "labels", "ignore", "segments")
-"""The arrays with one chunk a row; everything else is a column."""
+"""The arrays with one chunk for each row; all other arrays are columns."""
 
 Axis = Literal["tile", "object", "tile_bound"]
 
@@ -26,11 +26,11 @@ class ArraySpec:
     """One array of the store.
 
     Attributes:
-        path: Its path in the group.
+        path: Path in the group.
         dtype: A NumPy dtype name, or `str`.
-        axis: What its rows are: tiles, objects, or the N+1 bounds between tiles.
-        row_shape: The shape of one row.
-        row_dimensions: The dimension names of one row.
+        axis: What its rows are: tiles, objects, or the N+1 bounds between the objects of tiles.
+        row_shape: Shape of one row.
+        row_dimensions: Dimension names of one row.
     """
 
     path: str
@@ -85,5 +85,5 @@ def array_specs(tile_size_px: int, label_dtype: str, counts: PointCounts) -> lis
 
 
 def packing_attributes(tile_size_px: int) -> dict[str, str | int]:
-    """Attributes of a packed array: along which axis, in which order, and how many pixels a row has."""
+    """Attributes of a packed array: the packed axis, the order of bits in a byte, and the pixels of a row."""
     return {"axis": "x", "bitorder": BIT_ORDER, "width": tile_size_px}

@@ -1,4 +1,4 @@
-"""The record that a store carries in its attributes: how it was made, from what, and that it is whole."""
+"""The record in a store's attributes: from which files and settings it was built, and that it is complete."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class _Strict(BaseModel):
 
 
 class SourceRecord(_Strict):
-    """One ROI that went in, or was kept out.
+    """One ROI of the source folder, whether it is in the store or was left out.
 
     Attributes:
-        frame_id: The file's stem; predictions are written to files of that name, so it is no path.
+        frame_id: The file's stem; predictions are written to files of that name, so it contains no slash.
         image: Path of the image below the source folder, with `/`.
         mask: Path of the mask below the source folder.
-        image_sha256: Digest of the image file.
-        mask_sha256: Digest of the mask file.
+        image_sha256: SHA-256 of the image file.
+        mask_sha256: SHA-256 of the mask file.
         width_px: Width of the ROI in source pixels.
         height_px: Height of the ROI in source pixels.
-        mpp_um: Micrometres a source pixel, None where the name does not say.
-        palette: Red, green and blue of each of the mask's indices in hexadecimal, empty for a grey mask.
-        tiles: How many tiles it gave.
-        ignored_px: How many pixels of its tiles count neither as object nor as background.
-        objects: How many objects it gave; 0 means that it was kept out, since nothing in it is wanted.
+        mpp_um: Micrometers a source pixel; None if the name does not tell it.
+        palette: Red, green and blue of each of the mask's indices in hexadecimal; empty for a gray mask.
+        tiles: Number of its tiles.
+        ignored_px: Number of pixels of its tiles that count neither as object nor as background.
+        objects: Number of its objects; a ROI with 0 objects was left out, since it contains no selected class.
     """
 
     frame_id: str = Field(pattern=r"^[^/\x00]+$")
@@ -60,13 +60,13 @@ class SourceRecord(_Strict):
 
 
 class Completion(_Strict):
-    """Written last: a store without it is unfinished, and every reader refuses it.
+    """The last part of a build: a store without it is unfinished, and every reader refuses it.
 
     Attributes:
-        tiles: N.
-        objects: M.
-        checksums_sha256: Digest over the `checksums` columns, which hold one SHA-256 for every other file.
-        manifest_sha256: Digest over the rest of the manifest.
+        tiles: N, the number of tiles.
+        objects: M, the number of objects.
+        checksums_sha256: SHA-256 over the `checksums` columns, which hold the SHA-256 of every other file.
+        manifest_sha256: SHA-256 over the rest of the manifest.
     """
 
     tiles: int = Field(gt=0, le=MAX_ROWS)
@@ -76,20 +76,21 @@ class Completion(_Strict):
 
 
 class Manifest(_Strict):
-    """What `zarr.open(store).attrs["bcss"]` holds.
+    """The content of `zarr.open(store).attrs["bcss"]`.
 
     Attributes:
-        schema_version: The layout's version.
-        tool_version: Version of the package that wrote it.
-        tile_size_px: S.
-        object_kind: Stored as `objects`: `label` (one object a pixel value) or `component` (one a connected component).
-        positive_points: P.
-        negative_points: Q.
-        classes: Codes that became objects, with name and colour.
+        schema_version: Version of the layout.
+        tool_version: Version of the package that wrote the store.
+        tile_size_px: S, the side of a tile in pixels.
+        object_kind: `label` (one object for each pixel value) or `component` (one for each connected component); its
+            key in the attributes is `objects`.
+        positive_points: P, the number of positive points of an object.
+        negative_points: Q, the number of negative points of an object.
+        classes: The classes that became objects.
         ignore: Codes that count neither as object nor as background.
-        config: The builder's whole configuration.
-        config_fingerprint: SHA-256 of that configuration.
-        sources: The files it was made from.
+        config: All settings of the build.
+        config_fingerprint: SHA-256 of the settings.
+        sources: All ROIs of the source folder.
         complete: The completion record.
     """
 
@@ -110,7 +111,7 @@ class Manifest(_Strict):
     @classmethod
     def _check_codes(cls, classes: tuple[ClassInfo, ...]) -> tuple[ClassInfo, ...]:
         if len({info.code for info in classes}) < len(classes):
-            raise ValueError("a code is there twice")
+            raise ValueError("a code is listed twice")
         return classes
 
     @property
@@ -120,16 +121,16 @@ class Manifest(_Strict):
 
 
 def fingerprint(values: object) -> str:
-    """SHA-256 of a JSON value, independent of the order of keys."""
+    """SHA-256 of a JSON value in hexadecimal; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def manifest_digest(manifest: Manifest) -> str:
-    """SHA-256 of a manifest without its completion record."""
+    """SHA-256 of a manifest without its completion record, in hexadecimal."""
     return fingerprint(manifest.model_dump(mode="json", by_alias=True, exclude={"complete"}))
 
 
 def with_own_digest(manifest: Manifest) -> Manifest:
-    """Write a manifest's digest into its completion record."""
+    """Return the manifest with its own digest in its completion record."""
     complete = manifest.complete.model_copy(update={"manifest_sha256": manifest_digest(manifest)})
     return manifest.model_copy(update={"complete": complete})

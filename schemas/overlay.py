@@ -1,4 +1,4 @@
-"""Pictures of tiles: truth outlined in its class colour, prompts drawn, predictions tinted, ignored pixels hatched.
+"""Draw a tile: outlines of segments in class colors, prompts, tinted predictions, and hatched ignored pixels.
 
 Axes: O objects, S pixels a side of the tile. Arrays are H, W; coordinates are x, y.
 """
@@ -30,14 +30,15 @@ def draw_overlay(
 
     Args:
         record: The tile.
-        prompts: The prompt of each object.
-        colors: Colour of each class id.
-        masks: bool (O, S, S), the prediction for each object, where there is one.
-        prompt_objects: Which object each prompt is of, where there are several an object.
-        side_px: Side of the picture.
+        prompts: The prompts to draw.
+        colors: Color of each class id.
+        masks: bool (O, S, S), the prediction of each object; none are drawn unless given.
+        prompt_objects: The place in the record of the object that each prompt belongs to; one prompt for each object,
+            in order, unless given.
+        side_px: Side of the picture in pixels.
 
     Returns:
-        uint8 (side_px, side_px, 3).
+        uint8 (side_px, side_px, 3), RGB.
     """
     picture = np.asarray(cv2.resize(record.image, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)
     _hatch(picture, _resized(record.ignore, side_px))
@@ -45,7 +46,7 @@ def draw_overlay(
     for mask, color in zip(masks if masks is not None else [], object_colors, strict=masks is not None):
         tint = _resized(mask, side_px)
         picture[tint] = (0.6 * picture[tint] + 0.4 * np.array(color)).astype(np.uint8)
-    # All outlines above all tints, since predictions overlap.
+    # Predictions overlap, so all outlines are drawn after all tints.
     for truth, color in zip(record.segments, object_colors, strict=True):
         outlines = _outlines(_resized(truth, side_px))
         cv2.drawContours(picture, outlines, -1, _BLACK, 4)
@@ -57,7 +58,12 @@ def draw_overlay(
 
 
 def side_by_side(panels: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
-    """Lay panels of one size out in rows."""
+    """Arrange panels of one size in rows, from left to right; the last row is filled with white.
+
+    Args:
+        panels: uint8 (H, W, 3) each.
+        columns: Panels in a row.
+    """
     blank = np.full_like(panels[0], 255)
     padded = panels + [blank] * (-len(panels) % columns)
     rows = [np.concatenate(padded[start : start + columns], 1) for start in range(0, len(padded), columns)]

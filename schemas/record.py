@@ -1,4 +1,4 @@
-"""One tile of a store, whole.
+"""One tile of a store, read whole.
 
 Axes: O objects of the tile, S pixels a side. Arrays are H, W; coordinates are x, y.
 """
@@ -18,19 +18,19 @@ class Record:
     Attributes:
         index: The tile's index in the store.
         frame_id: Stem of the ROI's file.
-        patient: Patient, for BCSS `TCGA-XX-XXXX`.
-        institution: TCGA tissue source site, empty where unknown.
+        patient: Name of the patient, for BCSS `TCGA-XX-XXXX`.
+        institution: TCGA tissue source site; empty if unknown.
         split: `train`, `val` or `test`.
         origin_xy: x, y of the tile's top-left pixel in the ROI, in source pixels.
-        scale_xy: Tile pixels a source pixel, x and y.
+        scale_xy: Tile pixels for each source pixel along x and y.
         roi_size_xy: Width and height of the ROI in source pixels.
         image: uint8 (S, S, 3), RGB.
-        labels: uint8 or uint16 (S, S), the mask's own values.
+        labels: uint8 or uint16 (S, S), the values of the mask.
         ignore: bool (S, S), true where a pixel counts neither as object nor as background.
-        segments: bool (O, S, S), one an object.
+        segments: bool (O, S, S), the mask of each object.
         object_ids: int32 (O,), unique in the tile.
-        class_ids: int32 (O,), the pixel value of the object's class.
-        boxes_xyxy: int32 (O, 4), inclusive pixel indices.
+        class_ids: int32 (O,), the pixel value of each object's class.
+        boxes_xyxy: int32 (O, 4), left, top, right and bottom, inclusive pixel indices.
     """
 
     index: int
@@ -51,7 +51,7 @@ class Record:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The documented older name of `scale_xy`."""
+        """The older name of `scale_xy`, which stays documented."""
         return self.scale_xy
 
     def __repr__(self) -> str:

@@ -1,1 +1,1 @@
-"""What a build derives from pixels: tiles, segments, points; may import `schemas`, `prep.source` and `prep.config`."""
+"""Derive tiles, segments and points from pixels; imports `schemas`, `prep.source` and `prep.config` alone."""

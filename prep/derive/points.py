@@ -18,16 +18,16 @@ from prep.derive.segments import Segment
 from schemas.prompt_kinds import INTERIOR, NEGATIVE, POINT_SETS, POSITIVE, PointCounts, PointLabel
 
 WINDOW_PX = 256
-"""Distances are taken on a grid of about this side: of a larger object's window every second, third, ... pixel."""
+"""Approximate side of the grid on which distances are measured; a larger object is sampled at every n-th pixel."""
 
 MAX_CANDIDATES = 2048
-"""Points are chosen among at most so many pixels: enough for an even spread, few enough to be quick."""
+"""Maximum number of pixels among which points are chosen: enough for an even spread, few enough to be quick."""
 
 BORDER_MARGIN_PX = 8.0
-"""A positive point keeps this distance from the border of its part, or half of the part's depth if that is less."""
+"""Minimum distance of a positive point from the border of its part, or half of the part's depth if that is less."""
 
 NEAR_PX = (3.0, 48.0)
-"""Negative points lie this far from the segment where there is room."""
+"""Least and greatest distance of a negative point from the segment, if there is room."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +126,25 @@ def _surroundings(segment: Segment, background: NDArray[np.bool_], counts: Point
 
 
 def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
-    """The grid on which an object's points are sought: its slices, the x, y of its first pixel, and its step.
+    """The grid on which an object's points are sought.
 
-    Nearly all candidates lie near the object, which spares work over the whole tile; a grid pixel is a pixel of the
-    tile, so a point on it is on its side of the outline whatever the step. At least one lies on the segment, and as
-    many as are `wanted` where the segment has so many.
+    Nearly all candidates lie near the object, so the rest of the tile is left out. A grid pixel is a pixel of the tile,
+    so a point on it lies on the right side of the outline for every step.
+
+    Args:
+        segment: The object.
+        wanted: How many grid pixels lie on the segment at least, if it has so many pixels; at least one does.
+
+    Returns:
+        The slices of the grid, x and y of its first pixel, and its step in pixels.
     """
     left, top, right, bottom = segment.box_xyxy
     margin = int(NEAR_PX[1]) + 1
     height, width = segment.tile_shape
     x, y = max(left - margin, 0), max(top - margin, 0)
     end_x, end_y = min(right + margin + 1, width), min(bottom + margin + 1, height)
-    # A straight thin object could fall between the lines of a coarse grid; its own box keeps the step below its
-    # thickness. A thin one that is bent, such as a frame, has a large box and is found by looking.
+    # A thin straight object could fall between the lines of a coarse grid, so its box keeps the step below its
+    # thickness. A thin bent object, such as a frame, has a large box: its grid pixels are counted.
     step = max(min(max(end_x - x, end_y - y) // WINDOW_PX, min(right - left, bottom - top) // 8), 1)
     if np.count_nonzero(segment.mask[y:end_y:step, x:end_x:step]) < wanted:
         step = 1
@@ -146,7 +152,7 @@ def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray
 
 
 def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float32]:
-    """Distance in pixels of each true pixel to the nearest false one, the array continued by `outside_is`."""
+    """Distance in pixels of each true pixel to the nearest false one; pixels outside the array are `outside_is`."""
     padded = np.pad(mask, 1, constant_values=outside_is).view(np.uint8)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
     return np.asarray(distance[1:-1, 1:-1], np.float32)
@@ -155,10 +161,10 @@ def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float3
 def _interior_point(
     segment: Segment, depth: NDArray[np.float32], offset_xy: NDArray[np.int64], step: int
 ) -> NDArray[np.int64]:
-    """The centroid where it lies on the segment, else the grid's pixel farthest from the border, as x, y."""
+    """The centroid if it lies on the segment, otherwise the grid pixel farthest from the border; x and y."""
     left, top, _, _ = segment.box_xyxy
     pixels = np.ascontiguousarray(segment.crop).view(np.uint8)
-    # By columns and by rows, in a sixteenth of the time that OpenCV takes for all moments.
+    # Sums of columns and rows take a sixteenth of the time that OpenCV takes for all moments.
     x, y = (_mean_place(cv2.reduce(pixels, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)) for axis in (0, 1))
     if segment.crop[y, x]:
         return np.array([left + x, top + y], np.int64)
@@ -167,13 +173,13 @@ def _interior_point(
 
 
 def _mean_place(counts: NDArray[np.generic]) -> int:
-    """The mean of the places 0, 1, ... that occur so many times, rounded."""
+    """The rounded mean of the places 0, 1, ..., each counted as many times as `counts` gives."""
     times = counts.ravel().astype(np.int64)
     return round(int(times @ np.arange(len(times))) / int(times.sum()))
 
 
 def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Pixels (n, 2) as x, y well inside their part of the segment, so that clicks do not land on outlines."""
+    """Grid pixels well inside their part of the segment, so that clicks do not land on outlines; (n, 2) as x, y."""
     count, numbered = cv2.connectedComponents(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     parts = np.asarray(numbered, np.int32)
     deepest = np.zeros(count, np.float32)
@@ -183,9 +189,9 @@ def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray
 
 
 def _near_pixels(mask: NDArray[np.bool_], background: NDArray[np.bool_], step: int) -> NDArray[np.int64]:
-    """Background pixels (n, 2) of the grid as x, y in a ring around the segment."""
+    """Background pixels of the grid in a ring around the segment; (n, 2) as x, y."""
     distance = _distance(~mask, outside_is=True) * np.float32(step)
-    # The segment may come nearer between the grid's lines.
+    # Between the grid's lines the segment may be nearer.
     nearest = NEAR_PX[0] + step - 1
     return np.argwhere(background & (distance >= nearest) & (distance <= NEAR_PX[1]))[:, ::-1]
 
@@ -208,15 +214,18 @@ def _spread(
     """Choose up to `count` distinct pixels, each the farthest from those chosen before it.
 
     Args:
-        pixels: int (n, 2) as x, y.
-        count: How many.
-        generator: Draws candidates where there are more than `MAX_CANDIDATES`.
-        first: The first point; without it the first is the pixel farthest from the mean.
+        pixels: int64 (n, 2) as x, y, the candidates.
+        count: Maximum number of points.
+        generator: Draws candidates if there are more than `MAX_CANDIDATES`.
+        first: The first point; the candidate farthest from their mean unless given.
+
+    Returns:
+        int64 (at most count, 2) as x, y.
     """
     if count == 0 or not len(pixels):
         return np.zeros((0, 2), np.int64)
     if len(pixels) > MAX_CANDIDATES:
-        # One of each of equally long runs, in reading order: spread as evenly as the pixels are.
+        # One candidate from each of equally long runs in reading order is as evenly spread as the pixels are.
         runs = (np.arange(MAX_CANDIDATES) + generator.random(MAX_CANDIDATES)) * len(pixels) / MAX_CANDIDATES
         pixels = pixels[runs.astype(np.int64)]
     if first is None:

@@ -1,4 +1,4 @@
-"""Prepare one ROI: decode it, cut it, and derive the rows that it adds to a store.
+"""Prepare one ROI: decode it, cut it into tiles, and derive the rows that it adds to a store.
 
 Axes: N tiles, M objects of this ROI, S pixels a side. Arrays are H, W; coordinates are x, y.
 """
@@ -41,7 +41,7 @@ class PreparedTile:
     """One tile, ready to be written.
 
     Attributes:
-        tile: Pixels and place.
+        tile: Its pixels and place.
         ignore: bool (S, S), ignored codes and padding.
         objects: Its objects, in the order of their ids.
     """
@@ -56,11 +56,11 @@ class DecodedRoi:
     """The pixels of a ROI.
 
     Attributes:
-        image: uint8 (H, W, 3).
-        labels: uint8 or uint16 (H, W).
-        wanted: The codes in it, after merges, that become objects.
-        size_xy: Width and height of the files.
-        scale_xy: Pixels here a pixel of the files.
+        image: uint8 (H, W, 3), RGB.
+        labels: uint8 or uint16 (H, W), the values of the mask.
+        wanted: The codes in the ROI, after merges, that become objects.
+        size_xy: Width and height of the files in pixels.
+        scale_xy: Pixels of these arrays for each pixel of the files, along x and y.
     """
 
     image: NDArray[np.uint8]
@@ -71,10 +71,10 @@ class DecodedRoi:
 
 
 def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
-    """Decode both files and check them against each other and the class table.
+    """Decode both files, and check their sizes and the codes of the mask.
 
     Raises:
-        SourceError: A file is damaged, their sizes differ, or the mask holds an unknown code.
+        SourceError: A file is damaged, their sizes differ, or the mask contains an unknown code.
     """
     labels = read_mask(roi.mask_path)
     present = present_codes(labels)
@@ -90,20 +90,22 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
 
 
 def _scale_to(roi: RoiSource, mpp_um: float) -> float:
-    """By how much a ROI shrinks to reach a resolution; it is never enlarged, which would make pixels up."""
+    """The factor that shrinks a ROI to a resolution; a ROI is never enlarged, since its pixels would be invented."""
     if roi.mpp_um is None:
         raise SourceError(
-            roi.image_path, "does not say its resolution", "name it like ..._MPP-0.2500, or leave out --mpp"
+            roi.image_path, "has no resolution in its name", "name it like ..._MPP-0.2500, or leave out --mpp"
         )
     if mpp_um < roi.mpp_um * 0.999:
         raise SourceError(
-            roi.image_path, f"has {roi.mpp_um} um a pixel, coarser than --mpp {mpp_um}", "give --mpp at least as large"
+            roi.image_path,
+            f"has {roi.mpp_um} um a pixel, coarser than --mpp {mpp_um}",
+            f"give --mpp {roi.mpp_um} or more",
         )
     return min(roi.mpp_um / mpp_um, 1.0)
 
 
 def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[int, int]) -> SourceError:
-    """Describe an image and a mask of different width x height."""
+    """Make the error for an image and a mask of different sizes, each width x height in pixels."""
     return SourceError(
         roi.mask_path,
         f"is {mask_size[0]} x {mask_size[1]} px, but its image {roi.image_path.name} is "
@@ -113,7 +115,13 @@ def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[
 
 
 def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> Iterator[PreparedTile]:
-    """Yield the ROI's tiles with their objects, row by row."""
+    """Yield the ROI's tiles with their objects, row by row.
+
+    Args:
+        roi: The ROI.
+        pixels: Its pixels.
+        config: The settings of the build.
+    """
     merge = merger(config, pixels.labels)
     with timed("segments"):
         components = number_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
@@ -132,9 +140,9 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
                 segments = label_segments(tile, codes, pixels.wanted, config.min_area_px)
             else:
                 segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
-        # Keyed by place and not by order of work, so that the number of workers changes nothing.
+        # Keyed by the tile's place and not by the order of work, so the number of workers changes nothing.
         key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
-        # Another component of the same class is off the segment, yet a negative click on it would contradict the class.
+        # A negative click on another component of the same class lies off the segment, but would contradict the class.
         with timed("prompts"):
             backgrounds = {code: (codes != code) & ~ignore for code in {segment.class_id for segment in segments}}
             objects = [_prepare_object(s, backgrounds[s.class_id], config, key) for s in segments]
@@ -142,10 +150,15 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
 
 
 def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], LabelArray]:
-    """Make the function from labels, of the type of the given ones, to the codes that they count as."""
+    """Return a function that replaces merged codes by the codes that they count as.
+
+    Args:
+        config: The settings of the build.
+        labels: Any labels of the type that the function will be given.
+    """
     if not config.merges:
         return lambda values: values
-    # Wide enough for the codes that others are merged into, which need not fit the mask's own type.
+    # A code that others are merged into need not fit the mask's own type.
     dtype = np.uint16 if max(config.merges.values()) > np.iinfo(labels.dtype).max else labels.dtype
     table = np.arange(np.iinfo(labels.dtype).max + 1).astype(dtype)
     for code, into in config.merges.items():
@@ -163,7 +176,7 @@ def _prepare_object(
 
 
 def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict[str, object]:
-    """What one tile adds to the columns `tiles/*`, without the offsets, which depend on the tiles before it."""
+    """The row of one tile in the columns `tiles/*`, without the offsets, which depend on the tiles before it."""
     return {
         "tiles/frame_id": roi.frame_id,
         "tiles/patient": roi.patient,
@@ -176,7 +189,12 @@ def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict
 
 
 def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
-    """What one object adds to the columns `objects/*` and `prompts/*`; tiles count from the ROI's first."""
+    """The row of one object in the columns `objects/*` and `prompts/*`.
+
+    Args:
+        tile_number: The place of its tile among the ROI's tiles, from 0.
+        item: The object.
+    """
     segment = item.segment
     return {
         "objects/tile_index": tile_number,
@@ -200,6 +218,6 @@ def _check_codes(roi: RoiSource, present: list[int], config: BuildConfig) -> Non
         codes = ", ".join(str(code) for code in unknown)
         raise SourceError(
             roi.mask_path,
-            f"holds unknown class code {codes}",
+            f"contains unknown class code {codes}",
             "name it in --classes, --ignore or --class-map, or take every code with --classes all",
         )

@@ -1,4 +1,4 @@
-"""Turn a tile's labels into binary segments: one a pixel value, or one a connected component.
+"""Turn a tile's labels into binary segments: one for each pixel value, or one for each connected component.
 
 Arrays are H, W; boxes are x, y with inclusive pixel indices.
 """
@@ -16,7 +16,7 @@ from prep.derive.tiles import Tile
 from prep.source.decode import LabelArray
 
 NO_COMPONENT = 0
-"""`roi_component` of an object that is not one component."""
+"""Value of `roi_component` for an object that may have several components."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Segment:
     """One object of a tile.
 
     Attributes:
-        crop: bool, the part of its mask within its box; a tile may have hundreds of small objects.
-        tile_shape: H and W of the tile.
-        object_id: Unique in the tile: the pixel value, or the component's number in the tile from 1.
+        crop: bool (height, width of the box), its mask inside its box: a tile may have hundreds of small objects.
+        tile_shape: H and W of the tile in pixels.
+        object_id: Its id, unique in the tile: the pixel value, or the component's number in the tile from 1.
         class_id: The pixel value.
         roi_component: The component's number in the whole ROI from 1, or `NO_COMPONENT`.
-        box_xyxy: Left, top, right and bottom, inclusive.
+        box_xyxy: Left, top, right and bottom, inclusive pixel indices.
         area_px: Number of pixels.
     """
 
@@ -43,7 +43,7 @@ class Segment:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """The mask, bool (S, S)."""
+        """Its mask, bool (S, S)."""
         left, top, right, bottom = self.box_xyxy
         mask = np.zeros(self.tile_shape, bool)
         mask[top : bottom + 1, left : right + 1] = self.crop
@@ -51,28 +51,28 @@ class Segment:
 
     @property
     def touches_edge(self) -> bool:
-        """Whether it reaches the tile's edge, beyond which it may go on."""
+        """Whether it reaches the tile's edge, beyond which it may continue."""
         left, top, right, bottom = self.box_xyxy
         height, width = self.tile_shape
         return left == 0 or top == 0 or right == width - 1 or bottom == height - 1
 
 
 def present_codes(labels: LabelArray) -> list[int]:
-    """The pixel values that occur, ascending."""
+    """List the pixel values that occur, in ascending order."""
     bins = int(np.iinfo(labels.dtype).max) + 1
-    # Some thirty times as fast as bincount, which widens every pixel first.
+    # About thirty times as fast as bincount, which widens every pixel first.
     counts = cv2.calcHist([np.asarray(labels)], [0], None, [bins], [0, bins])
     return [int(code) for code in np.flatnonzero(counts)]
 
 
 def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_area_px: int) -> list[Segment]:
-    """One segment per wanted class of the tile, by ascending code.
+    """Make one segment for each selected class of the tile, by ascending code.
 
     Args:
         tile: The tile.
-        codes: uint8 or uint16 (S, S), the class of each pixel: the labels, after merges.
-        classes: Wanted codes.
-        min_area_px: Smaller ones are left out.
+        codes: uint8 or uint16 (S, S), the class of each pixel: its label, after merges.
+        classes: The codes that become objects.
+        min_area_px: Minimum area of an object in pixels.
     """
     segments: list[Segment] = []
     for code in present_codes(codes):
@@ -89,21 +89,21 @@ def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_a
 def component_segments(
     tile: Tile, codes: LabelArray, classes: frozenset[int], min_area_px: int, roi_components: NDArray[np.int32]
 ) -> list[Segment]:
-    """One segment per 8-connected component of the tile, by class, then as OpenCV numbers them, always alike.
+    """Make one segment for each 8-connected component of the tile, by class and then in OpenCV's order, which is fixed.
 
     Args:
         tile: The tile.
         codes: uint8 or uint16 (S, S), the class of each pixel.
-        classes: Wanted codes.
-        min_area_px: Smaller ones are left out.
-        roi_components: int32 (H, W) of the whole ROI, from `number_components`.
+        classes: The codes that become objects.
+        min_area_px: Minimum area of an object in pixels.
+        roi_components: int32 (H, W), the components of the whole ROI from `number_components`.
     """
     segments: list[Segment] = []
     for code in present_codes(codes):
         if code not in classes:
             continue
         for crop, box, area in _components((codes == code) & tile.inside, min_area_px):
-            # The first pixel row by row tells which component of the ROI this is.
+            # The first pixel in reading order tells which component of the ROI this is.
             y, x = box[1], box[0] + int(np.argmax(crop[0]))
             component = int(roi_components[tile.rows[y], tile.columns[x]])
             segments.append(Segment(crop, codes.shape, len(segments) + 1, code, component, box, area))
@@ -111,10 +111,14 @@ def component_segments(
 
 
 def number_components(labels: LabelArray, classes: frozenset[int]) -> NDArray[np.int32]:
-    """Number the 8-connected components of a whole ROI from 1, class by class in ascending order; 0 elsewhere.
+    """Number the 8-connected components of a whole ROI from 1, class by class in ascending order.
+
+    Args:
+        labels: uint8 or uint16 (H, W), the class of each pixel.
+        classes: The codes that become objects.
 
     Returns:
-        int32 (H, W).
+        int32 (H, W), the number of the component of each pixel; 0 for other classes.
     """
     numbers = np.zeros(labels.shape, np.int32)
     total = 0
@@ -123,7 +127,7 @@ def number_components(labels: LabelArray, classes: frozenset[int]) -> NDArray[np
             of_code: NDArray[np.uint8] = np.equal(labels, code).astype(np.uint8)
             _, numbered = cv2.connectedComponents(of_code, connectivity=8, ltype=cv2.CV_32S)
             found = np.asarray(numbered, np.int32)
-            # In place and where the class lies: a ROI's numbers are large, and the classes share no pixel.
+            # In place, since a whole ROI is large, and only where the class lies, since classes share no pixel.
             np.add(found, total, out=numbers, where=of_code.view(np.bool_))
             total += int(found.max())
     return numbers

@@ -25,12 +25,12 @@ class Tile:
 
     Attributes:
         origin_xy: x, y of its top-left pixel in the ROI, in source pixels.
-        scale_xy: Tile pixels a source pixel.
-        image: uint8 (S, S, 3).
-        labels: uint8 or uint16 (S, S); 0 where the ROI ends.
+        scale_xy: Tile pixels for each source pixel along x and y.
+        image: uint8 (S, S, 3), RGB; 0 in the padding.
+        labels: uint8 or uint16 (S, S), the values of the mask; 0 in the padding.
         inside: bool (S, S), false in the padding beyond the ROI's edge.
-        columns: int (S,), the ROI's column under each pixel; -1 in the padding.
-        rows: int (S,), the ROI's row under each pixel; -1 in the padding.
+        columns: int64 (S,), the ROI's column under each column of the tile; -1 in the padding.
+        rows: int64 (S,), the ROI's row under each row of the tile; -1 in the padding.
     """
 
     origin_xy: tuple[int, int]
@@ -43,10 +43,16 @@ class Tile:
 
 
 def tile_starts(length_px: int, size_px: int, stride_px: int, edge: Edge = "shift") -> list[int]:
-    """Starts of tiles along one axis, so that every pixel is in a tile.
+    """List where tiles start along one axis, so that every pixel is in a tile.
 
-    The last tile is shifted back inside instead of padded: each tile is then full of tissue, at the price of a
-    wider overlap. Only an axis shorter than a tile is padded.
+    With `shift` the last tile is moved back inside the ROI: each tile is full of tissue, and the last two overlap more.
+    Only an axis shorter than a tile is padded. With `pad` the last tile extends beyond the ROI.
+
+    Args:
+        length_px: Length of the axis in pixels.
+        size_px: S.
+        stride_px: Step between tiles in pixels.
+        edge: `shift` or `pad`.
     """
     last = max(length_px - size_px, 0)
     if edge == "pad":
@@ -65,12 +71,12 @@ def cut_tiles(
     """Yield the tiles of a ROI row by row.
 
     Args:
-        image: uint8 (H, W, 3).
-        labels: uint8 or uint16 (H, W).
-        size_px: S.
-        stride_px: Step between tiles, at most S.
+        image: uint8 (H, W, 3), RGB.
+        labels: uint8 or uint16 (H, W), the values of the mask.
+        size_px: S, the side of a tile in pixels.
+        stride_px: Step between tiles in pixels, at most S.
         edge: Whether the last row and column are shifted inside the ROI or padded beyond it.
-        scale_xy: By how much both arrays were scaled before.
+        scale_xy: Pixels of both arrays for each source pixel, along x and y.
     """
     height, width = labels.shape
     for y in tile_starts(height, size_px, stride_px, edge):
@@ -91,15 +97,15 @@ def cut_tiles(
 def resample(
     image: NDArray[np.uint8], labels: LabelArray, factor: float
 ) -> tuple[NDArray[np.uint8], LabelArray, tuple[float, float]]:
-    """Shrink a ROI: RGB by area, labels by nearest pixel centre.
+    """Shrink a ROI: the image by pixel area, the labels by the nearest pixel center.
 
     Args:
-        image: uint8 (H, W, 3).
-        labels: uint8 or uint16 (H, W).
-        factor: New pixels an old one, at most 1.
+        image: uint8 (H, W, 3), RGB.
+        labels: uint8 or uint16 (H, W), the values of the mask.
+        factor: New pixels for each old one, at most 1.
 
     Returns:
-        Image, labels, and the exact factor of x and y after rounding to whole pixels.
+        Image, labels, and the exact factors along x and y after rounding to whole pixels.
     """
     height, width = labels.shape
     new_width, new_height = max(round(width * factor), 1), max(round(height * factor), 1)
@@ -110,13 +116,13 @@ def resample(
 def resize_to_tile(
     image: NDArray[np.uint8], labels: LabelArray, size_px: int, scale_xy: tuple[float, float] = (1.0, 1.0)
 ) -> Tile:
-    """Resize a whole ROI to one square: RGB by area (bilinear where it grows), labels by nearest pixel centre.
+    """Resize a whole ROI to one square: the image by pixel area, or bilinear if it grows; labels by the nearest center.
 
     Args:
-        image: uint8 (H, W, 3).
-        labels: uint8 or uint16 (H, W).
-        size_px: S; width and height are scaled each by its own factor.
-        scale_xy: By how much both arrays were scaled before.
+        image: uint8 (H, W, 3), RGB.
+        labels: uint8 or uint16 (H, W), the values of the mask.
+        size_px: S, the side of the square in pixels; width and height have different factors if the ROI is not square.
+        scale_xy: Pixels of both arrays for each source pixel, along x and y.
     """
     height, width = labels.shape
     resized, columns, rows = _resized(image, size_px, size_px)
@@ -134,11 +140,11 @@ def resize_to_tile(
 def _resized(
     image: NDArray[np.uint8], width: int, height: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Resize an image; also give the source's column and row under each new pixel centre."""
+    """Resize an image; also return the old column and row under each new pixel center."""
     old_height, old_width = image.shape[:2]
     shrinks = old_height >= height and old_width >= width
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    # The centre of new pixel i lies at (i + 1/2) / scale of the source, in source pixel floor of that.
+    # The center of new pixel i lies at (i + 1/2) / scale in the old image, in the old pixel that this rounds down to.
     columns = (2 * np.arange(width) + 1) * old_width // (2 * width)
     rows = (2 * np.arange(height) + 1) * old_height // (2 * height)
     return np.asarray(resized, np.uint8), columns, rows

@@ -1,1 +1,1 @@
-"""Where a store is built and put: working folder, local disk, object store; may import `schemas` and `prep.files`."""
+"""The working folder and the destination of a build, on disk or in an object store; imports `schemas`, `prep.files`."""

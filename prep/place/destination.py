@@ -1,4 +1,4 @@
-"""What is at the place where a store is to be, and whether a build may replace it."""
+"""What the destination of a build holds, and whether the build may replace it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ ROOT_FILE = "zarr.json"
 
 
 def linked_place(location: str) -> str:
-    """Where a link at a store's place leads, so that the link stays; a place without a link is itself.
+    """Follow a symbolic link at the destination, so that the link stays when the store is replaced.
+
+    Returns:
+        The target of the link; the location itself if it is not a link.
 
     Raises:
-        StoreError: It leads in a circle.
+        StoreError: The link leads in a circle.
     """
     if is_remote(location) or not Path(location).is_symlink():
         return location
     place = os.path.realpath(location)
     if Path(place).is_symlink():
-        raise StoreError(location, "is a link that leads nowhere", "remove it, or choose another --out")
+        raise StoreError(location, "is a symbolic link that leads in a circle", "remove it, or choose another --out")
     return place
 
 
 def occupied(location: str) -> bool:
-    """Whether something is where a store is to be; an empty folder is nothing, and neither is an unfinished upload.
+    """Whether the destination holds something; an empty folder or an unfinished upload counts as nothing.
 
     Raises:
-        StoreError: The object store does not answer.
+        UnreachableError: The object store does not answer.
     """
     if not is_remote(location):
         return is_there(Path(location))
@@ -40,7 +43,7 @@ def occupied(location: str) -> bool:
 
     with remote_errors(location):
         try:
-            # An upload writes it last, and takes that of an earlier store away first.
+            # An upload removes this file of an earlier store first, and writes its own last.
             obstore.head(object_store(location), ROOT_FILE)
         except FileNotFoundError:
             return False
@@ -48,12 +51,12 @@ def occupied(location: str) -> bool:
 
 
 def check_replaceable(location: str) -> None:
-    """Make sure that all that is at a place was written by a build, since it is about to be replaced.
+    """Check that everything at the destination was written by a build, since it is about to be replaced.
 
-    A store need not be readable for that: a damaged manifest or one of another version is what a build mends.
+    The store need not be readable: a damaged manifest or another version is a reason to build it again.
 
     Raises:
-        StoreError: It is no store, does not say what a build wrote, or holds a file that none wrote.
+        StoreError: It is not a store, its list of files cannot be read, or it contains a file that is not in the list.
     """
     try:
         written = {ROOT_FILE, *_written(Store(location))}
@@ -62,23 +65,23 @@ def check_replaceable(location: str) -> None:
     except StoreError as error:
         raise StoreError(
             location,
-            f"is in the way and is not known to be a build's work ({error.args[1]})",
+            f"is in the way and cannot be recognized as a store ({error.args[1]})",
             "move it away, or choose another --out",
         ) from error
     if is_remote(location):
-        # An upload removes nothing but what is named as the files of a store's arrays are.
+        # An upload removes only files with the names of a store's files.
         return
     root = Path(location)
     for path in sorted(root.rglob("*")):
         if (path.is_symlink() or not path.is_dir()) and path.relative_to(root).as_posix() not in written:
-            raise StoreError(location, f"holds {path.relative_to(root)}, which no build wrote", "move it away")
+            raise StoreError(location, f"holds {path.relative_to(root)}, which is not part of a store", "move it away")
 
 
 def _written(store: Store) -> set[str]:
-    """Names of the files of a store, its root's metadata aside.
+    """Paths of the files of a store, except the root's `zarr.json`.
 
     Raises:
-        StoreError: It is no store, or its list of files cannot be read.
+        StoreError: It is not a store, or its list of files cannot be read.
     """
     if ATTRIBUTES_KEY not in store.group.attrs:
         raise StoreError(store.path, "is not a store", "choose another place")

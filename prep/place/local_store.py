@@ -1,4 +1,4 @@
-"""Put a finished store into its folder by one rename; from another file system it is copied beside its place first."""
+"""Move a finished store to its folder by one rename; from another file system it is first copied beside the folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from schemas.store.location import is_remote
 
 
 def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
-    """Move a finished store into place; an earlier one is moved to `replaced`, or removed if that is far away."""
-    # A working folder elsewhere has not made this one.
+    """Move a finished store to its destination.
+
+    Args:
+        store_dir: The finished store.
+        destination: The store's folder.
+        replaced: Where an earlier store is moved; from another file system it is moved beside the destination.
+    """
+    # With a working folder elsewhere, this folder may not exist yet.
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
         _exchange(store_dir, destination, replaced)
@@ -27,19 +33,19 @@ def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
 
 
 def recover(location: str, work: Path) -> None:
-    """Undo what a killed build was about to do at a place: the replaced store is put back, a copy beside it removed."""
+    """Undo the unfinished replacement of a killed build: put the earlier store back, and remove a copy beside it."""
     restore_replaced(work)
     if is_remote(location):
         return
     beside = _beside(Path(location))
     restore_replaced(beside)
-    # The record stays where something else is in the place of the replaced store.
+    # The record stays if something else is now at the place of the earlier store.
     if not (beside / REPLACED_RECORD).exists():
         remove_left_over(beside, _copy_plan(Path(location)), lambda _: None)
 
 
 def _beside(destination: Path) -> Path:
-    """The folder through which a store comes from another file system, a working folder of its own."""
+    """The folder beside the destination into which a store is copied from another file system; a working folder."""
     return destination.with_name(f"{destination.name}.arriving")
 
 
@@ -48,14 +54,14 @@ def _copy_plan(destination: Path) -> dict[str, str]:
 
 
 def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
-    """Rename a store into place and what was there out of it; where one of the two fails, nothing has changed.
+    """Rename an earlier store to `replaced`, and the new one to its place; if one rename fails, both are undone.
 
-    A kill in between leaves the earlier store to `recover`.
+    After a kill between the two, `recover` puts the earlier store back.
     """
     earlier = destination.exists()
     record = replaced.with_name(REPLACED_RECORD)
     if earlier:
-        # What a run left here that was killed once its store was in place.
+        # A run that was killed after its store was in place may have left this.
         shutil.rmtree(replaced, ignore_errors=True)
         write_atomically(record, json.dumps(str(destination.absolute())))
         destination.rename(replaced)

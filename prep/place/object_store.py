@@ -1,9 +1,8 @@
-"""Put a finished store where it belongs: by one rename in a file system, object by object in an object store.
+"""Upload a finished store to an object store.
 
-From another file system it is copied beside its place first, so that there, too, it appears at once.
-
-An object store cannot rename. There the root's `zarr.json`, which holds the completion record, goes last, and a lock
-object, created under the condition that it is absent, keeps a second build out.
+An object store cannot rename a folder. So the root's `zarr.json`, which contains the completion record, is uploaded
+last: until then no reader accepts the store. A lock object, created on the condition that it is absent, keeps other
+builds out.
 """
 
 from __future__ import annotations
@@ -28,22 +27,28 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 LOCK_OBJECT = ".building"
+
 UPLOADS = 16
+"""Files that are uploaded at the same time."""
 
 RECORD_EVERY_S = 2
-"""After a kill, what went up since the last record goes up again."""
+"""Seconds between records of uploaded files; after a kill, files since the last record are uploaded again."""
 
 _ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", PointCounts(1, 1))), "checksums/[a-z0-9_]+")
 _ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
-"""What a build writes into the folder of an array. Others may have files there: raw images are in `images/`, too."""
+"""Paths of the files that a build writes. A bucket may hold other files in the same folders, such as raw `images/`."""
 
 
 @contextmanager
 def remote_lock(destination: str, token: str) -> Generator[None]:
-    """Hold the lock object of a destination; after a kill the same token takes it again.
+    """Hold the lock object of a destination.
+
+    Args:
+        destination: URL of the store.
+        token: Identifies the build: after a kill, a build with the same token takes the lock again.
 
     Raises:
-        StoreError: Another build holds it.
+        StoreError: Another build holds the lock.
     """
     import obstore
     from obstore.exceptions import AlreadyExistsError
@@ -54,7 +59,9 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
     except AlreadyExistsError as error:
         if _lock_token(store) != token.encode():
             raise StoreError(
-                destination, "is in use by another build", f"wait for it; if none runs, delete {LOCK_OBJECT} there"
+                destination,
+                "is in use by another build",
+                f"wait for it; if none is running, delete {LOCK_OBJECT} there",
             ) from error
     try:
         yield
@@ -63,7 +70,7 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
 
 
 def remove_lock(destination: str, token: str) -> None:
-    """Remove the lock object that a killed build left, if it holds this token."""
+    """Remove the lock object that a killed build left, if it contains this token."""
     store = object_store(destination)
     with suppress(FileNotFoundError):
         if _lock_token(store) == token.encode():
@@ -71,7 +78,7 @@ def remove_lock(destination: str, token: str) -> None:
 
 
 def _delete(store: ObjectStore, name: str) -> None:
-    """Delete an object; repeated like every other request, which obstore leaves out for what it sends by POST."""
+    """Delete an object; a failed request is repeated here, since obstore does not repeat POST requests."""
     import obstore
     from obstore.exceptions import GenericError
 
@@ -97,19 +104,19 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     """Upload a finished store.
 
     Args:
-        store_dir: The store.
-        destination: Where to.
-        record: Where the tags that the object store gave the uploaded files are kept, as JSON; a repeated upload of
-            the same store skips those that have it still.
+        store_dir: The finished store.
+        destination: URL of the store.
+        record: A JSON file with the tags that the object store gave the uploaded files. A repeated upload of the same
+            store skips the files that still have their tag.
     """
     import obstore
 
     record.parent.mkdir(exist_ok=True)
     remote = object_store(destination)
     if occupied(destination):
-        # An earlier store is unreadable before its files are replaced.
+        # Readers refuse the earlier store from here on, before its files are replaced.
         _delete(remote, ROOT_FILE)
-    # It holds the digest of all other files: one of another build may have the same names.
+    # The root's metadata contains a digest of all other files, so it tells this store from one with the same names.
     root_sha256 = sha256_of(store_dir / ROOT_FILE)
     done = _read_record(record, root_sha256)
     held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
@@ -123,7 +130,7 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     with _kept_record(record, root_sha256, done) as note, ThreadPoolExecutor(UPLOADS) as pool:
         for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
             note(name, tag)
-    # What an earlier store leaves is known by its names alone: a run that was killed remembers nothing.
+    # Files of an earlier store are recognized by their names alone, since a killed run leaves no list of them.
     listed = [entry["path"] for page in obstore.list(remote) for entry in page]
     for name in set(listed).difference(names):
         if _ARRAY_FILE.fullmatch(name):
@@ -133,7 +140,7 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
 
 @contextmanager
 def _kept_record(record: Path, root_sha256: str, tags: dict[str, str]) -> Generator[Callable[[str, str | None], None]]:
-    """Write a record of uploads now and then, for it names all files, and at the end; yields what adds a tag to it."""
+    """Yield a function that notes an uploaded file; the record is written every few seconds, since it is long."""
 
     def write() -> float:
         write_atomically(record, json.dumps({"root_sha256": root_sha256, "tags": tags}, sort_keys=True))
@@ -154,7 +161,7 @@ def _kept_record(record: Path, root_sha256: str, tags: dict[str, str]) -> Genera
 
 
 def _read_record(record: Path, root_sha256: str) -> dict[str, str]:
-    """Tags of uploaded files of a store; none where a machine that lost its power left half: all go up again."""
+    """Tags of the uploaded files of a store; empty if a power cut left half a record: all are uploaded again."""
     try:
         read = json.loads(record.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,7 +1,7 @@
-"""The folder in which a build works, beside its destination: locked, bound to one plan, kept until the build is done.
+"""The working folder of a build, beside its destination: locked, bound to one plan, and kept until the build is done.
 
-A build that was killed leaves the folder; the next run of the same plan finds there what is finished. A run with
-another plan is refused, and a folder that no build made is never touched.
+A killed build leaves its folder, and the next run of the same plan uses the finished parts. A run with another plan is
+refused, and a folder that does not belong to a build is never touched.
 """
 
 from __future__ import annotations
@@ -20,40 +20,45 @@ from prep.files import is_there, write_atomically
 from schemas.errors import StoreError
 
 PLAN_FILE = "bcss-prep-build.json"
-"""Marks a folder as a build's own: a name that no other program gives a file."""
+"""Marks a working folder; no other program gives a file this name."""
 
 LOCK_FILE = "lock"
 
 WORK_FOLDERS = ("rois", "shards", "store", "publish", "replaced")
-"""What a build makes in its folder; a build that starts again removes these and nothing else."""
+"""The folders that a build creates in its working folder; a build that starts again removes these and nothing else."""
 
 KEEP_FILE = "keep"
-"""Marks a working folder that was there before the build, which is emptied and not removed."""
+"""Marks a working folder that existed before the build: it is emptied and not removed."""
 
 TOKEN_FILE = "token"
 """Identifies this build in the lock object of an object store."""
 
 REPLACED_RECORD = "replaced.json"
-"""Names the place whose store is in `replaced`, while no other store is there yet."""
+"""Holds the path of the store that is in `replaced`, until the new store is in place."""
 
 
 @contextmanager
 def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> Generator[Path]:
-    """Lock a working folder for one plan; it is removed on success and kept on failure if it holds work.
+    """Lock a working folder for one plan. It is removed on success, and kept on failure if it contains finished work.
 
-    One that was there before, empty, a link or a mount point perhaps, is emptied instead.
+    A folder that existed before, empty, is emptied instead of removed: it may be a link or a mount point.
 
     Args:
         folder: The working folder.
-        plan: What is built from what, as JSON values; equal plans give equal stores.
-        start_again: Whether what the folder holds of another plan, or of one that cannot be read, is thrown away.
+        plan: The plan of the build as JSON values; equal plans give equal stores.
+        start_again: Whether to discard the work of another plan, or of one that cannot be read.
+
+    Yields:
+        The folder.
 
     Raises:
-        StoreError: Another build holds the folder, it belongs to another plan, or no build made it.
+        StoreError: Another build holds the folder, or it belongs to another plan or to no build.
     """
     there = {path.name for path in folder.iterdir()} if folder.exists() else None
     if there is not None and PLAN_FILE not in there and there - {LOCK_FILE, KEEP_FILE}:
-        raise StoreError(folder, "is in the way and was made by no build", "move it away, or choose another --out")
+        raise StoreError(
+            folder, "is in the way and does not belong to a build", "move it away, or choose another --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     if there == set():
         (folder / KEEP_FILE).touch()
@@ -67,8 +72,8 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
         yield folder
         _remove(folder)
     except BaseException:
-        # What is already prepared spares the next run its work; an empty folder would only be in the way.
-        # A replaced store may be the only one left.
+        # Finished parts are kept for the next run; a folder without any would only be in the way. A replaced store is
+        # kept, too: it may be the only store left.
         if not any((folder / "rois").glob("*/staged.json")) and not (folder / REPLACED_RECORD).exists():
             with suppress(OSError):
                 _remove(folder)
@@ -78,12 +83,14 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
 
 
 def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path], None]) -> None:
-    """Remove the working folder of a build that was killed when its store was in place; one in use or of another stays.
+    """Remove the working folder of a build that was killed after its store was in place.
+
+    A folder that is in use, or belongs to another plan, stays.
 
     Args:
-        folder: The working folder, if there is one.
-        plan: What the store was built from.
-        before: Called with the folder once it is locked.
+        folder: The working folder; it may be absent.
+        plan: The plan of the store.
+        before: Called with the folder once it is locked, before it is removed.
     """
     if _begun_plan(folder) != _as_stored(plan):
         return
@@ -94,7 +101,7 @@ def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path]
 
 
 def restore_replaced(folder: Path) -> None:
-    """Put a store back that a build had moved out of its place when it was killed, if nothing else is there by now."""
+    """Put back the store that a killed build had moved away, if nothing else is in its place by now."""
     with _held(folder) as held:
         place = _replaced_place(folder) if held else None
         if place is not None and not is_there(place) and (folder / "replaced").exists():
@@ -113,7 +120,7 @@ def build_token(folder: Path) -> str:
 
 @contextmanager
 def _held(folder: Path) -> Generator[bool]:
-    """Hold a build's folder; not if another build does, or none made it."""
+    """Lock a working folder; yields whether it is locked, which fails if it is in use or belongs to no build."""
     if not (folder / PLAN_FILE).exists():
         yield False
         return
@@ -130,7 +137,7 @@ def _held(folder: Path) -> Generator[bool]:
 
 
 def _replaced_place(folder: Path) -> Path | None:
-    """Where a replaced store was; None if it need not go back, or its move had not begun when power was lost."""
+    """The place of a replaced store; None if there is none, or a power cut came before it was moved."""
     try:
         place = json.loads((folder / REPLACED_RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -139,7 +146,7 @@ def _replaced_place(folder: Path) -> Path | None:
 
 
 def _remove(folder: Path) -> None:
-    # What takes long goes first: until then the plan says whose folder it is, should a kill come in between.
+    # The large folders go first: if this is killed, the plan still tells to which build the folder belongs.
     _remove_work(folder)
     if not ((folder / KEEP_FILE).exists() or folder.is_symlink() or folder.is_mount()):
         shutil.rmtree(folder)
@@ -149,13 +156,13 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_work(folder: Path) -> None:
-    # Half of a replaced store is not to come back.
+    # First, so that a half-removed earlier store is not put back.
     (folder / REPLACED_RECORD).unlink(missing_ok=True)
     removed = folder / "removed"
-    # What a kill has left of it goes first.
+    # A killed run may have left `removed`.
     for name in ("removed", *WORK_FOLDERS):
         if (folder / name).exists():
-            # A worker of a cluster may write there yet, and what files appear in cannot be removed.
+            # Renamed first: a worker of a cluster may still write there, and new files would prevent the removal.
             (folder / name).replace(removed)
             shutil.rmtree(removed)
 
@@ -167,18 +174,18 @@ def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
         if start_again:
             _remove_work(folder)
         elif begun is None:
-            raise StoreError(folder, "holds a build whose plan cannot be read", "give --overwrite to start again")
+            raise StoreError(folder, "contains a build whose plan cannot be read", "give --overwrite to start again")
         else:
             raise StoreError(
                 folder,
-                f"holds a build that was begun otherwise ({_difference(begun, wanted)})",
+                f"contains an unfinished build with another plan ({_difference(begun, wanted)})",
                 "repeat the command that began it, or give --overwrite to start again",
             )
     write_atomically(path, json.dumps(plan, indent=1))
 
 
 def _begun_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan that a folder is bound to, None where there is none or a machine that lost its power left half of it."""
+    """The plan of a working folder; None if there is no plan, or a power cut left half of it."""
     try:
         begun = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -187,7 +194,7 @@ def _begun_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def _as_stored(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan through JSON, so that tuples and integer keys compare as they are stored."""
+    """The plan as JSON stores it, where tuples are lists and keys are text."""
     return json.loads(json.dumps(plan))
 
 

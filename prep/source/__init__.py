@@ -1,1 +1,1 @@
-"""The source folder: finding ROIs, decoding files, class maps and splits; may import `schemas` and `prep.files`."""
+"""The source folder: find ROIs, decode files, read class maps, divide patients; imports `schemas`, `prep.files`."""

@@ -1,7 +1,7 @@
-"""Read a file that merges class codes or describes those of another data set.
+"""Read a class map: a file that merges class codes, or names the classes of another data set.
 
-TSV with a header: `code` (or `GT_code`) and `name` (or `label`), and, where wanted, `into` (the code it is merged into)
-and `color` (`#rrggbb`). JSON: a list of such objects, or an object of merges like `{"19": 1}`.
+A TSV file has a header with `code` (or `GT_code`) and `name` (or `label`), and optionally `into` (the code that it is
+merged into) and `color` (`#rrggbb`). A JSON file holds a list of such objects, or an object of merges like `{"19": 1}`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class ClassEntry(BaseModel):
 
     Attributes:
         code: The pixel value.
-        name: Its name; that of BCSS, or `class_<code>`, unless given.
-        into: The code that it counts as, itself unless given.
-        color: sRGB for pictures.
+        name: Name of the class; that of BCSS, or `class_<code>`, unless given.
+        into: The code that it counts as; itself unless given.
+        color: Color in pictures, sRGB; that of BCSS, or a fixed one, unless given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +51,7 @@ class ClassEntry(BaseModel):
         return None if value == "" else value
 
     def info(self) -> ClassInfo:
-        """Name and colour, where absent those of the default table."""
+        """Return name and color; those of BCSS where the map gives none."""
         default = describe_class(self.code)
         return ClassInfo(code=self.code, name=self.name or default.name, color=self.color or default.color)
 
@@ -59,8 +59,12 @@ class ClassEntry(BaseModel):
 def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     """Read a class map.
 
+    Args:
+        path: A JSON file if its name ends so, otherwise TSV.
+
     Raises:
-        ConfigError: The file is absent, malformed, names a code twice, or merges into a code that is itself merged.
+        ConfigError: The file is absent or malformed, names a code or a name twice, or merges a code into one that is
+            merged itself.
     """
     text = read_settings_file(path, "give a TSV or JSON file")
     try:
@@ -69,9 +73,11 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(path, f"is no class map ({field}: {first['msg']})", "columns are code, name, into") from error
+        raise ConfigError(
+            path, f"is not a class map ({field}: {first['msg']})", "columns are code, name, into"
+        ) from error
     except (csv.Error, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(path, f"is no class map ({error})", "columns are code, name, into") from error
+        raise ConfigError(path, f"is not a class map ({error})", "columns are code, name, into") from error
     twice = sorted(code for code, count in Counter(entry.code for entry in entries).items() if count > 1)
     if twice:
         raise ConfigError(path, f"names code {twice[0]} twice", "give each code one line")
@@ -79,13 +85,12 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     names = Counter(entry.name for entry in entries if entry.name and entry.code not in merged)
     alike = [name for name, count in names.items() if count > 1]
     if alike:
-        # Scores are told by name.
-        raise ConfigError(path, f"names two codes {alike[0]}", "merge one 'into' the other, or give each its name")
+        # Reports list scores by class name.
+        raise ConfigError(path, f"names two codes {alike[0]}", "merge one 'into' the other, or give each its own name")
     chained = [entry for entry in entries if entry.into in merged]
     if chained:
-        raise ConfigError(
-            path, f"merges {chained[0].code} into {chained[0].into}, which is merged itself", "name the end"
-        )
+        what = f"merges {chained[0].code} into {chained[0].into}, which is merged itself"
+        raise ConfigError(path, what, "give the final code in 'into'")
     return entries
 
 

@@ -1,4 +1,4 @@
-"""Find the pairs of image and mask below a source folder, and read patient and institution from their names."""
+"""Find the pairs of image and mask in a source folder, and read patient and institution from their names."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
 @dataclass(frozen=True)
 class RoiSource:
-    """One ROI on disk.
+    """The files of one ROI.
 
     Attributes:
         frame_id: Stem of both files.
         image_path: The RGB image.
-        mask_path: The label mask.
-        patient: As it was given, else `TCGA-XX-XXXX` where the name begins with a TCGA barcode, else the stem.
-        institution: The barcode's tissue source site, else empty.
-        mpp_um: Micrometres a pixel where the name says it, as in `MPP-0.2500`.
+        mask_path: The mask.
+        patient: The given name; otherwise `TCGA-XX-XXXX` if the file's name begins with a TCGA barcode, or the stem.
+        institution: The tissue source site of the barcode; empty without one.
+        mpp_um: Micrometers a pixel, if the name tells it as in `MPP-0.2500`; otherwise None.
     """
 
     frame_id: str
@@ -51,16 +51,17 @@ def find_pairs(
         source_dir: The data set's folder.
         images: Name of the folder of images in it.
         masks: Name of the folder of masks in it.
-        patients: The patient of each ROI by its stem, where names do not say it.
+        patients: The patient of each ROI by its stem, where names do not tell it.
 
     Raises:
-        SourceError: A folder is absent, empty or not in the data set's, a file has no partner, or two share a stem.
+        SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two files
+            share a stem.
     """
     if not source_dir.is_dir():
         remedy = f"name the folder that holds {images}/ and {masks}/; `bcss-prep sample` makes one to try"
-        raise SourceError(source_dir, "is no folder", remedy)
+        raise SourceError(source_dir, "is not a folder", remedy)
     for folder in (source_dir / images, source_dir / masks):
-        # The manifest names files by their path in it.
+        # The manifest names files by their path in the source folder.
         if not folder.is_relative_to(source_dir):
             raise SourceError(folder, f"is not in {source_dir}", "name folders in it with --images and --masks")
     image_paths = _by_stem(source_dir / images, IMAGE_SUFFIXES)
@@ -78,8 +79,8 @@ def find_pairs(
     unknown = [roi.frame_id for roi in rois if not roi.institution and roi.frame_id not in known]
     if len(unknown) > 1:
         logger.warning(
-            "%d ROIs, such as %s, have no TCGA barcode and count as patients of their own; where some share a patient, "
-            "give --patients, lest it be on two sides of a split",
+            "%d ROIs, such as %s, have no TCGA barcode, so each counts as a patient of its own; if some share a "
+            "patient, give --patients, or that patient may be in two splits",
             len(unknown),
             unknown[0],
         )
@@ -90,7 +91,7 @@ def _describe(stem: str, image_path: Path, mask_path: Path, patient: str | None)
     barcode = _TCGA_BARCODE.match(stem)
     of_name, institution = (barcode["patient"].upper(), barcode["institution"].upper()) if barcode else (stem, "")
     mpp = _MPP.search(stem)
-    # A resolution of 0 is none.
+    # A resolution of 0 means an unknown one.
     mpp_um = float(mpp["um"]) or None if mpp else None
     return RoiSource(stem, image_path, mask_path, patient or of_name, institution, mpp_um)
 
@@ -103,11 +104,11 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     )
     _say_skipped(folder, suffixes)
     if not paths:
-        raise SourceError(folder, f"holds no {', '.join(suffixes)} file", "put the ROIs there")
+        raise SourceError(folder, f"contains no {', '.join(suffixes)} file", "put the ROIs there")
     found: dict[str, Path] = {}
     for path in paths:
         if not _is_text(f"{folder.name}/{path.name}"):
-            raise SourceError(path, "has a name that is not UTF-8, as the store's names are", "rename it")
+            raise SourceError(path, "has a name that is not UTF-8, and the store's names are", "rename it")
         if path.stem in found:
             raise SourceError(path, f"has the same stem as {found[path.stem].name}", "rename one of the two")
         found[path.stem] = path
@@ -120,7 +121,7 @@ def _say_skipped(folder: Path, suffixes: tuple[str, ...]) -> None:
     )
     if skipped:
         logger.warning(
-            "%s: %d entries are no %s file and are left out, such as %s",
+            "%s: %d entries are not %s files and are left out, such as %s",
             folder,
             len(skipped),
             ", ".join(suffixes),
@@ -132,6 +133,6 @@ def _is_text(name: str) -> bool:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        # Bytes that the file system's encoding cannot decode stand in a name as lone surrogates.
+        # Python represents bytes that the file system's encoding cannot decode as lone surrogates.
         return False
     return True

@@ -1,4 +1,4 @@
-"""Divide patients into train, val and test; a patient is never on two sides."""
+"""Divide patients into train, val and test; all ROIs of a patient are in one split."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _NAME_COLUMNS = ("patient", *_ROI_COLUMNS)
 
 
 def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
-    """The division used with BCSS: test by institution, the rest shuffled by seed 42 and cut 80 to 20.
+    """Divide patients as the published BCSS pipeline does: test by institution, the rest shuffled by seed 42, 80 to 20.
 
-    With all 151 ROIs this is 85 train, 21 val and 45 test, the published pipeline's own lists. Train is never empty:
-    with one or two patients outside the test institutions val is empty, and where every patient is of a test
-    institution, they are divided into train and val, with a warning.
+    All 151 ROIs give 85 in train, 21 in val and 45 in test, which are the lists of the published pipeline. Train is
+    never empty: with one or two patients outside the test institutions val is empty, and if every patient is from a
+    test institution, the patients are divided into train and val, with a warning.
 
     Args:
         rois: The ROIs to divide.
@@ -43,12 +43,12 @@ def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
     rest = sorted(patient for patient, place in institutions.items() if place not in BCSS_TEST_INSTITUTIONS)
     if not rest:
         logger.warning(
-            "every ROI, %s and %d more, is from a test institution of the bcss split, so none is held out as test",
+            "every ROI (%s and %d more) is from a test institution of the bcss split, so none is held out for test",
             rois[0].frame_id,
             len(rois) - 1,
         )
         rest = sorted(institutions)
-    # The legacy generator, because the published lists were drawn with it.
+    # The published lists were drawn with the legacy generator.
     order = np.random.RandomState(BCSS_SHUFFLE_SEED).permutation(len(rest))
     train_count = max(round(TRAIN_FRACTION * len(rest)), 1)
     splits: dict[str, Split] = dict.fromkeys(institutions, "test")
@@ -62,11 +62,14 @@ def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int)
 
     Args:
         rois: The ROIs to divide.
-        fractions: Three shares that sum to 1.
-        seed: Of the shuffle.
+        fractions: The shares of train, val and test, which sum to 1.
+        seed: Seed of the shuffle.
+
+    Returns:
+        The split of each patient.
 
     Raises:
-        ConfigError: The shares are not three that sum to 1, or none is left for train.
+        ConfigError: The shares are not three numbers that sum to 1, or the share of train is 0.
     """
     are_shares = len(fractions) == len(SPLITS) and all(0 <= share <= 1 for share in fractions)
     if not are_shares or not math.isclose(sum(fractions), 1, abs_tol=1e-6) or not fractions[0]:
@@ -82,10 +85,17 @@ def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int)
 
 
 def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
-    """Read the division from a CSV with the columns `patient` or `frame_id` (or `name`), or both, and `split`.
+    """Divide patients by a CSV file with the column `split`, and `patient` or `frame_id` (or `name`), or both.
+
+    Args:
+        rois: The ROIs to divide.
+        path: The file.
+
+    Returns:
+        The split of each patient.
 
     Raises:
-        ConfigError: The file cannot be read, leaves a patient out, puts one on two sides, or leaves train empty.
+        ConfigError: The file cannot be read, leaves a patient out, puts one into two splits, or leaves train empty.
     """
     chosen = _read_split_file(path)
     splits: dict[str, Split] = {}
@@ -122,7 +132,10 @@ def _read_split_file(path: Path) -> dict[str, Split]:
 
 
 def file_patients(path: Path) -> dict[str, str]:
-    """Read which ROI is of which patient from a CSV with the columns `frame_id` (or `name`) and `patient`.
+    """Read the patient of each ROI from a CSV file with the columns `frame_id` (or `name`) and `patient`.
+
+    Returns:
+        The patient of each ROI by its stem.
 
     Raises:
         ConfigError: The file cannot be read, lacks a column, or gives a ROI two patients or none.

@@ -1,1 +1,1 @@
-"""The files of a store: ROI folders, chunks, shards, columns, checksums; may import `prep.derive` and all below it."""
+"""Write the files of a store: ROI folders, shards, columns, checksums; imports `prep.derive` and what that imports."""

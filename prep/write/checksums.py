@@ -1,7 +1,7 @@
-"""One SHA-256 for every file of a store, kept in the store as columns.
+"""The SHA-256 and length of every file of a store, kept in the store as columns.
 
-`checksums/key`, `checksums/sha256` and `checksums/size_bytes` cover every file but themselves and the root's
-`zarr.json`, whose completion record holds a digest over the column of digests.
+`checksums/key`, `checksums/sha256` and `checksums/size_bytes` cover every file except their own and the root's
+`zarr.json`, whose completion record contains a digest over the column of digests.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from schemas.store.store import Store
 
 
 def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFile]) -> str:
-    """Write the columns and return the digest over the one of digests.
+    """Write the columns.
 
     Args:
         group: The store.
         store_dir: Its folder.
-        written: Files whose digest is known since they were written; the others are read.
+        written: Files whose digest is known from when they were written; the others are read.
+
+    Returns:
+        SHA-256 over the column of digests, in hexadecimal.
     """
     known = {file.key: file for file in written}
     keys = sorted(
@@ -54,14 +57,14 @@ def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFil
 
 
 def check_sizes(store: Store) -> None:
-    """Make sure that every file is there and of the length that is written down; no file is read for it.
+    """Check that every file exists and has its recorded length; no pixel is read.
 
     Raises:
-        StoreError: One is missing or cut.
+        StoreError: A file is missing or has another length.
     """
     keys, sizes = (store.column(f"checksums/{name}").tolist() for name in ("key", "size_bytes"))
     found = _sizes_of(store.path, keys)
-    # A store of others may have lists of two lengths, and then there is no size for a key or no key for a size.
+    # The columns of a damaged store may differ in length: then a key has no size, or a size no key.
     for key, size in zip_longest(keys, sizes):
         if found.get(key) != size:
             what = f"{key} has {found[key]} bytes, not {size}" if key in found else f"{key} is missing"
@@ -69,7 +72,7 @@ def check_sizes(store: Store) -> None:
 
 
 def _sizes_of(location: str, keys: list[str]) -> dict[str, int]:
-    """Lengths of the files of a store that are there."""
+    """Length in bytes of each existing file of a store, by its path in the store."""
     if is_remote(location):
         import obstore
 

@@ -1,8 +1,8 @@
-"""Write what one ROI adds to a store into a folder of its own, from which shards are joined later.
+"""Write the encoded chunks and the columns of one ROI to a folder of its own, from which shards are joined later.
 
-A shard holds the tiles of several ROIs, and two writers of one shard lose rows. So a ROI's pixels are encoded here,
-chunk by chunk, with the store's own codecs, and `prep.write.shards` only concatenates them: each byte is compressed
-once, and each shard has one writer.
+A shard holds the tiles of several ROIs, and two writers of one shard would lose rows. So the pixels of a ROI are
+encoded here, chunk by chunk, with the codecs of the store, and `prep.write.shards` only joins the chunks: each byte is
+compressed once, and each shard has one writer.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _append_pixels(files: dict[str, ChunkFile], prepared: PreparedTile, label_dt
 
 
 def _check_readable(task: RoiTask, prepared: PreparedTile) -> None:
-    """Refuse a tile whose segments a reader takes for damage."""
+    """Refuse a tile whose segments exceed the memory that a reader allocates."""
     if len(prepared.objects) * prepared.ignore.size > MAX_SEGMENT_BYTES:
         x, y = prepared.tile.origin_xy
         what = f"has {len(prepared.objects)} objects in the tile at {x}, {y}, more than can be read at once"
@@ -188,7 +188,7 @@ def _check_readable(task: RoiTask, prepared: PreparedTile) -> None:
 
 
 def chunk_file(directory: Path, array: str) -> Path:
-    """Where the encoded chunks of an array lie in a ROI's folder."""
+    """The file of an array's encoded chunks in a ROI's folder."""
     return directory / f"{array}.chunks"
 
 

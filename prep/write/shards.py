@@ -23,10 +23,10 @@ from schemas.store.codecs import array_codec
 from schemas.store.shards import shard_index
 
 SHARD_BYTES = 64 << 20
-"""A shard holds about this much before compression: few files, and one fits in memory."""
+"""Approximate size of a shard before compression: a store has few files, and a shard fits in memory."""
 
 COLUMN_ROWS = 16384
-"""Rows of a column in one chunk."""
+"""Rows in one chunk of a column."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class ChunkRun:
 
     Attributes:
         path: The file.
-        offset: Where the first begins.
-        sizes: Bytes of each.
+        offset: Where the first chunk begins, in bytes.
+        sizes: Length of each chunk in bytes.
     """
 
     path: Path
@@ -50,9 +50,9 @@ class ShardTask:
 
     Attributes:
         folder: The folder of shards.
-        key: The shard's path in it, which is its path in the store.
+        key: The shard's path in the folder, which is also its path in the store.
         pieces: The encoded chunks of its rows, in order.
-        slots: How many rows a full shard has.
+        slots: Number of rows of a full shard.
     """
 
     folder: Path
@@ -65,7 +65,7 @@ class ShardTask:
 
 
 def rows_per_shard(spec: ArraySpec) -> int:
-    """Rows of a shard: the largest power of two that keeps it near `SHARD_BYTES` before compression."""
+    """Number of rows of a shard: the largest power of two that keeps it within `SHARD_BYTES` before compression."""
     row_bytes = math.prod(spec.row_shape) * np.dtype(spec.dtype).itemsize
     return 1 << max(int(math.log2(SHARD_BYTES / row_bytes)), 0)
 
@@ -76,11 +76,11 @@ def create_array(
     """Create one array of the store.
 
     Args:
-        group: Where it goes.
-        spec: What it is.
-        rows: Its length.
+        group: The store.
+        spec: The array.
+        rows: Number of rows.
         codec: How images are compressed.
-        sharded: For a pixel array, whether chunks are gathered in shards.
+        sharded: Whether chunks are joined to shards; for pixel arrays only.
     """
     chunk_rows = 1 if spec.path in PIXEL_ARRAYS else COLUMN_ROWS
     packed = spec.row_dimensions == ("y", "x_byte")
@@ -93,21 +93,21 @@ def create_array(
         **array_codec(spec.path, codec).array_settings,
         dimension_names=spec.dimension_names,
         attributes={**packing_attributes(spec.row_shape[1] * 8)} if packed else None,
-        # An absent chunk reads as zeros without an error: writing all of them makes absence a fault.
+        # zarr reads an absent chunk as zeros without an error. If all chunks are written, an absent one is damage.
         config={"write_empty_chunks": True},
     )
 
 
 def chunk_path(array_path: str, row: int, spec: ArraySpec) -> str:
-    """Path of a chunk or shard in the group, by its place along the first axis."""
+    """Path of a chunk or shard in the store, by its place along the first axis."""
     return "/".join([array_path, "c", str(row), *("0" for _ in spec.row_shape)])
 
 
 def write_shard(task: ShardTask) -> WrittenFile:
-    """Write one shard from its chunks, with its SHA-256 in a file beside it; a whole one that is there stays.
+    """Write one shard from its chunks, and its SHA-256 to a file beside it; a complete shard is used as it is.
 
-    A cluster may run a task twice, the second time after the shard was moved into the store: each run writes a file
-    of its own, in a folder that it does not make, and leaves nothing where the build has ended.
+    A cluster may run a task twice, the second time after the shard was moved into the store. So each run writes a file
+    of its own, in a folder that it does not create: after the end of the build the run fails and leaves no file.
     """
     with timed("join shards"):
         return _write_shard(task)
@@ -132,6 +132,6 @@ def _write_shard(task: ShardTask) -> WrittenFile:
         size = shard.tell()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(path)
-    # After the shard: a kill between the two leaves a shard without a record, which is written again.
+    # Written after the shard: a kill between the two leaves a shard without a record, which is written again.
     write_atomically(record, digest.hexdigest())
     return WrittenFile(task.key, digest.hexdigest(), size)

@@ -1,1 +1,1 @@
-"""What both command lines share: messages, JSON log lines, stage times, settings files; may import `schemas.errors`."""
+"""What both command lines share: messages, log lines, stage times, settings files; imports `schemas.errors` alone."""

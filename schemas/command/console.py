@@ -1,4 +1,4 @@
-"""How both command lines speak: log lines, progress and failures on stderr, as text or as JSON; exit status 1 or 2."""
+"""Run both command lines: log lines, progress and failures on stderr, as text or as JSON; exit status 1 or 2."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 def run_command(app: Callable[..., object], program: str) -> None:
     """Run a command-line application and turn an expected failure into one line and exit status 1.
 
-    Two flags may stand anywhere on the command line. `--debug` shows tracebacks and, at the end, what each stage took.
-    `--log-json` makes each line on stderr one JSON object and leaves the progress bar out; a wrong call and a defect
-    of ours are such a line, too. Without it, an unexpected exception keeps its traceback.
+    Two flags may stand anywhere on the command line. `--debug` shows tracebacks and, at the end, the time of each
+    stage. `--log-json` makes each line on stderr one JSON object, also for a wrong call and for a defect of this
+    program, and shows no progress bar. Without it, an unexpected exception keeps its traceback.
 
     Args:
-        app: The application, called without arguments; it parses `sys.argv` itself. A typer application is called
-            with `standalone_mode=False` for JSON, so that typer prints nothing.
-        program: The name that the lines of text start with.
+        app: The application. It is called without arguments and parses `sys.argv` itself. For JSON, a typer application
+            is called with `standalone_mode=False`, so that typer prints nothing.
+        program: The name at the start of each line of text.
     """
     _speak_utf8()
     debug, as_json = _take_flag("--debug"), _take_flag("--log-json")
@@ -42,18 +42,18 @@ def run_command(app: Callable[..., object], program: str) -> None:
             else:
                 _run_with_text(app, program, debug=debug)
     finally:
-        # Libraries clean up when Python ends, and show a traceback where they are interrupted then. The last that is
-        # registered is the first that is called.
+        # Libraries clean up when Python ends, and print a traceback if they are interrupted meanwhile. The function
+        # that is registered last is called first.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def printable(text: object) -> str:
-    """Text of a file or a path for a terminal: what is no printable character, such as an escape, becomes U+FFFD."""
+    """Make text from a file or a path safe for a terminal: unprintable characters, such as escapes, become U+FFFD."""
     return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
 
 
 def as_markup(text: object) -> str:
-    """Text of a file or a path as rich's markup that shows it letter by letter, brackets too; see `printable`."""
+    """Make text from a file or a path safe for rich: brackets are shown and not read as markup; see `printable`."""
     from rich.markup import escape
 
     return escape(printable(text))
@@ -61,12 +61,12 @@ def as_markup(text: object) -> str:
 
 @contextmanager
 def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqdm[Any]]:
-    """Open a progress bar on stderr that leaves log lines whole; it shows nothing under `--log-json`.
+    """Open a progress bar on stderr that does not break log lines; it shows nothing under `--log-json`.
 
     Args:
-        desc: What goes on.
+        desc: The name of the work.
         unit: What is counted.
-        silent: Whether it shows nothing anyway.
+        silent: Whether to show nothing.
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -80,7 +80,7 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
 
 
 def show_version(wanted: bool) -> None:
-    """Print the package's version and leave; what typer calls for `--version`."""
+    """Print the package's version and exit; typer calls this for `--version`."""
     if wanted:
         from importlib.metadata import version
 
@@ -91,13 +91,13 @@ def show_version(wanted: bool) -> None:
 
 
 def _speak_utf8() -> None:
-    """Start again in Python's UTF-8 mode where the locale has another encoding.
+    """Start again in Python's UTF-8 mode if the locale has another encoding.
 
-    The names of ROIs are names of files, are stored, and become names of files again: in any other encoding the same
-    files would give another store, or names that cannot be written.
+    File names become names of ROIs in the store, and those become file names again. In another encoding the same files
+    would give another store, or names that cannot be written.
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
-        # For the processes that this one starts.
+        # For child processes.
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
@@ -119,11 +119,11 @@ def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
     handler.setFormatter(JsonFormatter() if as_json else _TextFormatter(f"{program}: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if as_json:
-        # A library's warning would be two lines of plain text.
+        # Otherwise a library's warning is two lines of plain text.
         logging.captureWarnings(True)
-    # It warns of a home that cannot be written, and the folder that it makes for itself instead is as good.
+    # matplotlib warns of a home folder that cannot be written; the folder that it uses instead is as good.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    # A cluster of its own tells of each worker.
+    # A local cluster logs the start and end of each worker.
     logging.getLogger("distributed").setLevel(logging.DEBUG if debug else logging.WARNING)
     for package in ("prep", "schemas", "train"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
@@ -132,7 +132,7 @@ def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
 
 
 def _warn_of_thread(failed: threading.ExceptHookArgs) -> None:
-    """Say in one line what ended a library's thread; whoever waits for it raises the same."""
+    """Log in one line what ended a library's thread; the code that waits for the thread raises the same error."""
     logging.getLogger("threading").warning("a thread ended: %s", failed.exc_value)
 
 
@@ -150,7 +150,7 @@ def _run_with_text(app: Callable[..., object], program: str, *, debug: bool) -> 
 
 
 def _run_with_json(app: Callable[..., object], program: str, *, debug: bool) -> None:
-    # typer's applications alone have this argument; it makes them raise what they would print.
+    # Only typer's applications have this argument; it makes them raise errors instead of printing them.
     arguments = {"standalone_mode": False} if hasattr(app, "registered_commands") else {}
     try:
         status = app(**arguments)
@@ -171,24 +171,28 @@ def _run_with_json(app: Callable[..., object], program: str, *, debug: bool) -> 
 def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
-        return f"needs more memory than there is ({text or 'no more is given'}); give fewer --workers or smaller tiles"
+        return f"memory ran out ({text or 'no more is available'}); use fewer --workers or smaller tiles"
     return text
 
 
 def _described(error: Exception, program: str) -> dict[str, str]:
-    """Where an error is, what it is and what to do about it."""
+    """The parts of an error for JSON: where it is, what is wrong, and what to do about it."""
     if isinstance(error, BcssError):
         where, what, remedy = error.args
         return {"where": where, "what": what, "remedy": remedy}
     if isinstance(error, OSError):
         what = error.strerror or str(error)
-        return {"where": str(error.filename or program), "what": what, "remedy": "mend that and repeat the command"}
+        return {
+            "where": str(error.filename or program),
+            "what": what,
+            "remedy": "remove the cause and repeat the command",
+        }
     if hasattr(error, "format_message"):
-        # A wrong call, by click's name for it: typer may bring a copy of click that nobody else can import.
+        # A wrong call. Its class is click's, of which typer may bring a copy that cannot be imported from here.
         return {"where": program, "what": cast("Any", error).format_message(), "remedy": "see --help"}
     return {"where": program, "what": f"{type(error).__name__}: {error}", "remedy": "report this defect"}
 
 
 def _leave_pipe() -> None:
-    """A pipe closed by the reader (`| head`) is not worth a message, and flushing at exit must not raise again."""
+    """Discard output after the reader has closed the pipe (`| head`), so that flushing at exit does not raise again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

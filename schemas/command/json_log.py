@@ -1,4 +1,4 @@
-"""Log lines for programs: one JSON object a line."""
+"""Format log lines for programs: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import logging
 from datetime import UTC, datetime
 
 FIELDS = "bcss_fields"
-"""Key of `extra` under which a log call gives entries of its own beside the message, as a dictionary."""
+"""Key of `extra` for more entries of a log line, as a dictionary."""
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as `{"time", "level", "logger", "message", ...}`, in ASCII whatever the locale."""
+    """Formats a record as `{"time", "level", "logger", "message", ...}`, in ASCII in every locale."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; a traceback goes under `traceback`."""
+        """Return the line; an exception adds its `traceback`."""
         entry: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

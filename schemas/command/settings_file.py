@@ -1,4 +1,4 @@
-"""Read a text file that a person wrote: settings, a class map, a division into splits."""
+"""Read a small text file that a person wrote: settings, a class map, a list of splits."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from schemas.errors import ConfigError
 
 MAX_TEXT_BYTES = 1 << 24
-"""A line for each of 65536 classes or of 100,000 patients takes a quarter of it."""
+"""Maximum size of such a file. A line for each of 65536 classes or of 100,000 patients takes a quarter of it."""
 
 
 def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Read a small UTF-8 text, with or without a byte order mark; line ends stay as they are.
+    """Read a UTF-8 text with or without a byte order mark; line ends stay as they are.
 
     Args:
-        path: The file; a device or a pipe without an end is read up to the bound, too.
-        remedy: What to do where it cannot be read.
-        bound_bytes: A longer file is taken for something else.
+        path: The file; a device or a pipe without an end is read up to the bound.
+        remedy: What to do if the file cannot be used, for the error.
+        bound_bytes: Maximum size in bytes.
 
     Raises:
-        ConfigError: It is absent, unreadable, longer than the bound, or no UTF-8.
+        ConfigError: The file is absent, unreadable, longer than the bound, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
@@ -30,7 +30,7 @@ def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTE
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror or error})", remedy) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(path, f"is no UTF-8 text ({error})", remedy) from error
+        raise ConfigError(path, f"is not UTF-8 text ({error})", remedy) from error
     if len(data) > bound_bytes:
         raise ConfigError(path, f"is longer than {bound_bytes} bytes", remedy)
     return text

@@ -1,4 +1,4 @@
-"""Where the time of a command goes, by stage; measured only while somebody collects it."""
+"""Measure the time of a command by stage; costs nearly nothing unless the times are collected."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Timings:
-    """What stages took.
+    """Time and number of calls of each stage.
 
     Attributes:
-        seconds: By stage, in the order of first use.
-        calls: How often each was entered.
+        seconds: Seconds by stage, in the order of first use.
+        calls: How often each stage was entered.
     """
 
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     calls: dict[str, int] = field(default_factory=dict[str, int])
 
     def add(self, name: str, seconds: float, calls: int = 1) -> None:
-        """Count what one stage took."""
+        """Add the time of a stage."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.calls[name] = self.calls.get(name, 0) + calls
 
     @contextmanager
     def measured(self, name: str) -> Generator[None]:
-        """Measure what is done inside as a stage, even where it fails."""
+        """Measure what is done inside as a stage, even if it fails."""
         start = time.perf_counter()
         try:
             yield
@@ -49,14 +49,14 @@ _collected: ContextVar[Timings | None] = ContextVar("timings", default=None)
 
 
 def timed(name: str) -> AbstractContextManager[None]:
-    """Measure what is done inside; costs a look-up where nobody collects. Stages do not nest."""
+    """Measure what is done inside as a stage, if times are collected. Stages do not nest."""
     timings = _collected.get()
     return nullcontext() if timings is None else timings.measured(name)
 
 
 @contextmanager
 def collect_timings() -> Generator[Timings]:
-    """Collect the stages of everything inside."""
+    """Collect the times of all stages inside."""
     timings = Timings()
     token = _collected.set(timings)
     try:
@@ -67,7 +67,7 @@ def collect_timings() -> Generator[Timings]:
 
 @contextmanager
 def logged_timings() -> Generator[None]:
-    """Collect the stages of everything inside, and log them as a table at its end, a line a stage, at DEBUG level."""
+    """Collect the times of all stages inside, and log them at the end as a table, one line a stage, at DEBUG level."""
     start = time.perf_counter()
     with collect_timings() as timings:
         try:
@@ -79,31 +79,31 @@ def logged_timings() -> Generator[None]:
                 row = {"stage": name, "seconds": round(seconds, 6), "calls": timings.calls[name]}
                 line = f"{name:{width}} {seconds:9.3f} s {seconds / wall_s:5.0%} {row['calls']:7d} x"
                 logger.debug(line, extra={FIELDS: row})
-            # Stages are summed over processes, so with several of them they may take longer than this.
+            # Stages are summed over processes, so the stages of several processes may exceed the wall time.
             row = {"stage": "wall time", "seconds": round(wall_s, 6)}
             logger.debug("%-*s %9.3f s", width, "wall time", wall_s, extra={FIELDS: row})
 
 
 @dataclass(frozen=True)
 class TimedTask(Generic[_Task, _Result]):
-    """A function for another process that brings its stages home beside its result."""
+    """A function for another process that returns the times of its stages with its result."""
 
     function: Callable[[_Task], _Result]
 
     def __call__(self, task: _Task) -> tuple[_Result, Timings]:
-        """Apply the function and collect."""
+        """Apply the function and collect the times of its stages."""
         with collect_timings() as timings:
             result = self.function(task)
         return result, timings
 
 
 def is_collecting() -> bool:
-    """Whether stages are measured here."""
+    """Whether times are collected."""
     return _collected.get() is not None
 
 
 def add_timings(found: Timings) -> None:
-    """Add what another process collected."""
+    """Add the times that another process collected."""
     timings = _collected.get()
     if timings is not None:
         for name, seconds in found.seconds.items():

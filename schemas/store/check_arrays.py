@@ -1,7 +1,7 @@
-"""What the metadata of a store claims, checked before memory is asked for on its word.
+"""Check the metadata of an array before memory is allocated from what it claims.
 
-A store may come from anywhere. Its manifest is bounded, each array must be what the manifest makes of it, a chunk must
-say that it decodes to the size of its rows before it is decoded, and only the codecs that a build writes are run.
+A store may come from anywhere. So its manifest is bounded, each array must have the shape and type that follow from the
+manifest, a chunk must claim the size of its rows before it is decoded, and only the codecs of a build are run.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, NDBuffer
 
 MAX_COLUMN_ROWS = 1 << 20
-"""Of a column in one chunk."""
+"""Maximum rows of a column in one chunk."""
 
 MAX_COLUMN_BYTES = 1 << 32
-"""Of a column whole, which stays in memory: ten million objects of 32 points take 2.6 GB."""
+"""Maximum decoded size of a column, which stays in memory: ten million objects with 32 points take 2.6 GB."""
 
 
 def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manifest | None) -> zarr.Array[Any]:
-    """The same array, reading through codecs that check the size of what they decode.
+    """Check an array, and return it with codecs that check the size of a chunk before they decode it.
 
     Args:
         where: The array, for messages.
-        array: As its metadata makes it.
+        array: The array, as zarr opened it.
         path: Its path in the store.
-        manifest: What it must agree with; None for the checksums, which must be read without one.
+        manifest: The manifest that it must agree with; None for checksums, which are also read without a valid one.
 
     Raises:
-        StoreError: Its shape, type, chunks or codecs are not those of a store.
+        StoreError: A build writes no array with this shape, type, chunks or codecs.
     """
     metadata: Any = array.metadata
     wrong = _shape_fault(array, metadata.to_dict(), path, manifest) or _chunk_fault(array)
@@ -54,18 +54,18 @@ def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manif
 
 
 def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, manifest: Manifest | None) -> str | None:
-    """What is wrong with shape and type, if anything is."""
+    """What is wrong with shape and type; None if nothing is."""
     if manifest is None:
         known = array.ndim == 1 and metadata["data_type"] in ("string", "int64") and array.shape[0] <= MAX_COLUMN_ROWS
-        return None if known else "is no column of checksums"
+        return None if known else "is not a column of checksums"
     specs = array_specs(manifest.tile_size_px, "uint8", manifest.point_counts)
     spec = next((spec for spec in specs if spec.path == path), None)
     if spec is None:
-        return "is no array of a store"
+        return "is not an array of a store"
     tiles, objects = manifest.complete.tiles, manifest.complete.objects
     shape = ({"tile": tiles, "object": objects, "tile_bound": tiles + 1}[spec.axis], *spec.row_shape)
     if tuple(array.shape) != shape:
-        return f"has shape {_shortened(array.shape)}, and the manifest gives {shape}"
+        return f"has shape {_shortened(array.shape)}, but the manifest gives {shape}"
     size_bytes = math.prod(shape) * array.dtype.itemsize
     if path not in PIXEL_ARRAYS and size_bytes > MAX_COLUMN_BYTES:
         return f"would take {size_bytes} bytes of memory"
@@ -76,7 +76,7 @@ def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, ma
 
 
 def _chunk_fault(array: zarr.Array[Any]) -> str | None:
-    """What is wrong with chunks and shards, if anything is: they are cut along the first axis alone, and bounded."""
+    """What is wrong with chunks and shards; None if they are cut along the first axis alone, and bounded."""
     for sides in (array.chunks, array.shards or array.chunks):
         size_bytes = math.prod(sides) * array.dtype.itemsize
         too_long = array.shards is None and sides[0] > MAX_COLUMN_ROWS
@@ -93,11 +93,11 @@ def _shortened(value: object) -> str:
 
 
 def _bounded(where: str, codec: Codec) -> Codec:
-    """The same codec with its check, and those in a shard with theirs."""
+    """The same codec with a check of the stated size, and so the codecs in a shard."""
     if isinstance(codec, ShardingCodec):
         inner = [_bounded(where, part) for part in codec.codecs]
         if not has_plain_index(codec):
-            # `schemas.store.shards` reads the index, too, and must read the same.
+            # `schemas.store.shards` reads the index, too, and must find the same places.
             raise StoreError(where, "has an index that no build writes", "build the store again")
         return ShardingCodec(
             chunk_shape=codec.chunk_shape,
@@ -114,11 +114,11 @@ def _bounded(where: str, codec: Codec) -> Codec:
             return codec
     if isinstance(codec, BytesCodec | Crc32cCodec):
         return codec
-    raise StoreError(where, f"is coded by {type(codec).__name__}, which no build uses", "build the store again")
+    raise StoreError(where, f"is encoded with {type(codec).__name__}, which no build uses", "build the store again")
 
 
 class VLenUTF8Codec(zarr.codecs.VLenUTF8Codec):
-    """Names; zarr takes no codec of another name for them."""
+    """Zarr's codec for text, which checks the stated number of names first; zarr accepts this class name only."""
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> NDBuffer:
         count = int.from_bytes(chunk_bytes.to_bytes()[:4], "little")

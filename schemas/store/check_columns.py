@@ -1,6 +1,6 @@
-"""What the values of columns may be: others index arrays by them, name files, draw, and ask for memory.
+"""Check the values of a column: arrays are indexed, files named, and memory allocated with them.
 
-Axes: N tiles, M objects, P points. Coordinates are x, y.
+Axes: N tiles, M objects. Coordinates are x, y.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from schemas.prompt_kinds import POINT_SETS, PointLabel
 from schemas.store.reading import LIST_DAMAGE
 
 Column = Callable[[str], NDArray[Any]]
-"""Reads a column by its path."""
+"""Returns a column by its path."""
 
 Check = Callable[[NDArray[Any], Manifest, Column], bool]
 """Whether the values of a column are those that a build could have written."""
 
 _FILE_KEY = re.compile(r"(?:[a-z]\w*/){1,2}(?:zarr\.json|c(?:/\d{1,12})+)", re.ASCII)
-"""Of a file of an array: its metadata, or a chunk or shard."""
+"""Path of a file of an array: its metadata, or a chunk or shard."""
 
 
 def check_column(where: str, path: str, values: NDArray[Any], manifest: Manifest, column: Column) -> None:
-    """Make sure that the values of a column are those that a build could have written.
+    """Check that a build could have written the values of a column.
 
     Args:
         where: The column, for messages.
         path: Its path in the store.
-        values: What it holds.
-        manifest: Of the store.
-        column: Reads another column.
+        values: Its values.
+        manifest: The manifest of the store.
+        column: Returns another column by its path.
 
     Raises:
-        StoreError: They are not.
+        StoreError: No build writes these values.
     """
     is_sound = _CHECKS.get(path) or _point_check(path)
     if is_sound is not None and not is_sound(values, manifest, column):
@@ -47,10 +47,15 @@ def check_column(where: str, path: str, values: NDArray[Any], manifest: Manifest
 
 
 def check_checksums(where: str, path: str, values: NDArray[Any]) -> None:
-    """The same of a column of checksums, which is read without a manifest.
+    """Check the values of a column of checksums, which is read without a manifest.
+
+    Args:
+        where: The column, for messages.
+        path: Its path in the store.
+        values: Its values.
 
     Raises:
-        StoreError: A key is none of a file of an array, or a length is below zero.
+        StoreError: A key is not the path of an array's file, or a length is below zero.
     """
     if path == "checksums/key" and not all(_FILE_KEY.fullmatch(str(key)) for key in values.tolist()):
         raise _foreign(where)
@@ -75,7 +80,7 @@ def _are_splits(values: NDArray[Any], _manifest: Manifest, _column: Column) -> b
 
 
 def _are_scales(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
-    """A tile covers no more of a ROI than a ROI may have, so that it can be put back there."""
+    """Whether a tile covers at most as many source pixels as a ROI may have: it is drawn back into its ROI."""
     if not bool(((values > 1e-6) & (values < 1e6)).all()):
         return False
     return bool(((manifest.tile_size_px / values).prod(axis=1) <= MAX_ROI_PX).all())
@@ -96,7 +101,7 @@ def _are_tiles(values: NDArray[Any], manifest: Manifest, column: Column) -> bool
 
 
 def _are_object_ids(values: NDArray[Any], _manifest: Manifest, column: Column) -> bool:
-    """Ascending in each tile, and so unique."""
+    """Whether ids ascend in each tile, and so are unique there."""
     of_one_tile = np.diff(column("objects/tile_index")) == 0
     return bool((values >= 0).all() and (np.diff(values.astype(np.int64))[of_one_tile] > 0).all())
 
@@ -115,7 +120,7 @@ def _are_boxes(values: NDArray[Any], manifest: Manifest, _column: Column) -> boo
 
 
 def _are_coords(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
-    # False for what is no number.
+    # A comparison with NaN is false.
     return bool(((values >= 0) & (values <= manifest.tile_size_px - 1)).all())
 
 

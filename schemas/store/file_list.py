@@ -1,4 +1,4 @@
-"""The lengths of a store's files as the build wrote them: a file of another build is whole in itself."""
+"""The lengths of a store's files. A file of another build is valid in itself, but mostly has another length."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.store.reading import LIST_DAMAGE
 
 
 class FileList:
-    """Compares files with the columns of checksums.
+    """The files that a build wrote, by the columns `checksums/*`.
 
     Args:
         root: The store.
         where: Its path or URL, for messages.
-        column: Reads a column by its path.
+        column: Returns a column by its path.
     """
 
     def __init__(self, root: StorePath, where: str, column: Callable[[str], NDArray[Any]]) -> None:
@@ -30,21 +30,26 @@ class FileList:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Length of each file in bytes, by its key.
+        """Length in bytes of each file by its path in the store.
 
         Raises:
-            StoreError: The columns cannot be read, or are not one for each file.
+            StoreError: The columns cannot be read, or differ in length.
         """
         keys, sizes = (self._column(f"checksums/{name}").tolist() for name in ("key", "size_bytes"))
         if len(keys) != len(sizes):
-            raise StoreError(f"{self.where}/checksums", "are not one for each file", "build the store again")
+            raise StoreError(f"{self.where}/checksums", "has columns of different lengths", "build the store again")
         return dict(zip(keys, sizes, strict=True))
 
     def check(self, key: str) -> None:
-        """Compare one file; one that is absent or empty is left to whoever reads it, and knows which row it is.
+        """Compare the length of one file with the list.
+
+        An absent or empty file passes: the code that reads it reports which row is missing.
+
+        Args:
+            key: The file's path in the store.
 
         Raises:
-            StoreError: It has another length.
+            StoreError: The file has another length, or no build wrote it.
         """
         place = self.root / key
         try:
@@ -53,5 +58,8 @@ class FileList:
             return
         written = self.sizes.get(key)
         if held and held != written:
-            what = "was written by no build" if written is None else f"has {held} bytes, and the build wrote {written}"
+            if written is None:
+                what = "was not written by the build"
+            else:
+                what = f"has {held} bytes, but the build wrote {written}"
             raise StoreError(f"{self.where}/{key}", what, LIST_DAMAGE)

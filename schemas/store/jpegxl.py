@@ -1,6 +1,6 @@
-"""A Zarr v3 codec for small stores: lossless JPEG XL, one image a chunk, by the imagecodecs package.
+"""A Zarr v3 codec for small stores: lossless JPEG XL, one image a chunk, with the imagecodecs package.
 
-Found by plain zarr through the entry point group `zarr.codecs` wherever this package is installed.
+Where this package is installed, plain zarr finds the codec through the entry point group `zarr.codecs`.
 Source: ISO/IEC 18181-1, JPEG XL.
 """
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 CODEC_NAME = "bcss.jpegxl"
 
 EFFORT = 2
-"""Higher saves some per cent and takes a multiple of the time: see benchmarks/results.md."""
+"""Effort of the encoder: a higher one saves a few percent and takes several times as long; benchmarks/results.md."""
 
 
 @dataclass(frozen=True)
 class JpegXlCodec(ArrayBytesCodec):
-    """Chunks of uint8 (1, H, W, 3) as lossless JPEG XL."""
+    """Encodes chunks of uint8 (1, H, W, 3) as lossless JPEG XL."""
 
     is_fixed_size = False
 
@@ -41,7 +41,7 @@ class JpegXlCodec(ArrayBytesCodec):
         return {"name": CODEC_NAME, "configuration": {}}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:  # noqa: ARG002
-        """Sizes differ from chunk to chunk."""
+        """Refuse: sizes differ from chunk to chunk."""
         raise StoreError(CODEC_NAME, "has no fixed size", "use it without a codec that needs one")
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
@@ -55,23 +55,31 @@ class JpegXlCodec(ArrayBytesCodec):
 
 
 def encode_jpegxl(pixels: np.ndarray) -> bytes:
-    """Encode uint8 (H, W, 3)."""
+    """Encode an image.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+    """
     codecs: Any = _imagecodecs()
-    # One thread: stores are built by as many processes as there are cores, and bytes must not depend on threads.
+    # One thread: a build has as many processes as there are cores, and bytes must not depend on threads.
     return bytes(codecs.jpegxl_encode(np.ascontiguousarray(pixels), lossless=True, effort=EFFORT, numthreads=1))
 
 
 def decode_jpegxl(data: bytes | memoryview, row: np.ndarray) -> None:
-    """Decode into uint8 (1, H, W, 3) or (H, W, 3); an image of another size is refused before it takes memory.
+    """Decode an image; one of another size is refused before memory is allocated for it.
+
+    Args:
+        data: The encoded image.
+        row: uint8 (1, H, W, 3) or (H, W, 3), to be filled.
 
     Raises:
-        ValueError: It is no JPEG XL image of this size.
+        ValueError: The data is not a JPEG XL image of this size.
     """
     codecs: Any = _imagecodecs()
     try:
         codecs.jpegxl_decode(data, numthreads=1, out=row.reshape(row.shape[-3:]))
     except codecs.JpegxlError as error:
-        # What zarr's own codecs raise, so that a reader reports all damage in one way.
+        # zarr's own codecs raise ValueError, too, so a reader reports all damage alike.
         raise ValueError(f"not a JPEG XL image: {error}") from error
 
 
@@ -80,6 +88,6 @@ def _imagecodecs() -> object:
         import imagecodecs
     except ImportError as error:
         raise StoreError(
-            "a store of small images", "needs the imagecodecs package", "pip install 'bcss-sam2[small]'"
+            "a store with --codec small", "needs the imagecodecs package", "pip install 'bcss-sam2[small]'"
         ) from error
     return imagecodecs

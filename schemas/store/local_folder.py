@@ -1,4 +1,4 @@
-"""A folder as Zarr reads it, without what only looks like a file: a pipe would be waited for, a device has no end."""
+"""A local folder for zarr that refuses pipes and devices: reading a pipe waits for ever, and a device has no end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.limits import MAX_FILE_BYTES
 
 
 class LocalFolder(LocalStore):
-    """Reads regular files of a bounded length; anything else fails as a device does."""
+    """Reads regular files of bounded length; anything else raises OSError, as a failing device does."""
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
         """Read a file, or a range of it."""
@@ -19,7 +19,7 @@ class LocalFolder(LocalStore):
         return await super().get(key, *args, **kwargs)
 
     def get_sync(self, key: str, **kwargs: Any) -> Any:
-        """Read a file, or a range of it, as newer versions of zarr do."""
+        """Read a file, or a range of it; newer versions of zarr call this."""
         self._check(key, whole=_is_whole((), kwargs))
         return super().get_sync(key, **kwargs)
 
@@ -29,11 +29,11 @@ class LocalFolder(LocalStore):
         except (FileNotFoundError, NotADirectoryError):
             return
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-            raise OSError(None, "it is no regular file", str(self.root / key))
+            raise OSError(None, "it is not a regular file", str(self.root / key))
         if whole and found.st_size > MAX_FILE_BYTES:
             raise OSError(None, f"it has {found.st_size} bytes", str(self.root / key))
 
 
 def _is_whole(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether no range is asked for; `get` takes the prototype first, then the range."""
+    """Whether the whole file is wanted; the arguments of `get` are the prototype, then the range."""
     return kwargs.get("byte_range", args[1] if len(args) > 1 else None) is None

@@ -1,7 +1,7 @@
-"""Where a store lies: a folder, or a URL of an object store (`s3://`, `gs://`, `az://`) by the obstore package.
+"""The location of a store: a folder, or the URL of an object store (`s3://`, `gs://`, `az://`), read with obstore.
 
-Credentials and endpoints come from the environment, as for other tools of the object store (`AWS_ACCESS_KEY_ID`,
-`AWS_ENDPOINT_URL`, ...).
+Credentials and endpoints come from the environment, as for other programs (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
+...).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
 RETRY_S = 30
-"""How long a request is repeated: a server that is started again takes some seconds."""
+"""Seconds for which a failed request is repeated: a restarted server takes some seconds."""
 
 _RETRY: RetryConfig = {
-    # obstore's own ten repeats are over in two seconds where nothing listens; here time alone is the bound.
+    # By default obstore repeats ten times, which takes two seconds if nothing listens; here only time is bounded.
     "max_retries": 1000,
     "retry_timeout": timedelta(seconds=RETRY_S),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
@@ -33,7 +33,7 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "http", "https")
 
 
 def normal_location(location: str | Path) -> str:
-    """A path or URL without a trailing slash; `file://` URLs become paths."""
+    """Remove trailing slashes from a path or URL, and turn a `file://` URL into a path."""
     text = str(location)
     parsed = urlparse(text)
     if parsed.scheme == "file":
@@ -42,7 +42,7 @@ def normal_location(location: str | Path) -> str:
 
 
 def is_remote(location: str) -> bool:
-    """Whether it is a URL of an object store."""
+    """Whether a location is the URL of an object store."""
     return urlparse(location).scheme in _SCHEMES and "://" in location
 
 
@@ -50,7 +50,7 @@ def object_store(location: str) -> ObjectStore:
     """Open an object store whose root is the location.
 
     Raises:
-        ConfigError: obstore is not installed, or does not understand the URL.
+        ConfigError: obstore is not installed, or refuses the URL.
     """
     try:
         from obstore.exceptions import BaseError
@@ -60,11 +60,11 @@ def object_store(location: str) -> ObjectStore:
     try:
         return from_url(location, retry_config=_RETRY)
     except (BaseError, ValueError) as error:
-        raise ConfigError(location, f"is no object store ({error})", "check the URL and the credentials") from error
+        raise ConfigError(location, f"is not an object store ({error})", "check the URL and the credentials") from error
 
 
 def zarr_location(location: str) -> zarr.abc.store.Store:
-    """What `zarr.open_group` takes for a location, for reading."""
+    """Return the zarr store to read a location with."""
     if not is_remote(location):
         from schemas.store.local_folder import LocalFolder
 
@@ -76,9 +76,12 @@ def zarr_location(location: str) -> zarr.abc.store.Store:
 
 @contextmanager
 def remote_errors(location: str) -> Generator[None]:
-    """Turn what an object store fails with, such as no answer or no permission, to an error of this project.
+    """Turn the failures of an object store, such as no answer or no permission, into an error of this project.
 
-    A failed request has been repeated for `RETRY_S` seconds by then.
+    obstore has repeated a failed request for `RETRY_S` seconds by then.
+
+    Args:
+        location: The store or a part of it, for the message; nothing is done for a local folder.
 
     Raises:
         UnreachableError: The object store failed.
@@ -89,14 +92,14 @@ def remote_errors(location: str) -> Generator[None]:
     try:
         from obstore.exceptions import BaseError
     except ImportError:
-        # `object_store` says what to install.
+        # `object_store` reports what to install.
         yield
         return
     try:
         yield
     except BaseError as error:
-        # The lines that follow the first are the internals of obstore.
+        # The lines after the first describe internals of obstore.
         reason = str(error).partition("\n")[0]
         raise UnreachableError(
-            location, f"is not to be had ({reason})", "check the URL, the endpoint, the network and the credentials"
+            location, f"cannot be reached ({reason})", "check the URL, the endpoint, the network and the credentials"
         ) from error

@@ -1,8 +1,8 @@
-"""Read rows of a pixel array straight from its shards.
+"""Read rows of a pixel array straight from its shard files.
 
-A call of zarr takes some milliseconds to plan, schedule and read the shard's index again, more than decoding does. A
-row is one chunk, so what it takes is the index, which is kept, one read of a range, and the codec. Arrays that are made
-otherwise are read by zarr; tests hold both to the same pixels.
+A call of zarr takes some milliseconds to plan, to schedule, and to read the shard's index again, which is more than
+decoding takes. A row is one chunk, so here a read takes the index, which stays in memory, one range of the file, and
+the codec. zarr reads arrays with other chunks or codecs; tests hold both ways to the same pixels.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from schemas.store.reading import LIST_DAMAGE, reading
 from schemas.store.shards import ABSENT, absent_rows, file_key, read_shard_index, rows_per_file
 
 Fetch = Callable[[int, int], bytes]
-"""Reads so many bytes at an offset of one file."""
+"""Reads bytes of one file, given their offset and number."""
 
 
 class RowReader:
     """Reads rows of one array.
 
     Args:
-        array: An array that is cut along its first axis alone.
-        where: What errors call it: its path or URL.
-        check_file: Called with the key in the array of each file before it is first read; raises StoreError where it
-            is not the one that was written.
+        array: An array whose chunks and shards are cut along its first axis alone.
+        where: Its path or URL, for messages.
+        check_file: Called before the first read of each file, with the file's key in the array; raises StoreError if
+            the file is not the one that the build wrote.
     """
 
     def __init__(
@@ -53,7 +53,13 @@ class RowReader:
         self._absent: dict[int, Sequence[int]] = {}
 
     def read(self, rows: Sequence[int]) -> NDArray[Any]:
-        """Read some rows, in the order given.
+        """Read rows, in the given order.
+
+        Args:
+            rows: Indices of rows.
+
+        Returns:
+            An array (len(rows), *shape of a row).
 
         Raises:
             StoreError: A row is missing or damaged.
@@ -68,7 +74,7 @@ class RowReader:
         return found
 
     def _read_shard(self, decode: Decoder, number: int, places: list[tuple[int, int]], found: NDArray[Any]) -> None:
-        """Read (place, row) pairs that one shard holds."""
+        """Read rows of one shard, given as (place in the result, row)."""
         first = places[0][1]
         with reading(f"{self.where} row {first}"):
             if number not in self._indexes:
@@ -109,7 +115,7 @@ def _open(path: StorePath) -> Generator[Fetch]:
 
 
 def _read_range(file: BinaryIO, size: int, offset: int, length: int) -> bytes:
-    # Checked first, since a read takes as much memory as it is asked for.
+    # Checked first, since a read allocates as many bytes as it is asked for.
     if offset + length > size:
         raise ValueError("the shard is cut short")
     file.seek(offset)

@@ -133,7 +133,7 @@ class Store:
                 try:
                     array = self.group[path]
                 except KeyError as error:
-                    raise StoreError(where, "is not there", "docs/python.md lists what is; or build again") from error
+                    raise StoreError(where, "is not there", "see the arrays in docs/python.md") from error
             if not isinstance(array, zarr.Array):
                 raise StoreError(where, "is not an array", "build the store again")
             # `bcss-prep build --overwrite` reads the checksums of a store whose manifest may be damaged.
@@ -206,7 +206,7 @@ class Store:
             index: The tile.
             kind: `centroid`, `multi_point` or `box`.
             negatives: Whether to append negative points.
-            object_ids: The wanted objects; all of the tile unless given.
+            object_ids: The selected objects; all of the tile unless given.
 
         Returns:
             `{object_id: {"point_coords": float32 (K, 2) as x, y, "point_labels": int32 (K,)}}`, where a label is
@@ -216,6 +216,11 @@ class Store:
             StoreError: The kind is unknown, or the store has no negative points.
         """
         return self.tile(index).prompts(kind, object_ids, negatives=negatives)
+
+    @cached_property
+    def files(self) -> FileList:
+        """The files of the store, as the build wrote them."""
+        return FileList(self.group.store_path, self.path, self.column)
 
     def source(self, frame_id: str) -> SourceRecord:
         """Return the manifest's entry of a ROI: its files, size, resolution and palette."""
@@ -241,11 +246,7 @@ class Store:
 
     def _check_file(self, key: str) -> None:
         if self.check_files:
-            self._files.check(key)
-
-    @cached_property
-    def _files(self) -> FileList:
-        return FileList(self.group.store_path, self.path, self.column)
+            self.files.check(key)
 
 
 def _unpickled(path: str, check_files: bool) -> Store:

@@ -66,10 +66,10 @@ class Tile:
         """Read segments.
 
         Args:
-            object_ids: The wanted objects; all of the tile unless given.
+            object_ids: The selected objects; all of the tile unless given.
 
         Returns:
-            bool (O, S, S), one segment for each wanted object, in the order of the store.
+            bool (O, S, S), one segment for each selected object, in the order of the store.
 
         Raises:
             StoreError: The segments are damaged, or larger than `MAX_SEGMENT_BYTES` together.
@@ -77,8 +77,8 @@ class Tile:
         rows = list(self._rows_of(object_ids).values())
         size_bytes = len(rows) * self.store.manifest.tile_size_px**2
         if size_bytes > MAX_SEGMENT_BYTES:
-            what = f"has segments of {size_bytes / 2**30:.0f} GiB"
-            raise StoreError(f"{self.store.path} tile {self.index}", what, "give --min-area or --size")
+            what = f"has segments of {size_bytes >> 30} GiB, and at most {MAX_SEGMENT_BYTES >> 30} GiB are read"
+            raise StoreError(f"{self.store.path} tile {self.index}", what, "build with a larger --min-area")
         return unpack_mask(self.store.rows("segments", rows))
 
     def prompts(

@@ -127,7 +127,7 @@ def test_server_that_is_gone_for_good_in_a_build(
     process = start(_build(sample_source, tmp_path))
     proxy.wait_for(8)
     proxy.stop()
-    assert "is not to be had (" in one_line(*finish(process))
+    assert "cannot be reached (" in one_line(*finish(process))
     proxy.start()
     assert run(_build(sample_source, tmp_path))[0] == 0
     assert _held() == bytes_of(store.path)
@@ -196,7 +196,7 @@ def test_server_that_is_gone_for_good_in_a_fit(
         time.sleep(0.005)
     proxy.stop()
     said = one_line(*finish(process))
-    assert re.search(rf"{URL}/\w+ row \d+: is not to be had \(", said), said
+    assert re.search(rf"{URL}/\w+ row \d+: cannot be reached \(", said), said
     proxy.start()
     assert run(fit_command(URL, tmp_path / "run", "--resume"))[0] == 0
     assert_same_weights(tmp_path / "run", straight)

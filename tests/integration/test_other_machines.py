@@ -93,7 +93,7 @@ def test_name_that_is_no_text_is_one_line(place: Path, tmp_path: Path) -> None:
     (tmp_path / "source" / "masks" / os.fsdecode(b"a\xff.png")).touch()
     ran = _run(sys.executable, "-m", "prep.cli", "build", "source", "--out", "s.zarr", cwd=tmp_path)
     assert ran.returncode == 1
-    assert "has a name that is not UTF-8, as the store's names are; rename it" in ran.stderr.splitlines()[-1]
+    assert "has a name that is not UTF-8, and the store's names are; rename it" in ran.stderr.splitlines()[-1]
     assert "Traceback" not in ran.stderr
 
 

@@ -60,7 +60,7 @@ def _empty(source: Path) -> None:
         (_missing_mask, "images/b.png", "add the mask"),
         (_off_by_one_column, "masks/a.png: is 41 x 40 px, but its image a.png is 40 x 40 px", "export both again"),
         (_truncated, "images/a.png", "download or export it again"),
-        (_colour_mask, "masks/a.png", "save it palettized or grey"),
+        (_colour_mask, "masks/a.png", "save it palettized or gray"),
         (_empty, "images", "put the ROIs there"),
     ],
 )

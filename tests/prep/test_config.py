@@ -11,7 +11,7 @@ def test_codes_by_number_and_name() -> None:
 
 
 def test_unknown_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="class 'tumour': is no code"):
+    with pytest.raises(ConfigError, match="class 'tumour': is neither a code"):
         parse_codes("tumour")
 
 
@@ -23,13 +23,13 @@ def test_defaults_that_depend_on_others() -> None:
 
 
 def test_code_beyond_sixteen_bits_is_refused() -> None:
-    with pytest.raises(ConfigError, match="class '70000': is no code"):
+    with pytest.raises(ConfigError, match="class '70000': is neither a code"):
         parse_codes("1,70000")
 
 
 @pytest.mark.parametrize("settings", [{"stride_px": 32}, {"edge": "pad"}])
 def test_stride_and_edge_of_one_tile_a_roi_are_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="has one tile a ROI, and no stride or edge"):
+    with pytest.raises(ConfigError, match="makes one tile of a ROI; leave out --stride and --edge"):
         BuildConfig.model_validate({"size_px": 64, "layout": "resize", **settings})
 
 
@@ -47,5 +47,5 @@ def test_data_set_with_names_of_its_own_has_none_of_bcss() -> None:
 def test_ranges_of_codes() -> None:
     assert parse_codes("1-3,10,tumor") == (1, 2, 3, 10)
     for text in ("3-1", "1-70000", "1-", "-1", "1-2-3"):
-        with pytest.raises(ConfigError, match="is no code"):
+        with pytest.raises(ConfigError, match="is neither a code"):
             parse_codes(text)

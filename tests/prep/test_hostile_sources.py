@@ -141,7 +141,7 @@ def test_resolution_is_read_from_the_name(write_roi, tmp_path: Path) -> None:
 
 def test_resolution_that_no_name_says_is_an_error(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.ones((16, 16), np.uint8))
-    with pytest.raises(SourceError, match="does not say its resolution"):
+    with pytest.raises(SourceError, match="has no resolution in its name"):
         build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=16, mpp_um=0.5))
 
 

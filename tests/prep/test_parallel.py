@@ -66,7 +66,7 @@ def test_killed_scheduler_is_one_line(cluster: Cluster, sample_source: Path, tmp
     assert process.returncode == 1
     assert "Traceback" not in said
     (error,) = [line for line in said.splitlines() if "error: " in line]
-    assert re.search(r"the scheduler of --dask tcp://.*: is gone, or .*; start it again, and repeat", error)
+    assert re.search(r"the scheduler of --dask tcp://.*: has stopped, or .*; start it again, and repeat", error)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -80,7 +80,7 @@ def test_scheduler_that_dies_while_a_result_comes_is_the_same_error(cluster: Clu
 
     # Results of a quarter of a gigabyte are long under way; Dask then has another error than between two of them.
     killer = Timer(0.5, cluster.scheduler.kill)
-    with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: is gone"):
+    with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: has stopped"):
         lose_results()
     killer.join()
 
@@ -101,7 +101,7 @@ def test_scheduler_that_dies_between_two_rounds_is_the_same_error(
     # So long the client looks for the scheduler, and then it closes; the build looks for workers in the meantime.
     monkeypatch.setattr("prep.parallel.DASK_TIMEOUT_S", 2)
     monkeypatch.setattr("prep.parallel.DASK_LOOK_S", 0.1)
-    with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: is gone"):
+    with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: has stopped"):
         go_on_without()
 
 

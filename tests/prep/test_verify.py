@@ -62,7 +62,7 @@ def test_missing_shard_and_stray_file_are_named(copy: Path) -> None:
     (copy / "labels" / "old").write_text("left over")
     problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
     assert ("labels/c/0/0/0", "is missing") in problems
-    assert ("labels/old", "was written by no build") in problems
+    assert ("labels/old", "was not written by the build") in problems
 
 
 def test_missing_column_is_named_once(copy: Path) -> None:

@@ -45,5 +45,5 @@ def test_ignored_pixels_are_hatched_and_classes_in_their_colours(store: Store, t
 
 def test_folder_of_others_is_left_alone(store: Store, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(StoreError, match="holds other files"):
+    with pytest.raises(StoreError, match="contains other files"):
         write_view(store, tmp_path)

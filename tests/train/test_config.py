@@ -100,7 +100,7 @@ def test_absent_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
         read_config(tmp_path / "none.yaml", {})
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="is no UTF-8 text"):
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
         read_config(path, {})
 
 

@@ -266,7 +266,7 @@ def test_server_that_does_not_answer_is_one_line(
     assert 2 < time.monotonic() - begun < 30
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(errors) == 1
-    assert errors[0].startswith(f"bcss-prep: error: {url}: is not to be had (")
+    assert errors[0].startswith(f"bcss-prep: error: {url}: cannot be reached (")
     assert errors[0].endswith("; check the URL, the endpoint, the network and the credentials")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

@@ -47,7 +47,7 @@ def test_tsv_and_json_say_the_same(tmp_path: Path, name: str, text: str) -> None
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "{", "is no class map"),
+        ("a.json", "{", "is not a class map"),
         ("a.json", "3", "neither a list nor an object"),
         ("a.json", '[{"code": 1, "nmae": "x"}]', "nmae"),
         ("a.json", '{"19": 1, "1": 2}', "merges 19 into 1, which is merged itself"),
@@ -102,7 +102,7 @@ def test_map_that_names_classes_says_which_codes_are_known(write_roi, tmp_path: 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"1":' * 100_000])
 def test_deep_nesting_is_no_class_map(tmp_path: Path, content: str) -> None:
     (tmp_path / "map.json").write_text(content)
-    with pytest.raises(ConfigError, match="is no class map"):
+    with pytest.raises(ConfigError, match="is not a class map"):
         read_class_map(tmp_path / "map.json")
 
 

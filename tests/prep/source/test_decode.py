@@ -62,7 +62,7 @@ def _png(values: np.ndarray, bits: int, color_type: int, size: tuple[int, int] |
 
 @pytest.mark.parametrize(
     ("mode", "message"),
-    [("RGB", "is a colour image"), ("RGBA", "alpha channel"), ("LA", "alpha channel")],
+    [("RGB", "is a color image"), ("RGBA", "alpha channel"), ("LA", "alpha channel")],
 )
 def test_mask_with_colour_or_alpha_is_refused(tmp_path: Path, mode: str, message: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "m.png")
@@ -81,7 +81,7 @@ def test_truncated_file_is_named(tmp_path: Path) -> None:
 
 def test_text_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "i.png").write_text("not a picture")
-    with pytest.raises(SourceError, match="is no PNG, JPEG or TIFF image"):
+    with pytest.raises(SourceError, match="is not a PNG, JPEG or TIFF image"):
         image_header(tmp_path / "i.png")
 
 
@@ -113,7 +113,7 @@ def test_sixteen_bit_colour_is_refused(tmp_path: Path) -> None:
 
 def test_size_that_no_file_of_its_length_can_hold_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(14_000, 14_000)))
-    with pytest.raises(SourceError, match=r"claims 14000 x 14000 px, which no \d+ bytes can hold"):
+    with pytest.raises(SourceError, match=r"claims 14000 x 14000 px, which \d+ bytes cannot hold"):
         read_mask(tmp_path / "bomb.png")
 
 
@@ -139,7 +139,7 @@ def test_picture_larger_than_its_bytes_can_hold_is_refused(tmp_path: Path, kind:
     data = _claiming(kind, 22_000)
     assert len(data) < 2_000
     (tmp_path / "bomb").write_bytes(data)
-    with pytest.raises(SourceError, match=rf"claims 22000 x 22000 px, which no {len(data)} bytes can hold"):
+    with pytest.raises(SourceError, match=rf"claims 22000 x 22000 px, which {len(data)} bytes cannot hold"):
         read_image(tmp_path / "bomb")
 
 
@@ -163,7 +163,7 @@ def test_palette_with_transparency_gives_its_colours(tmp_path: Path) -> None:
 def test_other_format_under_the_name_of_a_png_is_not_opened(tmp_path: Path, kind: str) -> None:
     # To read PostScript, Pillow runs Ghostscript on it.
     Image.new("L", (8, 8), 1).save(tmp_path / "roi.png", kind)
-    with pytest.raises(SourceError, match="is no PNG, JPEG or TIFF image"):
+    with pytest.raises(SourceError, match="is not a PNG, JPEG or TIFF image"):
         read_mask(tmp_path / "roi.png")
 
 

@@ -30,7 +30,7 @@ def test_pairs_are_sorted_and_carry_patient_and_institution(tmp_path: Path) -> N
     [
         (["a.png", "b.png"], ["a.png"], "b.png: has no mask .*; add the mask"),
         (["a.png"], ["a.png", "b.png"], "b.png: has no image .*; add the image"),
-        ([], ["a.png"], "images: holds no .png"),
+        ([], ["a.png"], "images: contains no .png"),
         (["a.png", "a.jpg"], ["a.png"], "a.png: has the same stem as a.jpg"),
     ],
 )
@@ -65,7 +65,7 @@ def test_what_is_left_out_and_whose_patient_is_not_known_is_said(tmp_path: Path,
     _touch(tmp_path / "masks", "p1_a.png", "p1_b.png")
     rois = find_pairs(tmp_path)
     assert [roi.patient for roi in rois] == ["p1_a", "p1_b"]
-    assert "images: 1 entries are no .png, .jpg" in caplog.text
+    assert "images: 1 entries are not .png, .jpg" in caplog.text
     assert "such as p1_c.bmp" in caplog.text
     assert "2 ROIs, such as p1_a, have no TCGA barcode" in caplog.text
     caplog.clear()
@@ -74,5 +74,5 @@ def test_what_is_left_out_and_whose_patient_is_not_known_is_said(tmp_path: Path,
 
 
 def test_absent_source_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"BCSS: is no folder; name the folder that holds images/ and masks/.*sample"):
+    with pytest.raises(SourceError, match=r"BCSS: is not a folder; name the folder .*sample"):
         find_pairs(tmp_path / "BCSS")

@@ -62,7 +62,7 @@ def test_worker_that_outlives_a_build_of_another_plan_does_not_write_into_this_o
     write_roi("0", np.full((40, 40), 1, np.uint8))
     build_store(source, tmp_path / "alone.zarr", other)
     write_roi("b", Image.new("RGB", (40, 40)))
-    with pytest.raises(SourceError, match="colour"):
+    with pytest.raises(SourceError, match="color"):
         build_store(source, out, CONFIG)
     (directory,) = tmp_path.glob("s.zarr.partial/rois/*000001")
     for name in ("images", "masks"):

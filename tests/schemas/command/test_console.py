@@ -63,7 +63,7 @@ def test_want_of_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setattr(sys, "argv", ["bcss-prep", "view"])
     with pytest.raises(SystemExit):
         run_command(ask, "bcss-prep")
-    said = "needs more memory than there is (Unable to allocate 218 TiB); give fewer --workers or smaller tiles"
+    said = "memory ran out (Unable to allocate 218 TiB); use fewer --workers or smaller tiles"
     assert capsys.readouterr().err == f"bcss-prep: error: {said}\n"
 
 

@@ -50,8 +50,8 @@ def _index(metadata: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("array", "edit", "message"),
     [
-        ("images", lambda m: m.update(shape=[10**12, 128, 128, 3]), "has shape .1000000000000, 128, 128, 3., and the"),
-        ("objects/class_id", lambda m: m.update(shape=[10**12]), "has shape .1000000000000,., and the manifest gives"),
+        ("images", lambda m: m.update(shape=[10**12, 128, 128, 3]), "has shape .1000000000000, 128, 128, 3., but the"),
+        ("objects/class_id", lambda m: m.update(shape=[10**12]), "has shape .1000000000000,., but the manifest gives"),
         ("images", lambda m: _grid(m).update(chunk_shape=[2**40, 128, 128, 3]), "has chunks of|missing or damaged"),
         ("objects/class_id", lambda m: _grid(m).update(chunk_shape=[2**40]), "has chunks of .1099511627776,., which"),
         ("objects/class_id", lambda m: m.update(data_type="float64", fill_value=0.0), "has type float64, not int32"),
@@ -62,7 +62,7 @@ def _index(metadata: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         ("images", lambda m: _index(m)[0]["configuration"].update(endian="big"), "has an index that no build writes"),
         ("images", lambda m: _index(m).pop(), "has an index that no build writes"),
-        ("checksums/key", lambda m: m.update(shape=[10**9]), "is no column of checksums"),
+        ("checksums/key", lambda m: m.update(shape=[10**9]), "is not a column of checksums"),
     ],
 )
 def test_metadata_that_is_not_of_a_store_is_refused(copy: Path, array: str, edit, message: str) -> None:
@@ -213,9 +213,9 @@ def test_columns_together_are_bounded(copy: Path) -> None:
 def test_what_only_looks_like_a_file_is_not_waited_for(copy: Path, place: str) -> None:
     (copy / place).unlink()
     os.mkfifo(copy / place)
-    with pytest.raises(StoreError, match="no regular file"):
+    with pytest.raises(StoreError, match="not a regular file"):
         _ = open_store(copy)[0]
-    with pytest.raises(StoreError, match="no regular file"):
+    with pytest.raises(StoreError, match="not a regular file"):
         verify_store(open_store(copy))
 
 

@@ -179,7 +179,7 @@ def test_missing_chunk_of_a_shard_is_an_error_for_its_row_alone(store: Store, tm
     assert isinstance(images, zarr.Array)
     images[2] = 0
     # Whoever leaves a chunk out changes the shard's length, by which it is refused whole.
-    with pytest.raises(StoreError, match="bytes, and the build wrote"):
+    with pytest.raises(StoreError, match="bytes, but the build wrote"):
         _ = open_store(copy).tile(1).image
     opened = Store(copy, check_files=False)
     np.testing.assert_array_equal(opened[1].image, store[1].image)
