@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
+from schemas.command.console import printable, progress_bar, run_command, show_version
 from train.backbone.catalog import ModelSize
 from train.choices import (
     BASELINES,
@@ -234,6 +234,7 @@ def evaluate(
     from schemas.store.store import open_store
     from train.choices import prompt_kinds
     from train.model.predictor import load_predictors
+    from train.output.console_table import print_scores
     from train.output.report import run_of, write_report
     from train.output.writers import file_sinks
     from train.runtime.device import pick_device
@@ -267,7 +268,7 @@ def evaluate(
     write_evaluation(found, out)
     run = run_of(checkpoint[0]) if checkpoint else None
     write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
-    _print_table(found.result)
+    print_scores(found.result)
     if threshold == "val":
         for (name, kind), value in protocol.thresholds.items():
             typer.echo(printable(f"threshold of {name}, {kind}, chosen on val: a logit of {value:g}"))
@@ -285,21 +286,6 @@ def _show(bar: object, record: StepRecord, total: int) -> None:
     wait = record.data_wait_s / record.step_s
     bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}", refresh=False)
     bar.update(record.step - bar.n)
-
-
-def _print_table(result: dict[str, object]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from train.score.evaluate import overall_rows
-
-    table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects")
-    for name, kind, scores in overall_rows(result):
-        ends = scores["ci95"]["dice"]
-        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "one patient"
-        dice, iou = f"{scores['dice']:.3f}", f"{scores['iou']:.3f}"
-        table.add_row(as_markup(name), kind, dice, interval, iou, str(scores["n"]))
-    Console(emoji=False).print(table)
 
 
 def main() -> None:

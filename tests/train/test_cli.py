@@ -12,7 +12,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from prep.synthetic import write_sample
 from schemas.store.store import Store
-from train.cli import _print_table, main
+from train.cli import main
 from train.model.promptable import PromptableSam
 
 
@@ -48,12 +48,6 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     # The curves of the run that the checkpoint is of stand beside its scores.
     assert "<h2>Training</h2>" in (out / "report.html").read_text()
     assert "baseline:box" in capsys.readouterr().out
-
-
-def test_table_shows_names_with_brackets(capsys: pytest.CaptureFixture[str]) -> None:
-    scores = {"dice": 0.5, "iou": 0.4, "n": 2, "ci95": {"dice": None}}
-    _print_table({"models": {"best[/old]": {"box": {"overall": scores}}}})
-    assert "best[/old]" in capsys.readouterr().out
 
 
 def test_debug_tells_what_stages_took(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:

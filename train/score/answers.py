@@ -103,7 +103,7 @@ def answer_tiles(
     """Yield every model's and baseline's answer for every tile; a model encodes a tile once for all prompt kinds."""
     radius = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
     for record in read_records(store, indices, workers):
-        tolerance_px = _tolerance_px(store, record, protocol)
+        tolerance_px = protocol.tolerance_px(store.source(record.frame_id).mpp_um, record.scale_xy)
         views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
         baselines = list(_baseline_answers(store, record, protocol, radius, tolerance_px))
         for kind in protocol.kinds:
@@ -183,14 +183,6 @@ def _baseline_answers(
         scores = score_masks(masks, record.segments, record.ignore, tolerance_px)
         table = ScoreTable.of_tile(record, scores)
         yield TileAnswer(f"baseline:{name}", protocol.kinds[0], record, [], masks, table)
-
-
-def _tolerance_px(store: Store, record: Record, protocol: ScoringProtocol) -> float | None:
-    """The tolerance in the tile's pixels; None where it is not wanted or the ROI's name does not say its resolution."""
-    mpp_um = store.source(record.frame_id).mpp_um
-    if protocol.tolerance_um is None or mpp_um is None:
-        return None
-    return protocol.tolerance_um / mpp_um * float(np.sqrt(record.scale_xy[0] * record.scale_xy[1]))
 
 
 def _as_it_is(record: Any) -> Any:

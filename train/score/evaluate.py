@@ -165,13 +165,6 @@ def with_thresholds(
     return replace(protocol, thresholds=chosen)
 
 
-def overall_rows(result: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Rows (model, prompt kind, overall scores) of `Evaluation.result`."""
-    return [
-        (name, kind, scores["overall"]) for name, kinds in result["models"].items() for kind, scores in kinds.items()
-    ]
-
-
 def _describe(
     store: Store, predictors: dict[str, MaskPredictor], protocol: ScoringProtocol, tiles: int, drawn_model: str
 ) -> dict[str, Any]:

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.score.answers import (
-    _tolerance_px,
     answer_tiles,
     gather_scores,
     merge_tables,
@@ -78,13 +75,6 @@ def test_a_tolerance_in_micrometres_needs_the_resolution(store: Store, predictor
     # The sample is of 0.25 um a pixel, so tolerances of the tile's side and of less than a pixel are far apart.
     assert (outlines(32.0) == 1).all()
     assert (outlines(0.2) < 1).any()
-
-
-def test_a_tolerance_shrinks_with_its_tile(store: Store) -> None:
-    protocol = ScoringProtocol("val", ("box",), tolerance_um=2.0)
-    record = store[0]
-    assert _tolerance_px(store, record, protocol) == pytest.approx(2.0 / 0.25)
-    assert _tolerance_px(store, replace(record, scale=(0.5, 0.125)), protocol) == pytest.approx(2.0 / 0.25 * 0.25)
 
 
 def test_parts_of_processes_merge_to_the_whole(store: Store) -> None:
