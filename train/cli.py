@@ -235,13 +235,14 @@ def evaluate(
     from train.choices import prompt_kinds
     from train.model.predictor import load_predictors
     from train.output.console_table import print_scores
+    from train.output.evaluation_files import write_evaluation
     from train.output.report import run_of, write_report
     from train.output.writers import file_sinks
     from train.runtime.device import pick_device
     from train.score.evaluate import evaluate as run_evaluate
-    from train.score.evaluate import with_thresholds, write_evaluation
     from train.score.initial_weights import load_initial_weights
     from train.score.protocol import ScoringProtocol
+    from train.score.thresholds import with_thresholds
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")

@@ -82,11 +82,11 @@ def test_masks_rois_and_clicks_are_written_where_wanted(
         ([], "official.pt: does not say which model it is"),
         (
             ["--model", "tiny", "--threshold", "val", "--split", "val"],
-            "would choose on what is scored",
+            "cannot tune the threshold on the split that is being scored",
         ),
         (
             ["--model", "tiny", "--threshold", "val", "--split", "all"],
-            "would choose on what is scored",
+            "cannot tune the threshold on the split that is being scored",
         ),
         (["--model", "tiny", "--threshold", "high"], "--threshold high: is neither"),
         (["--model", "tiny", "--threshold", "nan"], "--threshold nan: is neither"),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.runtime.run_log import METRICS_FILE, read_steps
-from train.score.answers import Tables
+from train.score.tables import Tables
 
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
 _GRAYS = (0x40, 0xDD)

@@ -7,8 +7,8 @@ from pathlib import Path
 from schemas.store.store import Store
 from train.output.coco import MaskWriter
 from train.output.stitch import RoiStitcher
-from train.score.evaluate import AnswerSink
 from train.score.protocol import ScoringProtocol
+from train.score.sinks import AnswerSink
 
 
 def file_sinks(

@@ -5,7 +5,7 @@ Axes: O objects of a tile, S pixels a side, C simulated clicks. Masks are compar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -27,8 +27,6 @@ from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
 from train.score.simulated_clicks import click_dice
 from train.transforms.sample import pad_prompts
-
-Tables = dict[str, dict[PromptKind, ScoreTable]]
 
 
 @dataclass(frozen=True)
@@ -113,32 +111,6 @@ def answer_tiles(
                 yield _model_answer(predictor, views[name], asked, protocol, tolerance_px)
             for answer in baselines:
                 yield replace(answer, kind=kind, prompts=prompts)
-
-
-def gather_scores(answers: Iterable[TileAnswer], on_answer: Callable[[TileAnswer], None] | None = None) -> Tables:
-    """Gather the scores of answers by model and prompt kind."""
-    parts: dict[str, dict[PromptKind, list[ScoreTable]]] = {}
-    for answer in answers:
-        parts.setdefault(answer.model, {}).setdefault(answer.kind, []).append(answer.scores)
-        if on_answer:
-            on_answer(answer)
-    return {model: {k: ScoreTable.joined(found) for k, found in kinds.items()} for model, kinds in parts.items()}
-
-
-def merge_tables(parts: Sequence[Tables]) -> Tables:
-    """Join the tables of several processes."""
-    gathered: dict[str, dict[PromptKind, list[ScoreTable]]] = {}
-    for part in parts:
-        for model, by_kind in part.items():
-            for kind, table in by_kind.items():
-                gathered.setdefault(model, {}).setdefault(kind, []).append(table)
-    return {model: {k: ScoreTable.joined(found) for k, found in kinds.items()} for model, kinds in gathered.items()}
-
-
-def summarize(tables: Tables, store: Store) -> dict[str, dict[str, Any]]:
-    """Means by model, prompt kind and class: `{NAME: {PROMPT: {"overall": ..., "classes": ...}}}`."""
-    names = {info.code: info.name for info in store.manifest.classes}
-    return {model: {kind: table.summary(names) for kind, table in by_kind.items()} for model, by_kind in tables.items()}
 
 
 def tile_prompts(store: Store, record: Record, kind: PromptKind, *, negatives: bool) -> list[Prompt]:

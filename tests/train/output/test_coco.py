@@ -19,8 +19,9 @@ from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
+from train.output.evaluation_files import write_evaluation
 from train.output.writers import file_sinks
-from train.score.evaluate import evaluate, write_evaluation
+from train.score.evaluate import evaluate
 from train.score.protocol import ScoringProtocol
 
 Row = dict[str, str]

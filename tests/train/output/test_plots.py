@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, model_colors
-from train.score.answers import Tables
 from train.score.score_table import ScoreTable
+from train.score.tables import Tables
 
 
 def _table(areas: list[int], clicks: int = 0) -> ScoreTable:

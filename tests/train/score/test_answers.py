@@ -8,9 +8,6 @@ from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.score.answers import (
     answer_tiles,
-    gather_scores,
-    merge_tables,
-    summarize,
     tile_prompts,
     tiles_with_objects,
 )
@@ -75,14 +72,6 @@ def test_a_tolerance_in_micrometres_needs_the_resolution(store: Store, predictor
     # The sample is of 0.25 um a pixel, so tolerances of the tile's side and of less than a pixel are far apart.
     assert (outlines(32.0) == 1).all()
     assert (outlines(0.2) < 1).any()
-
-
-def test_parts_of_processes_merge_to_the_whole(store: Store) -> None:
-    protocol = ScoringProtocol("test", ("box",))
-    tiles = tiles_with_objects(store, "test").tolist()
-    whole = gather_scores(answer_tiles(store, tiles, {}, protocol))
-    parts = [gather_scores(answer_tiles(store, tiles[rank::2], {}, protocol)) for rank in (1, 0)]
-    assert summarize(merge_tables(parts), store) == summarize(whole, store)
 
 
 def test_negatives_that_the_store_lacks_are_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
