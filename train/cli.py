@@ -237,7 +237,7 @@ def evaluate(
     from train.output.console_table import print_scores
     from train.output.evaluation_files import write_evaluation
     from train.output.report import run_of, write_report
-    from train.output.writers import file_sinks
+    from train.output.writers import evaluation_writers
     from train.runtime.device import pick_device
     from train.score.evaluate import evaluate as run_evaluate
     from train.score.initial_weights import load_initial_weights
@@ -258,7 +258,7 @@ def evaluate(
     if zero_shot:
         predictors |= load_initial_weights(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
-    sinks = file_sinks(opened, out, protocol, save_masks=save_masks, stitch=stitch)
+    sinks = evaluation_writers(opened, out, save_masks=save_masks, stitch=stitch)
     with progress_bar("evaluate", "tile") as bar:
 
         def show(done: int, total: int) -> None:

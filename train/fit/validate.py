@@ -13,7 +13,7 @@ from train.config import FitConfig
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.runtime.distributed import World
-from train.score.answers import answer_tiles
+from train.score.answers import score_tiles
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
 from train.score.tables import gather_scores, merge_tables, summarize
@@ -46,8 +46,8 @@ def validate(
     protocol = ScoringProtocol("val", config.prompt_kinds, config.negatives, baselines=())
     panels = OverlayPanels(store, tiles.tolist(), MODEL, protocol.kinds[0], side_px=256)
     mine: list[int] = tiles[world.rank :: world.size].tolist()
-    answers = answer_tiles(store, mine, {MODEL: MaskPredictor(model, device)}, protocol)
-    gathered = world.gather((gather_scores(answers, [panels]), panels.pictures))
+    scored = score_tiles(store, mine, {MODEL: MaskPredictor(model, device)}, protocol)
+    gathered = world.gather((gather_scores(scored, [panels]), panels.pictures))
     tables = merge_tables([part for part, _ in gathered])
     scores = [getattr(table, config.best_by) for table in tables[MODEL].values()]
     summary = summarize(tables, store)[MODEL]

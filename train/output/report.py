@@ -21,10 +21,11 @@ from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, training_curves
 from train.runtime.run_log import METRICS_FILE
-from train.score.answers import TileAnswer, answer_tiles
+from train.score.answers import score_tiles
 from train.score.evaluate import Evaluation
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
+from train.score.tile_answer import ScoredAnswer
 
 OBJECTS_SHOWN = 4
 PICTURE_PX = 320
@@ -152,7 +153,8 @@ def _objects(
     }
     tiles = sorted({int(tile) for rows in chosen.values() for tile in table.tile_index[rows]})
     asked = replace(protocol, kinds=(kind,), baselines=(), corrections=0, tolerance_um=None)
-    answers = {answer.record.index: answer for answer in answer_tiles(store, tiles, {model: predictors[model]}, asked)}
+    scored = score_tiles(store, tiles, {model: predictors[model]}, asked)
+    answers = {entry.record.index: entry for entry in scored}
     return [
         {"title": title, "pictures": [_picture(store, table, int(row), kind, answers) for row in rows]}
         for title, rows in chosen.items()
@@ -160,10 +162,10 @@ def _objects(
 
 
 def _picture(
-    store: Store, table: ScoreTable, row: int, kind: PromptKind, answers: dict[int, TileAnswer]
+    store: Store, table: ScoreTable, row: int, kind: PromptKind, answers: dict[int, ScoredAnswer]
 ) -> dict[str, str]:
-    answer = answers[int(table.tile_index[row])]
-    record = answer.record
+    found = answers[int(table.tile_index[row])]
+    answer, record = found.answer, found.record
     place = int(np.flatnonzero(record.object_ids == table.object_id[row])[0])
     one = slice(place, place + 1)
     alone = replace(
@@ -175,7 +177,7 @@ def _picture(
     )
     colors = {info.code: info.color for info in store.manifest.classes}
     names = {info.code: info.name for info in store.manifest.classes}
-    drawn = draw_overlay(alone, [answer.prompts[place]], colors, answer.masks[one], side_px=2 * PICTURE_PX)
+    drawn = draw_overlay(alone, [answer.question.prompts[place]], colors, answer.masks[one], side_px=2 * PICTURE_PX)
     class_name = names[int(table.class_id[row])]
     caption = f"Dice {table.dice[row]:.3f}, {class_name}, {int(table.area_px[row])} px, {kind}; {record.frame_id}"
     return {"jpeg": _jpeg(drawn), "caption": f"{caption} at {record.origin_xy[0]}, {record.origin_xy[1]}"}

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from schemas.store.store import Store
 from train.data.loader import deaths_as_errors
 from train.model.predictor import MaskPredictor
-from train.score.answers import TileAnswer, answer_tiles, tiles_with_objects
+from train.score.answers import score_tiles, tiles_with_objects
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
-from train.score.sinks import AnswerSink
+from train.score.sinks import ScoredAnswerSink
 from train.score.tables import Tables, gather_scores, paired_differences, summarize
+from train.score.tile_answer import ScoredAnswer
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def evaluate(
     protocol: ScoringProtocol,
     *,
     workers: int = 0,
-    sinks: tuple[AnswerSink, ...] = (),
+    sinks: tuple[ScoredAnswerSink, ...] = (),
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score models and baselines.
@@ -50,7 +51,7 @@ def evaluate(
         predictors: The models by name; without any, the baselines are scored alone.
         protocol: What the models are asked and how their answers are scored.
         workers: Number of processes that read tiles; 0 reads them in this process.
-        sinks: Receive every answer, and are closed after the last one.
+        sinks: Receive every scored answer, and are closed after the last one.
         on_tile: Called with the number of finished tiles and the number of all tiles.
 
     Raises:
@@ -61,8 +62,8 @@ def evaluate(
     panels = OverlayPanels(store, tiles, drawn_model, protocol.kinds[0])
     progress = _Progress(len(tiles), on_tile)
     with deaths_as_errors("repeat the command"):
-        answers = answer_tiles(store, tiles, predictors, protocol, workers)
-        tables = gather_scores(answers, (*sinks, progress, panels))
+        scored = score_tiles(store, tiles, predictors, protocol, workers)
+        tables = gather_scores(scored, (*sinks, progress, panels))
     for sink in sinks:
         sink.close()
     result: dict[str, Any] = {
@@ -81,10 +82,10 @@ class _Progress:
         self._on_tile = on_tile
         self._done: set[int] = set()
 
-    def __call__(self, answer: TileAnswer) -> None:
-        if answer.record.index in self._done:
+    def __call__(self, scored: ScoredAnswer) -> None:
+        if scored.record.index in self._done:
             return
-        self._done.add(answer.record.index)
+        self._done.add(scored.record.index)
         if self._on_tile:
             self._on_tile(len(self._done), self._tiles)
 

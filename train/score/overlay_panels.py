@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from schemas.overlay import draw_overlay
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
-from train.score.answers import TileAnswer
+from train.score.tile_answer import ScoredAnswer
 
 PANELS = 8
 
@@ -38,8 +38,9 @@ class OverlayPanels:
         self._colors = {info.code: info.color for info in store.manifest.classes}
         self._side_px = side_px
 
-    def __call__(self, answer: TileAnswer) -> None:
-        """Draw one answer, if it is of a chosen tile, model and prompt kind."""
-        if answer.record.index in self._tiles and (answer.model, answer.kind) == self._drawn:
-            picture = draw_overlay(answer.record, answer.prompts, self._colors, answer.masks, side_px=self._side_px)
+    def __call__(self, scored: ScoredAnswer) -> None:
+        """Draw one answer, if it is for a chosen tile and comes from the model and prompt kind that are drawn."""
+        answer, question = scored.answer, scored.answer.question
+        if question.index in self._tiles and (answer.model, question.kind) == self._drawn:
+            picture = draw_overlay(scored.record, question.prompts, self._colors, answer.masks, side_px=self._side_px)
             self.pictures.append(picture)

@@ -34,6 +34,10 @@ class ScoringProtocol:
     tolerance_um: float | None = None
     thresholds: Mapping[tuple[str, PromptKind], float] = field(default_factory=dict[tuple[str, PromptKind], float])
 
+    def threshold(self, model: str, kind: PromptKind) -> float:
+        """Return the logit above which a pixel is in the masks of a model under a prompt kind."""
+        return self.thresholds.get((model, kind), 0.0)
+
     def tolerance_px(self, mpp_um: float | None, scale_xy: tuple[float, float]) -> float | None:
         """Convert the tolerance of outlines to pixels of one tile.
 

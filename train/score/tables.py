@@ -8,8 +8,8 @@ from typing import Any
 
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
-from train.score.answers import TileAnswer
 from train.score.score_table import ScoreTable, paired_difference
+from train.score.tile_answer import ScoredAnswer
 
 Tables = dict[str, dict[PromptKind, ScoreTable]]
 """One score table for each model and prompt kind: `tables[model][kind]`."""
@@ -17,19 +17,20 @@ Tables = dict[str, dict[PromptKind, ScoreTable]]
 _Parts = dict[str, dict[PromptKind, list[ScoreTable]]]
 
 
-def gather_scores(answers: Iterable[TileAnswer], watchers: Iterable[Callable[[TileAnswer], None]] = ()) -> Tables:
+def gather_scores(scored: Iterable[ScoredAnswer], watchers: Iterable[Callable[[ScoredAnswer], None]] = ()) -> Tables:
     """Gather the scores of answers into one table for each model and prompt kind.
 
     Args:
-        answers: The answers, which may be computed while they are gathered.
+        scored: The scored answers, which may be computed while they are gathered.
         watchers: Called with every answer.
     """
     watchers = tuple(watchers)
     parts: _Parts = {}
-    for answer in answers:
-        parts.setdefault(answer.model, {}).setdefault(answer.kind, []).append(answer.scores)
+    for entry in scored:
+        by_kind = parts.setdefault(entry.answer.model, {})
+        by_kind.setdefault(entry.answer.question.kind, []).append(entry.scores)
         for watcher in watchers:
-            watcher(answer)
+            watcher(entry)
     return _joined(parts)
 
 

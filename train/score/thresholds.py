@@ -12,9 +12,10 @@ from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
-from train.score.answers import TileAnswer, answer_tiles, tiles_with_objects
+from train.score.answers import score_tiles, tiles_with_objects
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
+from train.score.tile_answer import ScoredAnswer
 
 CANDIDATE_THRESHOLDS = tuple(sorted(np.linspace(-3, 3, 25).tolist(), key=abs))
 """Logits that the tuning tries, nearest to 0 first: among equally good ones, the one nearest to 0 is chosen."""
@@ -65,17 +66,16 @@ def _tuned(
     tiles: list[int] = tiles_with_objects(store, "val").tolist()
     asked = replace(protocol, split="val", baselines=(), corrections=0, tolerance_um=None)
     sums: dict[tuple[str, PromptKind], NDArray[np.float64]] = {}
-    for answer in answer_tiles(store, tiles, predictors, asked, workers):
-        key = (answer.model, answer.kind)
-        sums[key] = sums.get(key, np.zeros(len(CANDIDATE_THRESHOLDS))) + _dice_sums(answer)
+    for scored in score_tiles(store, tiles, predictors, asked, workers):
+        key = (scored.answer.model, scored.answer.question.kind)
+        sums[key] = sums.get(key, np.zeros(len(CANDIDATE_THRESHOLDS))) + _dice_sums(scored)
     return {key: float(CANDIDATE_THRESHOLDS[int(total.argmax())]) for key, total in sums.items()}
 
 
-def _dice_sums(answer: TileAnswer) -> NDArray[np.float64]:
+def _dice_sums(scored: ScoredAnswer) -> NDArray[np.float64]:
     """Sum Dice over the objects of one tile under each candidate threshold."""
-    record, prediction = answer.record, answer.prediction
+    record, prediction, size = scored.record, scored.answer.prediction, scored.answer.question.size_px
     assert prediction is not None
-    size = record.image.shape[0]
     return np.array(
         [
             score_masks(prediction.masks(size, threshold), record.segments, record.ignore).dice.sum()
