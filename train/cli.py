@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
+from schemas.command.console import printable, progress_bar, run_command, show_version
 from train.backbone.catalog import ModelSize
 from train.choices import (
     BASELINES,
@@ -204,13 +204,15 @@ def evaluate(
     from schemas.store.store import open_store
     from train.choices import prompt_kinds
     from train.model.predictor import load_predictors
+    from train.output.console_table import print_scores
+    from train.output.evaluation_files import write_evaluation
     from train.output.report import run_of, write_report
-    from train.output.writers import file_sinks
+    from train.output.writers import evaluation_writers
     from train.runtime.device import pick_device
     from train.score.evaluate import evaluate as run_evaluate
-    from train.score.evaluate import with_thresholds, write_evaluation
     from train.score.initial_weights import load_initial_weights
     from train.score.protocol import ScoringProtocol
+    from train.score.thresholds import with_thresholds
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
@@ -226,7 +228,7 @@ def evaluate(
     if zero_shot:
         predictors |= load_initial_weights(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
-    sinks = file_sinks(opened, out, protocol, save_masks=save_masks, stitch=stitch)
+    sinks = evaluation_writers(opened, out, save_masks=save_masks, stitch=stitch)
     with progress_bar("evaluate", "tile") as bar:
 
         def show(done: int, total: int) -> None:
@@ -237,7 +239,7 @@ def evaluate(
     write_evaluation(found, out)
     run = run_of(checkpoint[0]) if checkpoint else None
     write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
-    _print_table(found.result)
+    print_scores(found.result)
     if threshold == "val":
         for (name, kind), value in protocol.thresholds.items():
             typer.echo(printable(f"threshold of {name}, {kind}, chosen on val: a logit of {value:g}"))
@@ -255,21 +257,6 @@ def _show(bar: object, record: StepRecord, total: int) -> None:
     wait = record.data_wait_s / record.step_s
     bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}", refresh=False)
     bar.update(record.step - bar.n)
-
-
-def _print_table(result: dict[str, object]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from train.score.evaluate import overall_rows
-
-    table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects")
-    for name, kind, scores in overall_rows(result):
-        ends = scores["ci95"]["dice"]
-        interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "one patient"
-        dice, iou = f"{scores['dice']:.3f}", f"{scores['iou']:.3f}"
-        table.add_row(as_markup(name), kind, dice, interval, iou, str(scores["n"]))
-    Console(emoji=False).print(table)
 
 
 def main() -> None:

@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas.overlay import draw_overlay
 from schemas.store.store import Store
 from train.config import FitConfig
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.runtime.distributed import World
-from train.score.answers import TileAnswer, answer_tiles, gather_scores, merge_tables, summarize
+from train.score.answers import score_tiles
+from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
+from train.score.tables import gather_scores, merge_tables, summarize
 
-PANEL_TILES = 8
+MODEL = "model"
+"""Name of the trained model among the scores."""
 
 
 def validate(
@@ -42,18 +44,11 @@ def validate(
         Scores by prompt kind; the mean over objects and kinds of Dice or IoU; and overlays of the first tiles.
     """
     protocol = ScoringProtocol("val", config.prompt_kinds, config.negatives, baselines=())
-    shown = {int(tiles[number * len(tiles) // PANEL_TILES]) for number in range(PANEL_TILES)}
-    colors = {info.code: info.color for info in store.manifest.classes}
-    panels: list[NDArray[np.uint8]] = []
-
-    def watch(answer: TileAnswer) -> None:
-        if answer.record.index in shown and answer.kind == protocol.kinds[0]:
-            panels.append(draw_overlay(answer.record, answer.prompts, colors, answer.masks, side_px=256))
-
+    panels = OverlayPanels(store, tiles.tolist(), MODEL, protocol.kinds[0], side_px=256)
     mine: list[int] = tiles[world.rank :: world.size].tolist()
-    answers = answer_tiles(store, mine, {"model": MaskPredictor(model, device)}, protocol)
-    gathered = world.gather((gather_scores(answers, watch), panels))
+    scored = score_tiles(store, mine, {MODEL: MaskPredictor(model, device)}, protocol)
+    gathered = world.gather((gather_scores(scored, [panels]), panels.pictures))
     tables = merge_tables([part for part, _ in gathered])
-    scores = [getattr(table, config.best_by) for table in tables["model"].values()]
-    summary = summarize(tables, store)["model"]
+    scores = [getattr(table, config.best_by) for table in tables[MODEL].values()]
+    summary = summarize(tables, store)[MODEL]
     return summary, float(np.mean([np.mean(score) for score in scores])), [p for _, part in gathered for p in part]

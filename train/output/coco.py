@@ -1,7 +1,7 @@
-"""Write predictions for other tools: a palettized PNG a tile, and COCO files of run-length codes.
+"""Write predicted masks for other tools: a PNG for each tile, and COCO results as pycocotools loads them.
 
-`truth.json` is a COCO data set of all objects, and `MODEL/PROMPT/results.json` a list of results over it, as
-pycocotools loads them. Ignored pixels are in neither.
+The results are a list over the objects of `truth.json`, which `train.output.coco_truth` writes where the truth is
+known. Ignored pixels are in neither.
 """
 
 from __future__ import annotations
@@ -14,107 +14,92 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from schemas.record import Record
-from schemas.store.store import Store
+from train.output.class_images import BACKGROUND_CODE, ClassImages
 from train.output.model_folders import ModelFolders
-from train.output.stitch import BACKGROUND_CODE, palettized
-from train.score.answers import TileAnswer
+from train.score.tile_answer import Answer
 
 
 class MaskWriter:
-    """Writes answers below a folder; call it with each, then `close`.
+    """Writes `OUT/MODEL/PROMPT/TILE.png` and `OUT/MODEL/PROMPT/results.json`.
+
+    Call it with every answer, then `close`.
 
     Args:
-        store: Names the classes.
-        out: The folder.
+        images: Makes the PNGs.
+        out: The folder to write to.
     """
 
-    def __init__(self, store: Store, out: Path) -> None:
-        self.store = store
+    def __init__(self, images: ClassImages, out: Path) -> None:
+        self.images = images
         self.out = out
         self._folder_of = ModelFolders()
         self._results: dict[Path, list[dict[str, Any]]] = {}
-        self._images: dict[int, dict[str, Any]] = {}
-        self._truth: list[dict[str, Any]] = []
-        self._ids: dict[tuple[int, int], int] = {}
+        self._numbers = ObjectNumbers()
 
-    def __call__(self, answer: TileAnswer) -> None:
-        """Write one answer."""
-        record = answer.record
-        self._add_truth(record)
-        folder = self.out / self._folder_of(answer.model) / answer.kind
+    def __call__(self, answer: Answer) -> None:
+        """Write the PNG of one answer, and keep its results."""
+        question = answer.question
+        folder = self.out / self._folder_of(answer.model) / question.kind
         folder.mkdir(parents=True, exist_ok=True)
-        palette = self.store.source(record.frame_id).palette
-        colors = {info.code: info.color for info in self.store.manifest.classes}
-        palettized(_flat(answer), palette, colors).save(folder / _file_name(record))
+        picture = self.images.image(_class_codes(answer), question.frame_id)
+        picture.save(folder / tile_file_name(question.frame_id, question.origin_xy))
+        numbers = self._numbers.of_tile(question.index, len(question.object_ids))
         results = self._results.setdefault(folder, [])
-        for row, mask in enumerate(answer.masks & ~record.ignore):
-            estimate = float(answer.scores.iou_estimate[row])
+        for row, (mask, estimate) in enumerate(zip(answer.masks & ~question.ignore, answer.iou_estimates, strict=True)):
             results.append(
                 {
-                    "id": self._ids[record.index, int(record.object_ids[row])],
-                    "image_id": record.index,
-                    "category_id": int(record.class_ids[row]),
+                    "id": numbers[row],
+                    "image_id": question.index,
+                    "category_id": int(question.class_ids[row]),
                     "segmentation": run_lengths(mask),
-                    "score": 1.0 if np.isnan(estimate) else estimate,
+                    "score": 1.0 if np.isnan(estimate) else float(estimate),
                 }
             )
 
     def close(self) -> None:
-        """Write the COCO files."""
-        truth = {
-            "images": list(self._images.values()),
-            "annotations": self._truth,
-            "categories": [{"id": info.code, "name": info.name} for info in self.store.manifest.classes],
-        }
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
+        """Write the COCO results."""
         for folder, results in self._results.items():
             (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
 
-    def _add_truth(self, record: Record) -> None:
-        if record.index in self._images:
-            return
-        height, width = record.ignore.shape
-        self._images[record.index] = {
-            "id": record.index,
-            "file_name": _file_name(record),
-            "width": width,
-            "height": height,
-        }
-        for object_id, class_id, segment in zip(record.object_ids, record.class_ids, record.segments, strict=True):
-            mask = segment & ~record.ignore
-            number = self._ids[record.index, int(object_id)] = len(self._truth) + 1
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            left, top = (int(columns[0]), int(rows[0])) if len(rows) else (0, 0)
-            box = [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1] if len(rows) else [0, 0, 0, 0]
-            self._truth.append(
-                {
-                    "id": number,
-                    "image_id": record.index,
-                    "category_id": int(class_id),
-                    "segmentation": run_lengths(mask),
-                    "area": int(mask.sum()),
-                    "bbox": box,
-                    "iscrowd": 0,
-                }
-            )
+
+class ObjectNumbers:
+    """Numbers objects from 1 on, in the order in which their tiles first appear.
+
+    The numbers depend on that order alone, so truth and results that see the same tiles number their objects alike.
+    """
+
+    def __init__(self) -> None:
+        self._of_tile: dict[int, list[int]] = {}
+        self._count = 0
+
+    def of_tile(self, index: int, objects: int) -> list[int]:
+        """Return the number of each object of a tile.
+
+        Args:
+            index: Number of the tile.
+            objects: How many objects it has.
+        """
+        if index not in self._of_tile:
+            self._of_tile[index] = list(range(self._count + 1, self._count + 1 + objects))
+            self._count += objects
+        return self._of_tile[index]
+
+
+def tile_file_name(frame_id: str, origin_xy: tuple[int, int]) -> str:
+    """Return the file name of a tile's PNG; `truth.json` lists the same name."""
+    x, y = origin_xy
+    return f"{frame_id}_x{x}_y{y}.png"
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO's compressed run-length code of a bool (H, W)."""
+    """Encode a mask, bool (H, W), as COCO's compressed run lengths."""
     encoded = cast("dict[str, Any]", coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
     return {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
 
 
-def _file_name(record: Record) -> str:
-    x, y = record.origin_xy
-    return f"{record.frame_id}_x{x}_y{y}.png"
-
-
-def _flat(answer: TileAnswer) -> NDArray[np.uint8 | np.uint16]:
-    """Class codes (S, S); where masks overlap, that of the smallest object, which others would hide."""
-    class_ids = answer.record.class_ids
+def _class_codes(answer: Answer) -> NDArray[np.uint8 | np.uint16]:
+    """Class codes (S, S); where masks overlap the smallest one is on top, since a larger one would hide it."""
+    class_ids = answer.question.class_ids
     codes = np.full(answer.masks.shape[1:], BACKGROUND_CODE, np.uint8 if class_ids.max() < 256 else np.uint16)
     for row in np.argsort(-answer.masks.sum((1, 2)), kind="stable"):
         codes[answer.masks[row]] = class_ids[row]

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.runtime.run_log import METRICS_FILE, read_steps
-from train.score.answers import Tables
+from train.score.tables import Tables
 
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
-_GREYS = (0x40, 0xDD)
+_GRAYS = (0x40, 0xDD)
 _HATCHES, _DASHES = ("", "///", "..."), ("-", "--", ":")
 """Of the first prompt kind and those after it; a colour is a model's."""
 
@@ -114,6 +114,16 @@ def training_curves(run: Path) -> str:
     return _svg(figure)
 
 
+def model_colors(models: list[str]) -> dict[str, str]:
+    """Give each model a color and each baseline a gray, as `#rrggbb`."""
+    baselines = [model for model in models if model.startswith("baseline:")]
+    grays = ["#" + 3 * f"{round(level):02x}" for level in np.linspace(*_GRAYS, len(baselines))]
+    others = (model for model in models if model not in baselines)
+    return dict(zip(baselines, grays, strict=True)) | {
+        model: _COLORS[number % len(_COLORS)] for number, model in enumerate(others)
+    }
+
+
 def _figure(height_in: float) -> Figure:
     figure = Figure(figsize=(9, height_in), layout="constrained")
     FigureCanvasSVG(figure)
@@ -133,22 +143,12 @@ def _label(model: str, kind: str) -> str:
 
 def _series(by_model: Mapping[str, Mapping[Any, Any]]) -> list[tuple[str, str, int, Any]]:
     """Label, colour, place of its prompt kind, and what there is of each model and prompt kind."""
-    colors = _colors(list(by_model))
+    colors = model_colors(list(by_model))
     return [
         (_label(model, kind), colors[model], place, found)
         for model, kinds in by_model.items()
         for place, (kind, found) in enumerate(kinds.items())
     ]
-
-
-def _colors(models: list[str]) -> dict[str, str]:
-    """A colour a model, greys for baselines."""
-    baselines = [model for model in models if model.startswith("baseline:")]
-    greys = ["#" + 3 * f"{round(level):02x}" for level in np.linspace(*_GREYS, len(baselines))]
-    others = (model for model in models if model not in baselines)
-    return dict(zip(baselines, greys, strict=True)) | {
-        model: _COLORS[number % len(_COLORS)] for number, model in enumerate(others)
-    }
 
 
 def _arms(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:

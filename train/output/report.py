@@ -1,39 +1,39 @@
-"""`report.html`: one file that a browser shows without a network, with scores, plots, objects and training curves."""
+"""`report.html`: one file with scores, plots, objects and training curves, which a browser shows without a network."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from schemas.overlay import draw_overlay
-from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
+from train.output.object_pictures import object_pictures
 from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, training_curves
 from train.runtime.run_log import METRICS_FILE
-from train.score.answers import TileAnswer, answer_tiles
 from train.score.evaluate import Evaluation
 from train.score.protocol import ScoringProtocol
-from train.score.score_table import ScoreTable
 
-OBJECTS_SHOWN = 4
-PICTURE_PX = 320
 OVERALL = "all classes"
+"""Stands for a class name in the rows of means over all objects."""
+
 _HEADS = ("model", "prompt", "Dice", "IoU", "surface Dice", "IoU estimate off by", "objects", "patients")
+_TEMPLATE = "report.html.j2"
 
 
 @dataclass(frozen=True)
 class _Cell:
+    """One cell of the table of scores.
+
+    Attributes:
+        value: The number that the table is sorted by; NaN if there is none.
+        text: The number as it is shown.
+        interval: The 95 % interval as it is shown; empty if there is none.
+    """
+
     value: float
     text: str
     interval: str = ""
@@ -51,74 +51,91 @@ def write_report(
     """Write the report.
 
     Args:
-        path: The file.
-        title: Its heading.
-        store: Where the objects that are shown come from.
-        evaluation: Scores; without them the report has the curves alone.
-        predictors: The models, asked again for the objects that are shown; the first one is drawn.
-        protocol: That of the evaluation.
-        run: Folder of the training run whose curves are shown, where there is one.
+        path: The file to write.
+        title: The heading.
+        store: The store that was scored or trained on.
+        evaluation: The scores; without them the report shows the training curves alone.
+        predictors: The models by name; the first one predicts the objects that are shown.
+        protocol: The protocol of the evaluation.
+        run: Folder of a training run whose curves are shown; None leaves them out.
     """
     figures: list[dict[str, str]] = []
     context: dict[str, Any] = {"title": title, "facts": repr(store), "figures": figures}
     if evaluation is not None:
         context |= _scores(evaluation)
-        figures.append({"title": "Dice by class", "svg": bars_by_class(evaluation.result["models"])})
-        figures.append({"title": "Dice against size of the object", "svg": dice_by_size(evaluation.tables)})
-        clicks = dice_by_clicks(evaluation.tables)
-        if clicks:
-            figures.append({"title": "Dice after simulated clicks", "svg": clicks})
+        figures += _score_figures(evaluation)
         if predictors and protocol:
             context["drawn"] = next(iter(predictors))
-            context["objects"] = _objects(store, evaluation, predictors, protocol)
+            context["objects"] = object_pictures(store, evaluation, predictors, protocol)
     if run is not None:
         figures.append({"title": "Training", "svg": training_curves(run)})
     loader = jinja2.PackageLoader("train.output", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(environment.get_template("report.html.j2").render(context), encoding="utf-8")
+    path.write_text(environment.get_template(_TEMPLATE).render(context), encoding="utf-8")
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that wrote a checkpoint, where its log is still there."""
+    """Return the folder of the run that wrote a checkpoint, or None if the log of that run is not there."""
     run = checkpoint.resolve().parent.parent
     return run if (run / METRICS_FILE).exists() else None
 
 
-def _scores(evaluation: Evaluation) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = []
-    classes: dict[str, None] = {OVERALL: None}
-    for model, kinds in evaluation.result["models"].items():
-        for kind, scores in kinds.items():
-            for name, means in {OVERALL: scores["overall"], **scores["classes"]}.items():
-                classes[name] = None
-                rows.append(
-                    {
-                        "model": model,
-                        "prompt": kind,
-                        "class_name": name,
-                        "is_baseline": model.startswith("baseline:"),
-                        "cells": _cells(means),
-                    }
-                )
-    pairs = [
-        {
-            **pair,
-            "dice": f"{pair['dice']:+.3f}",
-            "interval": _interval(pair["ci95"], "+.3f"),
-            "better_on": f"{pair['better_on']:.0%}",
-        }
-        for pair in evaluation.result["paired"]
+def _score_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    figures = [
+        {"title": "Dice by class", "svg": bars_by_class(evaluation.result["models"])},
+        {"title": "Dice against size of the object", "svg": dice_by_size(evaluation.tables)},
     ]
-    asked = evaluation.result["protocol"]
+    clicks = dice_by_clicks(evaluation.tables)
+    return [*figures, {"title": "Dice after simulated clicks", "svg": clicks}] if clicks else figures
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    """The values that the template shows above the figures."""
+    result = evaluation.result
+    rows = [
+        {
+            "model": model,
+            "prompt": kind,
+            "class_name": name,
+            "is_baseline": model.startswith("baseline:"),
+            "cells": _cells(means),
+        }
+        for model, kinds in result["models"].items()
+        for kind, scores in kinds.items()
+        for name, means in {OVERALL: scores["overall"], **scores["classes"]}.items()
+    ]
+    asked = result["protocol"]
+    return {
+        "facts": _facts(asked),
+        "weights": [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in asked["weights"].items()],
+        "heads": _HEADS,
+        "rows": rows,
+        "classes": list(dict.fromkeys([OVERALL, *(row["class_name"] for row in rows)])),
+        "pairs": [_pair(pair) for pair in result["paired"]],
+    }
+
+
+def _facts(asked: dict[str, Any]) -> str:
+    """One line on what was scored, from the protocol in `metrics.json`."""
     facts = f"{asked['store']}, split {asked['split']}, {asked['tiles']} tiles of {asked['resolution_px']} px"
     facts += f"; surface tolerance {asked['surface_tolerance_um']} µm" if asked["surface_tolerance_um"] else ""
-    facts += "; mean of eight flips and turns" if asked["tta"] else ""
-    weights = [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in asked["weights"].items()]
-    return {"facts": facts, "weights": weights, "heads": _HEADS, "rows": rows, "classes": list(classes), "pairs": pairs}
+    return facts + ("; mean of eight flips and turns" if asked["tta"] else "")
+
+
+def _pair(pair: dict[str, Any]) -> dict[str, Any]:
+    """The difference between two models as it is shown."""
+    return {
+        **pair,
+        "dice": f"{pair['dice']:+.3f}",
+        "interval": _interval(pair["ci95"], "+.3f"),
+        "better_on": f"{pair['better_on']:.0%}",
+    }
 
 
 def _cells(means: dict[str, Any]) -> list[_Cell]:
+    """The cells of one row, in the order of the heads after model and prompt."""
+
     def measured(name: str) -> _Cell:
         if name not in means:
             return _Cell(math.nan, "-")
@@ -135,54 +152,3 @@ def _cells(means: dict[str, Any]) -> list[_Cell]:
 
 def _interval(ends: tuple[float, float] | None, form: str) -> str:
     return f"{ends[0]:{form}} to {ends[1]:{form}}" if ends else ""
-
-
-def _objects(
-    store: Store, evaluation: Evaluation, predictors: dict[str, MaskPredictor], protocol: ScoringProtocol
-) -> list[dict[str, Any]]:
-    """The best, the middle and the worst objects of the first model under the first prompt kind."""
-    model, kind = next(iter(predictors)), protocol.kinds[0]
-    table = evaluation.tables[model][kind]
-    order = np.argsort(table.dice, kind="stable")
-    middle = max(len(order) // 2 - OBJECTS_SHOWN // 2, 0)
-    chosen = {
-        "Best objects": order[::-1][:OBJECTS_SHOWN],
-        "Middle objects": order[middle : middle + OBJECTS_SHOWN],
-        "Worst objects": order[:OBJECTS_SHOWN],
-    }
-    tiles = sorted({int(tile) for rows in chosen.values() for tile in table.tile_index[rows]})
-    asked = replace(protocol, kinds=(kind,), baselines=(), corrections=0, tolerance_um=None)
-    answers = {answer.record.index: answer for answer in answer_tiles(store, tiles, {model: predictors[model]}, asked)}
-    return [
-        {"title": title, "pictures": [_picture(store, table, int(row), kind, answers) for row in rows]}
-        for title, rows in chosen.items()
-    ]
-
-
-def _picture(
-    store: Store, table: ScoreTable, row: int, kind: PromptKind, answers: dict[int, TileAnswer]
-) -> dict[str, str]:
-    answer = answers[int(table.tile_index[row])]
-    record = answer.record
-    place = int(np.flatnonzero(record.object_ids == table.object_id[row])[0])
-    one = slice(place, place + 1)
-    alone = replace(
-        record,
-        segments=record.segments[one],
-        object_ids=record.object_ids[one],
-        class_ids=record.class_ids[one],
-        boxes_xyxy=record.boxes_xyxy[one],
-    )
-    colors = {info.code: info.color for info in store.manifest.classes}
-    names = {info.code: info.name for info in store.manifest.classes}
-    drawn = draw_overlay(alone, [answer.prompts[place]], colors, answer.masks[one], side_px=2 * PICTURE_PX)
-    class_name = names[int(table.class_id[row])]
-    caption = f"Dice {table.dice[row]:.3f}, {class_name}, {int(table.area_px[row])} px, {kind}; {record.frame_id}"
-    return {"jpeg": _jpeg(drawn), "caption": f"{caption} at {record.origin_xy[0]}, {record.origin_xy[1]}"}
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> str:
-    small = np.asarray(cv2.resize(picture, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(small).save(buffer, "JPEG", quality=88)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

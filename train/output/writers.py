@@ -1,23 +1,39 @@
-"""The writers of files that an evaluation can have."""
+"""The choice of files that are written from answers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from schemas.store.store import Store
+from train.output.class_images import ClassImages
 from train.output.coco import MaskWriter
+from train.output.coco_truth import TruthWriter
 from train.output.stitch import RoiStitcher
-from train.score.evaluate import AnswerSink
-from train.score.protocol import ScoringProtocol
+from train.score.sinks import AnswerSink, ScoredAnswerSink, WithoutTruth
 
 
-def file_sinks(
-    store: Store, out: Path, protocol: ScoringProtocol, *, save_masks: bool, stitch: bool
-) -> tuple[AnswerSink, ...]:
-    """What writes masks below `out/masks` and ROIs below `out/stitched`, as wanted."""
-    sinks: list[AnswerSink] = []
+def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: bool) -> tuple[AnswerSink, ...]:
+    """Return the writers that need no truth.
+
+    Args:
+        images: Makes the PNGs.
+        out: The folder to write to.
+        save_masks: Whether to write the masks of each tile below `out/masks`.
+        stitch: Whether to write an image of each ROI below `out/stitched`.
+    """
+    writers: list[AnswerSink] = []
     if save_masks:
-        sinks.append(MaskWriter(store, out / "masks"))
+        writers.append(MaskWriter(images, out / "masks"))
     if stitch:
-        sinks.append(RoiStitcher(store, out / "stitched", protocol.thresholds))
-    return tuple(sinks)
+        writers.append(RoiStitcher(images, out / "stitched"))
+    return tuple(writers)
+
+
+def evaluation_writers(store: Store, out: Path, *, save_masks: bool, stitch: bool) -> tuple[ScoredAnswerSink, ...]:
+    """Return the writers of an evaluation: `answer_writers`, and `out/masks/truth.json` beside the masks."""
+    images = ClassImages.from_store(store)
+    writers: list[ScoredAnswerSink] = []
+    if save_masks:
+        writers.append(TruthWriter(images.classes, out / "masks"))
+    writers += [WithoutTruth(writer) for writer in answer_writers(images, out, save_masks=save_masks, stitch=stitch)]
+    return tuple(writers)

@@ -1,12 +1,11 @@
-"""Ask models and baselines about tiles, under one protocol, and score what they answer.
+"""Read tiles, ask models and baselines about them under one protocol, and score their answers.
 
 Axes: O objects of a tile, S pixels a side, C simulated clicks. Masks are compared at the store's resolution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -20,45 +19,26 @@ from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.store import Store
 from train.data.loader import loading_error, prepare_process
-from train.model.predictor import MaskPredictor, Prediction, View
+from train.model.predictor import MaskPredictor, View
 from train.score.baselines import baseline_masks, disc_radius_px
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
 from train.score.simulated_clicks import click_dice
+from train.score.tile_answer import Answer, Question, ScoredAnswer
 from train.transforms.sample import pad_prompts
-
-Tables = dict[str, dict[PromptKind, ScoreTable]]
-
-
-@dataclass(frozen=True)
-class TileAnswer:
-    """One model's answer for one tile and prompt kind.
-
-    Attributes:
-        model: The model's or baseline's name.
-        kind: The prompt kind.
-        record: The tile.
-        prompts: The prompt of each object, in the record's order.
-        masks: bool (O, S, S).
-        scores: Of the masks.
-        prediction: Logits behind the masks, None for a baseline.
-    """
-
-    model: str
-    kind: PromptKind
-    record: Record
-    prompts: list[Prompt]
-    masks: NDArray[np.bool_]
-    scores: ScoreTable
-    prediction: Prediction | None = None
 
 
 def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) -> NDArray[np.int64]:
-    """Indices of the tiles of a split that have an object.
+    """Return the indices of the tiles of a split that have an object.
+
+    Args:
+        store: The store.
+        split: `train`, `val`, `test`, or `all` for all three.
+        may_be_empty: Whether to return an empty array, instead of raising, if no tile has an object.
 
     Raises:
-        StoreError: There is none, and that is not allowed.
+        StoreError: No tile of the split has an object, and `may_be_empty` is not set.
     """
     splits = store.column("tiles/split")
     chosen = np.ones(len(store), bool) if split == "all" else splits == split
@@ -69,19 +49,34 @@ def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) 
     return indices
 
 
+def tile_prompts(store: Store, record: Record, kind: PromptKind, *, negatives: bool) -> list[Prompt]:
+    """Return the stored prompt of each object of a tile, in the record's order.
+
+    Raises:
+        StoreError: The store has no negative points, and they are asked for.
+    """
+    prompts = store.prompts(record.index, kind, negatives=negatives)
+    return [prompts[int(object_id)] for object_id in record.object_ids]
+
+
 def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator[Record]:
-    """Read tiles in order, in worker processes where there are any.
+    """Read tiles in order.
+
+    Args:
+        store: The store.
+        indices: Indices of the tiles.
+        workers: Number of processes that read; 0 reads in this process.
 
     Raises:
         StoreError: A tile is damaged.
-        TrainingError: A worker process met a damaged tile, or died.
+        TrainingError: A worker process read a damaged tile, or died.
     """
     loader = DataLoader(
         cast("Dataset[Record]", store),
         batch_size=None,
         sampler=indices,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=prepare_process,
     )
@@ -93,105 +88,90 @@ def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator
             raise loading_error(f"a loading process, at the tile {index}", error, "repeat the command") from error
 
 
-def answer_tiles(
+def score_tiles(
     store: Store,
     indices: Sequence[int],
     predictors: dict[str, MaskPredictor],
     protocol: ScoringProtocol,
     workers: int = 0,
-) -> Iterator[TileAnswer]:
-    """Yield every model's and baseline's answer for every tile; a model encodes a tile once for all prompt kinds."""
-    radius = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
+) -> Iterator[ScoredAnswer]:
+    """Ask every model and baseline about every tile under every prompt kind, and score each answer.
+
+    A model encodes each tile once, and uses the features for all prompt kinds.
+
+    Args:
+        store: The store with the tiles and prompts.
+        indices: Indices of the tiles.
+        predictors: The models by name.
+        protocol: What the models are asked and how their answers are scored.
+        workers: Number of processes that read tiles; 0 reads them in this process.
+    """
+    radius_px = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
     for record in read_records(store, indices, workers):
-        tolerance_px = _tolerance_px(store, record, protocol)
+        tolerance_px = protocol.tolerance_px(store.source(record.frame_id).mpp_um, record.scale_xy)
         views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
-        baselines = list(_baseline_answers(store, record, protocol, radius, tolerance_px))
+        baselines = list(_baseline_scores(store, record, protocol, radius_px, tolerance_px))
         for kind in protocol.kinds:
             prompts = tile_prompts(store, record, kind, negatives=protocol.negatives)
+            question = Question.from_record(record, kind, prompts)
             for name, predictor in predictors.items():
-                asked = _Asked(name, kind, record, prompts)
-                yield _model_answer(predictor, views[name], asked, protocol, tolerance_px)
-            for answer in baselines:
-                yield replace(answer, kind=kind, prompts=prompts)
+                answer = answer_question(predictor, name, views[name], question, protocol.threshold(name, kind))
+                scores = _model_scores(predictor, views[name], answer, record, protocol.corrections, tolerance_px)
+                yield ScoredAnswer(answer, record, scores)
+            for name, masks, scores in baselines:
+                yield ScoredAnswer(Answer(name, question, masks), record, scores)
 
 
-def gather_scores(answers: Iterable[TileAnswer], on_answer: Callable[[TileAnswer], None] | None = None) -> Tables:
-    """Gather the scores of answers by model and prompt kind."""
-    parts: dict[str, dict[PromptKind, list[ScoreTable]]] = {}
-    for answer in answers:
-        parts.setdefault(answer.model, {}).setdefault(answer.kind, []).append(answer.scores)
-        if on_answer:
-            on_answer(answer)
-    return {model: {k: ScoreTable.joined(found) for k, found in kinds.items()} for model, kinds in parts.items()}
+def answer_question(
+    predictor: MaskPredictor, name: str, views: Sequence[View], question: Question, threshold: float = 0.0
+) -> Answer:
+    """Predict the masks of one tile's objects; this needs no truth.
+
+    Args:
+        predictor: The model.
+        name: Name of the model, which the answer carries.
+        views: The tile's features, from `predictor.views(image)`.
+        question: The tile and its prompts.
+        threshold: The logit above which a pixel is in the mask.
+    """
+    coords, labels = pad_prompts(question.prompts)
+    prediction = predictor.predict(views, coords, labels, question.size_px)
+    return Answer(name, question, prediction.masks(question.size_px, threshold), prediction, threshold)
 
 
-def merge_tables(parts: Sequence[Tables]) -> Tables:
-    """Join the tables of several processes."""
-    gathered: dict[str, dict[PromptKind, list[ScoreTable]]] = {}
-    for part in parts:
-        for model, by_kind in part.items():
-            for kind, table in by_kind.items():
-                gathered.setdefault(model, {}).setdefault(kind, []).append(table)
-    return {model: {k: ScoreTable.joined(found) for k, found in kinds.items()} for model, kinds in gathered.items()}
-
-
-def summarize(tables: Tables, store: Store) -> dict[str, dict[str, Any]]:
-    """Means by model, prompt kind and class: `{NAME: {PROMPT: {"overall": ..., "classes": ...}}}`."""
-    names = {info.code: info.name for info in store.manifest.classes}
-    return {model: {kind: table.summary(names) for kind, table in by_kind.items()} for model, by_kind in tables.items()}
-
-
-def tile_prompts(store: Store, record: Record, kind: PromptKind, *, negatives: bool) -> list[Prompt]:
-    """The prompt of each object of a tile, in the record's order."""
-    prompts = store.prompts(record.index, kind, negatives=negatives)
-    return [prompts[int(object_id)] for object_id in record.object_ids]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    model: str
-    kind: PromptKind
-    record: Record
-    prompts: list[Prompt]
-
-
-def _model_answer(
-    predictor: MaskPredictor, views: list[View], asked: _Asked, protocol: ScoringProtocol, tolerance_px: float | None
-) -> TileAnswer:
-    record = asked.record
-    size, threshold = record.image.shape[0], protocol.thresholds.get((asked.model, asked.kind), 0.0)
-    coords, labels = pad_prompts(asked.prompts)
-    prediction = predictor.predict(views, coords, labels, size)
-    masks = prediction.masks(size, threshold)
-    scores = score_masks(masks, record.segments, record.ignore, tolerance_px)
+def _model_scores(
+    predictor: MaskPredictor,
+    views: list[View],
+    answer: Answer,
+    record: Record,
+    corrections: int,
+    tolerance_px: float | None,
+) -> ScoreTable:
+    """Score a model's masks, and its masks after each simulated click."""
+    assert answer.prediction is not None
+    scores = score_masks(answer.masks, record.segments, record.ignore, tolerance_px)
     clicks = None
-    if protocol.corrections:
-        found = click_dice(predictor, views, record, (coords, labels), prediction, protocol.corrections, threshold)
+    if corrections:
+        prompt = pad_prompts(answer.question.prompts)
+        found = click_dice(predictor, views, record, prompt, answer.prediction, corrections, answer.threshold)
         clicks = np.column_stack([scores.dice, *found])
-    estimates = prediction.ious.double().cpu().numpy()
-    table = ScoreTable.of_tile(record, scores, estimates, clicks)
-    return TileAnswer(asked.model, asked.kind, record, asked.prompts, masks, table, prediction)
+    return ScoreTable.of_tile(record, scores, answer.iou_estimates, clicks)
 
 
-def _baseline_answers(
+def _baseline_scores(
     store: Store, record: Record, protocol: ScoringProtocol, radius_px: float, tolerance_px: float | None
-) -> Iterator[TileAnswer]:
-    """Baselines look at box and interior point whatever the prompt kind, so one answer serves for all."""
+) -> Iterator[tuple[str, NDArray[np.bool_], ScoreTable]]:
+    """Yield name, masks and scores of each baseline.
+
+    A baseline uses the box and the interior point whatever the prompt kind is, so its masks serve for all kinds.
+    """
     clicks = np.stack([p["point_coords"][0] for p in tile_prompts(store, record, "centroid", negatives=False)])
     for name in protocol.baselines:
         masks = baseline_masks(name, record, clicks, radius_px)
         scores = score_masks(masks, record.segments, record.ignore, tolerance_px)
-        table = ScoreTable.of_tile(record, scores)
-        yield TileAnswer(f"baseline:{name}", protocol.kinds[0], record, [], masks, table)
+        yield f"baseline:{name}", masks, ScoreTable.of_tile(record, scores)
 
 
-def _tolerance_px(store: Store, record: Record, protocol: ScoringProtocol) -> float | None:
-    """The tolerance in the tile's pixels; None where it is not wanted or the ROI's name does not say its resolution."""
-    mpp_um = store.source(record.frame_id).mpp_um
-    if protocol.tolerance_um is None or mpp_um is None:
-        return None
-    return protocol.tolerance_um / mpp_um * float(np.sqrt(record.scale_xy[0] * record.scale_xy[1]))
-
-
-def _as_it_is(record: Any) -> Any:
+def _unchanged(record: Any) -> Any:
+    """Stand in for the loader's own collation, which would turn arrays into tensors."""
     return record

@@ -10,7 +10,8 @@ from train.fit import validate as module
 from train.fit.validate import validate
 from train.model.promptable import PromptableSam
 from train.runtime.distributed import World
-from train.score.answers import TileAnswer, answer_tiles, tiles_with_objects
+from train.score.answers import score_tiles, tiles_with_objects
+from train.score.tile_answer import Question
 
 
 @pytest.mark.parametrize(
@@ -21,19 +22,19 @@ from train.score.answers import TileAnswer, answer_tiles, tiles_with_objects
 def test_asks_under_the_prompts_of_the_run(
     store: Store, tiny: PromptableSam, monkeypatch: pytest.MonkeyPatch, prompt, kinds: set[str], negatives: bool
 ) -> None:
-    answers: list[TileAnswer] = []
+    questions: list[Question] = []
 
     def noted(*arguments: object):
-        for answer in answer_tiles(*arguments):  # pyright: ignore[reportArgumentType]
-            answers.append(answer)
-            yield answer
+        for scored in score_tiles(*arguments):  # pyright: ignore[reportArgumentType]
+            questions.append(scored.answer.question)
+            yield scored
 
-    monkeypatch.setattr(module, "answer_tiles", noted)
+    monkeypatch.setattr(module, "score_tiles", noted)
     config = FitConfig(image_size=128, prompt=prompt, negatives=negatives)
     tiles = tiles_with_objects(store, "val")[:2]
     summary, score, panels = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
-    assert set(summary) == {answer.kind for answer in answers} == kinds
-    labels = {int(label) for answer in answers for given in answer.prompts for label in given["point_labels"]}
+    assert set(summary) == {question.kind for question in questions} == kinds
+    labels = {int(label) for question in questions for given in question.prompts for label in given["point_labels"]}
     assert (int(PointLabel.NEGATIVE) in labels) is negatives
     assert len(panels) == len(tiles)
     # Every kind counts alike in what chooses the best weights.

@@ -19,8 +19,9 @@ from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
-from train.output.writers import file_sinks
-from train.score.evaluate import evaluate, write_evaluation
+from train.output.evaluation_files import write_evaluation
+from train.output.writers import evaluation_writers
+from train.score.evaluate import evaluate
 from train.score.protocol import ScoringProtocol
 
 Row = dict[str, str]
@@ -31,7 +32,7 @@ def written(store: Store, tiny: PromptableSam, tmp_path_factory: pytest.TempPath
     """An evaluation of a model and two baselines with its masks."""
     out = tmp_path_factory.mktemp("written")
     protocol = ScoringProtocol("test", ("box", "centroid"), baselines=("box", "disc"))
-    sinks = file_sinks(store, out, protocol, save_masks=True, stitch=False)
+    sinks = evaluation_writers(store, out, save_masks=True, stitch=False)
     predictors = {"runs/a:b": MaskPredictor(tiny, torch.device("cpu"))}
     write_evaluation(evaluate(store, predictors, protocol, sinks=sinks), out)
     return out

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.output.plots import _colors, bars_by_class, dice_by_clicks, dice_by_size
-from train.score.answers import Tables
+from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, model_colors
 from train.score.score_table import ScoreTable
+from train.score.tables import Tables
 
 
 def _table(areas: list[int], clicks: int = 0) -> ScoreTable:
@@ -63,7 +63,7 @@ def test_no_two_curves_look_alike() -> None:
     scores = {name: {kind: {"overall": entry, "classes": {"c": entry}} for kind in by} for name, by in tables.items()}
     for svg in (dice_by_size(tables), dice_by_clicks(tables)):
         styles = set(re.findall(r'style="fill: none; ((?:stroke-dasharray: [\d.,]+; )?)[^"]*?stroke: (#\w{6})', svg))
-        assert {color for _, color in styles} >= set(_colors(models).values())
-        assert len([style for style in styles if style[1] in _colors(models).values()]) == 2 * len(models)
+        assert {color for _, color in styles} >= set(model_colors(models).values())
+        assert len([style for style in styles if style[1] in model_colors(models).values()]) == 2 * len(models)
     bars = set(re.findall(r"fill: (url\(#h\w+\)|#\w{6})", bars_by_class(scores))) - {"#ffffff"}
     assert len(bars) == 2 * len(models)

@@ -17,11 +17,11 @@ from schemas.record import Record
 from schemas.store.store import Store, open_store
 from train.model.predictor import MaskPredictor, Prediction
 from train.model.promptable import PromptableSam
+from train.output.class_images import ClassImages
 from train.output.stitch import RoiStitcher
-from train.score.answers import TileAnswer, answer_tiles, tiles_with_objects
-from train.score.metrics import score_masks
+from train.score.answers import score_tiles, tiles_with_objects
 from train.score.protocol import ScoringProtocol
-from train.score.score_table import ScoreTable
+from train.score.tile_answer import Answer, Question
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,10 @@ def _store(source: Path, path: Path, **settings: Any) -> Store:
     return open_store(path)
 
 
-def _answer(record: Record, prediction: Prediction | None = None, masks: np.ndarray | None = None) -> TileAnswer:
+def _answer(record: Record, prediction: Prediction | None = None, masks: np.ndarray | None = None) -> Answer:
     found = prediction.masks(record.ignore.shape[0]) if prediction else masks
     assert found is not None
-    scores = ScoreTable.of_tile(record, score_masks(found, record.segments, record.ignore))
-    return TileAnswer("m", "box", record, [], found, scores, prediction)
+    return Answer("m", Question.from_record(record, "box", []), found, prediction)
 
 
 def _with_one_object(record: Record) -> Record:
@@ -54,13 +53,13 @@ def _with_one_object(record: Record) -> Record:
     )
 
 
-def _truth(store: Store) -> Iterator[TileAnswer]:
+def _truth(store: Store) -> Iterator[Answer]:
     """Answers that are the truth."""
     return (_answer(record, masks=record.segments) for record in store if len(record.object_ids))
 
 
-def _stitched(store: Store, answers: Iterator[TileAnswer], out: Path) -> dict[str, np.ndarray]:
-    stitcher = RoiStitcher(store, out, {})
+def _stitched(store: Store, answers: Iterator[Answer], out: Path) -> dict[str, np.ndarray]:
+    stitcher = RoiStitcher(ClassImages.from_store(store), out)
     for answer in answers:
         stitcher(answer)
     stitcher.close()
@@ -131,14 +130,15 @@ def test_tiles_side_by_side_keep_their_masks(source: Path, tiny: PromptableSam, 
     store = _store(source, tmp_path / "s.zarr", edge="pad")
     protocol = ScoringProtocol("all", ("box",), baselines=(), thresholds={("model", "box"): 0.3})
     indices = tiles_with_objects(store, "all").tolist()
-    answers = list(answer_tiles(store, indices[:6], {"model": MaskPredictor(tiny, torch.device("cpu"))}, protocol))
-    stitcher = RoiStitcher(store, tmp_path / "out", protocol.thresholds)
+    scored = score_tiles(store, indices[:6], {"model": MaskPredictor(tiny, torch.device("cpu"))}, protocol)
+    answers = [entry.answer for entry in scored]
+    stitcher = RoiStitcher(ClassImages.from_store(store), tmp_path / "out")
     for answer in answers:
         stitcher(answer)
     stitcher.close()
     for answer in answers:
-        (path,) = (tmp_path / "out").rglob(f"{answer.record.frame_id}.png")
-        x, y = answer.record.origin_xy
+        (path,) = (tmp_path / "out").rglob(f"{answer.question.frame_id}.png")
+        x, y = answer.question.origin_xy
         codes = np.asarray(Image.open(path))[y : y + 64, x : x + 64]
         anywhere = np.any(answer.masks, axis=0)[: codes.shape[0], : codes.shape[1]]
         # Half precision decides otherwise where a logit is within a thousandth of the threshold.

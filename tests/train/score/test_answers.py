@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,7 @@ from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.score.answers import (
-    _tolerance_px,
-    answer_tiles,
-    gather_scores,
-    merge_tables,
-    summarize,
+    score_tiles,
     tile_prompts,
     tiles_with_objects,
 )
@@ -30,7 +24,10 @@ def test_each_model_and_baseline_answers_each_kind_once_a_tile(
 ) -> None:
     tiles = tiles_with_objects(store, "val")[:2].tolist()
     protocol = ScoringProtocol("val", ("box", "multi_point"), True, baselines=("image",))
-    found = [(a.record.index, a.kind, a.model) for a in answer_tiles(store, tiles, predictors, protocol)]
+    found = [
+        (s.answer.question.index, s.answer.question.kind, s.answer.model)
+        for s in score_tiles(store, tiles, predictors, protocol)
+    ]
     expected = [(t, k, m) for t in tiles for k in ("box", "multi_point") for m in ("a", "b", "baseline:image")]
     assert found == expected
 
@@ -39,10 +36,11 @@ def test_all_are_asked_the_stored_prompt_in_the_order_of_objects(
     store: Store, predictors: dict[str, MaskPredictor]
 ) -> None:
     tiles = tiles_with_objects(store, "val")[:2].tolist()
-    for answer in answer_tiles(store, tiles, predictors, ScoringProtocol("val", ("multi_point",), True)):
-        stored = store.prompts(answer.record.index, "multi_point", negatives=True)
-        assert len(answer.prompts) == len(answer.record.object_ids)
-        for object_id, prompt in zip(answer.record.object_ids, answer.prompts, strict=True):
+    for scored in score_tiles(store, tiles, predictors, ScoringProtocol("val", ("multi_point",), True)):
+        question = scored.answer.question
+        stored = store.prompts(question.index, "multi_point", negatives=True)
+        assert question.object_ids.tolist() == scored.record.object_ids.tolist()
+        for object_id, prompt in zip(question.object_ids, question.prompts, strict=True):
             np.testing.assert_array_equal(prompt["point_coords"], stored[int(object_id)]["point_coords"])
             np.testing.assert_array_equal(prompt["point_labels"], stored[int(object_id)]["point_labels"])
 
@@ -53,9 +51,9 @@ def test_kinds_share_one_embedding_a_tile(store: Store, tiny: PromptableSam) -> 
     tiles = tiles_with_objects(store, "val")[:3].tolist()
     protocol = ScoringProtocol("val", ("box", "centroid", "multi_point"), corrections=1)
     predictor = MaskPredictor(tiny, torch.device("cpu"))
-    list(answer_tiles(store, tiles, {"m": predictor}, protocol))
+    list(score_tiles(store, tiles, {"m": predictor}, protocol))
     assert len(calls) == 3
-    list(answer_tiles(store, tiles[:1], {"m": predictor}, ScoringProtocol("val", ("box", "centroid"), tta=True)))
+    list(score_tiles(store, tiles[:1], {"m": predictor}, ScoringProtocol("val", ("box", "centroid"), tta=True)))
     handle.remove()
     assert len(calls) == 3 + 8
 
@@ -63,7 +61,8 @@ def test_kinds_share_one_embedding_a_tile(store: Store, tiny: PromptableSam) -> 
 def test_thresholds_are_of_a_model_and_a_kind(store: Store, predictors: dict[str, MaskPredictor]) -> None:
     tiles = tiles_with_objects(store, "val")[:1].tolist()
     protocol = ScoringProtocol("val", ("box", "centroid"), baselines=(), thresholds={("a", "box"): 1e6})
-    empty = {(a.model, a.kind): not a.masks.any() for a in answer_tiles(store, tiles, predictors, protocol)}
+    answers = [scored.answer for scored in score_tiles(store, tiles, predictors, protocol)]
+    empty = {(answer.model, answer.question.kind): not answer.masks.any() for answer in answers}
     assert empty == {("a", "box"): True, ("a", "centroid"): False, ("b", "box"): False, ("b", "centroid"): False}
 
 
@@ -72,27 +71,12 @@ def test_a_tolerance_in_micrometres_needs_the_resolution(store: Store, predictor
 
     def outlines(tolerance_um: float | None) -> np.ndarray:
         protocol = ScoringProtocol("val", ("box",), baselines=("box",), tolerance_um=tolerance_um)
-        return next(iter(answer_tiles(store, tiles, {}, protocol))).scores.surface_dice
+        return next(iter(score_tiles(store, tiles, {}, protocol))).scores.surface_dice
 
     assert np.isnan(outlines(None)).all()
     # The sample is of 0.25 um a pixel, so tolerances of the tile's side and of less than a pixel are far apart.
     assert (outlines(32.0) == 1).all()
     assert (outlines(0.2) < 1).any()
-
-
-def test_a_tolerance_shrinks_with_its_tile(store: Store) -> None:
-    protocol = ScoringProtocol("val", ("box",), tolerance_um=2.0)
-    record = store[0]
-    assert _tolerance_px(store, record, protocol) == pytest.approx(2.0 / 0.25)
-    assert _tolerance_px(store, replace(record, scale=(0.5, 0.125)), protocol) == pytest.approx(2.0 / 0.25 * 0.25)
-
-
-def test_parts_of_processes_merge_to_the_whole(store: Store) -> None:
-    protocol = ScoringProtocol("test", ("box",))
-    tiles = tiles_with_objects(store, "test").tolist()
-    whole = gather_scores(answer_tiles(store, tiles, {}, protocol))
-    parts = [gather_scores(answer_tiles(store, tiles[rank::2], {}, protocol)) for rank in (1, 0)]
-    assert summarize(merge_tables(parts), store) == summarize(whole, store)
 
 
 def test_negatives_that_the_store_lacks_are_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,12 @@ import torch
 from PIL import Image
 
 from schemas.errors import BcssError, ConfigError, StoreError
-from schemas.record import Record
 from schemas.store.store import Store, open_store
 from train.model.predictor import MaskPredictor, load_predictor
 from train.model.promptable import PromptableSam
+from train.output.evaluation_files import write_evaluation
 from train.score.answers import tiles_with_objects
-from train.score.evaluate import CANDIDATE_THRESHOLDS, evaluate, with_thresholds, write_evaluation
+from train.score.evaluate import evaluate
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 
@@ -71,44 +70,6 @@ def test_damaged_tile_is_one_line_whoever_reads_it(store: Store, tmp_path: Path,
     ) as found:
         evaluate(open_store(tmp_path / "copy.zarr"), {}, ScoringProtocol("all", ("box",)), workers=workers)
     assert "\n" not in str(found.value)
-
-
-def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam, monkeypatch) -> None:
-    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
-    read: list[str] = []
-    original = Store.__getitem__
-
-    def spied(self: Store, index: int) -> Record:
-        record = original(self, index)
-        read.append(record.split)
-        return record
-
-    monkeypatch.setattr(Store, "__getitem__", spied)
-    asked = ScoringProtocol("test", ("box",), baselines=("box",), corrections=1)
-    chosen = with_thresholds("val", store, predictors, asked)
-    assert set(read) == {"val"}
-    assert replace(chosen, thresholds={}) == asked
-    on_val = replace(chosen, split="val", corrections=0)
-    (best,) = chosen.thresholds.values()
-    assert best in CANDIDATE_THRESHOLDS
-
-    def dice(threshold: float) -> float:
-        protocol = replace(on_val, thresholds={("model", "box"): threshold})
-        return evaluate(store, predictors, protocol).result["models"]["model"]["box"]["overall"]["dice"]
-
-    assert dice(best) >= max(dice(other) for other in (-3.0, 0.0, 3.0))
-
-
-@pytest.mark.parametrize("split", ["val", "all"])
-def test_a_threshold_is_not_chosen_on_what_is_scored(store: Store, split: str) -> None:
-    with pytest.raises(ConfigError, match="would choose on what is scored"):
-        with_thresholds("val", store, {}, ScoringProtocol(split, ("box",)))
-
-
-def test_a_number_is_the_threshold_of_all(store: Store, tiny: PromptableSam) -> None:
-    predictors = {"a": MaskPredictor(tiny, torch.device("cpu"))}
-    protocol = with_thresholds("-0.5", store, predictors, ScoringProtocol("test", ("box", "centroid")))
-    assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}
 
 
 def test_box_baseline_is_the_filled_box(store: Store) -> None:

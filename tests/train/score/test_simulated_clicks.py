@@ -14,7 +14,7 @@ from schemas.points import PointLabel
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor, Prediction, View
 from train.model.promptable import PromptableSam
-from train.score.answers import answer_tiles, tile_prompts, tiles_with_objects
+from train.score.answers import score_tiles, tile_prompts, tiles_with_objects
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.simulated_clicks import click_dice, error_center
@@ -140,16 +140,16 @@ def test_an_object_without_error_keeps_its_mask(tiny: PromptableSam, case: Any) 
 def test_dice_is_reported_after_the_prompt_and_each_click(store: Store, tiny: PromptableSam) -> None:
     predictor = MaskPredictor(tiny, torch.device("cpu"))
     tiles = tiles_with_objects(store, "val")[:2].tolist()
-    for answer in answer_tiles(store, tiles, {"m": predictor}, ScoringProtocol("val", ("centroid",), corrections=2)):
-        clicks, dice = answer.scores.clicks_dice, answer.scores.dice
+    for scored in score_tiles(store, tiles, {"m": predictor}, ScoringProtocol("val", ("centroid",), corrections=2)):
+        answer, record = scored.answer, scored.record
+        clicks, dice = scored.scores.clicks_dice, scored.scores.dice
         if answer.model != "m":
             # A baseline has nothing to correct with.
             np.testing.assert_array_equal(clicks, dice[:, None])
             continue
         assert clicks.shape == (len(dice), 3)
         np.testing.assert_array_equal(clicks[:, 0], dice)
-        record = answer.record
-        prompt = pad_prompts(answer.prompts)
+        prompt = pad_prompts(answer.question.prompts)
         assert answer.prediction is not None
         views = predictor.views(record.image)
         found = click_dice(predictor, views, record, prompt, answer.prediction, 2)

@@ -1,0 +1,51 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from schemas.errors import ConfigError
+from schemas.record import Record
+from schemas.store.store import Store
+from train.model.predictor import MaskPredictor
+from train.model.promptable import PromptableSam
+from train.score.evaluate import evaluate
+from train.score.protocol import ScoringProtocol
+from train.score.thresholds import CANDIDATE_THRESHOLDS, with_thresholds
+
+
+def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam, monkeypatch) -> None:
+    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    read: list[str] = []
+    original = Store.__getitem__
+
+    def spied(self: Store, index: int) -> Record:
+        record = original(self, index)
+        read.append(record.split)
+        return record
+
+    monkeypatch.setattr(Store, "__getitem__", spied)
+    asked = ScoringProtocol("test", ("box",), baselines=("box",), corrections=1)
+    chosen = with_thresholds("val", store, predictors, asked)
+    assert set(read) == {"val"}
+    assert replace(chosen, thresholds={}) == asked
+    on_val = replace(chosen, split="val", corrections=0)
+    (best,) = chosen.thresholds.values()
+    assert best in CANDIDATE_THRESHOLDS
+
+    def dice(threshold: float) -> float:
+        protocol = replace(on_val, thresholds={("model", "box"): threshold})
+        return evaluate(store, predictors, protocol).result["models"]["model"]["box"]["overall"]["dice"]
+
+    assert dice(best) >= max(dice(other) for other in (-3.0, 0.0, 3.0))
+
+
+@pytest.mark.parametrize("split", ["val", "all"])
+def test_a_threshold_is_not_chosen_on_what_is_scored(store: Store, split: str) -> None:
+    with pytest.raises(ConfigError, match="cannot tune the threshold on the split that is being scored"):
+        with_thresholds("val", store, {}, ScoringProtocol(split, ("box",)))
+
+
+def test_a_number_is_the_threshold_of_all(store: Store, tiny: PromptableSam) -> None:
+    predictors = {"a": MaskPredictor(tiny, torch.device("cpu"))}
+    protocol = with_thresholds("-0.5", store, predictors, ScoringProtocol("test", ("box", "centroid")))
+    assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}

@@ -1,0 +1,36 @@
+"""The files that hold the numbers of an evaluation: `metrics.json`, `objects.csv` and `overlays.png`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from PIL import Image
+
+from schemas.overlay import side_by_side
+from train.score.evaluate import Evaluation
+from train.score.score_table import ScoreTable
+from train.score.tables import Tables
+
+COLUMNS = tuple(field.name for field in fields(ScoreTable) if field.name != "clicks_dice")
+"""Columns of `objects.csv` after the model and the prompt kind."""
+
+
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Write `metrics.json`, `objects.csv` with the scores of every object, and `overlays.png` into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(side_by_side(evaluation.panels, 4)).save(out / "overlays.png")
+    (out / "metrics.json").write_text(json.dumps(evaluation.result, indent=1) + "\n", encoding="utf-8")
+    _write_objects(out / "objects.csv", evaluation.tables)
+
+
+def _write_objects(path: Path, tables: Tables) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "prompt", *COLUMNS])
+        for model, by_kind in tables.items():
+            for kind, table in by_kind.items():
+                for row in zip(*(getattr(table, name).tolist() for name in COLUMNS), strict=True):
+                    writer.writerow([model, kind, *row])

@@ -1,0 +1,46 @@
+"""Pictures of a few tiles with the masks of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.overlay import draw_overlay
+from schemas.prompt_kinds import PromptKind
+from schemas.store.store import Store
+from train.score.tile_answer import ScoredAnswer
+
+PANELS = 8
+
+
+class OverlayPanels:
+    """Draws the answers of one model and prompt kind on tiles that are spread evenly over a split.
+
+    Call it with every answer; it keeps the pictures of those that it draws.
+
+    Args:
+        store: The store, which gives the colors of the classes.
+        tiles: Indices of all tiles that are scored; the same tiles give the same choice for every model.
+        model: Name of the model whose masks are drawn.
+        kind: Prompt kind whose masks are drawn.
+        side_px: Side of each picture in pixels.
+
+    Attributes:
+        pictures: uint8 (side_px, side_px, 3), one for each tile drawn so far.
+    """
+
+    def __init__(self, store: Store, tiles: Sequence[int], model: str, kind: PromptKind, side_px: int = 512) -> None:
+        self.pictures: list[NDArray[np.uint8]] = []
+        self._tiles = {tiles[number * len(tiles) // PANELS] for number in range(PANELS)}
+        self._drawn = (model, kind)
+        self._colors = {info.code: info.color for info in store.manifest.classes}
+        self._side_px = side_px
+
+    def __call__(self, scored: ScoredAnswer) -> None:
+        """Draw one answer, if it is for a chosen tile and comes from the model and prompt kind that are drawn."""
+        answer, question = scored.answer, scored.answer.question
+        if question.index in self._tiles and (answer.model, question.kind) == self._drawn:
+            picture = draw_overlay(scored.record, question.prompts, self._colors, answer.masks, side_px=self._side_px)
+            self.pictures.append(picture)
