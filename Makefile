@@ -6,7 +6,7 @@ DEMO := demo
 PIP_OF = .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-$*.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help env demo test lint types format constraints licences audit test-faults test-slow test-soak test-oldest test-newest clean
+.PHONY: help env demo test lint types format constraints licences audit test-faults test-slow test-soak test-oldest test-newest same-as clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
@@ -76,6 +76,10 @@ test-faults: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Data, stores, runs and scores of another revision and of the checkout, compared bit by bit: three minutes.
+same-as: env
+	$(BIN)/python -m tests.tools.same_as $(REV)
 
 types: env
 	$(BIN)/pyright

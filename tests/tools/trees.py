@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
@@ -16,7 +17,7 @@ _WHERE = f"import {', '.join(PACKAGES)}; print({', '.join(f'{name}.__file__' for
 
 
 class TreeError(Exception):
-    """What keeps a tree from being run, in one line."""
+    """A tree cannot be run; the message is one line."""
 
 
 def unpack_revision(revision: str, folder: Path) -> Path:
@@ -34,19 +35,34 @@ def unpack_revision(revision: str, folder: Path) -> Path:
         raise TreeError(f"git has no revision {revision}: {_last_line(error.stderr.decode())}") from error
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
+    _describe(folder)
     return folder
+
+
+def _describe(tree: Path) -> None:
+    """Write the metadata of a tree, so that its own entry points are found and not those of the installed version."""
+    project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    folder = tree / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    folder.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (folder / "METADATA").write_text(metadata, encoding="utf-8")
+    groups = project.get("entry-points", {})
+    lines = [
+        line for group, names in groups.items() for line in (f"[{group}]", *(f"{k} = {v}" for k, v in names.items()))
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def run_python(tree: Path, cwd: Path, *arguments: object) -> str:
     """Run Python with a tree's packages, on one thread, and return what it printed.
 
     Args:
-        tree: Comes before whatever is installed.
-        cwd: Outside both trees: Python looks for packages there first.
-        arguments: Of Python.
+        tree: Its packages come before those that are installed.
+        cwd: A folder outside both trees, since Python looks for packages there first.
+        arguments: Arguments of Python.
 
     Raises:
-        TreeError: It failed.
+        TreeError: Python ended with an error.
     """
     command = [sys.executable, *map(str, arguments)]
     settings = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
@@ -58,10 +74,10 @@ def run_python(tree: Path, cwd: Path, *arguments: object) -> str:
 
 
 def check_runs_from(tree: Path, cwd: Path) -> None:
-    """Make sure that the packages of a tree are taken, and not those that are installed.
+    """Check that Python imports the packages of a tree, and not those that are installed.
 
     Raises:
-        TreeError: Others are.
+        TreeError: It imports others.
     """
     for found in run_python(tree, cwd, "-c", _WHERE).split("\n"):
         if found and not Path(found).is_relative_to(tree):
