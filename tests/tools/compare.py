@@ -17,8 +17,8 @@ Values = dict[str, Any]
 TIMES = frozenset({"time_elapsed", "data_wait_s", "step_s"})
 """Seconds, which differ between any two runs."""
 
-UNSEEDED = frozenset({"python"})
-"""The state of Python's own generator in a checkpoint: nothing seeds it and nothing draws from it."""
+UNSEEDED = frozenset({"python", "numpy"})
+"""States of the generators of Python and NumPy in a checkpoint: nothing seeds them, and nothing draws from them."""
 
 
 @dataclass(frozen=True)
