@@ -1,1 +1,1 @@
-"""Stage 2: fine-tune SAM 2 from the store with its explicit prompts, and score models under one protocol."""
+"""Stage 2: fine-tune SAM 2 on a store with its explicit prompts, and score models under one protocol."""

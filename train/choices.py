@@ -1,4 +1,4 @@
-"""The names that a user chooses from, in one place that imports nothing heavy: the command line reads it at start."""
+"""The names that a user can choose from. The command line reads them at start, so this imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal, get_args
 from schemas.prompt_kinds import PromptKind
 
 MAX_IMAGE_SIZE = 8192
-"""Side of a model's input in pixels: its features alone take gigabytes there."""
+"""Largest side of a model's input, in pixels: at this size the features alone take gigabytes."""
 
 MAX_SEED = 2**63 - 1
-"""What torch and NumPy both take."""
+"""Largest seed that both torch and NumPy accept."""
 
 PromptChoice = Literal[PromptKind, "mixed", "random"]
 
 StoredChoice = Literal[PromptKind, "mixed"]
-"""Prompts that a store holds, and so what models are compared under."""
+"""Prompts that a store holds. Models are compared with these."""
 STORED_CHOICES: tuple[StoredChoice, ...] = get_args(StoredChoice)
 
 BalanceChoice = Literal["none", "classes"]
@@ -26,11 +26,11 @@ BaselineName = Literal["box", "image", "disc"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
-"""What `mixed` draws from, evenly, one draw an image; what `random` is validated by."""
+"""The kinds that `mixed` draws from, with equal chance and one draw per image. Validation of `random` uses both."""
 
 
 def prompt_kinds(choice: PromptChoice) -> tuple[PromptKind, ...]:
-    """The stored kinds that a choice draws from or is validated by."""
+    """Return the stored prompt kinds that a choice draws from, or is validated with."""
     if choice == "mixed" or choice == "random":
         return MIXED_KINDS
     return (choice,)

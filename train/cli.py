@@ -1,4 +1,4 @@
-"""The command `bcss-train`: parse, call, report. Heavy imports wait until a command runs."""
+"""The command `bcss-train`: parse the flags, call the library, print the results. Heavy imports wait for a command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from train.runtime.run_log import StepRecord
 
 app = typer.Typer(
-    help="Fine-tune SAM 2 on a store, and score checkpoints. --debug: tracebacks, timings; --log-json: JSON.",
+    help="Fine-tune SAM 2 on a store, and score checkpoints. --debug: tracebacks and timings; --log-json: JSON.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -37,20 +37,20 @@ app = typer.Typer(
 @app.callback()
 def main_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Define the options of the program itself."""
 
 
 def _multiple_of_32(value: int | None) -> int | None:
     if value is not None and (value % 32 or value < 128):
-        raise typer.BadParameter(f"{value} is not a multiple of 32 from 128 on")
+        raise typer.BadParameter(f"{value} is not a multiple of 32 that is at least 128")
     return value
 
 
 def _each_of(names: tuple[str, ...], values: list[str] | None) -> list[str]:
-    # typer takes a Literal for one value and not yet for a repeatable option.
+    # typer accepts a Literal for a single value, but not yet for a repeatable option.
     for value in values or []:
         if value not in names:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
@@ -65,84 +65,112 @@ def _prompts(values: list[str] | None) -> list[str]:
     return _each_of(STORED_CHOICES, values)
 
 
-ImageSize = Annotated[int | None, typer.Option(callback=_multiple_of_32, help="Side of the model's input, pixels.")]
+ImageSize = Annotated[int | None, typer.Option(callback=_multiple_of_32, help="Side of the network's input in pixels.")]
 
 
 @app.command()
 def fit(
     context: typer.Context,
-    store: Annotated[str, typer.Argument(help="A store that bcss-prep built, a path or a URL.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("finetune_logs"),
-    model: Annotated[ModelSize | None, typer.Option(help="Which SAM 2.1.", show_default="tiny")] = None,
-    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; random weights without it.")] = None,
+    store: Annotated[str, typer.Argument(help="Store that bcss-prep built: a path or a URL.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results of the run.")] = Path("finetune_logs"),
+    model: Annotated[
+        ModelSize | None,
+        typer.Option(help="Network: nano is a miniature, the others are SAM 2.1.", show_default="tiny"),
+    ] = None,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; without it, weights are random.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(callback=_multiple_of_32, help="Side of the input, pixels.", show_default="1024")
+        int | None,
+        typer.Option(callback=_multiple_of_32, help="Side of the network's input in pixels.", show_default="1024"),
     ] = None,
     prompt: Annotated[
         PromptChoice | None,
         typer.Option(
-            help="mixed: box or click of the store for each image; random: drawn from the mask.", show_default="mixed"
+            help="mixed: a stored box or click, drawn per image; random: a box or click drawn from the mask.",
+            show_default="mixed",
         ),
     ] = None,
     negatives: Annotated[
-        bool | None, typer.Option("--negatives/--no-negatives", help="Append stored negative clicks.")
+        bool | None, typer.Option("--negatives/--no-negatives", help="Append the store's negative clicks.")
     ] = None,
     corrections: Annotated[
-        int | None, typer.Option(min=0, help="Simulated clicks on the error after the prompt.", show_default="0")
+        int | None, typer.Option(min=0, help="Simulated clicks on the error, after the prompt.", show_default="0")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the tiles.", show_default="20")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step and process.", show_default="4")] = None,
-    accumulate: Annotated[int | None, typer.Option(min=1, help="Batches a step.", show_default="1")] = None,
-    max_objects: Annotated[int | None, typer.Option(min=1, help="Objects an image.", show_default="3")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training tiles.", show_default="20")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per batch and process.", show_default="4")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Batches per step.", show_default="1")] = None,
+    max_objects: Annotated[int | None, typer.Option(min=1, help="Maximum objects per image.", show_default="3")] = None,
     balance: Annotated[
-        BalanceChoice | None, typer.Option(help="classes: draw them equally often.", show_default="none")
+        BalanceChoice | None,
+        typer.Option(help="classes: draw objects so that all classes come equally often.", show_default="none"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Loading processes; 0 loads in this one.", show_default="2")
+        int | None,
+        typer.Option(min=0, help="Data-loading processes; 0 loads in the training process.", show_default="2"),
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="Peak rate of prompt encoder and decoder.", show_default="5e-06")
+        float | None, typer.Option(help="Peak learning rate of prompt encoder and mask decoder.", show_default="5e-06")
     ] = None,
     vision_lr: Annotated[
-        float | None, typer.Option(help="Peak rate of the image encoder.", show_default="3e-06")
+        float | None, typer.Option(help="Peak learning rate of the image encoder.", show_default="3e-06")
     ] = None,
-    warmup_steps: Annotated[int | None, typer.Option(min=0, help="Rise of the rates.", show_default="0")] = None,
+    warmup_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps in which the learning rates rise.", show_default="0")
+    ] = None,
     layer_decay: Annotated[
-        float | None, typer.Option(help="Factor of the rate from layer to layer of the trunk.", show_default="0.9")
+        float | None,
+        typer.Option(help="Factor on the learning rate per trunk layer, from the top down.", show_default="0.9"),
     ] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of a moving average of the weights; 0 keeps none.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average; 0 keeps none.")] = None,
     freeze: Annotated[
-        str | None, typer.Option(help="Modules that stay, or what is trained: decoder_only, decoder_and_neck, all.")
+        str | None,
+        typer.Option(
+            help="Modules to freeze, or a preset that names what is trained: decoder_only, decoder_and_neck, all."
+        ),
     ] = None,
-    lora: Annotated[int | None, typer.Option(min=0, help="Rank of adapters in the image encoder.")] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=0, help="Rank of LoRA adapters in the image encoder; 0 uses none.")
+    ] = None,
     augment: Annotated[
-        bool | None, typer.Option("--augment/--no-augment", help="Flip and turn tiles.", show_default="augment")
+        bool | None, typer.Option("--augment/--no-augment", help="Flip and rotate tiles.", show_default="augment")
     ] = None,
-    save_every_steps: Annotated[int | None, typer.Option(min=0, help="Save within epochs too.")] = None,
-    patience: Annotated[int | None, typer.Option(min=0, help="Stop after epochs without a better score.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
+    save_every_steps: Annotated[
+        int | None, typer.Option(min=0, help="Also save every so many steps within an epoch.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Stop after this many epochs without a better score.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of weights, order, prompts, augmentation.", show_default="0")
+        int | None,
+        typer.Option(min=0, help="Seed of initial weights, order, prompts and augmentation.", show_default="0"),
     ] = None,
     device: Annotated[
-        DeviceChoice | None, typer.Option(help="auto takes CUDA where there is one.", show_default="auto")
+        DeviceChoice | None, typer.Option(help="auto uses CUDA if it is available.", show_default="auto")
     ] = None,
     compile: Annotated[bool | None, typer.Option("--compile", help="Compile encoder, decoder and loss.")] = None,  # noqa: A002
     checkpoint_activations: Annotated[
         bool | None,
-        typer.Option("--checkpoint-activations", help="Compute a trained encoder's activations twice, for memory."),
+        typer.Option("--checkpoint-activations", help="Recompute a trained encoder's activations to save memory."),
     ] = None,
     cache_features: Annotated[
         bool | None,
-        typer.Option("--cache-features/--no-cache-features", help="Keep a frozen encoder's features beside the store."),
+        typer.Option(
+            "--cache-features/--no-cache-features", help="Keep a frozen encoder's features on disk, beside the store."
+        ),
     ] = None,
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML of these settings and more; flags go on top.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with these settings and more; flags override it.")
+    ] = None,
 ) -> None:
-    """Fine-tune SAM 2 with the store's own prompts."""
+    """Fine-tune SAM 2 with the prompts of the store."""
     from schemas.store.store import open_store
     from train.config import flags_as_settings, read_config
     from train.fit.trainer import fit as run_fit
@@ -155,7 +183,7 @@ def fit(
     if silent:
         return
     if summary["stopped_by"]:
-        typer.echo(f"stopped by {summary['stopped_by']} after step {summary['steps']}; --resume goes on")
+        typer.echo(f"stopped by {summary['stopped_by']} after step {summary['steps']}; --resume continues the run")
     first = summary["loss_first"]
     typer.echo(
         f"{summary['steps']} steps" + ("" if first is None else f", loss {first:.3f} -> {summary['loss_last']:.3f}")
@@ -169,38 +197,50 @@ def fit(
 
 @app.command()
 def evaluate(
-    store: Annotated[str, typer.Argument(help="A store that bcss-prep built.")],
+    store: Annotated[str, typer.Argument(help="Store that bcss-prep built: a path or a URL.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and overlays.png.")],
-    checkpoint: Annotated[list[Path] | None, typer.Option(help="A model to score; may be repeated.")] = None,
+    checkpoint: Annotated[list[Path] | None, typer.Option(help="Checkpoint to score; may be repeated.")] = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="|".join(BASELINES), callback=_baselines, help="Score these alone; beside a checkpoint all stand."
+            metavar="|".join(BASELINES),
+            callback=_baselines,
+            help="Score these alone; with a checkpoint, all are scored.",
         ),
     ] = None,
-    model: Annotated[ModelSize | None, typer.Option(help="Which model an official checkpoint is of.")] = None,
+    model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
     image_size: ImageSize = None,
-    split: Annotated[SplitChoice, typer.Option(help="Which tiles.")] = "test",
+    split: Annotated[SplitChoice, typer.Option(help="Split whose tiles are scored.")] = "test",
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="|".join(STORED_CHOICES), callback=_prompts, help="May be repeated; mixed is box and centroid."
+            metavar="|".join(STORED_CHOICES),
+            callback=_prompts,
+            help="Prompt; may be repeated. mixed: box and centroid.",
         ),
     ] = None,
     negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
-    tta: Annotated[bool, typer.Option("--tta", help="Average logits over the eight flips and quarter turns.")] = False,
-    corrections: Annotated[int, typer.Option(min=0, help="Simulated clicks on the error after the prompt.")] = 0,
-    threshold: Annotated[str, typer.Option(metavar="LOGIT|val", help="Of masks; val chooses it on that split.")] = "0",
-    tolerance_um: Annotated[float, typer.Option(min=0, help="Of outlines, for surface Dice.")] = 2.0,
+    tta: Annotated[bool, typer.Option("--tta", help="Average logits over the eight flips and rotations.")] = False,
+    corrections: Annotated[int, typer.Option(min=0, help="Simulated clicks on the error, after the prompt.")] = 0,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            metavar="LOGIT|val", help="A pixel whose logit is above this is in the mask; val: choose it on that split."
+        ),
+    ] = "0",
+    tolerance_um: Annotated[
+        float, typer.Option(min=0, help="Tolerance of surface Dice in micrometers; 0 leaves this score out.")
+    ] = 2.0,
     zero_shot: Annotated[
-        bool, typer.Option("--zero-shot/--no-zero-shot", help="Score what a checkpoint was trained from, too.")
+        bool,
+        typer.Option("--zero-shot/--no-zero-shot", help="Also score the weights that a checkpoint was trained from."),
     ] = True,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
-    stitch: Annotated[bool, typer.Option("--stitch", help="Write a palettized PNG of each ROI.")] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Loading processes; 0 loads in this one.")] = 0,
-    device: Annotated[DeviceChoice, typer.Option(help="auto takes CUDA where there is one.")] = "auto",
+    stitch: Annotated[bool, typer.Option("--stitch", help="Write one palettized PNG per ROI.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Data-loading processes; 0 loads in the main process.")] = 0,
+    device: Annotated[DeviceChoice, typer.Option(help="auto uses CUDA if it is available.")] = "auto",
 ) -> None:
-    """Score checkpoints and baselines on the same objects with the same prompts."""
+    """Score checkpoints and baselines on the same objects, with the same prompts."""
     from schemas.store.store import open_store
     from train.choices import prompt_kinds
     from train.model.predictor import load_predictors
@@ -260,7 +300,7 @@ def _show(bar: object, record: StepRecord, total: int) -> None:
 
 
 def main() -> None:
-    """Entry point of `bcss-train`."""
+    """Run `bcss-train`."""
     run_command(app, "bcss-train")
 
 

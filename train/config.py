@@ -1,4 +1,4 @@
-"""Configuration of a training run: one model a component, echoed to `config.json` and into every checkpoint."""
+"""Configuration of a training run: one pydantic model per component. `config.json` and each checkpoint repeat it."""
 
 from __future__ import annotations
 
@@ -16,46 +16,48 @@ from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize, backbone_of
 from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, prompt_kinds
-from train.settings import AugmentConfig, LoraConfig, LossConfig, OptimizerConfig, Settings
+from train.settings import LoraConfig, LossConfig, OptimizerConfig, Settings
+from train.transforms.augment import AugmentConfig
 
 ECHO_KEYS = ("init_sha256", "store", "store_fingerprint", "versions")
-"""What `config.json` says beside the settings; ignored when that file is given as `--config`."""
+"""Keys of `config.json` that are not settings. They are ignored when that file is given as `--config`."""
 
 
 MAX_YAML_BYTES = 1 << 18
-"""All settings take two kilobytes; a reader in Python takes seconds for a hundred times as many."""
+"""Largest settings file. All settings take 2 KB, and the YAML reader, which is Python, needs seconds for 200 KB."""
 
 
 class FitConfig(Settings):
-    """One training run.
+    """The settings of one training run.
 
     Attributes:
-        model: Which of Meta's four models.
-        init: Checkpoint to start from; random weights without it.
-        image_size: Side of the model's input in pixels.
-        prompt: What each object is prompted with; `mixed` is a box or a click of the store, drawn for each image,
-            `random` a box or a click drawn from the mask, as in SAM 2's own training.
-        negatives: Whether stored negative points are appended.
-        corrections: Simulated clicks on the error after the first prompt, each with the logits before it.
+        model: The network: `nano` is a miniature, the others are Meta's four SAM 2.1 models.
+        init: Checkpoint to start from; without it, weights are random.
+        image_size: Side of the network's input in pixels, a multiple of 32.
+        prompt: The prompt of each object. `mixed` is a box or a click from the store, drawn for each image; `random` is
+            a box or a click drawn from the mask, as in SAM 2's own training.
+        negatives: Whether the store's negative points are appended to each prompt.
+        corrections: Number of simulated clicks on the error after the first prompt. Each click comes with the logits of
+            the pass before it.
         epochs: Passes over the training tiles.
-        max_steps: Stop after so many steps, whatever the epochs.
-        batch_size: Images per process and step.
-        max_objects: Objects an image and step.
-        balance: `classes` draws them so that classes come equally often, `none` evenly.
-        workers: Loading processes; 0 loads in the training process.
-        freeze: Modules of SAM 2 that stay as they are, or a preset.
-        save_every_steps: Also save within epochs; 0 saves at their ends alone.
-        patience: Stop after so many epochs without a better score; 0 never does.
-        best_by: What best.pt is chosen by, Dice or IoU.
+        max_steps: Stop after this many steps, even if `epochs` are not complete; None sets no limit.
+        batch_size: Images per batch and process.
+        max_objects: Maximum objects per image in one step.
+        balance: `classes` draws objects so that all classes come equally often; `none` draws all objects alike.
+        workers: Data-loading processes; 0 loads in the training process.
+        freeze: Names of SAM 2's modules that are not trained, or of presets.
+        save_every_steps: Steps between saves within an epoch; 0 saves only at the end of each epoch.
+        patience: Stop after this many epochs without a better score; 0 never stops.
+        best_by: The score that chooses best.pt: `dice` or `iou`.
         seed: Of initial weights, order, prompts and augmentation.
-        device: `auto` takes CUDA where there is one.
-        compile: Whether image encoder, mask decoder and loss are compiled.
-        checkpoint_activations: Whether a trained encoder computes its activations twice to keep fewer of them.
-        cache_features: Whether features of a frozen image encoder are kept beside the store and read instead of images.
-        report: Whether report.html is written at the end, with one more validation beside the baselines.
-        augment: Of tiles.
-        optimizer: And its schedule.
-        lora: Adapters.
+        device: `auto` uses CUDA if it is available.
+        compile: Whether torch compiles image encoder, mask decoder and loss.
+        checkpoint_activations: Whether a trained encoder recomputes its activations to save memory.
+        cache_features: Whether a frozen image encoder's features are kept beside the store and read instead of images.
+        report: Whether report.html is written at the end. It takes one more validation, with the baselines.
+        augment: Settings of the augmentation of tiles.
+        optimizer: Settings of AdamW and of its learning rates.
+        lora: Settings of low-rank adapters.
         loss: Weights and choices of the loss.
     """
 
@@ -98,27 +100,27 @@ class FitConfig(Settings):
     @field_validator("init")
     @classmethod
     def _from_any_folder(cls, value: Path | None) -> Path | None:
-        # It is looked for again when the run is evaluated, from wherever that is.
+        # `evaluate` looks for this file again, perhaps from another working folder.
         return None if value is None else value.absolute()
 
     @model_validator(mode="after")
     def _check_together(self) -> FitConfig:
         if self.prompt == "random" and self.negatives:
-            raise ConfigError("--negatives", "are of the store, and --prompt random takes none", "use --corrections")
+            raise ConfigError("--negatives", "cannot be used with --prompt random", "use --corrections")
         return self
 
     @property
     def prompt_kinds(self) -> tuple[PromptKind, ...]:
-        """The prompt kinds that validation scores."""
+        """Prompt kinds that validation scores."""
         return prompt_kinds(self.prompt)
 
 
 def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
-    """Read a run's configuration from a YAML file, with flags on top.
+    """Read a run's configuration from a YAML file, and let flags override it.
 
     Args:
         path: The file, or None for the defaults.
-        overrides: Values by dotted key, as in `{"optimizer.lr": 1e-4}`; None is not given.
+        overrides: Values by dotted key, as in `{"optimizer.lr": 1e-4}`. None means that the flag was not given.
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is not allowed.
@@ -134,7 +136,7 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
                 place = place.setdefault(parent, {})
                 if not isinstance(place, dict):
                     raise ConfigError(
-                        f"{path}", f"gives {parent} as {reprlib.repr(place)}", "it is a group of settings"
+                        f"{path}", f"sets {parent} to {reprlib.repr(place)}", f"{parent} is a group of settings"
                     )
             place[last] = value
     try:
@@ -156,17 +158,17 @@ def flag_of(key: str) -> str:
 
 
 def flags_as_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the parameters of the command line stand for, by dotted key; others are left out.
+    """Return the settings that the command line's parameters stand for, by dotted key; leave out other parameters.
 
     Args:
-        parameters: Values by the name of the parameter; None where a flag is not given.
+        parameters: Values by parameter name; None means that the flag was not given.
     """
     keys = {flag_of(key).replace("-", "_"): key for key in setting_keys()}
     return {keys[name]: value for name, value in parameters.items() if name in keys}
 
 
 def setting_keys() -> list[str]:
-    """List every setting of a run by its dotted key; a key at the top comes after those of the groups."""
+    """List the dotted keys of all settings of a run: first those within groups, then those at the top."""
     groups = {name: field.annotation for name, field in FitConfig.model_fields.items() if _is_group(field.annotation)}
     nested = [f"{name}.{key}" for name, group in groups.items() for key in cast("type[BaseModel]", group).model_fields]
     return nested + [name for name in FitConfig.model_fields if name not in groups]
@@ -177,29 +179,29 @@ def _is_group(annotation: Any) -> bool:
 
 
 _FLAGS = {"optimizer.ema_decay": "ema", "augment.orientation": "augment", "lora.rank": "lora"}
-"""Flags whose name is not the last part of the setting's key."""
+"""Flags whose name differs from the last part of the setting's key."""
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: nine lines of them, each naming the one before nine times, fill any memory."""
+    """YAML without aliases: nine lines, each with nine aliases of the line before, would fill any memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias, which settings do without")
+            raise yaml.YAMLError("it has an alias, which settings may not use")
         return super().compose_node(parent, index)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     text = read_settings_file(path, "write `key: value` lines", MAX_YAML_BYTES)
     try:
-        # A loader of SafeLoader's kind: it makes plain values alone, and no object of a tag's choice.
+        # This loader is a SafeLoader: it makes only plain values, and never an object that a tag names.
         content = yaml.load(text, _PlainLoader)
     except Exception as error:
-        # PyYAML's constructors of numbers and dates fail in any way there is: KeyError, AttributeError and more.
+        # PyYAML's constructors of numbers and dates raise many types: KeyError, AttributeError and more.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(path, f"is no YAML file ({first})", "write `key: value` lines") from error
+        raise ConfigError(path, f"is not a YAML file ({first})", "write `key: value` lines") from error
     if content is not None and not isinstance(content, dict):
-        raise ConfigError(path, "is no mapping", "write `key: value` lines")
+        raise ConfigError(path, "is not a mapping", "write `key: value` lines")
     return cast("dict[str, Any]", content or {})
 
 

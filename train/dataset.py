@@ -1,4 +1,4 @@
-"""The path that `train.data.dataset` had before November 2026, for scripts that use it."""
+"""Old import path of `train.data.dataset`, in use before November 2026; kept for existing scripts."""
 
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
 

@@ -1,4 +1,4 @@
-"""The path that `train.model.predictor` had before November 2026, for scripts that use it."""
+"""Old import path of `train.model.predictor`, in use before November 2026; kept for existing scripts."""
 
 from train.model.predictor import MaskPredictor, Prediction, View, load_predictor, load_predictors
 

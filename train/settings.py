@@ -1,4 +1,4 @@
-"""The settings of single components of a run: augmentation, loss, optimizer, adapters."""
+"""Settings of a run's components: augmentation, loss, optimizer and adapters."""
 
 from __future__ import annotations
 
@@ -6,62 +6,27 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """A group of settings: frozen, and an unknown key is an error."""
+    """A group of settings. It cannot be changed, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AugmentConfig(Settings):
-    """What is drawn; zeros switch a part off.
-
-    Attributes:
-        orientation: One of the eight flips and quarter turns.
-        rotate_deg: Rotation by up to so many degrees.
-        scale: Zoom by up to this share, in or out.
-        shear_deg: Shear by up to so many degrees.
-        crop: Random crop to down to this share of each side.
-        brightness: Factor from 1 - x to 1 + x.
-        contrast: Likewise.
-        saturation: Likewise.
-        hue: Turn of the colour circle by up to this share.
-        grey: Share of images that lose their colour.
-        stain: Jitter of haematoxylin, eosin and residue in optical density: factor from 1 - x to 1 + x.
-    """
-
-    orientation: bool = True
-    rotate_deg: float = Field(default=0.0, ge=0, le=180)
-    scale: float = Field(default=0.0, ge=0, lt=1)
-    shear_deg: float = Field(default=0.0, ge=0, lt=45)
-    crop: float = Field(default=1.0, gt=0, le=1)
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    saturation: float = Field(default=0.0, ge=0, le=1)
-    hue: float = Field(default=0.0, ge=0, le=0.5)
-    grey: float = Field(default=0.0, ge=0, le=1)
-    stain: float = Field(default=0.0, ge=0, lt=1)
-
-    @property
-    def has_affine(self) -> bool:
-        """Whether an affine map is drawn."""
-        return bool(self.rotate_deg or self.scale or self.shear_deg)
 
 
 class LossConfig(Settings):
     """Weights and choices of the loss; the defaults are the published ones.
 
     Attributes:
-        mask_weight: Of the focal term.
-        dice_weight: Of the dice term.
-        iou_weight: Of the IoU head's term.
-        presence_weight: Of the object score's term.
-        focal_alpha: Balance of positive against negative pixels.
-        focal_gamma: Focus on hard pixels.
-        iou_uses_l1: L1 for the IoU head, else squared error.
-        supervise_all_iou: Whether the IoU head learns from all candidates, else from the chosen one.
-        predict_presence: Whether the model scores the object's presence.
-        presence_alpha: Focal balance of the presence term; negative means none.
-        presence_gamma: Focal focus of the presence term.
-        class_weights: Factor of an object's terms by its class code; 1 unless given.
+        mask_weight: Weight of the focal term.
+        dice_weight: Weight of the Dice term.
+        iou_weight: Weight of the IoU head's term.
+        presence_weight: Weight of the term of the object score.
+        focal_alpha: Balance of positive and negative pixels in the focal term; negative means none.
+        focal_gamma: Exponent of the focal term; larger values give hard pixels more weight.
+        iou_uses_l1: Whether the IoU head's term is the L1 error; otherwise it is the squared error.
+        supervise_all_iou: Whether the IoU head learns from all candidate masks; otherwise only from the chosen one.
+        predict_presence: Whether the object score is trained; it says whether the object is present.
+        presence_alpha: Balance of the presence term, as `focal_alpha`; negative means none.
+        presence_gamma: Exponent of the presence term, as `focal_gamma`.
+        class_weights: Factor on an object's terms, by its class code; 1 for classes that are not listed.
     """
 
     mask_weight: float = Field(default=20.0, ge=0)
@@ -79,18 +44,18 @@ class LossConfig(Settings):
 
 
 class OptimizerConfig(Settings):
-    """AdamW and its schedule; the defaults are those of SAM 2's published fine-tuning.
+    """AdamW and its learning-rate schedule; the defaults are those of SAM 2's published fine-tuning.
 
     Attributes:
-        lr: Peak learning rate of prompt encoder and decoder.
+        lr: Peak learning rate of prompt encoder and mask decoder.
         vision_lr: Peak learning rate of the image encoder.
-        final_lr_fraction: Both fall along a cosine to this share.
-        warmup_steps: Both rise to their peak over so many steps.
-        layer_decay: Each layer of the trunk learns by this factor slower than the one above it.
-        weight_decay: On weights alone, neither on biases nor on norms.
-        clip_norm: Bound on the gradient's norm.
-        accumulate: Batches a step.
-        ema_decay: Of a moving average of the weights, which is validated and becomes best.pt; 0 keeps none.
+        final_lr_fraction: Share of its peak to which each learning rate falls along a cosine.
+        warmup_steps: Steps in which both learning rates rise to their peaks.
+        layer_decay: Factor on the learning rate from each layer of the trunk to the layer below it.
+        weight_decay: Weight decay of AdamW; biases and norm layers have none.
+        clip_norm: Largest norm of the gradient; a longer gradient is scaled down to it.
+        accumulate: Batches per step, whose gradients are summed.
+        ema_decay: Decay of a moving average of the weights, which is validated and saved as best.pt; 0 keeps none.
     """
 
     lr: float = Field(default=5e-6, gt=0)
@@ -105,12 +70,12 @@ class OptimizerConfig(Settings):
 
 
 class LoraConfig(Settings):
-    """Low-rank adapters instead of full weights; Hu et al., LoRA, 2021.
+    """Low-rank adapters, trained instead of full weights. Source: Hu et al., LoRA, 2021.
 
     Attributes:
-        rank: Of the adapters; 0 trains full weights.
-        alpha: Their scale is alpha / rank.
-        modules: Ends of the names of the linear layers that get one.
+        rank: Rank of the adapters; 0 trains full weights.
+        alpha: Numerator of the adapters' scale, which is alpha / rank.
+        modules: Name endings of the linear layers that get an adapter.
     """
 
     rank: int = Field(default=0, ge=0, le=4096)

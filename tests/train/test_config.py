@@ -54,7 +54,7 @@ def test_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:
     for path in (None, _yaml(tmp_path, "epochs: 2")):
         with pytest.raises(ConfigError, match="--lr: Input should be greater than 0"):
             read_config(path, {"optimizer.lr": -1.0})
-    with pytest.raises(ConfigError, match="--negatives: are of the store"):
+    with pytest.raises(ConfigError, match="--negatives: cannot be used with --prompt random"):
         read_config(None, {"prompt": "random", "negatives": True})
 
 
@@ -67,23 +67,23 @@ def test_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:
         ("epochs: many", "epochs: Input should be a valid integer"),
         ("image_size: 1000", "image_size: Input should be a multiple of 32"),
         ("augment: {crop: 0}", "augment.crop: Input should be greater than 0"),
-        ("optimizer: 3", "gives optimizer as 3; it is a group of settings"),
+        ("optimizer: 3", "sets optimizer to 3; optimizer is a group of settings"),
         ("freeze: 5", "freeze: Value error, must be names of modules or presets"),
         ("freeze: [1]", "freeze: Value error, must be names of modules or presets"),
-        ("- a\n- b", "is no mapping"),
-        ("a: [", "is no YAML file"),
-        ("epochs: 2001-13-45", "is no YAML file (month must be"),
-        ("epochs: !!int x", "is no YAML file"),
-        ("compile: !!bool x", "is no YAML file"),
-        ("epochs: !!timestamp x", "is no YAML file"),
-        ("a: &a {x: 1}\nb: {<<: [*a, *a]}", "is no YAML file (an alias"),
+        ("- a\n- b", "is not a mapping"),
+        ("a: [", "is not a YAML file"),
+        ("epochs: 2001-13-45", "is not a YAML file (month must be"),
+        ("epochs: !!int x", "is not a YAML file"),
+        ("compile: !!bool x", "is not a YAML file"),
+        ("epochs: !!timestamp x", "is not a YAML file"),
+        ("a: &a {x: 1}\nb: {<<: [*a, *a]}", "is not a YAML file (it has an alias"),
         ("optimizer: {a.b: 1}", "unknown key optimizer.a.b; did you mean"),
         ("loss: {class_weights: {1: {a: 1}}}", "loss.class_weights.1: "),
         ("seed: 100000000000000000000", "seed: Input should be less than or equal to"),
         ("image_size: 2147483648", "image_size: Input should be less than or equal to"),
         ("optimizer: {weight_decay: .inf}", "optimizer.weight_decay: Input should be a finite number"),
-        ("a: !!python/object/apply:os.system ['touch /tmp/executed']", "is no YAML file"),
-        ("init: !!python/name:os.system", "is no YAML file"),
+        ("a: !!python/object/apply:os.system ['touch /tmp/executed']", "is not a YAML file"),
+        ("init: !!python/name:os.system", "is not a YAML file"),
     ],
 )
 def test_bad_settings_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -17,8 +17,7 @@ from torch.utils.data import Dataset
 from schemas.store.store import Store, open_store
 from train.choices import BalanceChoice, PromptChoice, prompt_kinds
 from train.data.training_clicks import DRAWS_PER_CLICK, with_random_prompts
-from train.settings import AugmentConfig
-from train.transforms.augment import augment_geometry
+from train.transforms.augment import AugmentConfig, augment_geometry
 from train.transforms.color import DRAWS as COLOR_DRAWS
 from train.transforms.geometry import resize
 from train.transforms.sample import Sample, read_sample

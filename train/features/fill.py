@@ -27,7 +27,7 @@ from train.model.promptable import PromptableSam
 from train.runtime.device import autocast
 from train.runtime.distributed import World
 from train.runtime.stop import StopRequest
-from train.settings import AugmentConfig
+from train.transforms.augment import AugmentConfig
 from train.transforms.geometry import orient, resize
 from train.transforms.orientation import ORIENTATIONS
 from train.transforms.sample import read_sample

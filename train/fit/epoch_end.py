@@ -1,4 +1,4 @@
-"""The end of an epoch: the weights are validated, the best are kept, and the run is saved."""
+"""End an epoch: validate the weights, keep the best ones, and save the run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from train.runtime.run_log import RunLog
 def end_epoch(
     run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
 ) -> None:
-    """Validate, log, and save.
+    """Validate the weights, log the scores, and save the run.
 
     Args:
         run: The run, whose scores are updated.
-        store: Tiles and prompts.
-        val_tiles: Indices of the tiles to validate on; without any, `best.pt` is not written.
-        machine: All processes take part; the main one writes.
-        log: Takes the scores.
-        checkpoint: Path of `checkpoint.pt`; `best.pt` lies beside it.
+        store: The store with tiles and prompts.
+        val_tiles: int64 (V,), indices of the validation tiles. If it is empty, `best.pt` is not written.
+        machine: Device and processes. All processes validate; the main one writes files.
+        log: Log that receives the scores.
+        checkpoint: Path of `checkpoint.pt`; `best.pt` is written beside it.
 
     Raises:
         CheckpointError: A checkpoint cannot be written.

@@ -1,6 +1,9 @@
-"""The model's predictions for a whole batch: objects in groups of equal prompts, then clicks on the error.
+"""The model's predictions for a whole batch. Objects with the same number of points are decoded together.
 
-Axes: T frames (1), B images, O objects of the batch, N objects of one group, M candidate masks, K points.
+Correction clicks on the error follow the first prompt.
+
+Axes: T frames (1), B images, O objects of the batch, N objects of one group, M candidate masks, K points, S pixels a
+side of the input.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ class TrainingForward(nn.Module):
 
     Args:
         model: The model.
-        corrections: Clicks on the error that follow the first prompt while the model is in training mode.
+        corrections: Number of clicks on the error after the first prompt. They are simulated only in training mode.
     """
 
     def __init__(self, model: PromptableSam, corrections: int = 0) -> None:
@@ -30,19 +33,22 @@ class TrainingForward(nn.Module):
         self.corrections = corrections
 
     def forward(self, batch: Batch, images: Tensor | None = None) -> list[GroupPrediction]:
-        """Predict group by group.
+        """Predict the masks of a batch, group by group.
 
         Args:
             batch: The batch.
-            images: (B, 3, S, S) from 0 to 255, after color augmentation, instead of the batch's own; not used where
-                the batch has stored features.
+            images: float32 or uint8 (B, 3, S, S) from 0 to 255, images after color augmentation, used instead of the
+                batch's own images; None uses the batch's. If the batch has stored features, images are not used.
+
+        Returns:
+            One prediction per group, with one entry in `passes` for the first prompt and one for each correction.
 
         Raises:
             ConfigError: The batch has more than one frame.
         """
         frames = batch.images.shape[0]
         if frames != 1:
-            raise ConfigError(f"a batch of {frames} frames", "is a video, and this trains on images", "use T = 1")
+            raise ConfigError(f"a batch of {frames} frames", "is a video, but training takes images", "use T = 1")
         if batch.features is not None:
             features = self.model.encode_from([level[0] for level in batch.features])
         else:
@@ -51,7 +57,7 @@ class TrainingForward(nn.Module):
         for group in batch.groups:
             objects = group.objects
             labels = batch.point_labels[0, objects]
-            # A stable sort brings the real points to the front in their order, and the padding is cut off.
+            # A stable sort moves the real points to the front in their order. The padding after them is cut off.
             order = (labels < 0).to(torch.int8).argsort(dim=1, stable=True)[:, : group.count]
             coords = batch.point_coords[0, objects].gather(1, order[..., None].expand(-1, -1, 2))
             own_features = features.of_objects(batch.object_to_image[0, objects, 1])
@@ -62,7 +68,7 @@ class TrainingForward(nn.Module):
     def _passes(
         self, features: ImageFeatures, prompt: tuple[Tensor, Tensor], batch: Batch, objects: Tensor
     ) -> tuple[MaskPrediction, ...]:
-        """Decode the first prompt, then in training one more click at a time, each with the best logits so far."""
+        """Decode the first prompt; in training, add one click at a time, with the best logits of the pass before."""
         coords, labels = prompt
         passes = [self.model.decode(features, coords, labels)]
         if not self.corrections or not self.model.training:

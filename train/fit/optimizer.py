@@ -1,4 +1,4 @@
-"""AdamW with the published groups, layer decay, and the warm-up and cosine of the learning rate."""
+"""AdamW with SAM 2's published parameter groups and layer decay; learning rates with warm-up and cosine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from train.settings import OptimizerConfig
 def make_optimizer(model: PromptableSam, config: OptimizerConfig) -> torch.optim.AdamW:
     """Group the trainable parameters by learning rate and by weight decay.
 
-    Biases and the parameters of norm layers are not decayed. In the trunk a layer's rate falls by `layer_decay` with
-    each layer above it; the embedding of positions keeps the full rate, as published.
+    Biases and norm layers have no weight decay. A layer of the trunk has its learning rate multiplied by `layer_decay`
+    once for each layer above it. The position embedding keeps the full learning rate, as published.
+
+    Args:
+        model: The model; its parameters with `requires_grad` are optimized.
+        config: Learning rates, layer decay and weight decay.
+
+    Returns:
+        The optimizer. Each group has a `name` (`vision` or `decoder`) and a `peak_lr`.
     """
     backbone, undecayed = model.backbone, _undecayed(model)
     parameters = dict(model.sam.named_parameters())
@@ -39,7 +46,7 @@ def make_optimizer(model: PromptableSam, config: OptimizerConfig) -> torch.optim
             }
             for (part, scale, decays), parameters in groups.items()
         ],
-        # One kernel for all parameters instead of a loop over them.
+        # The fused optimizer runs one kernel for all parameters instead of a loop over them.
         fused=all(p.device.type == "cuda" for parameters in groups.values() for p in parameters),
     )
 
@@ -47,16 +54,16 @@ def make_optimizer(model: PromptableSam, config: OptimizerConfig) -> torch.optim
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, step: int, total_steps: int, config: OptimizerConfig
 ) -> dict[str, float]:
-    """Set the rates for a step: a linear rise, then a cosine from the peak to a fraction of it.
+    """Set the learning rates of a step: a linear rise, then a cosine from the peak to a fraction of it.
 
     Args:
-        optimizer: From `make_optimizer`.
-        step: From 0.
-        total_steps: Steps of the run.
-        config: The schedule.
+        optimizer: Optimizer from `make_optimizer`.
+        step: Number of the step, from 0.
+        total_steps: Number of steps in the run.
+        config: Settings of the schedule.
 
     Returns:
-        The highest rate of each group name.
+        The highest learning rate by group name.
     """
     warmup = config.warmup_steps
     if step < warmup:

@@ -1,4 +1,4 @@
-"""Make what a run needs before its first step, and take up its state where it is resumed."""
+"""Prepare everything that a run needs before its first step, and restore its state if it is resumed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class PreparedRun:
     """A run that is ready for its next step.
 
     Attributes:
-        run: Its state.
-        batches: Loads the batches of each step.
-        train_step: Makes a step.
-        policies: Decide when to save, to validate and to end.
-        val_tiles: Indices of the tiles to validate on; there may be none.
+        run: State of the run.
+        batches: Loader of the batches of each step.
+        train_step: Function that makes one step.
+        policies: Rules that decide when to save, to validate and to end.
+        val_tiles: int64 (V,), indices of the validation tiles; may be empty.
     """
 
     run: Run
@@ -49,20 +49,23 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     """Prepare a run.
 
     Args:
-        store: Tiles and prompts.
-        config: The settings.
-        machine: Where it takes place.
-        checkpoint: Where `--resume` looks for the last checkpoint; None without it.
+        store: The store with tiles and prompts.
+        config: Settings of the run.
+        machine: Processes and device of the run.
+        checkpoint: Path where `--resume` looks for the last checkpoint; None without `--resume`.
+
+    Returns:
+        The run, ready for its next step.
 
     Raises:
-        StoreError: The store has no training tile, or lacks the prompt.
-        ConfigError: The configuration does not fit the store, the machine or the run that is resumed.
+        StoreError: The store has no training tile, or lacks the prompts.
+        ConfigError: The configuration does not fit the store, the machine or the resumed run.
         CheckpointError: A checkpoint cannot be read.
     """
     world, device = machine.world, machine.device
     train_tiles, val_tiles = tiles_with_objects(store, "train"), tiles_with_objects(store, "val", may_be_empty=True)
     if not len(val_tiles):
-        logger.warning("%s has no validation tile: no best.pt is chosen or written", store.path)
+        logger.warning("%s has no validation tile, so best.pt is not written", store.path)
     accumulate = config.optimizer.accumulate
     sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
     dataset = training_dataset(store, config)
@@ -90,11 +93,11 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
 def _begin_or_resume(
     store: Store, config: FitConfig, origin: Origin, first_tile: int, machine: Machine, checkpoint: Path | None
 ) -> Run:
-    """Build the model and its optimizer, from the last checkpoint where there is one."""
-    # One process looks, since it moves a damaged file out of the way.
+    """Build the model and its optimizer; if there is a last checkpoint, restore them from it."""
+    # Only the main process looks for it, because a damaged file is renamed.
     found = readable_checkpoint(checkpoint) if checkpoint and machine.world.is_main else None
     resumed = machine.world.gather(found)[0]
-    # A checkpoint holds the weights that its run began with; the file of --init may be gone by now.
+    # A checkpoint holds all weights, so a resumed run does not read the file of --init, which may be gone.
     begun_with = config if resumed is None else config.model_copy(update={"init": None})
     run = start_run(begun_with, origin, machine.device)
     if config.cache_features:
@@ -103,10 +106,10 @@ def _begin_or_resume(
         restore_run(run, resumed)
         return run
     if checkpoint is not None:
-        logger.warning("%s does not exist: nothing is resumed, and the run begins", checkpoint)
+        logger.warning("%s does not exist, so the run starts at step 1", checkpoint)
     if config.init:
-        logger.info("starts from %s", config.init)
+        logger.info("training starts from %s", config.init)
         check_against_predictor(run.model, store, first_tile, machine.device)
     else:
-        logger.warning("starts from random weights, which need far more data than fine-tuning; --init is better")
+        logger.warning("training starts from random weights, which need far more data than fine-tuning; give --init")
     return run

@@ -1,4 +1,4 @@
-"""A check at the start of a run: the training path masks what Meta's image predictor masks with the same weights."""
+"""Check at the start of a run that the training code and Meta's image predictor give the same masks."""
 
 from __future__ import annotations
 
@@ -21,18 +21,25 @@ from train.transforms.sample import read_sample
 logger = logging.getLogger(__name__)
 
 LEAST_DICE = 0.97
-"""Resizing differs in rounding and bfloat16 in more, so masks agree almost, not always to the pixel."""
+"""Least Dice between the masks. They may differ by a few pixels, since resizing and bfloat16 round differently."""
 
 
 @torch.inference_mode()
 def check_against_predictor(model: PromptableSam, store: Store, tile: int, device: torch.device) -> float:
-    """Compare one tile's masks under box prompts, and warn loudly where they differ.
+    """Compare both masks of one tile for box prompts, and log a warning in capitals if they differ.
 
-    Ours come the way that training goes: sample, resize, collate, forward. The predictor gets the same prompts in the
-    tile's pixels, feature sizes for the model's input, since its own are for 1024 px, and resizes the tile itself.
+    Our masks come from the code that training uses: sample, resize, collate, forward. The predictor gets the same
+    prompts in pixels of the tile, and resizes the tile itself. Its feature sizes are set for the model's input, because
+    its own are for 1024 px.
+
+    Args:
+        model: The model, on the device.
+        store: The store with tiles and prompts.
+        tile: Index of the tile.
+        device: Device of the model.
 
     Returns:
-        Mean Dice between the two.
+        Mean Dice over objects between our masks and the predictor's; 1 if the tile has no object left after resizing.
     """
     record = store[tile]
     size, side = record.image.shape[0], model.image_size

@@ -1,4 +1,4 @@
-"""What changes while a run goes on, and how it is kept in a checkpoint and taken out of it again."""
+"""State of a run: what changes from step to step, and how it is saved in a checkpoint and restored."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ FREE_SETTINGS = {
     "max_steps",
     "report",
 }
-"""Settings that a resumed run may change; a longer run also stretches the rest of the cosine."""
+"""Settings that a resumed run may change. A longer run also stretches the rest of the cosine schedule."""
 
 SPLIT_SETTINGS = {"batch_size", "optimizer.accumulate"}
-"""Settings that may change together with the number of processes, as long as a step has as many images."""
+"""Settings that may change together with the number of processes, if the images per step stay the same."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run is made on; a resumed one must be made on the same.
+    """Data and batches of a run; they must be the same when the run is resumed.
 
     Attributes:
         data_sha256: Digest of the store's content.
-        global_batch: Images of a step, over all processes and accumulated batches.
-        steps_per_epoch: Steps of an epoch.
+        global_batch: Images per step, over all processes and accumulated batches.
+        steps_per_epoch: Steps per epoch.
     """
 
     data_sha256: str
@@ -61,19 +61,19 @@ class Run:
     """The state of a run.
 
     Attributes:
-        config: Its configuration.
-        model: Being trained.
-        optimizer: Its optimizer.
-        origin: What it is made on.
-        ema: Moving average of the weights, where one is kept.
-        init_sha256: Digest of the file of `--init`, where there is one.
-        steps: Steps done.
-        elapsed_s: Time spent in steps, earlier parts of a resumed run included.
-        loss: Of the last step.
-        best_score: Validation score of `best.pt`, None before there is one.
-        epochs_since_best: Epochs without a better one.
-        scored_steps: How many steps had been done when the weights were validated last.
-        val: The last validation.
+        config: Settings of the run.
+        model: The model that is trained.
+        optimizer: Optimizer of the model's trained parameters.
+        origin: Data and batches of the run.
+        ema: Moving average of the weights; None if the run keeps none.
+        init_sha256: SHA-256 of the file of `--init`; None without `--init`.
+        steps: Number of steps done.
+        elapsed_s: Seconds spent in steps, including earlier parts of a resumed run.
+        loss: Loss of the last step.
+        best_score: Validation score of `best.pt`; None before the first validation.
+        epochs_since_best: Number of epochs since the best score.
+        scored_steps: Number of steps done at the last validation.
+        val: Scores of the last validation, by prompt kind.
     """
 
     config: FitConfig
@@ -92,16 +92,16 @@ class Run:
 
     @property
     def epochs_done(self) -> int:
-        """Whole epochs done."""
+        """Number of whole epochs done."""
         return self.steps // self.origin.steps_per_epoch
 
     @property
     def scored_model(self) -> PromptableSam:
-        """The weights that validation scores: the moving average where there is one."""
+        """The model that validation scores: the moving average if the run keeps one."""
         return self.model if self.ema is None else self.ema.module  # pyright: ignore[reportReturnType]
 
     def state(self) -> TrainState:
-        """Return what a checkpoint holds of the run now."""
+        """Return the content of a checkpoint of the run as it is now."""
         config, epoch = self.config, self.epochs_done
         weights = weights_of(self.model)
         return TrainState(
@@ -130,16 +130,24 @@ class Run:
         )
 
     def best_state(self) -> TrainState:
-        """Return what `best.pt` holds: the weights that were scored, without what only `--resume` needs."""
+        """Return the content of `best.pt`: the weights that were scored, without what only `--resume` needs."""
         return self.state().model_copy(update=weights_of(self.scored_model)).without_training()
 
 
 def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     """Build the model, from `--init` or seeded random weights, and its optimizer.
 
+    Args:
+        config: Settings of the run.
+        origin: Data and batches of the run.
+        device: Device of the model.
+
+    Returns:
+        The run before its first step.
+
     Raises:
-        CheckpointError: The file of `--init` cannot be read or is of another model.
-        ConfigError: Nothing would be trained, or a module has no such name.
+        CheckpointError: The file of `--init` cannot be read, or does not fit the model.
+        ConfigError: Nothing would be trained, or `freeze` names a module that does not exist.
     """
     torch.manual_seed(config.seed)
     model = PromptableSam(config.model, config.image_size, mask_prompts=config.corrections > 0)
@@ -148,7 +156,7 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
         content, weights = load_identified(config.init)
         load_weights(model, content["model"], config.init)
         digest = weights.sha256
-    # Nothing else gives the head of the object score a gradient.
+    # Without its loss term, the head of the object score gets no gradient.
     unused = () if config.loss.predict_presence else (model.backbone.presence_head,)
     model.freeze((*config.freeze, *unused))
     if config.lora.rank:
@@ -161,22 +169,25 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
 
 
 def save_last(run: Run, path: Path) -> None:
-    """Write `checkpoint.pt`; the one before it stays as `previous.pt`."""
+    """Write `checkpoint.pt`, and keep the one before it as `previous.pt`."""
     run.state().save(path, keep_as=previous_of(path))
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the last one is kept."""
+    """Return the path of the checkpoint before the last one."""
     return path.with_name("previous.pt")
 
 
 def readable_checkpoint(path: Path) -> Path | None:
-    """The last checkpoint, or the one before it where that is damaged; None where there is none.
+    """Return the last checkpoint, or the one before it if the last is damaged; None if there is none.
 
-    Of several processes one asks, since what is damaged is moved out of the way.
+    Only one process may call this, because a damaged file is renamed.
+
+    Args:
+        path: Path of `checkpoint.pt`.
 
     Raises:
-        CheckpointError: Neither can be read.
+        CheckpointError: Neither file can be read.
     """
     candidates = [candidate for candidate in (path, previous_of(path)) if candidate.exists()]
     for candidate in candidates:
@@ -185,8 +196,8 @@ def readable_checkpoint(path: Path) -> Path | None:
         except CheckpointError as error:
             if candidate == candidates[-1]:
                 raise
-            logger.warning("%s; taking the one before it", error)
-            # Out of the way, lest the next save keep it as the one before.
+            logger.warning("%s; resuming from the checkpoint before it", error)
+            # Rename it, so that the next save does not keep it as `previous.pt`.
             candidate.replace(candidate.with_suffix(".damaged"))
         else:
             return candidate
@@ -194,20 +205,24 @@ def readable_checkpoint(path: Path) -> Path | None:
 
 
 def restore_run(run: Run, path: Path) -> None:
-    """Take the state out of a checkpoint.
+    """Restore the state of a run from a checkpoint.
+
+    Args:
+        run: The run as `start_run` built it; it is changed.
+        path: Path of the checkpoint.
 
     Raises:
-        CheckpointError: It cannot be resumed.
-        ConfigError: The run was begun with other settings.
+        CheckpointError: The checkpoint cannot be resumed.
+        ConfigError: The run was started with other settings.
     """
     state = TrainState.load(path)
     _check_config(run, state, path)
     try:
-        _take_up(run, state, path)
+        _restore(run, state, path)
     except CheckpointError:
         raise
     except Exception as error:
-        # Values of other kinds make the optimizer and the generators fail with errors of any type.
+        # Values of a wrong type make the optimizer and the generators raise errors of any type.
         raise CheckpointError(path, f"cannot be resumed ({error})", "start a new run with --init") from error
     if state.threads != torch.get_num_threads():
         logger.warning(
@@ -216,10 +231,10 @@ def restore_run(run: Run, path: Path) -> None:
             state.threads,
             torch.get_num_threads(),
         )
-    logger.info("resumes %s after step %d", path, run.steps)
+    logger.info("resuming from %s after step %d", path, run.steps)
 
 
-def _take_up(run: Run, state: TrainState, path: Path) -> None:
+def _restore(run: Run, state: TrainState, path: Path) -> None:
     _load(run.model, state.weights, path)
     if run.ema is not None:
         if state.ema is None:
@@ -227,16 +242,16 @@ def _take_up(run: Run, state: TrainState, path: Path) -> None:
         _load(run.scored_model, state.ema, path)
         run.ema.n_averaged.fill_(state.steps)
     if state.optimizer is None:
-        raise CheckpointError(path, "holds no optimizer, as best.pt does not", "give checkpoint.pt, or use --init")
+        raise CheckpointError(path, "holds no optimizer state (best.pt has none)", "give checkpoint.pt, or use --init")
     for group in state.optimizer["param_groups"]:
-        # The device decides, and it may be another one now.
+        # Whether the optimizer is fused depends on the device, which may have changed.
         group["fused"] = run.optimizer.defaults["fused"]
     run.optimizer.load_state_dict(state.optimizer)
     run.steps, run.elapsed_s, run.loss = state.steps, state.time_elapsed, state.loss
     run.best_score = state.best_meter_values.get(run.config.best_by)
     run.epochs_since_best = state.epochs_since_best
     run.scored_steps, run.val = state.scored_steps, state.val
-    # Where the weights came from does not change, whatever is given now.
+    # The run keeps the start that it was given first, even if other flags are given now.
     run.config = FitConfig.model_validate(run.config.model_dump() | {"init": state.config.get("init")})
     run.init_sha256 = state.init_sha256
     set_rng_states(state.rng)
@@ -257,26 +272,26 @@ def _check_config(run: Run, state: TrainState, path: Path) -> None:
         key, ours, theirs = difference
         raise ConfigError(
             path,
-            f"was begun with {key} = {reprlib.repr(theirs)}, not {ours}",
-            "repeat its store, flags and processes, or choose another --out",
+            f"was started with {key} = {reprlib.repr(theirs)}, not {ours}",
+            "use its store, flags and number of processes, or choose another --out",
         )
 
 
 def _with_defaults(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Give each setting that a file does not know its default: an older version of this program did what that says."""
+    """Add the default of each setting that a file lacks: versions without a setting did what its default does."""
     filled: dict[str, Any] = {**defaults, **settings}
     for key, default in defaults.items():
         own = settings.get(key)
-        # A free-form mapping such as class weights has an empty default, and is taken as it is.
+        # A free-form mapping such as class weights has an empty default, and is kept as it is.
         if isinstance(default, dict) and default and isinstance(own, dict):
             filled[key] = _with_defaults(cast("dict[str, Any]", own), cast("dict[str, Any]", default))
     return filled
 
 
 def _first_difference(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> tuple[str, object, object] | None:
-    """The first setting, by dotted key, that a run may not change and that differs, with its two values.
+    """Return the dotted key and both values of the first setting that differs and may not change; None if all agree.
 
-    Only what this run has is descended into: a file's own nesting may have no end.
+    It descends only into groups that this run has, because the nesting of a damaged file may have no end.
     """
     for key in sorted(now.keys() | {str(key) for key in then}):
         name, ours, theirs = f"{prefix}{key}", now.get(key), then.get(key)

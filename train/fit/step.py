@@ -1,4 +1,4 @@
-"""One training step: forward, backward, clip, update; over several batches and processes where there are some."""
+"""One training step: forward, backward, clip, update. It may take several batches and processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from train.loss.pixel_terms import EAGER, compiled_kernels
 from train.model.promptable import PromptableSam
 from train.runtime.device import autocast
 from train.runtime.distributed import World
-from train.settings import AugmentConfig
+from train.transforms.augment import AugmentConfig
 from train.transforms.color import augment_color
 
 TERMS = ("loss", "mask", "dice", "iou", "presence")
@@ -30,14 +30,14 @@ COUNTS = ("objects", "dropped", "skipped")
 
 
 class TrainStep:
-    """Makes steps with a model and its optimizer.
+    """Makes training steps with a model and its optimizer.
 
     Args:
-        model: Being trained, on its device.
-        optimizer: Over its trainable parameters.
-        config: The run.
-        world: The processes of the run.
-        device: Where the model is.
+        model: The model that is trained, on its device.
+        optimizer: Optimizer of the model's trainable parameters.
+        config: Settings of the run.
+        world: Processes of the run.
+        device: Device of the model.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TrainStep:
 
     def _wrap(self) -> DistributedDataParallel:
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # The model's buffers are constants. The name that torch 2.14 has for it is unknown to older ones.
+        # The model's buffers are constants and need no sync. torch 2.14 renamed the flag that turns it off.
         is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
         sync: dict[str, Any] = {"forward_sync_buffers" if is_new else "broadcast_buffers": False}
         return DistributedDataParallel(self.forward, device_ids=ids, **sync)
@@ -72,11 +72,11 @@ class TrainStep:
             batches: The batches of the step, whose gradients are summed as if they were one.
 
         Returns:
-            The loss, its terms and the gradient's norm; and how many objects, lost objects and skipped maps there
-            were. All are of all processes.
+            Two dicts, both over all processes. The first has the loss, its terms and the norm of the gradient before
+            clipping. The second has the numbers of objects, of objects that a transform dropped, and of skipped maps.
 
         Raises:
-            TrainingError: Loss or gradient is not finite.
+            TrainingError: The loss or the gradient is not finite.
         """
         names = ("num_scored_objects", "num_objects", "dropped", "skipped")
         counted = [float(sum(getattr(batch, name) for batch in batches)) for name in names]
@@ -88,47 +88,55 @@ class TrainStep:
             with nullcontext() if last or self.parallel is None else self.parallel.no_sync():
                 sums += self.accumulate(batch.to(self.device), max(objects, 1.0))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
-        # Before any number is read, so that the device does not stand still meanwhile. Where one is not finite the run
-        # ends here, and weights that are no longer good are not saved.
+        # The update comes before any number is read, so that the device does not stand idle. If a number is not finite,
+        # the error below ends the run, and the spoiled weights are not saved.
         if objects:
             self.optimizer.step()
-        # One transfer for all numbers: each `.item()` would wait for the device.
+        # All numbers come in one transfer, because each `.item()` would wait for the device.
         numbers: list[float] = torch.cat([sums, norm.detach().reshape(1).to(sums)]).tolist()
         values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1]), strict=True))
         values["grad_norm"] = numbers[-1]
         if not np.isfinite(list(values.values())).all():
             tiles = [tile for batch in batches for tile in batch.tile_indices]
             raise TrainingError(
-                f"tiles {tiles}", f"loss or gradient is not finite ({values})", "lower --lr, or look at these tiles"
+                f"tiles {tiles}", f"loss or gradient is not finite ({values})", "lower --lr, or inspect these tiles"
             )
         return values, {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
 
     def loss(self, batch: Batch, objects: float) -> LossTerms:
-        """Return loss and terms of one batch on the device, each divided by the objects of the whole step."""
-        # In float32: bfloat16 has three digits, and an image has 256 levels.
+        """Return the loss and its terms for one batch, each divided by `objects`.
+
+        Args:
+            batch: The batch, on the device.
+            objects: Number of scored objects in the whole step, over all processes.
+        """
+        # Augment in float32: bfloat16 has three digits, but an image has 256 levels.
         images = self.augmented_images(batch, self.config.augment)
         with autocast(self.device):
             predictions = (self.parallel or self.forward)(batch, images)
         return batch_loss(predictions, batch, self.config.loss, objects, self.kernels)
 
     def accumulate(self, batch: Batch, objects: float) -> Tensor:
-        """Add the gradient of one batch, and return loss and terms, float32 (5,); nothing here waits for the device.
+        """Add the gradient of one batch; nothing here waits for the device.
 
         Args:
             batch: The batch, on the device.
-            objects: Objects of the whole step that count, by which every term is divided.
+            objects: Number of scored objects in the whole step, over all processes. Every term is divided by it.
+
+        Returns:
+            float32 (5,), the loss and its terms in the order of `TERMS`.
         """
         terms = self.loss(batch, objects)
-        # DDP averages gradients over processes, and the loss is their sum.
+        # DDP averages gradients over processes, but the loss is a sum, so it is multiplied by their number.
         loss = terms.total * self.world.size
         if not batch.num_objects:
-            # A process without an object still joins the collectives of the backward pass, with gradients of zero.
+            # A process without objects must still join the collectives of the backward pass, with zero gradients.
             loss = loss + sum((parameter * 0).sum() for parameter in self.parameters)
         loss.backward()
         return _detached(terms)
 
     def augmented_images(self, batch: Batch, augment: AugmentConfig) -> Tensor:
-        """Return the images (B, 3, H, W) of a batch from 0 to 255, with the colors that were drawn for each."""
+        """Return images (B, 3, H, W) from 0 to 255, each with the color changes that were drawn for it."""
         draws = batch.color_draws[0]
         return augment_color(batch.images[0], draws, augment) if draws.shape[1] else batch.images[0]
 

@@ -1,4 +1,4 @@
-"""The batches of each step, in the order of the run, from any step on."""
+"""Load the batches of each step in the order of the run, from any step on."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from train.runtime.machine import Machine
 
 @dataclass(frozen=True)
 class LoadedStep:
-    """What one step trains on.
+    """The data of one step.
 
     Attributes:
         batches: The batches of this process, whose gradients are summed.
-        tiles: Tile indices of the step, over all processes.
-        wait_s: Seconds until the batches were there.
+        tiles: Indices of the step's tiles, over all processes.
+        wait_s: Seconds that the step waited for its batches.
     """
 
     batches: list[Batch]
@@ -37,11 +37,11 @@ class StepBatches:
     """Loads the batches of one step after another.
 
     Args:
-        loader: Loads the batches of an epoch.
-        sampler: Order of the tiles.
-        accumulate: Batches in a step.
-        steps_per_epoch: Steps in an epoch.
-        machine: Where the run takes place.
+        loader: Loader of the batches of an epoch.
+        sampler: Sampler that orders the tiles.
+        accumulate: Batches per step.
+        steps_per_epoch: Steps per epoch.
+        machine: Processes and device of the run.
     """
 
     def __init__(
@@ -60,13 +60,14 @@ class StepBatches:
         """Load the batches of a step.
 
         Args:
-            step: Steps done before it; a step that does not follow the last one begins in the midst of an epoch.
+            step: Number of steps done before this one. If it does not follow the step of the last call, loading starts
+                again inside an epoch.
 
         Returns:
-            The batches; None where a signal, which ends the run, has ended the loading processes, too.
+            The batches; None if a signal that ends the run has also ended the loading processes.
 
         Raises:
-            TrainingError: A loading process failed, or none can be started.
+            TrainingError: A loading process failed or cannot be started.
         """
         epoch, done = divmod(step, self._steps_per_epoch)
         first_batch = done * self._accumulate
@@ -78,7 +79,7 @@ class StepBatches:
                 batches = list(islice(self._left, self._accumulate))
         except RuntimeError as error:
             if self._machine.stop and self._machine.world.size == 1:
-                # Some schedulers send their signal to every process: the step that it cut short has not begun.
+                # Some schedulers send the signal to every process. This step has not begun, so nothing is lost.
                 return None
             where = f"a loading process, at the tiles {self._sampler.tiles_of(first_batch, self._accumulate)}"
             raise loading_error(where, error, "give --resume") from error
@@ -86,7 +87,7 @@ class StepBatches:
         return LoadedStep(batches, self._sampler.tiles_of(first_batch, len(batches)), time.perf_counter() - asked_s)
 
     def lap(self) -> float:
-        """Return the seconds since the last call, or since the epoch began: logs and saves between steps count."""
+        """Return the seconds since the last call, or since the epoch began; logging and saving between steps count."""
         now_s = time.perf_counter()
         took_s, self._lap_began_s = now_s - self._lap_began_s, now_s
         return took_s
@@ -96,7 +97,7 @@ class StepBatches:
         try:
             self._left = iter(self._loader)
         except OSError as error:
-            # The locks of loading processes are files in shared memory.
+            # Loading processes keep their locks as files in shared memory.
             where = f"--workers {self._loader.num_workers}"
             what = f"cannot start processes ({error})"
             raise TrainingError(where, what, "make /dev/shm writable, or use --workers 0") from error

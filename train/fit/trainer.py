@@ -1,8 +1,8 @@
-"""Fine-tune SAM 2 on a store: the story of one run, from top to bottom.
+"""Fine-tune SAM 2 on a store. This file shows one run from start to end.
 
-A run is a function of its configuration and its store. The order of tiles is keyed by (seed, epoch) and everything
-that is drawn for a sample by (seed, epoch, tile); the model draws nothing. So on one device a resumed run goes on bit
-by bit, and neither loading processes nor training processes change which data a step sees.
+A run depends only on its configuration and its store. The order of tiles is drawn from (seed, epoch), and everything
+random about a sample from (seed, epoch, tile). The model draws nothing. So on one device a resumed run equals an
+uninterrupted run bit for bit, and the numbers of loading and training processes do not change the data of a step.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ OnStep = Callable[[StepRecord, int], None]
 def fit(
     store: Store, config: FitConfig, out: Path, *, resume: bool = False, on_step: OnStep | None = None
 ) -> dict[str, Any]:
-    """Train, and write checkpoints, logs and `summary.json`.
+    """Train a model, and write checkpoints, logs and `summary.json`.
 
     Args:
-        store: Tiles and prompts.
-        config: The settings.
-        out: The run's folder.
-        resume: Whether to go on from its last checkpoint, where it holds one.
-        on_step: Called after each step with its record and the number of steps of the run.
+        store: The store with tiles and prompts.
+        config: Settings of the run.
+        out: Folder for the results of the run.
+        resume: Whether to continue from the folder's last checkpoint, if there is one.
+        on_step: Function called after each step with the step's record and the run's number of steps.
 
     Returns:
-        The content of `summary.json`.
+        The content of `summary.json`; empty in processes other than the main one.
 
     Raises:
-        StoreError: The store has no training tile, or lacks the prompt.
-        ConfigError: The configuration does not fit the store, the machine or the run that is resumed.
+        StoreError: The store has no training tile, or lacks the prompts.
+        ConfigError: The configuration does not fit the store, the machine or the resumed run.
         CheckpointError: A checkpoint cannot be read or written, or the folder holds another run.
-        TrainingError: The loss is no longer finite, or memory ran out.
+        TrainingError: The loss is not finite, a loading process failed, the disk is full, or memory ran out.
     """
     device_type = pick_device(config.device).type
     with (
@@ -62,7 +62,7 @@ def fit(
         deaths_as_errors("give --resume"),
     ):
         device = torch.device(device_type, world.local_rank) if device_type == "cuda" else torch.device("cpu")
-        # The loading processes end with `_train`, before the report is made.
+        # The loading processes end when `_train` returns, before the report is made.
         run = _train(store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step)
         return finish_run(run, store, out, device, stop.by) if world.is_main else {}
 
@@ -72,7 +72,9 @@ def _train(
 ) -> Run:
     checkpoint, is_main = out / "checkpoints" / "checkpoint.pt", machine.world.is_main
     if not resume and (checkpoint.exists() or previous_of(checkpoint).exists()):
-        raise CheckpointError(checkpoint, "is of an earlier run", "give --resume to go on, or choose another --out")
+        raise CheckpointError(
+            checkpoint, "belongs to an earlier run", "give --resume to continue it, or choose another --out"
+        )
     with timed("set up"):
         prepared = prepare_run(store, config, machine, checkpoint if resume else None)
     run, policies = prepared.run, prepared.policies
@@ -102,7 +104,7 @@ def _train(
 
 
 def _step(prepared: PreparedRun, loaded: LoadedStep, machine: Machine, out: Path) -> StepRecord:
-    """Make one step, and say what it did."""
+    """Make one step, and return its record."""
     run, total_steps = prepared.run, prepared.policies.total_steps
     rates = set_learning_rates(run.optimizer, run.steps, total_steps, run.config.optimizer)
     try:

@@ -1,4 +1,4 @@
-"""The loss of a whole batch from the model's predictions of its groups, summed over decoder passes.
+"""The loss of a whole batch, summed over its groups of objects and over all decoder passes.
 
 Axes: N objects of a group, O objects of the batch, H and W pixels.
 """
@@ -22,14 +22,17 @@ def batch_loss(
     num_objects: float,
     kernels: Kernels = EAGER,
 ) -> LossTerms:
-    """Sum the loss over groups and passes.
+    """Compute the loss of a batch as the sum over its groups and their decoder passes.
 
     Args:
-        predictions: One a group of the batch; with none all terms are zero.
-        batch: Targets and don't-care pixels.
-        config: Weights and choices.
-        num_objects: What every term is divided by; see `mask_loss`.
-        kernels: How pixels are summed.
+        predictions: The predictions for each group of the batch; without any, all terms are zero.
+        batch: The batch, with the target masks and the don't-care pixels.
+        config: Weights and options of the loss.
+        num_objects: The number that every term is divided by; see `mask_loss`.
+        kernels: The functions that sum over pixels.
+
+    Returns:
+        The summed terms, each a float32 scalar.
     """
     valid = ~batch.ignore[0]
     image_index = batch.object_to_image[0, :, 1]
@@ -38,15 +41,15 @@ def batch_loss(
     total = LossTerms(zero, zero, zero, zero, zero)
     for prediction in predictions:
         objects = prediction.objects
-        targets, counts = batch.masks[0, objects], valid[image_index[objects]]
-        own_weights = None if weights is None else weights[objects]
-        for masks in prediction.passes:
-            total = total + mask_loss(masks, targets, counts, num_objects, config, own_weights, kernels)
+        targets, valid_pixels = batch.masks[0, objects], valid[image_index[objects]]
+        group_weights = None if weights is None else weights[objects]
+        for decoder_pass in prediction.passes:
+            total = total + mask_loss(decoder_pass, targets, valid_pixels, num_objects, config, group_weights, kernels)
     return total
 
 
 def _object_weights(batch: Batch, config: LossConfig) -> Tensor | None:
-    """The class weight of each object, float32 (O,)."""
+    """Return the class weight of each object, float32 (O,), or None if no class has a weight."""
     if not config.class_weights:
         return None
     weights = torch.ones(batch.num_objects, device=batch.class_ids.device)

@@ -1,8 +1,8 @@
-"""SAM 2's published training loss, with pixels that do not count left out of every term.
+"""SAM 2's published training loss; don't-care pixels are left out of every term.
 
-Axes: N objects, M candidate masks of an object, H and W pixels. All terms are computed in float32.
-Source: Ravi et al., SAM 2: Segment Anything in Images and Videos, 2024, appendix on training, and the values that
-its published code (`MultiStepMultiMasksAndIous`) gives; the tests named golden hold it to those.
+Axes: N objects, M candidate masks per object, H and W pixels. All terms are computed in float32.
+Source: Ravi et al., SAM 2: Segment Anything in Images and Videos, 2024, appendix on training. The golden tests compare
+the loss with the values of SAM 2's published code (`MultiStepMultiMasksAndIous`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from train.settings import LossConfig
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Terms of the loss, each a scalar summed over objects and divided by their number.
+    """The terms of the loss: each a float32 scalar, summed over objects and divided by the number of objects.
 
     Attributes:
-        mask: Focal term.
-        dice: Dice term.
-        iou: IoU head.
-        presence: Object score.
-        total: The weighted sum.
+        mask: The focal loss of the masks.
+        dice: The Dice loss of the masks.
+        iou: The error of the IoU head.
+        presence: The loss of the object score, which says whether the object is in the image.
+        total: The weighted sum of the four terms.
     """
 
     mask: Tensor
@@ -37,7 +37,7 @@ class LossTerms:
     total: Tensor
 
     def __add__(self, other: LossTerms) -> LossTerms:
-        """Add the terms of another step or group of objects."""
+        """Add the terms of another decoder pass or of another group of objects."""
         return LossTerms(
             self.mask + other.mask,
             self.dice + other.dice,
@@ -48,7 +48,7 @@ class LossTerms:
 
 
 def scored_objects(valid: Tensor) -> Tensor:
-    """Which objects have a pixel that counts; bool (N,) from bool (N, H, W)."""
+    """Return which objects have at least one pixel that counts; bool (N,) from bool (N, H, W)."""
     return valid.flatten(1).any(1)
 
 
@@ -61,24 +61,29 @@ def mask_loss(
     object_weights: Tensor | None = None,
     kernels: Kernels = EAGER,
 ) -> LossTerms:
-    """Loss of one decoder pass.
+    """Compute the loss of one decoder pass.
 
-    Of several candidate masks only the one with the least weighted focal and dice loss is trained. An object without
-    a target pixel trains its presence alone, and one without a pixel that counts trains nothing.
+    If an object has several candidate masks, the loss trains only the candidate with the smallest weighted sum of
+    focal and Dice loss. An object without a target pixel trains only the object score. An object without a pixel that
+    counts trains nothing.
 
     Args:
-        prediction: The pass.
-        targets: bool (N, H, W).
-        valid: bool (N, H, W), false for don't-care pixels.
-        num_objects: What every term is divided by: countable objects over all processes, at least 1.
-        config: Weights and choices.
-        object_weights: (N,), by which each object's terms are multiplied; 1 unless given.
-        kernels: How pixels are summed.
+        prediction: The predictions of the decoder pass.
+        targets: The target masks, bool (N, H, W).
+        valid: The pixels that count, bool (N, H, W); false for don't-care pixels.
+        num_objects: The number that every term is divided by: the objects with a pixel that counts, over all
+            processes, and at least 1.
+        config: Weights and options of the loss.
+        object_weights: Factor on all terms of each object, float32 (N,); 1 unless given.
+        kernels: The functions that sum over pixels.
+
+    Returns:
+        The terms, each a float32 scalar.
     """
     truth = targets & valid
-    counts = scored_objects(valid).float()
+    weights = scored_objects(valid).float()
     if object_weights is not None:
-        counts = counts * object_weights
+        weights = weights * object_weights
     present = truth.flatten(1).any(1).float()
 
     pixels = truth, valid, config.focal_alpha, config.focal_gamma, kernels
@@ -88,17 +93,18 @@ def mask_loss(
     focal, dice = with_gradient(terms.of(best), chosen, *pixels)
     iou_error = (F.l1_loss if config.iou_uses_l1 else F.mse_loss)(prediction.ious.float(), terms.iou, reduction="none")
     iou_term = iou_error.mean(1) if config.supervise_all_iou else iou_error.gather(1, best[:, None])[:, 0]
-    shown = present if config.predict_presence else torch.ones_like(present)
-    shown = shown * counts
+    # Without an object score, an object without a target pixel must train its mask to be empty.
+    mask_weights = present if config.predict_presence else torch.ones_like(present)
+    mask_weights = mask_weights * weights
     if config.predict_presence:
         scores = prediction.presence_logits[:, 0].float()
-        presence = _focal(scores, present, config.presence_alpha, config.presence_gamma) * counts
+        presence = _focal(scores, present, config.presence_alpha, config.presence_gamma) * weights
     else:
         presence = torch.zeros_like(present)
 
-    mask_term = (focal * shown).sum() / num_objects
-    dice_term = (dice * shown).sum() / num_objects
-    iou_sum = (iou_term * shown).sum() / num_objects
+    mask_term = (focal * mask_weights).sum() / num_objects
+    dice_term = (dice * mask_weights).sum() / num_objects
+    iou_sum = (iou_term * mask_weights).sum() / num_objects
     presence_term = presence.sum() / num_objects
     total = (
         config.mask_weight * mask_term
@@ -110,7 +116,10 @@ def mask_loss(
 
 
 def _focal(logits: Tensor, truth: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Focal loss of each object score; Lin et al., Focal Loss for Dense Object Detection, 2017, equation 5."""
+    """Compute the focal loss of each object score, float32 (N,).
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, 2017, equation 5.
+    """
     loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     if gamma:
         probability = logits.sigmoid()

@@ -1,6 +1,7 @@
-"""What the model predicts, as the loss takes it.
+"""The predictions of the model in the form that the loss takes.
 
-Axes: N objects of one decoder pass, M candidate masks of an object, h and w pixels of the decoder, S of the input.
+Axes: N objects of one decoder pass, M candidate masks per object, h and w pixels of the decoder's output, S pixels of a
+side of the model's input.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MaskPrediction:
-    """What one decoder pass gives for N objects.
+    """The output of one decoder pass for N objects.
 
     Attributes:
-        logits: (N, M, h, w), at the decoder's resolution.
-        ious: (N, M), the IoU head's estimates.
-        presence_logits: (N, 1), the object score.
+        logits: The candidate masks at the decoder's resolution, (N, M, h, w).
+        ious: The IoU that the IoU head estimates for each candidate mask, (N, M).
+        presence_logits: The object score as a logit, (N, 1).
     """
 
     logits: Tensor
@@ -30,9 +31,9 @@ class GroupPrediction:
     """The predictions for one group of objects.
 
     Attributes:
-        objects: int64 (N,), their places along the batch's O.
-        passes: After the first prompt and after each correction: low-resolution logits (N, M, S/4, S/4), IoU
-            estimates and object scores.
+        objects: Indices of the group's objects along the batch's axis O, int64 (N,).
+        passes: The output of the decoder after the first prompt and after each correction click; the mask logits are
+            (N, M, S/4, S/4).
     """
 
     objects: Tensor

@@ -1,1 +1,4 @@
-"""The machine of a run: device, processes, signals, log files, random states; may import `schemas` and the settings."""
+"""What a run needs of its machine: device, processes, signals, log files and random states.
+
+May import `schemas` and the settings.
+"""

@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""The device that a run computes on."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def pick_device(choice: DeviceChoice) -> torch.device:
-    """Resolve `auto`, and refuse CUDA where there is none.
+    """Return the device for a choice; `auto` is CUDA if it is available, else the CPU.
 
     Raises:
-        ConfigError: CUDA was asked for and is absent.
+        ConfigError: CUDA was chosen, but is not available.
     """
     if choice == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda", "finds no CUDA device", "use --device cpu, or install a driver")
@@ -29,16 +29,16 @@ def pick_device(choice: DeviceChoice) -> torch.device:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on CUDA, full precision elsewhere."""
+    """Return an autocast context: bfloat16 on CUDA, full precision on other devices."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 @contextmanager
 def out_of_memory_as_error(config: FitConfig) -> Generator[None]:
-    """Say what to lower where the device's memory runs out.
+    """Turn torch's error about full GPU memory into one that names the settings to lower.
 
     Raises:
-        TrainingError: It ran out.
+        TrainingError: The GPU's memory is full.
     """
     try:
         yield
@@ -51,7 +51,7 @@ def out_of_memory_as_error(config: FitConfig) -> Generator[None]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory that this process held: on the device for CUDA, resident otherwise."""
+    """Return the peak memory of this process in bytes: GPU memory on CUDA, else resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource

@@ -1,4 +1,4 @@
-"""One process or many: what `torchrun` says in the environment, and the few sums that processes share."""
+"""The processes of a run, as `torchrun` describes them in the environment, and the values that they exchange."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 import torch.distributed as dist
 
 TIMEOUT = timedelta(minutes=30)
-"""Long enough for a validation on rank 0's disk; a process that died is noticed at once, by its closed connection."""
+"""Longest wait for another process, with time for a validation on a slow disk.
+
+A process that died is noticed at once, because its connection closes."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,9 @@ class World:
     """The processes of a run.
 
     Attributes:
-        rank: This process, 0 in a run of one.
-        size: How many there are.
-        local_rank: This process among those of its machine.
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        local_rank: Number of this process among those of its machine, from 0.
     """
 
     rank: int = 0
@@ -32,11 +34,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def sum(self, values: list[float]) -> list[float]:
-        """Sum numbers over all processes, from memory to memory: a GPU that computes meanwhile is not waited for."""
+        """Sum numbers over all processes. They stay in CPU memory, so the sum does not wait for the GPU."""
         if self.size == 1:
             return values
         summed = torch.tensor(values, dtype=torch.float64, device="cpu")
@@ -44,7 +46,7 @@ class World:
         return summed.tolist()
 
     def gather(self, value: object) -> list[Any]:
-        """Collect a picklable value of every process, by rank."""
+        """Return the picklable values of all processes, in the order of their ranks."""
         if self.size == 1:
             return [value]
         gathered: list[Any] = [None] * self.size
@@ -52,17 +54,20 @@ class World:
         return gathered
 
     def wait(self) -> None:
-        """Wait for all processes."""
+        """Wait until all processes call this."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def open_world(device_type: str) -> Generator[World]:
-    """Join the processes that `torchrun` started; alone where it did not.
+    """Join the group of processes that `torchrun` started; without `torchrun`, the run has one process.
 
     Args:
-        device_type: For `cuda`, weights and gradients go by nccl; all else goes by gloo.
+        device_type: `cuda` or `cpu`. With `cuda`, weights and gradients are exchanged by nccl, other values by gloo.
+
+    Yields:
+        The processes of the run.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -1,4 +1,4 @@
-"""Where a run takes place: its processes, its device, and whether it was asked to stop."""
+"""The processes and the device of a run, and whether it was asked to stop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from train.runtime.stop import StopRequest
 
 @dataclass(frozen=True)
 class Machine:
-    """The place of a run.
+    """Processes and device of a run.
 
     Attributes:
-        world: All processes.
-        device: Where this process computes.
+        world: All processes of the run.
+        device: Device that this process computes on.
         stop: Whether a signal asked this process to stop.
     """
 
@@ -25,7 +25,7 @@ class Machine:
     stop: StopRequest
 
     def must_stop(self) -> bool:
-        """Return whether any process was asked to stop; all ask in the same places, so all stop after the same step."""
+        """Return whether any process was asked to stop. All call this together, so all stop after the same step."""
         asked = self.world.sum([float(bool(self.stop))])[0] > 0
         if asked:
             self.stop.by = self.stop.by or "SIGTERM"

@@ -1,7 +1,7 @@
-"""The states of all random generators of a process, as plain values that a checkpoint can hold.
+"""States of all random generators of a process, as plain values that a checkpoint can hold.
 
-Training draws nothing from them, since every draw is keyed by (seed, epoch, tile). They are kept for whoever adds a
-layer that does, such as dropout.
+Training draws nothing from these generators, because every draw is made from (seed, epoch, tile). Their states are
+saved in case a layer that draws, such as dropout, is added.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 def rng_states() -> dict[str, Any]:
-    """States of Python's, NumPy's and torch's generators, and of each CUDA device."""
+    """Return the states of the generators of Python, NumPy, torch and each CUDA device."""
     name, keys, place, has_gauss, cached = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
     return {
@@ -26,7 +26,7 @@ def rng_states() -> dict[str, Any]:
 
 
 def set_rng_states(states: dict[str, Any]) -> None:
-    """Take up what `rng_states` gave; devices that are no longer there are left out."""
+    """Restore the states that `rng_states` returned; skip CUDA devices that no longer exist."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = states["numpy"]

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its weights: `metrics.jsonl`, TensorBoard scalars, `config.json`, `summary.json`."""
+"""The log of a run: `metrics.jsonl` and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _NOT_PLOTTED = ("step", "epoch", "tiles")
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One training step, a line of `metrics.jsonl`.
+    """The record of one training step: one line of `metrics.jsonl`.
 
     Attributes:
-        step: From 1.
-        epoch: From 1.
-        loss: The weighted sum that was minimised.
-        mask: Focal term, unweighted like all terms.
+        step: Number of the step, from 1.
+        epoch: Number of the epoch, from 1.
+        loss: Loss, the weighted sum of the terms.
+        mask: Focal term, without its weight, like all terms.
         dice: Dice term.
-        iou: IoU head's term.
-        presence: Object score's term.
-        lr: Rate of prompt encoder and decoder.
-        vision_lr: Rate of the image encoder; 0 where it is frozen.
-        grad_norm: Of the gradient before it was clipped.
-        images: Images of the batch.
-        objects: Objects of the batch.
-        dropped: Objects that a transform lost.
-        skipped: Random maps that were left out, lest they lose an object.
-        data_wait_s: Time until the batch was there.
-        step_s: Time of the whole step, the wait included.
-        tiles: Tile indices of the batch.
+        iou: Term of the IoU head.
+        presence: Term of the object score.
+        lr: Learning rate of prompt encoder and mask decoder.
+        vision_lr: Learning rate of the image encoder; 0 if it is frozen.
+        grad_norm: Norm of the gradient before clipping.
+        images: Number of images in the step.
+        objects: Number of objects in the step.
+        dropped: Number of objects that a transform dropped.
+        skipped: Number of random maps that were not applied, because they would have dropped an object.
+        data_wait_s: Seconds that the step waited for its batches.
+        step_s: Seconds of the whole step, including the wait.
+        tiles: Indices of the step's tiles, over all processes.
     """
 
     step: int
@@ -69,9 +69,9 @@ class RunLog:
     """Writer of `metrics.jsonl` and TensorBoard events in a run's folder.
 
     Args:
-        out: The run's folder; None for a process that writes nothing.
-        kept_steps: Steps that a resumed run builds on; lines of later ones, written after the checkpoint that the
-            run resumes from, are removed, so that the file is that of an uninterrupted run.
+        out: Folder of the run; None for a process that writes nothing.
+        kept_steps: Number of steps in the checkpoint that a resumed run continues from. Lines of later steps are
+            removed, so that the file equals that of an uninterrupted run.
     """
 
     def __init__(self, out: Path | None, kept_steps: int = 0) -> None:
@@ -94,7 +94,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # After a failure that one is told, and what the disk refuses once more adds nothing to it.
+        # After a failure, that error is reported; a second error of the disk would add nothing.
         with suppress(OSError) if error is not None else self._may_be_full():
             if self._file is not None:
                 self._file.close()
@@ -102,7 +102,7 @@ class RunLog:
                 self._board.close()
 
     def step(self, record: StepRecord) -> None:
-        """Write one step."""
+        """Write the record of one step."""
         values = asdict(record)
         with self._may_be_full():
             self._write(values)
@@ -111,13 +111,13 @@ class RunLog:
                     self._scalar(f"train/{name}", value, record.step)
 
     def epoch(self, step: int, epoch: int, val: dict[str, Any] | None, score: float | None) -> None:
-        """Write the end of an epoch.
+        """Write the scores at the end of an epoch.
 
         Args:
-            step: Steps done.
-            epoch: Epochs done.
-            val: Scores by prompt kind, None without a validation split.
-            score: What `best.pt` is chosen by.
+            step: Number of steps done.
+            epoch: Number of epochs done.
+            val: Scores by prompt kind; None without a validation split.
+            score: Score that chooses `best.pt`; None without a validation split.
         """
         with self._may_be_full():
             self._write({"event": "epoch", "step": step, "epoch": epoch, "val": val, "val_score": score})
@@ -131,7 +131,7 @@ class RunLog:
                 self._board.flush()
 
     def panels(self, step: int, panels: list[NDArray[np.uint8]]) -> None:
-        """Show overlays in TensorBoard, uint8 (H, W, 3) each."""
+        """Show overlays, each uint8 (H, W, 3), in TensorBoard."""
         if self._board is not None and panels:
             with self._may_be_full():
                 self._board.add_image("val/overlays", side_by_side(panels, 4), step, dataformats="HWC")
@@ -142,16 +142,16 @@ class RunLog:
 
     def _write(self, values: dict[str, object]) -> None:
         if self._file is not None:
-            # A line at a time reaches the file, so that a killed run leaves whole lines.
+            # Flush each line, so that a killed run leaves whole lines.
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
 
     @contextmanager
     def _may_be_full(self) -> Generator[None]:
-        """Say in one line that the disk takes no more.
+        """Report in one line that the disk refuses a write, for example because it is full.
 
         Raises:
-            TrainingError: It does not.
+            TrainingError: A file cannot be written.
         """
         try:
             yield
@@ -173,5 +173,5 @@ def _step_of(line: str) -> float:
     try:
         return int(json.loads(line)["step"])
     except (KeyError, TypeError, ValueError):
-        # A line that a kill or a fault of the disk left; whatever step it was of is made again, or is lost to it.
+        # A kill or a disk error left a broken line. It is removed, because its step is unknown.
         return math.inf

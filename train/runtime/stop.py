@@ -1,4 +1,4 @@
-"""Stopping between steps: a scheduler's SIGTERM or a person's Ctrl-C lets the step end and the run be saved."""
+"""Stop between steps: after a scheduler's SIGTERM or a user's Ctrl-C, the step ends and the run is saved."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StopRequest:
     """Whether a signal asked the run to stop.
 
     Attributes:
-        by: The signal's name, empty before one came.
+        by: Name of the signal; empty before one arrives.
     """
 
     def __init__(self) -> None:
@@ -26,16 +26,16 @@ class StopRequest:
         return bool(self.by)
 
     def ask(self, number: int, _frame: FrameType | None) -> None:
-        """Take a signal; a second Ctrl-C ends the program at once."""
+        """Handle a signal. A second Ctrl-C ends the program at once."""
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
-        logger.warning("%s: the run ends and is saved after this step", self.by)
+        logger.warning("%s: the run stops after this step and is saved", self.by)
 
 
 @contextmanager
 def stop_on_signals() -> Generator[StopRequest]:
-    """Take SIGTERM and SIGINT for as long as a run goes on; only the main thread of a program can."""
+    """Handle SIGTERM and SIGINT during a run. Python allows this only in the main thread; in others it does nothing."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

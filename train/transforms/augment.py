@@ -10,14 +10,52 @@ import math
 from dataclasses import replace
 
 import torch
+from pydantic import Field
 
-from train.settings import AugmentConfig
+from train.settings import Settings
 from train.transforms.affine import Affine, affine
 from train.transforms.geometry import crop, random_orientation
 from train.transforms.sample import Sample
 
 REDRAWS = 5
 """How often a map that would lose an object is drawn anew before it is skipped and counted."""
+
+
+class AugmentConfig(Settings):
+    """Random changes that are drawn for each training tile; the defaults only flip and rotate.
+
+    A zero switches a change off; for `crop`, 1 does.
+
+    Attributes:
+        orientation: Whether one of the eight combinations of flips and quarter turns is drawn.
+        rotate_deg: Largest rotation in degrees, either way.
+        scale: Range x of the zoom factor, from 1 / (1 + x) to 1 + x.
+        shear_deg: Largest shear in degrees.
+        crop: Smallest share of each side that a random crop keeps.
+        brightness: Range x of the factor on brightness, from 1 - x to 1 + x.
+        contrast: Range of the factor on contrast, likewise.
+        saturation: Range of the factor on saturation, likewise.
+        hue: Largest shift of the hue as a share of the color circle.
+        grey: Share of images that become gray.
+        stain: Range x of the factors on hematoxylin, eosin and residue in optical density, from 1 - x to 1 + x.
+    """
+
+    orientation: bool = True
+    rotate_deg: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    shear_deg: float = Field(default=0.0, ge=0, lt=45)
+    crop: float = Field(default=1.0, gt=0, le=1)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    grey: float = Field(default=0.0, ge=0, le=1)
+    stain: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def has_affine(self) -> bool:
+        """Whether a rotation, zoom or shear is drawn."""
+        return bool(self.rotate_deg or self.scale or self.shear_deg)
 
 
 def augment_geometry(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Sample:

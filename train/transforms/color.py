@@ -13,10 +13,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from train.settings import AugmentConfig
+from train.transforms.augment import AugmentConfig
 
 DRAWS = 8
-"""Numbers in [0, 1) for an image: brightness, contrast, saturation, hue, grey, and three stains."""
+"""Random numbers in [0, 1) per image, in this order: brightness, contrast, saturation, hue, gray and three stains."""
 
 _LUMA = (0.299, 0.587, 0.114)
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))

@@ -69,7 +69,7 @@ class Orientation:
         source, target = pixels.view(np.uint8), out.view(np.uint8)
         if self.turns % 2:
             source = cv2.transpose(source, dst=target)
-        # After a transpose, a turn against the clock is a flip of rows, and with the clock one of columns.
+        # After a transpose, flipping the rows makes a counterclockwise turn, and flipping the columns a clockwise turn.
         flips_x, flips_y = _FLIPS[self.turns]
         flips_x ^= self.mirrored
         if flips_x or flips_y:

@@ -8,7 +8,7 @@ from schemas.errors import StoreError
 from schemas.points import PointLabel
 from schemas.store.store import Store
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
-from train.settings import AugmentConfig
+from train.transforms.augment import AugmentConfig
 from train.transforms.geometry import mask_box
 
 OPTIONS = SampleOptions(image_size=128, max_objects=2)

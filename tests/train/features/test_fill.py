@@ -177,7 +177,7 @@ def test_run_goes_on_bit_by_bit_and_workers_change_nothing(small: Store, cached:
 
     with pytest.raises(KeyboardInterrupt):
         fit(small, read_config(None, {**FLAGS, "save_every_steps": 1}), tmp_path, on_step=stop)
-    with pytest.raises(ConfigError, match="was begun with cache_features = True, not False"):
+    with pytest.raises(ConfigError, match="was started with cache_features = True, not False"):
         fit(small, read_config(None, {**FLAGS, "cache_features": False}), tmp_path, resume=True)
     fit(small, read_config(None, {**FLAGS, "workers": 1}), tmp_path, resume=True)
     ours, theirs = (load_checkpoint(run / "checkpoints" / "checkpoint.pt")["model"] for run in (tmp_path, cached))
@@ -265,7 +265,7 @@ def test_interrupted_fill_goes_on(own: Store, filled: FeatureCache, tmp_path: Pa
     said = run.communicate(timeout=60)[0].decode()
     assert run.returncode == (0 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
-        assert "stopped by SIGTERM after step 0; --resume goes on" in said
+        assert "stopped by SIGTERM after step 0; --resume continues the run" in said
     cache = replace(filled, path=next(tmp_path.glob("own.zarr.features-*.zarr")))
     tiles = tiles_with_objects(own, "train").tolist()
     missing = cache.missing(tiles)

@@ -127,7 +127,7 @@ def test_signal_ends_the_step_saves_and_exits_0(store: Store, straight: Path, tm
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     steps = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"]
-    assert f"stopped by {signal.Signals(number).name} after step {steps}; --resume goes on" in said.decode()
+    assert f"stopped by {signal.Signals(number).name} after step {steps}; --resume continues the run" in said.decode()
     assert json.loads((tmp_path / "summary.json").read_text())["stopped_by"] == signal.Signals(number).name
     assert steps < 12
     fit(store, read_config(None, {**FLAGS, "workers": 0}), tmp_path, resume=True)
@@ -153,14 +153,14 @@ def test_corrupt_checkpoint_is_named_and_the_one_before_is_taken(
     assert load_checkpoint(tmp_path / "checkpoints" / "previous.pt")["steps"] == before
     fit(store, config, tmp_path, resume=True)
     assert "checkpoint.pt: cannot be read" in caplog.text
-    assert "taking the one before it" in caplog.text
+    assert "resuming from the checkpoint before it" in caplog.text
     _assert_same(tmp_path, straight)
 
 
 def test_other_settings_are_refused(store: Store, straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "run")
     with pytest.raises(
-        ConfigError, match="was begun with global_batch = 2, not 3; repeat its store, flags and processes"
+        ConfigError, match="was started with global_batch = 2, not 3; use its store, flags and number of processes"
     ):
         fit(store, read_config(None, {**FLAGS, "batch_size": 3}), tmp_path / "run", resume=True)
 
@@ -198,7 +198,7 @@ def test_another_store_is_refused(store: Store, straight: Path, tmp_path: Path, 
     shutil.copytree(straight, tmp_path / "run")
     config = store.manifest.config | {"seed": 5}
     build_store(sample_source, tmp_path / "other.zarr", BuildConfig.model_validate(config))
-    with pytest.raises(ConfigError, match="was begun with data_sha256"):
+    with pytest.raises(ConfigError, match="was started with data_sha256"):
         fit(open_store(tmp_path / "other.zarr"), read_config(None, FLAGS), tmp_path / "run", resume=True)
 
 
@@ -248,7 +248,7 @@ def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:
 def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = {"model": "nano", "image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
     fit(store, read_config(None, {**settings, "freeze": "image_encoder", "workers": 0}), tmp_path, resume=True)
-    assert "checkpoint.pt does not exist: nothing is resumed" in caplog.text
+    assert "checkpoint.pt does not exist, so the run starts at step 1" in caplog.text
 
 
 def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_path: Path) -> None:
@@ -278,4 +278,4 @@ def test_damaged_checkpoint_is_moved_away_by_one_process_and_the_one_before_is_t
     path.write_bytes(b"half of it")
     assert readable_checkpoint(path) == tmp_path / "previous.pt"
     assert (tmp_path / "checkpoint.damaged").read_bytes() == b"half of it"
-    assert "taking the one before it" in caplog.text
+    assert "resuming from the checkpoint before it" in caplog.text

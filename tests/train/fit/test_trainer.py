@@ -98,7 +98,7 @@ def test_rates_rise_and_fall_along_a_cosine(straight: Path) -> None:
 
 def test_earlier_run_is_not_written_over(store: Store, straight: Path) -> None:
     before = (straight / "checkpoints" / "checkpoint.pt").read_bytes()
-    with pytest.raises(CheckpointError, match="is of an earlier run; give --resume"):
+    with pytest.raises(CheckpointError, match="belongs to an earlier run; give --resume"):
         fit(store, FAST, straight)
     assert (straight / "checkpoints" / "checkpoint.pt").read_bytes() == before
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.train.strategies import samples
-from train.settings import AugmentConfig
-from train.transforms.augment import augment_geometry
+from train.transforms.augment import AugmentConfig, augment_geometry
 from train.transforms.geometry import mask_box
 from train.transforms.sample import Sample
 

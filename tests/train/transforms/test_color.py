@@ -10,7 +10,7 @@ from train.data.collate import Batch
 from train.fit.step import TrainStep
 from train.model.promptable import PromptableSam
 from train.runtime.distributed import World
-from train.settings import AugmentConfig
+from train.transforms.augment import AugmentConfig
 from train.transforms.color import DRAWS, augment_color
 
 EVERYTHING = AugmentConfig(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.5, grey=0.5, stain=0.5)
