@@ -1,1 +1,1 @@
-"""What an evaluation leaves: report, plots, COCO files, stitched ROIs; may import `train.score` and all below it."""
+"""Write the report, plots, COCO files and stitched ROIs. May import `train.score` and all packages below it."""

@@ -98,7 +98,7 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def _class_codes(answer: Answer) -> NDArray[np.uint8 | np.uint16]:
-    """Class codes (S, S); where masks overlap the smallest one is on top, since a larger one would hide it."""
+    """Return class codes, (S, S). Where masks overlap, the smallest is on top, since a larger one would hide it."""
     class_ids = answer.question.class_ids
     codes = np.full(answer.masks.shape[1:], BACKGROUND_CODE, np.uint8 if class_ids.max() < 256 else np.uint16)
     for row in np.argsort(-answer.masks.sum((1, 2)), kind="stable"):

@@ -75,7 +75,7 @@ class TruthWriter:
 
 
 def _box_xywh(mask: NDArray[np.bool_]) -> list[int]:
-    """Left, top, width and height of a mask in pixels, all 0 for an empty one."""
+    """Return left, top, width and height of a mask in pixels, all 0 for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return [0, 0, 0, 0]

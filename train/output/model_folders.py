@@ -1,16 +1,19 @@
-"""Names of folders for the answers of several models."""
+"""Folder names for the answers of several models."""
 
 from __future__ import annotations
 
 
 class ModelFolders:
-    """Gives each model a folder's name, and no two the same: paths and `baseline:` have letters that no folder has."""
+    """Gives each model a folder name of its own.
+
+    A model's name may be a path or begin with `baseline:`, so slashes and colons are replaced.
+    """
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
     def __call__(self, model: str) -> str:
-        """The name for a model, the same each time."""
+        """Return the folder name of a model, which is the same at each call."""
         if model not in self._names:
             plain = name = model.replace("/", "_").replace(":", "_")
             number = 2

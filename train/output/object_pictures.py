@@ -59,7 +59,7 @@ def object_pictures(
 
 
 def _chosen_rows(table: ScoreTable) -> dict[str, NDArray[np.int64]]:
-    """Rows of the table under each heading."""
+    """Choose the rows of the table that each heading shows."""
     order = np.argsort(table.dice, kind="stable")
     middle = max(len(order) // 2 - OBJECTS_SHOWN // 2, 0)
     return {
@@ -72,6 +72,7 @@ def _chosen_rows(table: ScoreTable) -> dict[str, NDArray[np.int64]]:
 def _picture(
     store: Store, table: ScoreTable, row: int, kind: PromptKind, answers: dict[int, ScoredAnswer]
 ) -> dict[str, str]:
+    """Draw the object of one row with its prompt, truth and predicted mask."""
     found = answers[int(table.tile_index[row])]
     answer, record = found.answer, found.record
     place = int(np.flatnonzero(record.object_ids == table.object_id[row])[0])

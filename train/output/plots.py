@@ -1,4 +1,4 @@
-"""The report's plots, as SVG text that stands in a page."""
+"""The plots of the report, as SVG text that an HTML page can hold."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from train.score.tables import Tables
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
 _GRAYS = (0x40, 0xDD)
 _HATCHES, _DASHES = ("", "///", "..."), ("-", "--", ":")
-"""Of the first prompt kind and those after it; a colour is a model's."""
+"""Hatches of bars and dashes of lines, one for each prompt kind; the color tells the model."""
 
 _SIZE_BINS = 12
 _METADATA = {"Date": None, "Creator": None}
 
 
 def bars_by_class(models: dict[str, Any]) -> str:
-    """Mean Dice of each class with its interval, a bar a model and prompt kind."""
+    """Draw the mean Dice of each class with its interval, one bar for each model and prompt kind."""
     series = _series(models)
     classes = list(dict.fromkeys(name for *_, scores in series for name in scores["classes"]))
     figure = _figure(0.28 * len(classes) * max(len(series), 2) + 1.2 + 0.12 * len(series))
@@ -49,7 +49,7 @@ def bars_by_class(models: dict[str, Any]) -> str:
 
 
 def dice_by_size(tables: Tables) -> str:
-    """Every object's Dice against its area for the first model, and the mean in bins of area for all."""
+    """Draw Dice against area: a dot for each object of the first model, and a line of binned means for every model."""
     series = _series(tables)
     figure = _figure(3.0 + 0.12 * len(series))
     axes = figure.subplots()
@@ -68,7 +68,7 @@ def dice_by_size(tables: Tables) -> str:
 
 
 def dice_by_clicks(tables: Tables) -> str:
-    """Mean Dice after each simulated click; empty where none were."""
+    """Draw the mean Dice after each simulated click; return an empty text if no clicks were simulated."""
     drawn = [series for series in _series(tables) if series[-1].clicks_dice.shape[1] > 1]
     if not drawn:
         return ""
@@ -86,7 +86,7 @@ def dice_by_clicks(tables: Tables) -> str:
 
 
 def training_curves(run: Path) -> str:
-    """Loss of every step and the validation score of every epoch, from a run's `metrics.jsonl`."""
+    """Draw the loss of every step and the validation Dice of every epoch, from a run's `metrics.jsonl`."""
     steps = read_steps(run)
     lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     epochs = [entry for entry in map(json.loads, lines) if entry.get("event") == "epoch"]
@@ -131,18 +131,18 @@ def _figure(height_in: float) -> Figure:
 
 
 def _plain(text: str) -> str:
-    """Text without formulas, which matplotlib sees between two dollar signs."""
+    """Escape dollar signs, between which matplotlib would typeset a formula."""
     return text.replace("$", r"\$")
 
 
 def _label(model: str, kind: str) -> str:
     label = _plain(f"{model}, {kind}")
-    # A legend leaves out what begins with an underscore.
+    # Matplotlib leaves labels that begin with an underscore out of a legend.
     return f" {label}" if label.startswith("_") else label
 
 
 def _series(by_model: Mapping[str, Mapping[Any, Any]]) -> list[tuple[str, str, int, Any]]:
-    """Label, colour, place of its prompt kind, and what there is of each model and prompt kind."""
+    """List label, color, number of the prompt kind, and scores, for each model and prompt kind."""
     colors = model_colors(list(by_model))
     return [
         (_label(model, kind), colors[model], place, found)
@@ -152,23 +152,23 @@ def _series(by_model: Mapping[str, Mapping[Any, Any]]) -> list[tuple[str, str, i
 
 
 def _arms(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lengths of error bars, (2, n); none where an interval is unknown."""
+    """Return the lengths of error bars, (2, n); they are 0 where the interval is unknown."""
     return np.nan_to_num(np.abs(ends.T - values))
 
 
 def _binned(size: NDArray[np.int64], dice: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean Dice in bins of equal width in the logarithm of size."""
+    """Return center and mean Dice of bins that have equal width in the logarithm of the size."""
     edges = np.geomspace(size.min(), size.max() + 1, _SIZE_BINS + 1)
     owner = np.clip(np.digitize(size, edges) - 1, 0, _SIZE_BINS - 1)
     count = np.bincount(owner, minlength=_SIZE_BINS)
-    there = count > 0
+    filled = count > 0
     center = np.sqrt(edges[:-1] * edges[1:])
-    return center[there], np.bincount(owner, dice, minlength=_SIZE_BINS)[there] / count[there]
+    return center[filled], np.bincount(owner, dice, minlength=_SIZE_BINS)[filled] / count[filled]
 
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=_METADATA)
     text = buffer.getvalue()
-    # Without the XML declaration, which has no place within a page.
+    # The XML declaration before it is not allowed inside an HTML page.
     return text[text.index("<svg") :]

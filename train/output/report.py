@@ -82,6 +82,7 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def _score_figures(evaluation: Evaluation) -> list[dict[str, str]]:
+    """Draw the plots of scores, each with its heading."""
     figures = [
         {"title": "Dice by class", "svg": bars_by_class(evaluation.result["models"])},
         {"title": "Dice against size of the object", "svg": dice_by_size(evaluation.tables)},
@@ -91,7 +92,7 @@ def _score_figures(evaluation: Evaluation) -> list[dict[str, str]]:
 
 
 def _scores(evaluation: Evaluation) -> dict[str, Any]:
-    """The values that the template shows above the figures."""
+    """Collect the values that the template shows above the figures."""
     result = evaluation.result
     rows = [
         {
@@ -117,14 +118,14 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _facts(asked: dict[str, Any]) -> str:
-    """One line on what was scored, from the protocol in `metrics.json`."""
+    """Describe in one line what was scored, from the protocol in `metrics.json`."""
     facts = f"{asked['store']}, split {asked['split']}, {asked['tiles']} tiles of {asked['resolution_px']} px"
     facts += f"; surface tolerance {asked['surface_tolerance_um']} µm" if asked["surface_tolerance_um"] else ""
     return facts + ("; mean of eight flips and turns" if asked["tta"] else "")
 
 
 def _pair(pair: dict[str, Any]) -> dict[str, Any]:
-    """The difference between two models as it is shown."""
+    """Format the difference between two models."""
     return {
         **pair,
         "dice": f"{pair['dice']:+.3f}",
@@ -134,7 +135,7 @@ def _pair(pair: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cells(means: dict[str, Any]) -> list[_Cell]:
-    """The cells of one row, in the order of the heads after model and prompt."""
+    """Make the cells of one row, in the order of the heads after model and prompt."""
 
     def measured(name: str) -> _Cell:
         if name not in means:

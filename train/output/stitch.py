@@ -81,13 +81,14 @@ class _Canvas:
         self.class_codes = class_codes
         size_bytes = (len(class_codes) + 1) * roi.height_px * roi.width_px * 2
         if size_bytes > MAX_CANVAS_BYTES:
-            what = f"takes {size_bytes / 2**30:.0f} GiB for {len(class_codes)} classes"
-            raise StoreError(frame_id, what, "leave --stitch out")
+            what = f"needs {size_bytes / 2**30:.0f} GiB of memory to be stitched with {len(class_codes)} classes"
+            raise StoreError(frame_id, what, "leave out --stitch")
         # Half precision: a ROI of 64 megapixels with five classes takes 640 MB.
         self.sums = np.zeros((len(class_codes), roi.height_px, roi.width_px), np.float16)
         self.weights = np.zeros((roi.height_px, roi.width_px), np.float16)
 
     def blend(self, answer: Answer) -> None:
+        """Add the weighted probabilities of one tile."""
         question, size = answer.question, answer.masks.shape[-1]
         left, top = question.origin_xy
         right, bottom = (_end(start, size, scale) for start, scale in zip((left, top), question.scale_xy, strict=True))
@@ -105,6 +106,7 @@ class _Canvas:
                 self.sums[place, rows, columns] += (best * weight)[inside].astype(np.float16)
 
     def codes(self) -> NDArray[np.uint8 | np.uint16]:
+        """Return the class code of each pixel, (H, W)."""
         dtype = np.uint8 if max(self.class_codes) < 256 else np.uint16
         best = self.sums.argmax(0)
         shown = np.take_along_axis(self.sums, best[None], 0)[0] > 0.5 * self.weights
@@ -120,7 +122,10 @@ def _end(start_px: int, size_px: int, scale: float) -> int:
 
 
 def _probability(answer: Answer, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The highest probability among some objects at each pixel, (S, S); a logit at the threshold gives one half."""
+    """Return the highest probability among some objects at each pixel, (S, S).
+
+    A logit at the threshold gives a probability of one half.
+    """
     if answer.prediction is None:
         logits = np.where(answer.masks[rows].any(0), _CERTAIN, -_CERTAIN)
     else:
@@ -133,13 +138,14 @@ def _probability(answer: Answer, rows: NDArray[np.int64]) -> NDArray[np.float32]
 
 
 def _taper(size: int) -> NDArray[np.float32]:
-    """A weight that is highest in the middle and falls toward the edge, (S, S)."""
+    """Return a weight that is highest in the middle and falls toward the edge, (S, S)."""
     place = (np.arange(size) + 0.5) / size
     ramp = np.minimum(place, 1 - place).clip(0.02)
     return np.minimum(ramp[:, None], ramp[None]).astype(np.float32)
 
 
 def _resized(values: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """Resize an array to (height, width) by linear interpolation."""
     if values.shape == (height, width):
         return values
     return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

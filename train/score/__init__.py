@@ -1,1 +1,1 @@
-"""Scores of models and baselines under one protocol; may import `train.model`, `train.data` and all below them."""
+"""Score models and baselines under one protocol. May import `train.model`, `train.data` and all packages below them."""

@@ -1,4 +1,4 @@
-"""Baselines that look at no pixel: what a score has to be compared with.
+"""Baselines that use the prompts alone and not the image. A model is useful only if it scores above them.
 
 Axes: O objects, S pixels a side. Boxes and coordinates are x, y.
 """
@@ -14,7 +14,10 @@ from train.choices import BaselineName
 
 
 def disc_radius_px(store: Store) -> float:
-    """Radius of a disc with the median area of the training objects, or of all where there are none in train."""
+    """Return the radius in pixels of a disc that has the median area of the training objects.
+
+    If the store has no training objects, the median is taken over all objects.
+    """
     areas = store.column("objects/area_px")
     of_train = store.column("tiles/split")[store.column("objects/tile_index")] == "train"
     return float(np.sqrt(np.median(areas[of_train] if of_train.any() else areas) / np.pi))
@@ -23,16 +26,16 @@ def disc_radius_px(store: Store) -> float:
 def baseline_masks(
     name: BaselineName, record: Record, clicks_xy: NDArray[np.float32], radius_px: float
 ) -> NDArray[np.bool_]:
-    """Masks of one tile's objects.
+    """Make the mask of each object of a tile.
 
     Args:
-        name: `box` fills the object's box, `image` takes every pixel, `disc` draws a disc around the click.
+        name: `box` fills the object's box, `image` fills the whole tile, `disc` draws a disc around the click.
         record: The tile.
-        clicks_xy: float32 (O, 2), the interior point of each object.
-        radius_px: Of the disc.
+        clicks_xy: float32 (O, 2), the interior point of each object, in tile pixels.
+        radius_px: Radius of the disc in pixels.
 
     Returns:
-        bool (O, S, S).
+        bool (O, S, S), one mask for each object.
     """
     size = record.image.shape[0]
     y, x = np.mgrid[:size, :size]

@@ -1,6 +1,7 @@
-"""Bootstrap intervals over patients: objects of one patient are alike, so patients are drawn, not objects.
+"""Bootstrap intervals that resample patients, and not objects, because objects of one patient resemble each other.
 
-Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, percentile interval, of clusters.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993: the percentile interval, here with patients as
+clusters.
 """
 
 from __future__ import annotations
@@ -9,27 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
+"""Number of bootstrap resamples."""
+
 LEVEL = 0.95
+"""Confidence level of the interval."""
+
 _SEED = 20_190
 
 
 def mean_interval(values: NDArray[np.float64], patients: NDArray[np.str_]) -> tuple[float, float] | None:
-    """A 95 % interval of the mean over objects.
+    """Compute a 95 % interval of the mean over objects.
 
-    The draws depend on the number of patients alone, so the intervals of two models use the same ones.
+    The random draws depend only on the number of patients, so the intervals of two models use the same draws.
 
     Args:
-        values: float64 (n,), one an object; NaN is left out.
-        patients: str (n,).
+        values: float64 (n,), one value for each object; NaN values are left out.
+        patients: str (n,), the patient of each object.
 
     Returns:
-        Its ends, or None with fewer than two patients, of whom nothing can be drawn.
+        The lower and the upper end, or None if fewer than two patients have a value, since then resampling patients
+        tells nothing.
     """
-    there = ~np.isnan(values)
-    names, owner = np.unique(patients[there], return_inverse=True)
+    measured = ~np.isnan(values)
+    names, owner = np.unique(patients[measured], return_inverse=True)
     if len(names) < 2:
         return None
-    sums = np.bincount(owner, values[there])
+    sums = np.bincount(owner, values[measured])
     counts = np.bincount(owner)
     generator = np.random.default_rng(_SEED)
     drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)

@@ -1,4 +1,7 @@
-"""What checkpoints were trained from, to be scored beside them: a fine-tuning that helps is better than its start."""
+"""Load the weights that a checkpoint's training began with, to score them beside the checkpoint.
+
+Fine-tuning has helped only if the checkpoint scores higher than these initial weights.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,20 @@ logger = logging.getLogger(__name__)
 
 
 def load_initial_weights(paths: Sequence[Path], device: torch.device) -> dict[str, MaskPredictor]:
-    """Load what our checkpoints were trained from, as one more baseline each.
+    """Load the initial weights of checkpoints; each of them becomes one more baseline.
 
     Args:
-        paths: Checkpoints; official ones have no start.
-        device: Where to run.
+        paths: The checkpoints. Official SAM 2 checkpoints have no initial weights, and are passed over.
+        device: The device that the models run on.
 
     Returns:
-        `baseline:zero_shot` for the weights of `--init`, `baseline:untrained` for the random ones of the run's seed;
-        where there are several of a kind, each after the first with the path of a checkpoint behind. A file that is
-        gone, or no longer the same, is named in the log and left out.
+        The models by name: `baseline:zero_shot` for the weights that `--init` named, `baseline:untrained` for the
+        random weights of the run's seed. If several models would share a name, every one after the first has the path
+        of its checkpoint appended. If an `--init` file no longer exists or has changed, a warning names it, and it is
+        left out.
 
     Raises:
-        CheckpointError: A checkpoint does not say what it was trained from, or a file cannot be read.
+        CheckpointError: A checkpoint does not record its initial weights, or a file cannot be read.
     """
     starts: dict[RunStart, Path] = {}
     for path in paths:
@@ -38,10 +42,10 @@ def load_initial_weights(paths: Sequence[Path], device: torch.device) -> dict[st
         if start is not None:
             starts.setdefault(start, path)
     found: dict[str, MaskPredictor] = {}
-    # By their bytes: one file may have several paths, and a checkpoint without a digest has only a path.
+    # Files are compared by SHA-256: one file may have several paths, and some checkpoints record only a path.
     known: set[tuple[ModelSize, int, str]] = set()
     for start, path in starts.items():
-        predictor = _predictor(start, path, device)
+        predictor = _load_start(start, path, device)
         if predictor is None:
             continue
         name = "baseline:zero_shot" if predictor.weights else "baseline:untrained"
@@ -54,31 +58,39 @@ def load_initial_weights(paths: Sequence[Path], device: torch.device) -> dict[st
     return found
 
 
-def _predictor(start: RunStart, path: Path, device: torch.device) -> MaskPredictor | None:
-    """The weights that a checkpoint's run began with; None where they are no longer to be had.
+def _load_start(start: RunStart, path: Path, device: torch.device) -> MaskPredictor | None:
+    """Load the initial weights of one checkpoint.
+
+    Args:
+        start: The initial weights that the checkpoint records.
+        path: The checkpoint, for log lines.
+        device: The device that the model runs on.
+
+    Returns:
+        The model, or None if the `--init` file no longer exists or has changed.
 
     Raises:
-        CheckpointError: The file cannot be read or is of another model.
+        CheckpointError: The `--init` file cannot be read, or holds another model.
     """
     if start.init is None:
-        return MaskPredictor(_fresh(start).eval(), device)
+        return MaskPredictor(_random_model(start).eval(), device)
     init = Path(start.init)
     if not init.is_file():
-        logger.warning("%s was trained from %s, which is gone: nothing is scored zero-shot", path, init)
+        logger.warning("%s was trained from %s, which no longer exists: its zero-shot score is left out", path, init)
         return None
     content, weights = load_identified(init)
     if start.init_sha256 is None:
-        logger.warning("%s says no digest of its --init: %s is taken for it, as it lies there", path, init)
+        logger.warning("%s does not record the SHA-256 of its --init file: %s is used as it is now", path, init)
     elif start.init_sha256 != weights.sha256:
-        logger.warning("%s was trained from another %s than lies there now: nothing is scored zero-shot", path, init)
+        logger.warning("%s was trained from %s, which has changed since: its zero-shot score is left out", path, init)
         return None
-    model = _fresh(start)
+    model = _random_model(start)
     load_weights(model, content["model"], init)
     return MaskPredictor(model.eval(), device, weights)
 
 
-def _fresh(start: RunStart) -> PromptableSam:
-    """The model with the random weights of the run's seed."""
+def _random_model(start: RunStart) -> PromptableSam:
+    """Build the model with the random weights that the run's seed gives."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(start.seed)
         return PromptableSam(start.size, start.image_size)

@@ -1,4 +1,4 @@
-"""Scores of masks over the pixels that count: Dice, IoU, and the agreement of outlines.
+"""Score masks by Dice, IoU and the agreement of outlines, over the pixels that are not ignored.
 
 Axes: O objects, H and W pixels.
 """
@@ -18,9 +18,10 @@ class MaskScores:
     """Scores of O masks.
 
     Attributes:
-        dice: float64 (O,).
-        iou: float64 (O,).
-        surface_dice: float64 (O,), NaN where no tolerance is given or the truth has no outline.
+        dice: float64 (O,), Dice of each mask, 0 to 1.
+        iou: float64 (O,), IoU of each mask, 0 to 1.
+        surface_dice: float64 (O,), surface Dice of each mask, 0 to 1; NaN if no tolerance is given or the truth has
+            no outline.
     """
 
     dice: NDArray[np.float64]
@@ -34,13 +35,13 @@ def score_masks(
     ignore: NDArray[np.bool_],
     tolerance_px: float | None = None,
 ) -> MaskScores:
-    """Score masks against the truth; two empty masks agree fully.
+    """Score masks against the truth. If both masks of an object are empty, Dice and IoU are 1.
 
     Args:
-        predicted: bool (O, H, W).
-        truth: bool (O, H, W).
-        ignore: bool (H, W), pixels left out.
-        tolerance_px: Of outlines; they are not compared without it.
+        predicted: bool (O, H, W), the predicted masks.
+        truth: bool (O, H, W), the true masks.
+        ignore: bool (H, W), True for pixels that are left out.
+        tolerance_px: Distance in pixels up to which outlines agree; without it, outlines are not compared.
     """
     counts = ~ignore
     overlap = np.count_nonzero(predicted & truth & counts, axis=(1, 2))

@@ -1,4 +1,4 @@
-"""What models are asked, and how their answers are scored."""
+"""The protocol of an evaluation: what models are asked, and how their answers are scored."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class ScoringProtocol:
     """What all models are asked, and how they are scored.
 
     Attributes:
-        split: The tiles.
-        kinds: The prompt kinds, each scored by itself.
-        negatives: Whether negative points are appended.
-        baselines: Which baselines stand beside the models.
-        tta: Whether logits are averaged over the eight flips and quarter turns.
-        corrections: Simulated clicks on the error after the prompt.
-        tolerance_um: Of outlines; they are not compared without it.
-        thresholds: Logit over which a pixel is in the mask, by (model, prompt kind); 0 unless given.
+        split: The split whose tiles are scored: `train`, `val`, `test`, or `all` for all three.
+        kinds: The prompt kinds, each of which is scored separately.
+        negatives: Whether the stored negative points are appended to each prompt.
+        baselines: Names of the baselines that are scored beside the models.
+        tta: Whether a model's logits are averaged over the eight flips and quarter turns of the tile.
+        corrections: Number of simulated clicks on the error after the prompt.
+        tolerance_um: Distance in micrometers up to which outlines agree; without it, outlines are not compared.
+        thresholds: The logit above which a pixel is in the mask, by (model, prompt kind); 0 where none is given.
     """
 
     split: str

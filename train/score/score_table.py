@@ -1,4 +1,4 @@
-"""The scores of every object under one model and prompt kind, and what is said of them.
+"""The scores of every object under one model and prompt kind, and their means.
 
 Axes: n objects.
 """
@@ -17,7 +17,10 @@ from train.score.bootstrap import mean_interval
 from train.score.metrics import MaskScores
 
 MEASURES = ("dice", "iou", "surface_dice")
+"""Columns whose means are reported."""
+
 REPORTED_CLICKS = (0, 1, 3, 5, 7, 9)
+"""Numbers of simulated clicks after which Dice is reported; the last number that was simulated is added."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,15 @@ class ScoreTable:
     """Scores of n objects, column by column.
 
     Attributes:
-        tile_index: int64 (n,).
-        object_id: int64 (n,), unique in its tile.
-        class_id: int64 (n,).
-        patient: str (n,).
-        area_px: int64 (n,), pixels of the truth that count.
-        dice: float64 (n,).
-        iou: float64 (n,).
-        surface_dice: float64 (n,), NaN without a tolerance, or where the truth has no outline.
-        iou_estimate: float64 (n,), what the model itself said of its mask; NaN for baselines.
+        tile_index: int64 (n,), index of the object's tile in the store.
+        object_id: int64 (n,), number of the object, unique within its tile.
+        class_id: int64 (n,), class code of the object.
+        patient: str (n,), patient of the tile.
+        area_px: int64 (n,), number of true pixels that are not ignored.
+        dice: float64 (n,), Dice after the prompt, 0 to 1.
+        iou: float64 (n,), IoU after the prompt, 0 to 1.
+        surface_dice: float64 (n,), surface Dice, 0 to 1; NaN without a tolerance, or if the truth has no outline.
+        iou_estimate: float64 (n,), the model's own estimate of the IoU of its mask; NaN for baselines.
         clicks_dice: float64 (n, C + 1), Dice after 0 to C simulated clicks.
     """
 
@@ -56,7 +59,14 @@ class ScoreTable:
         iou_estimate: NDArray[np.float64] | None = None,
         clicks_dice: NDArray[np.float64] | None = None,
     ) -> ScoreTable:
-        """The scores of one tile's objects."""
+        """Make the table of one tile's objects.
+
+        Args:
+            record: The tile.
+            scores: The scores of its O objects.
+            iou_estimate: float64 (O,), the model's own IoU estimates; None for a baseline.
+            clicks_dice: float64 (O, C + 1), Dice after 0 to C clicks; None if no clicks are simulated.
+        """
         count = len(record.object_ids)
         return cls(
             tile_index=np.full(count, record.index),
@@ -73,13 +83,20 @@ class ScoreTable:
 
     @classmethod
     def joined(cls, parts: Sequence[ScoreTable]) -> ScoreTable:
-        """The objects of several tables, in order of tile and object whatever the order of the parts."""
+        """Join tables, sorted by tile and object, so that the order of the parts does not matter."""
         columns = {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)}
         order = np.lexsort((columns["object_id"], columns["tile_index"]))
         return cls(**{name: values[order] for name, values in columns.items()})
 
     def summary(self, class_names: dict[int, str]) -> dict[str, Any]:
-        """Means over objects with intervals: `{"overall": {...}, "classes": {name: {"dice", "iou", "n", ...}}}`."""
+        """Compute means over objects with their intervals.
+
+        Args:
+            class_names: Class names by class code; classes without an object are left out.
+
+        Returns:
+            `{"overall": {...}, "classes": {NAME: {"dice", "iou", "n", "patients", "ci95", ...}}}`.
+        """
         return {
             "overall": self._means(np.ones(len(self.dice), bool)),
             "classes": {
@@ -93,12 +110,12 @@ class ScoreTable:
         patients = self.patient[rows]
         measured = [name for name in MEASURES if not np.isnan(getattr(self, name)[rows]).all()]
         error = (self.iou_estimate - self.iou)[rows]
-        # Outlines are compared where the resolution is known alone.
+        # Surface Dice may be NaN for some objects: outlines are compared only if the resolution is known.
         means: dict[str, Any] = {name: float(np.nanmean(getattr(self, name)[rows])) for name in measured}
         means |= {"n": int(np.count_nonzero(rows)), "patients": len(set(patients.tolist()))}
         means["ci95"] = {name: mean_interval(getattr(self, name)[rows], patients) for name in measured}
         if not np.isnan(error).all():
-            # How far the model's own estimate of its IoU is off, and on which side.
+            # The error of the model's own IoU estimate; a positive bias means that it estimates too high.
             off = {"absolute_error": np.abs(error), "bias": error}
             means["iou_estimate"] = {
                 **{name: float(values.mean()) for name, values in off.items()},
@@ -112,7 +129,12 @@ class ScoreTable:
 
 
 def paired_difference(first: ScoreTable, second: ScoreTable) -> dict[str, Any]:
-    """How much the first scores over the second on the same objects: mean difference of Dice and its interval."""
+    """Compare the Dice of two tables of the same objects.
+
+    Returns:
+        `dice`, the mean of first minus second; `ci95`, its interval; `n`, the number of objects; `better_on`, the
+        share of objects on which the first has the higher Dice.
+    """
     assert np.array_equal(first.tile_index, second.tile_index)
     assert np.array_equal(first.object_id, second.object_id)
     difference = first.dice - second.dice

@@ -14,12 +14,12 @@ def test_without_a_palette_the_classes_give_the_colors() -> None:
     assert np.asarray(image.convert("RGB")).tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
 
-def test_the_palette_of_the_source_goes_before() -> None:
+def test_the_palette_of_the_source_is_preferred() -> None:
     image = ClassImages(CLASSES, {"a": Roi(2, 1, "000000" + "ff0001")}).image(np.array([[0, 1]], np.uint8), "a")
     assert np.asarray(image.convert("RGB")).tolist() == [[[0, 0, 0], [255, 0, 1]]]
 
 
-def test_codes_of_two_bytes_stay_what_they_are() -> None:
+def test_codes_of_two_bytes_are_unchanged() -> None:
     image = ClassImages(CLASSES, {"a": Roi(2, 1)}).image(np.array([[0, 1000]], np.uint16), "a")
     assert image.mode.startswith("I;16")
     assert np.asarray(image).tolist() == [[0, 1000]]

@@ -1,4 +1,4 @@
-"""What other tools read back from written masks is what we scored."""
+"""Other tools compute our scores from the masks that are written."""
 
 import contextlib
 import csv
@@ -29,7 +29,7 @@ Row = dict[str, str]
 
 @pytest.fixture(scope="module")
 def written(store: Store, tiny: PromptableSam, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation of a model and two baselines with its masks."""
+    """Write an evaluation of a model and two baselines, with its masks."""
     out = tmp_path_factory.mktemp("written")
     protocol = ScoringProtocol("test", ("box", "centroid"), baselines=("box", "disc"))
     sinks = evaluation_writers(store, out, save_masks=True, stitch=False)
@@ -52,7 +52,7 @@ def _folders(out: Path) -> dict[tuple[str, str], Path]:
 
 def _decoded(code: Any) -> np.ndarray:
     with warnings.catch_warnings():
-        # pycocotools hands numpy 2 an array in the manner of numpy 1.
+        # pycocotools calls NumPy in a way that NumPy 2 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
         return coco_mask.decode(code).astype(bool)
 

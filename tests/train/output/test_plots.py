@@ -27,7 +27,7 @@ def _table(areas: list[int], clicks: int = 0) -> ScoreTable:
 
 
 def _texts(svg: str) -> set[str]:
-    """Texts that are drawn: matplotlib puts each into a comment beside its glyphs."""
+    """Return the texts of a plot, each of which matplotlib writes into a comment beside its glyphs."""
     return {text.strip() for text in re.findall(r"<!--(.*?)-->", svg)}
 
 

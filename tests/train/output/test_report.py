@@ -74,7 +74,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Opened:
-    """A page that was opened offline, and what went wrong or was asked for meanwhile."""
+    """A page that is opened without a network, with the errors and requests that it causes."""
 
     def __init__(self, browser: Browser, path: Path, width: int = 1200) -> None:
         context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
@@ -175,7 +175,7 @@ def test_a_click_on_a_head_sorts_and_another_one_turns_the_order_round(opened: O
     assert [name for name in opened.column(1) if name.startswith("baseline")] == sorted(
         name for name in opened.column(1) if name.startswith("baseline")
     )
-    # Baselines estimate nothing, and what is unknown is last when the highest comes first.
+    # Baselines have no IoU estimate; missing values come last when the highest value comes first.
     page.get_by_role("button", name="IoU estimate off by").click()
     texts = opened.column(6)
     assert texts == [text for text in texts if text != "-"] + ["-"] * 6

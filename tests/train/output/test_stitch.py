@@ -1,4 +1,4 @@
-"""Tiles put back together are the mask they were cut from."""
+"""Stitching the tiles of a ROI gives the mask that they were cut from."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,7 +44,7 @@ def _answer(record: Record, prediction: Prediction | None = None, masks: np.ndar
 
 
 def _with_one_object(record: Record) -> Record:
-    """The tile with one object, of class 1, that fills it."""
+    """Replace the objects of a tile by one object of class 1 that fills the tile."""
     return replace(
         record,
         segments=np.ones((1, *record.ignore.shape), bool),
@@ -54,7 +54,7 @@ def _with_one_object(record: Record) -> Record:
 
 
 def _truth(store: Store) -> Iterator[Answer]:
-    """Answers that are the truth."""
+    """Make answers that equal the truth."""
     return (_answer(record, masks=record.segments) for record in store if len(record.object_ids))
 
 
@@ -102,7 +102,7 @@ def test_rescaled_tiles_come_back_to_their_place(source: Path, tmp_path: Path, s
         with Image.open(source / "masks" / f"{stem}.png") as mask:
             expected = np.asarray(mask)
         assert codes.shape == expected.shape
-        # Outlines lose detail, and no more than that.
+        # Rescaling changes only pixels near outlines.
         assert np.mean(codes == np.where(np.isin(expected, wanted), expected, 0)) > 0.95
 
 
@@ -121,7 +121,7 @@ def test_overlapping_tiles_are_averaged(source: Path, tmp_path: Path) -> None:
     logits = torch.full((1, 16, 16), 2.0)
     answers = [_answer(first, Prediction(logits, torch.ones(1))), _answer(second, Prediction(-logits, torch.ones(1)))]
     codes = _stitched(store, iter(answers), tmp_path / "out")[first.frame_id]
-    # Columns 32 to 63 are of both tiles, which say the contrary: up to the middle the first weighs more.
+    # Columns 32 to 63 are in both tiles, which disagree: the first tile weighs more up to the middle.
     assert np.all(codes[32, :48] == 1)
     assert np.all(codes[32, 48:] == 0)
 
@@ -141,5 +141,5 @@ def test_tiles_side_by_side_keep_their_masks(source: Path, tiny: PromptableSam, 
         x, y = answer.question.origin_xy
         codes = np.asarray(Image.open(path))[y : y + 64, x : x + 64]
         anywhere = np.any(answer.masks, axis=0)[: codes.shape[0], : codes.shape[1]]
-        # Half precision decides otherwise where a logit is within a thousandth of the threshold.
+        # Half precision may change a pixel whose logit is within a thousandth of the threshold.
         assert np.mean((codes > 0) == anywhere) > 0.99

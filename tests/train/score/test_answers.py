@@ -19,7 +19,7 @@ def predictors(tiny: PromptableSam) -> dict[str, MaskPredictor]:
     return {"a": MaskPredictor(tiny, torch.device("cpu")), "b": MaskPredictor(tiny, torch.device("cpu"))}
 
 
-def test_each_model_and_baseline_answers_each_kind_once_a_tile(
+def test_each_model_and_baseline_answers_each_kind_once_per_tile(
     store: Store, predictors: dict[str, MaskPredictor]
 ) -> None:
     tiles = tiles_with_objects(store, "val")[:2].tolist()
@@ -45,7 +45,7 @@ def test_all_are_asked_the_stored_prompt_in_the_order_of_objects(
             np.testing.assert_array_equal(prompt["point_labels"], stored[int(object_id)]["point_labels"])
 
 
-def test_kinds_share_one_embedding_a_tile(store: Store, tiny: PromptableSam) -> None:
+def test_kinds_share_one_encoding_of_a_tile(store: Store, tiny: PromptableSam) -> None:
     calls: list[int] = []
     handle = tiny.sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
     tiles = tiles_with_objects(store, "val")[:3].tolist()
@@ -58,7 +58,7 @@ def test_kinds_share_one_embedding_a_tile(store: Store, tiny: PromptableSam) -> 
     assert len(calls) == 3 + 8
 
 
-def test_thresholds_are_of_a_model_and_a_kind(store: Store, predictors: dict[str, MaskPredictor]) -> None:
+def test_each_model_and_kind_has_its_own_threshold(store: Store, predictors: dict[str, MaskPredictor]) -> None:
     tiles = tiles_with_objects(store, "val")[:1].tolist()
     protocol = ScoringProtocol("val", ("box", "centroid"), baselines=(), thresholds={("a", "box"): 1e6})
     answers = [scored.answer for scored in score_tiles(store, tiles, predictors, protocol)]
@@ -66,7 +66,7 @@ def test_thresholds_are_of_a_model_and_a_kind(store: Store, predictors: dict[str
     assert empty == {("a", "box"): True, ("a", "centroid"): False, ("b", "box"): False, ("b", "centroid"): False}
 
 
-def test_a_tolerance_in_micrometres_needs_the_resolution(store: Store, predictors: dict[str, MaskPredictor]) -> None:
+def test_a_tolerance_in_micrometers_needs_the_resolution(store: Store, predictors: dict[str, MaskPredictor]) -> None:
     tiles = tiles_with_objects(store, "val")[:1].tolist()
 
     def outlines(tolerance_um: float | None) -> np.ndarray:
@@ -74,12 +74,12 @@ def test_a_tolerance_in_micrometres_needs_the_resolution(store: Store, predictor
         return next(iter(score_tiles(store, tiles, {}, protocol))).scores.surface_dice
 
     assert np.isnan(outlines(None)).all()
-    # The sample is of 0.25 um a pixel, so tolerances of the tile's side and of less than a pixel are far apart.
+    # A pixel of the sample is 0.25 um wide: 32 um is the side of the tile, and 0.2 um is less than a pixel.
     assert (outlines(32.0) == 1).all()
     assert (outlines(0.2) < 1).any()
 
 
-def test_negatives_that_the_store_lacks_are_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_for_negatives_that_the_store_lacks_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(0 in p["point_labels"] for p in tile_prompts(store, store[0], "box", negatives=True))
     poor = store.manifest.model_copy(update={"negative_points": 0})
     monkeypatch.setitem(store.__dict__, "manifest", poor)

@@ -9,14 +9,14 @@ def test_a_constant_has_an_interval_of_no_width() -> None:
     assert mean_interval(np.full(4, 0.25), patients) == pytest.approx((0.25, 0.25))
 
 
-def test_one_patient_says_nothing_of_others() -> None:
+def test_one_patient_gives_no_interval() -> None:
     assert mean_interval(np.array([0.1, 0.9]), np.array(["a", "a"])) is None
     assert mean_interval(np.array([0.1, np.nan]), np.array(["a", "b"])) is None
     assert mean_interval(np.array([]), np.array([], dtype=str)) is None
 
 
 def test_two_patients_give_either_or_both() -> None:
-    # Draws are aa, ab, ba and bb, a quarter each: both ends are reached.
+    # The resamples aa, ab, ba and bb are equally likely, so the interval reaches both ends.
     assert mean_interval(np.array([0.0, 1.0, 1.0]), np.array(["a", "b", "b"])) == (0.0, 1.0)
 
 
@@ -37,12 +37,12 @@ def test_it_is_the_bootstrap_over_patients_and_not_over_objects() -> None:
     assert over_objects[1] - over_objects[0] < 0.5 * (found[1] - found[0])
 
 
-def test_two_models_are_drawn_alike() -> None:
+def test_two_models_use_the_same_draws() -> None:
     generator = np.random.default_rng(0)
     patients = np.array(list("aabbccdde"))
     values = generator.random(9)
     low, high = mean_interval(values, patients) or (0, 0)
-    # A model that is better by a constant has the same interval, moved by it; another order of objects changes nothing.
+    # Adding a constant to every value moves the interval by it, and the order of objects does not matter.
     assert mean_interval(values + 0.125, patients) == pytest.approx((low + 0.125, high + 0.125))
     order = generator.permutation(9)
     assert mean_interval(values[order], patients[order]) == pytest.approx((low, high))

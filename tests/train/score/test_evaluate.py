@@ -39,7 +39,7 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
         assert picture.size == (2048, 1024)
 
 
-def test_result_says_what_was_asked_and_holds_the_designs_numbers(store: Store, tiny: PromptableSam) -> None:
+def test_result_holds_the_protocol_and_all_measures(store: Store, tiny: PromptableSam) -> None:
     predictors = {name: MaskPredictor(tiny, torch.device("cpu")) for name in ("a", "b")}
     result = evaluate(store, predictors, ScoringProtocol("test", ("box",), tolerance_um=2.0)).result
     json.dumps(result, allow_nan=False)
@@ -59,7 +59,7 @@ def test_result_says_what_was_asked_and_holds_the_designs_numbers(store: Store, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_tile_is_one_line_whoever_reads_it(store: Store, tmp_path: Path, workers: int) -> None:
+def test_damaged_tile_is_an_error_of_one_line_in_any_process(store: Store, tmp_path: Path, workers: int) -> None:
     shutil.copytree(store.path, tmp_path / "copy.zarr")
     (shard,) = [path for path in (tmp_path / "copy.zarr" / "images" / "c").rglob("*") if path.is_file()]
     data = bytearray(shard.read_bytes())
@@ -92,7 +92,7 @@ def test_workers_change_nothing(store: Store, tiny: PromptableSam) -> None:
     assert one.result == two.result
 
 
-def test_split_without_objects_is_said(store: Store) -> None:
+def test_split_without_objects_is_an_error(store: Store) -> None:
     with pytest.raises(StoreError, match="no object in the split 'dev'"):
         tiles_with_objects(store, "dev")
 

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained from, found again by its seed or by its file."""
+"""The initial weights of a checkpoint are rebuilt from its seed, or loaded from its `--init` file."""
 
 import hashlib
 import logging
@@ -28,7 +28,7 @@ def _sha256(path: Path) -> str:
 
 
 def _begin(folder: Path, name: str, init: Path | None = None, seed: int = 7) -> tuple[Path, Run]:
-    """A run that was saved before its first step."""
+    """Save a run before its first step."""
     run = start_run(FitConfig(image_size=128, seed=seed, init=init), ORIGIN, CPU)
     path = folder / f"{name}.pt"
     run.state().save(path)
@@ -72,8 +72,9 @@ def test_starts_from_a_file_that_is_gone_or_another_are_named_and_left_out(
     with caplog.at_level(logging.WARNING):
         assert load_initial_weights([lost, replaced], CPU) == {}
     assert "lost.pt was trained from" in caplog.text
-    assert "official.pt, which is gone" in caplog.text
-    assert "replaced.pt was trained from another" in caplog.text
+    assert "official.pt, which no longer exists" in caplog.text
+    assert "replaced.pt was trained from" in caplog.text
+    assert "other.pt, which has changed since" in caplog.text
 
 
 def test_two_files_of_one_path_are_two_starts(official: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -82,11 +83,12 @@ def test_two_files_of_one_path_are_two_starts(official: Path, tmp_path: Path, ca
     next(iter(content["model"].values())).add_(1)
     save_checkpoint(official, content)
     after, run = _begin(tmp_path, "after", official)
-    # The one that is left is the one that lies there.
+    # The file holds the second version, so only the second checkpoint finds its initial weights.
     found = load_initial_weights([before, after], CPU)
     assert list(found) == ["baseline:zero_shot"]
     assert found["baseline:zero_shot"].weights == WeightsFile(str(official), run.init_sha256 or "")
-    assert "before.pt was trained from another" in caplog.text
+    assert "before.pt was trained from" in caplog.text
+    assert "official.pt, which has changed since" in caplog.text
 
 
 def test_one_file_under_two_paths_is_one_start(
@@ -103,7 +105,7 @@ def test_one_file_under_two_paths_is_one_start(
     del content["init_sha256"]
     save_checkpoint(old, content)
     assert list(load_initial_weights([ours, other, old], CPU)) == ["baseline:zero_shot"]
-    assert "old.pt says no digest of its --init" in caplog.text
+    assert "old.pt does not record the SHA-256 of its --init file" in caplog.text
 
 
 def test_each_of_several_starts_has_a_name_of_its_own(tmp_path: Path) -> None:

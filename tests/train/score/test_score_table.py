@@ -46,7 +46,7 @@ def test_means_are_over_objects_and_by_class(table: ScoreTable) -> None:
     assert (stroma["dice"], stroma["n"], stroma["patients"]) == (pytest.approx(0.7), 2, 2)
 
 
-def test_calibration_says_how_far_off_and_on_which_side(table: ScoreTable) -> None:
+def test_the_error_of_iou_estimates_has_a_size_and_a_sign(table: ScoreTable) -> None:
     estimate = table.summary(NAMES)["overall"]["iou_estimate"]
     assert estimate["absolute_error"] == pytest.approx(0.1)
     assert estimate["bias"] == pytest.approx(0.06)
@@ -62,7 +62,7 @@ def test_outlines_are_reported_where_they_were_measured(table: ScoreTable) -> No
     overall = measured.summary(NAMES)["overall"]
     assert overall["surface_dice"] == pytest.approx(0.2)
     assert overall["ci95"]["surface_dice"] is not None
-    # A ROI whose name does not say its resolution must not leave what is no JSON.
+    # If the name of a ROI does not give its resolution, surface Dice is NaN, which JSON does not allow.
     json.dumps(measured.summary(NAMES), allow_nan=False)
 
 

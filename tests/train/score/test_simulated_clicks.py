@@ -49,7 +49,7 @@ def test_where_nothing_is_wrong_there_is_no_click() -> None:
 
 
 class Recorder(MaskPredictor):
-    """A predictor whose masks are given, and that keeps what it was asked."""
+    """A predictor that returns given logits, and records the points and logits of each call."""
 
     def __init__(self, model: PromptableSam, logits: Tensor) -> None:
         super().__init__(model, torch.device("cpu"))
@@ -65,9 +65,9 @@ class Recorder(MaskPredictor):
 
 @pytest.fixture
 def case(store: Store) -> Any:
-    """A tile with several objects, its prompts, and logits that are right for the first alone.
+    """A tile with several objects, its prompts, and logits that are right only for the first object.
 
-    The middle of every object and of what is beyond it is ignored, where a click would fall if it could.
+    The center of every object and of its background is ignored, since a click would fall there otherwise.
     """
     record = next(r for r in store if len(r.object_ids) > 1 and r.ignore.any())
     ignore = record.ignore.copy()

@@ -38,12 +38,12 @@ def test_surface_dice_is_that_of_the_definition(
     assert surface_dice(predicted, truth, ignore, tolerance_px) == pytest.approx(expected, nan_ok=True)
 
 
-def test_where_the_tile_ends_or_nothing_counts_there_is_no_outline() -> None:
+def test_the_tiles_edge_and_ignored_pixels_make_no_outline() -> None:
     mask, counts = np.zeros((20, 20), bool), np.ones((20, 20), bool)
     mask[:8, :12] = True
     counts[8:10] = False
     drawn = outline(mask, counts)
-    # The object ends to the right alone: above and to the left is the tile's edge, below are ignored pixels.
+    # The object has an outline only on its right: the tile's edge is above and to the left, ignored pixels are below.
     assert {tuple(place) for place in np.argwhere(drawn).tolist()} == {(y, 11) for y in range(8)}
 
 

@@ -40,12 +40,12 @@ def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam,
 
 
 @pytest.mark.parametrize("split", ["val", "all"])
-def test_a_threshold_is_not_chosen_on_what_is_scored(store: Store, split: str) -> None:
+def test_a_threshold_is_not_tuned_on_the_scored_split(store: Store, split: str) -> None:
     with pytest.raises(ConfigError, match="cannot tune the threshold on the split that is being scored"):
         with_thresholds("val", store, {}, ScoringProtocol(split, ("box",)))
 
 
-def test_a_number_is_the_threshold_of_all(store: Store, tiny: PromptableSam) -> None:
+def test_a_number_is_the_threshold_of_all_models_and_kinds(store: Store, tiny: PromptableSam) -> None:
     predictors = {"a": MaskPredictor(tiny, torch.device("cpu"))}
     protocol = with_thresholds("-0.5", store, predictors, ScoringProtocol("test", ("box", "centroid")))
     assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}
