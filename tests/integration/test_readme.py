@@ -1,33 +1,19 @@
-"""What README and docs show is run as it stands there: Python, and each command of a `bash` block.
+"""README, tutorial and reference run as they stand, and what the reference lists is what the programs have.
 
-Blocks marked `sh` need a cluster, a bucket or a download; their flags are checked.
+The how-to pages have a file of their own, so that both run side by side.
 """
 
-import os
+import json
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from schemas.store.store import Store
-
-ROOT = Path(__file__).parents[2]
-
-
-PAGES = [
-    "README.md",
-    *(f"docs/{name}.md" for name in ("prepare", "python", "train", "evaluate", "reliability", "dependencies")),
-]
-
-
-def _blocks(page: str, languages: str) -> list[tuple[str, str]]:
-    return re.findall(rf"```({languages})\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-
-
-def test_every_page_is_here() -> None:
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= {Path(page).name for page in PAGES}
+from tests.integration.pages import PAGES, ROOT, blocks, prepare_folder, run_page
+from train.backbone.sam2 import NANO_OVERRIDES
+from train.config import FitConfig, setting_keys
 
 
 def test_python_of_the_readme_runs(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -37,25 +23,21 @@ def test_python_of_the_readme_runs(store: Store, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "bcss.zarr").symlink_to(store.path)
     monkeypatch.chdir(tmp_path)
-    blocks = _blocks("README.md", "python")
-    assert blocks
-    for _, block in blocks:
+    found = blocks("README.md", "python")
+    assert found
+    for _, block in found:
         exec(compile(block, "README", "exec"), {})
 
 
-@pytest.mark.timeout(600)
-def test_docs_run_from_the_first_page_to_the_last(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "MPLBACKEND": "Agg",
-        "PYTHONPATH": str(ROOT),
-    }
-    for page in PAGES[1:]:
-        for language, block in _blocks(page, "bash|python"):
-            shell = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
-            done = subprocess.run([*shell, block], cwd=tmp_path, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, f"{page}:\n{block}\n{done.stderr[-2000:]}"
+@pytest.fixture(scope="module")
+def prepared(module_path: Path) -> Path:
+    return prepare_folder(module_path)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if "how-to" not in page and blocks(page, "bash|python")])
+def test_page_runs(page: str, prepared: Path, tmp_path: Path) -> None:
+    run_page(page, prepared, tmp_path)
 
 
 def test_every_flag_that_is_shown_exists() -> None:
@@ -69,10 +51,33 @@ def test_every_flag_that_is_shown_exists() -> None:
         group = get_command(app)
         for name, command in group.commands.items():  # pyright: ignore[reportAttributeAccessIssue]
             known[f"{program} {name}"] = {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)}
-    texts = [text for page in PAGES for _, text in _blocks(page, "bash|sh")]
+    texts = [text for page in PAGES for _, text in blocks(page, "bash|sh")]
     shown = re.findall(r"(bcss-(?:prep|train) \w+)([^\n`#]*)", "\n".join(texts))
     assert len(shown) >= 20
     for command, rest in shown:
         assert command in known
         for flag in re.findall(r"--[a-z-]+", rest):
             assert flag in known[command], f"{command} {flag}"
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links {target}"
+
+
+def test_settings_of_the_reference_are_those_of_the_program() -> None:
+    page = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([\w.]+)` \| `(.*?)` \|", page, re.MULTILINE))
+    assert sorted(listed) == sorted(setting_keys())
+    for key, shown in listed.items():
+        value: Any = FitConfig()
+        for part in key.split("."):
+            value = getattr(value, part)
+        assert json.loads(shown) == (list(value) if isinstance(value, tuple) else value), key
+
+
+def test_overrides_of_nano_are_listed() -> None:
+    page = (ROOT / "docs/how-to/use-a-checkpoint.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\+\+model.*$", page, re.MULTILINE) == list(NANO_OVERRIDES)

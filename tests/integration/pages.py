@@ -1,0 +1,73 @@
+"""Run what a page of the documentation shows, as it stands there: Python, and each command of a `bash` block.
+
+Blocks marked `sh` need a cluster, a bucket or a download; only their flags are checked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+
+_FIT = (
+    "--image-size",
+    "128",
+    "--batch-size",
+    "2",
+    "--max-steps",
+    "2",
+    "--workers",
+    "0",
+    "--no-report",
+    "--device",
+    "cpu",
+)
+
+_EACH_BLOCK = "import sys; [exec(compile(block, 'page', 'exec'), {'__name__': '__main__'}) for block in sys.argv[1:]]"
+
+
+def blocks(page: str, languages: str) -> list[tuple[str, str]]:
+    """Return language and text of each block of a page."""
+    return re.findall(rf"```({languages})\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Make what pages take as given: synthetic data, a store of it, a run of the tiny network and one of nano."""
+    _run(["bash", "-euo", "pipefail", "-c", "bcss-prep sample data/BCSS --rois 6 --size 512"], folder, "data")
+    _run(["bcss-prep", "build", "data/BCSS", "--out", "bcss.zarr", "--size", "256"], folder, "store")
+    for model, out in (("tiny", "run"), ("nano", "run_nano")):
+        fit = ["bcss-train", "fit", "bcss.zarr", "--out", out, "--model", model, "--freeze", "decoder_only", *_FIT]
+        _run(fit, folder, out)
+    return folder
+
+
+def run_page(page: str, prepared: Path, folder: Path) -> None:
+    """Run all blocks of a page in a folder of its own; Python blocks in a row share one process."""
+    own_run = "run_nano" if page.endswith("how-to/train.md") else ""
+    shutil.copytree(prepared, folder, dirs_exist_ok=True, ignore=lambda _, names: [n for n in names if n == own_run])
+    for language, group in itertools.groupby(blocks(page, "bash|python"), key=lambda block: block[0]):
+        texts = [text for _, text in group]
+        commands = [[sys.executable, "-c", _EACH_BLOCK, *texts]]
+        if language == "bash":
+            commands = [["bash", "-euo", "pipefail", "-c", text] for text in texts]
+        for command in commands:
+            _run(command, folder, page)
+
+
+def _run(command: list[str], folder: Path, what: str) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{what}:\n{command[-1]}\n{done.stderr[-2000:]}"
