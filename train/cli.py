@@ -139,7 +139,7 @@ def fit(
         bool | None, typer.Option("--augment/--no-augment", help="Flip and rotate tiles.", show_default="augment")
     ] = None,
     save_every_steps: Annotated[
-        int | None, typer.Option(min=0, help="Also save every so many steps within an epoch.")
+        int | None, typer.Option(min=0, help="Steps between saves within an epoch; 0: only at its end.")
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="Stop after this many epochs without a better score.")

@@ -149,7 +149,7 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
             raise ConfigError(path or "the configuration", f"has an unknown key {key}", remedy) from error
         if overrides.get(key) is not None or path is None:
             raise ConfigError(f"--{flag_of(key)}", first["msg"], "see `bcss-train fit --help`") from error
-        raise ConfigError(path, f"{key}: {first['msg']}", "see docs/train.md") from error
+        raise ConfigError(path, f"{key}: {first['msg']}", "see docs/reference/settings.md") from error
 
 
 def flag_of(key: str) -> str:
@@ -211,7 +211,7 @@ def _nearest(place: tuple[int | str, ...]) -> str:
     for parent in parents:
         field = model.model_fields.get(parent)
         if field is None or not _is_group(field.annotation):
-            return "see docs/train.md"
+            return "see docs/reference/settings.md"
         model = cast("type[BaseModel]", field.annotation)
     close = difflib.get_close_matches(last, list(model.model_fields), n=1, cutoff=0.0)
     return f"did you mean {'.'.join([*parents, close[0]])}?"

@@ -133,7 +133,7 @@ class Store:
                 try:
                     array = self.group[path]
                 except KeyError as error:
-                    raise StoreError(where, "is not there", "see the arrays in docs/python.md") from error
+                    raise StoreError(where, "is not there", "see docs/reference/store.md") from error
             if not isinstance(array, zarr.Array):
                 raise StoreError(where, "is not an array", "build the store again")
             # `bcss-prep build --overwrite` reads the checksums of a store whose manifest may be damaged.

@@ -1,1 +1,1 @@
-"""Samples, their order and their batches; may import `schemas`, `train.transforms` and the settings."""
+"""Make samples, order them and collate them to batches; may import `schemas`, `train.transforms` and the settings."""

@@ -1,5 +1,6 @@
-"""Collate samples to a batch: objects of all images in one row, prompts padded to the longest.
+"""Collate samples to a batch.
 
+The objects of all images share one axis, and all prompts are padded to the length of the longest one.
 Axes: T frames (1 for images), B images, O objects of the whole batch, K points. Coordinates are x, y.
 """
 
@@ -21,24 +22,27 @@ from train.transforms.sample import Sample
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch.
+    """One training batch.
 
     Attributes:
-        images: uint8 [T, B, 3, H, W], channels last in memory.
-        ignore: bool [T, B, H, W].
-        masks: bool [T, O, H, W].
-        point_coords: float32 [T, O, K, 2] as x, y.
-        point_labels: int32 [T, O, K], -1 is padding.
-        object_to_image: int64 [T, O, 2], the frame and the image of each object.
-        identifiers: int64 [T, O, 3], tile index, object id and frame.
-        class_ids: int64 [T, O].
-        groups: The objects by number of real points; all O once.
-        dropped: Objects that transforms lost.
-        skipped: Random maps that were left out, lest they lose an object.
-        num_scored_objects: Objects whose image has a pixel that counts.
-        click_draws: float32 [T, O, D], see `train.data.training_clicks`; D may be 0.
-        color_draws: float32 [T, B, C], see `train.transforms.color`; C may be 0.
-        features: bfloat16 [T, B, side, side, channels] a level instead of images, see `train.features.cache`.
+        images: The RGB images, uint8 [T, B, 3, H, W]; the channels are last in memory.
+        ignore: The pixels that neither loss nor score counts, bool [T, B, H, W].
+        masks: The segment of each object, bool [T, O, H, W].
+        point_coords: The points of each prompt, float32 [T, O, K, 2] as x, y in pixels; (0, 0) where padded.
+        point_labels: SAM 2's label of each point, int32 [T, O, K]; -1 is padding.
+        object_to_image: The frame index and the image index of each object, int64 [T, O, 2].
+        identifiers: The tile index, object id and frame index of each object, int64 [T, O, 3].
+        class_ids: The mask value of each object's class, int64 [T, O].
+        groups: The objects grouped by their number of real points; each object is in exactly one group.
+        dropped: Number of objects that lost all their pixels in a transform.
+        skipped: Number of random maps that were skipped because they would have lost an object.
+        num_scored_objects: Number of objects whose image has at least one pixel that is not ignored.
+        click_draws: Random numbers for correction clicks, float32 [T, O, D]; D may be 0. See
+            `train.data.training_clicks`.
+        color_draws: Random numbers for color augmentation, float32 [T, B, C]; C may be 0. See
+            `train.transforms.color`.
+        features: Stored encoder features that replace the images, or None: one tensor per level, each bfloat16
+            [T, B, side, side, channels]. See `train.features.cache`.
     """
 
     images: Tensor
@@ -59,24 +63,24 @@ class Batch:
 
     @property
     def num_objects(self) -> int:
-        """O."""
+        """Number of objects in the batch, O."""
         return self.masks.shape[1]
 
     @property
     def tile_indices(self) -> list[int]:
-        """The tiles that objects come from, ascending."""
+        """Indices of the tiles that the objects come from, in ascending order."""
         return sorted(set(self.identifiers[0, :, 0].tolist()))
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to a device, without waiting where the memory is pinned."""
+        """Copy all tensors to a device; a copy from pinned memory does not block."""
         return self.with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Pin all tensors; the DataLoader calls this."""
+        """Pin the memory of all tensors; the DataLoader calls this."""
         return self.with_each(lambda tensor: tensor.pin_memory())
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Change every tensor."""
+        """Apply a function to every tensor of the batch, including those in `features` and `groups`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         features = None if self.features is None else tuple(change(level) for level in self.features)
@@ -85,22 +89,25 @@ class Batch:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Collate samples of one image size; an image without objects is legal.
+    """Collate samples that have the same image size; a sample may have no objects.
 
-    What is large is stacked by torch's own `default_collate`, in a loading process straight into memory that the
-    training process sees: a copy less.
+    Torch's `default_collate` stacks the large arrays. In a loading process it writes them into memory that is shared
+    with the training process, which saves one copy.
 
     Args:
         samples: B samples.
 
+    Returns:
+        The batch of the B samples.
+
     Raises:
-        TrainingError: This is a loading process, and shared memory has no room for the batch.
+        TrainingError: This process is a loading process, and shared memory has no room for the batch.
     """
     if get_worker_info() is None:
         return _collate(samples)
     try:
-        # Here an error reaches the training; in the thread that sends the batch it would be lost, and training would
-        # wait for ever.
+        # Move the tensors to shared memory here, where an error reaches the training process. In the thread that sends
+        # the batch the error would be lost, and the training process would wait forever.
         return _collate(samples).with_each(_shared)
     except RuntimeError as error:
         if _SHARED_FILE not in str(error):
@@ -109,17 +116,17 @@ def collate(samples: list[Sample]) -> Batch:
         raise TrainingError(
             "shared memory (/dev/shm)",
             f"has no room for a batch of {size_mb:.0f} MB ({error})",
-            "give it more, as by `docker run --shm-size 8g`, or take --workers 0",
+            "enlarge it, for example with `docker run --shm-size 8g`, or use --workers 0",
         ) from error
 
 
 def _shared(tensor: Tensor) -> Tensor:
-    # An empty tensor has nothing to share, and torch refuses it.
+    # Torch cannot share the memory of an empty tensor.
     return tensor.share_memory_() if tensor.numel() else tensor
 
 
 _SHARED_FILE = "</torch_"
-"""What torch calls its files in shared memory."""
+"""How torch's error messages name its files in shared memory."""
 
 
 def _collate(samples: list[Sample]) -> Batch:
@@ -130,7 +137,7 @@ def _collate(samples: list[Sample]) -> Batch:
     tile_of_object = torch.tensor([s.tile_index for s in samples])[image_of_object]
     frame = torch.zeros_like(image_of_object)
     return Batch(
-        # Stacked with the channels last, as tiles are stored, and viewed with the channels first.
+        # Tiles are stored with the channels last, so stack them that way and view the result with the channels first.
         images=default_collate([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)[None],
         ignore=default_collate([sample.ignore for sample in samples])[None],
         masks=_stacked_segments(samples)[None],
@@ -150,23 +157,25 @@ def _collate(samples: list[Sample]) -> Batch:
 
 
 def _stacked(features: list[tuple[Tensor, ...] | None]) -> tuple[Tensor, ...] | None:
-    """Stack the features of all images level by level, where they have any."""
-    given = [levels for levels in features if levels is not None]
-    return tuple(default_collate(list(of_level))[None] for of_level in zip(*given, strict=True)) if given else None
+    """Stack the features of all images for each level; return None if the images have no features."""
+    per_image = [levels for levels in features if levels is not None]
+    return tuple(default_collate(list(level))[None] for level in zip(*per_image, strict=True)) if per_image else None
 
 
 def _stacked_segments(samples: list[Sample]) -> Tensor:
-    """All segments, bool (O, H, W)."""
+    """Stack the segments of all samples to bool (O, H, W)."""
     segments = [segment for sample in samples for segment in sample.segments]
     return default_collate(segments) if segments else samples[0].segments
 
 
 def _draws(draws: Tensor | None, rows: int | None) -> Tensor:
+    """Return the draws, or an empty tensor where there are none: (rows, 0), or (0,) without a number of rows."""
     if draws is not None:
         return draws
     return torch.zeros(0) if rows is None else torch.zeros(rows, 0)
 
 
 def _padded(points: Tensor, length: int, value: int) -> Tensor:
+    """Pad point coordinates (O, K, 2) or labels (O, K) with a value to `length` points."""
     missing = length - points.shape[1]
     return F.pad(points, (0, 0) * (points.dim() - 2) + (0, missing), value=value)

@@ -1,6 +1,7 @@
-"""A map-style dataset over a store: a request in, a sample out, the same for the same request.
+"""A map-style dataset over a store: it returns one sample for each request.
 
-All randomness of a sample is keyed by (seed, epoch, tile), so neither workers nor their number change the data.
+The seed, the epoch and the tile determine every random number of a sample. The same request therefore always gives the
+same sample, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from train.transforms.sample import Sample, read_sample
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """Which tile, in which epoch.
+    """A request for the sample of one tile in one epoch.
 
     Attributes:
-        tile_index: The tile.
-        epoch: From 0.
-        empty: Whether its objects are left out: a process without a tile in a batch still takes part in it.
+        tile_index: Index of the tile in the store.
+        epoch: Number of the epoch, from 0.
+        empty: Whether to leave out the tile's objects. A process without a tile in the last batch of an epoch loads
+            such a sample, so that it still takes part in the step.
     """
 
     tile_index: int
@@ -40,17 +42,17 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How a tile becomes a sample.
+    """Options that determine how a tile becomes a sample.
 
     Attributes:
         image_size: Side of the model's input in pixels.
-        prompt: Which prompt.
-        negatives: Whether negative points are appended.
-        corrections: How many correction clicks draws are needed for.
-        max_objects: At most so many objects an image.
-        balance: Whether objects are drawn evenly, or so that classes come equally often.
-        augment: What is drawn.
-        seed: Of all draws.
+        prompt: The kind of prompt.
+        negatives: Whether to append negative points to each prompt.
+        corrections: Number of correction clicks per object that need random numbers.
+        max_objects: Largest number of objects per image.
+        balance: Whether to draw all objects equally often ("none") or all classes equally often ("classes").
+        augment: The random augmentation.
+        seed: Seed of all random numbers.
     """
 
     image_size: int
@@ -64,20 +66,20 @@ class SampleOptions:
 
 
 class StoredFeatures(Protocol):
-    """Features that are kept beside the store, and read instead of images."""
+    """Encoder features that are kept beside the store and replace the images."""
 
     def read(self, tile: int, view: int) -> tuple[Tensor, ...]:
-        """Read the features of a tile in one of its orientations, a tensor for each level."""
+        """Read the features of a tile in one of its orientations: one tensor for each level."""
         ...
 
 
 class TileDataset(Dataset[Sample]):
-    """Samples of a store's tiles.
+    """A dataset with one sample per request, read from the tiles of a store.
 
     Args:
-        store_path: The store; each worker process opens it for itself.
-        options: How a tile becomes a sample.
-        features: What is read instead of images.
+        store_path: Path of the store; each worker process opens the store itself.
+        options: Options that determine how a tile becomes a sample.
+        features: Stored encoder features to read instead of the images, or None to read the images.
     """
 
     def __init__(self, store_path: str, options: SampleOptions, features: StoredFeatures | None = None) -> None:
@@ -86,10 +88,10 @@ class TileDataset(Dataset[Sample]):
         self.features = features
 
     def check(self) -> None:
-        """Ask for the first tile's prompts, so that a kind that the store lacks is refused before workers start.
+        """Read the prompts of the first tile, so that a missing prompt kind is an error before the workers start.
 
         Raises:
-            StoreError: The store lacks the prompt kind or negative points.
+            StoreError: The store has no prompts of this kind, or no negative points.
         """
         for kind in prompt_kinds(self.options.prompt):
             self.store.prompts(0, kind, negatives=self.options.negatives)
@@ -97,7 +99,8 @@ class TileDataset(Dataset[Sample]):
     def __getitem__(self, request: SampleRequest) -> Sample:
         options = self.options
         generator = np.random.default_rng([options.seed, request.epoch, request.tile_index])
-        # Drawn in a fixed order and always, so that switching one choice off does not shift the others.
+        # Draw every number in a fixed order, even if it is not used. An option that is turned off then does not change
+        # the other random choices.
         kinds = prompt_kinds(options.prompt)
         kind = kinds[generator.integers(len(kinds))]
         torch_generator = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
@@ -117,7 +120,7 @@ class TileDataset(Dataset[Sample]):
         return with_random_prompts(sample, torch_generator) if options.prompt == "random" else sample
 
     def _chosen(self, classes: dict[int, int], generator: np.random.Generator) -> set[int]:
-        """Ids of the objects that are trained on this time, out of `{object_id: class_id}`."""
+        """Draw the ids of the objects to train on from `classes`, which maps each object id to its class id."""
         if len(classes) <= self.options.max_objects:
             return set(classes)
         weights = None
@@ -128,7 +131,7 @@ class TileDataset(Dataset[Sample]):
 
     @cached_property
     def class_weights(self) -> dict[int, float]:
-        """The rarer a class among the training objects, the more often its objects are drawn."""
-        of_train = self.store.column("tiles/split")[self.store.column("objects/tile_index")] == "train"
-        codes, counts = np.unique(self.store.column("objects/class_id")[of_train], return_counts=True)
+        """The weight of each class id when objects are drawn: 1 / number of its objects in the training split."""
+        is_train = self.store.column("tiles/split")[self.store.column("objects/tile_index")] == "train"
+        codes, counts = np.unique(self.store.column("objects/class_id")[is_train], return_counts=True)
         return {int(code): 1.0 / int(count) for code, count in zip(codes, counts, strict=True)}

@@ -1,4 +1,4 @@
-"""The loader of training batches and the processes that fill it."""
+"""The loader of training batches and the processes that load them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,22 @@ from train.data.dataset import SampleOptions, TileDataset
 from train.data.sampler import EpochSampler
 
 KEPT_BYTES = 128 << 20
-"""Freed memory that a loading process keeps, about what a batch of tiles takes."""
+"""Bytes of freed memory that a loading process keeps; about the size of one batch of tiles."""
 
-# Names of glibc's malloc.h, which Python does not have.
+# Parameter numbers from glibc's malloc.h; Python has no names for them.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 
 
 def training_dataset(store: Store, config: FitConfig) -> TileDataset:
-    """The samples of a run.
+    """Make the dataset of a run and check that the store has the prompts that it needs.
+
+    Args:
+        store: The store.
+        config: The configuration of the run.
+
+    Returns:
+        The dataset.
 
     Raises:
         StoreError: The store lacks the prompts that the run asks for.
@@ -44,14 +51,25 @@ def training_dataset(store: Store, config: FitConfig) -> TileDataset:
 def training_loader(
     dataset: TileDataset, config: FitConfig, sampler: EpochSampler, device: torch.device
 ) -> DataLoader[Any]:
-    """Load batches of training samples in the sampler's order."""
+    """Make the loader that returns batches of training samples in the sampler's order.
+
+    Args:
+        dataset: The samples.
+        config: The configuration of the run.
+        sampler: The order of the samples.
+        device: The device that trains; batches for CUDA are pinned.
+
+    Returns:
+        A DataLoader of `Batch`.
+    """
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=config.workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
-        # Workers live through all epochs and are spawned: a fork copies whatever locks the parent's threads hold.
+        # Workers are kept for all epochs. They are spawned, because a fork copies the locks that the threads of the
+        # parent hold at that moment.
         persistent_workers=config.workers > 0,
         multiprocessing_context="spawn" if config.workers else None,
         worker_init_fn=_start_worker,
@@ -59,7 +77,7 @@ def training_loader(
 
 
 def sample_options(config: FitConfig) -> SampleOptions:
-    """What a run asks of its samples."""
+    """Return the sample options of a run."""
     return SampleOptions(
         image_size=config.image_size,
         prompt=config.prompt,
@@ -73,31 +91,36 @@ def sample_options(config: FitConfig) -> SampleOptions:
 
 
 def loading_error(where: str, error: RuntimeError, then: str) -> TrainingError:
-    """Say in one line what ended a loading process.
+    """Turn the error of a loading process into a message of one line.
 
-    A process that fails sends its traceback as text, whose last line is the cause with its own remedy; one that is
-    killed leaves a sentence of torch's.
+    A process that fails sends its traceback as text; the last line of that text has the cause and its remedy. If a
+    process is killed, the error is a sentence from torch.
 
     Args:
-        where: The tiles that it loaded.
-        error: What the loader raised.
-        then: What to do after that is mended.
+        where: The tiles that the process loaded.
+        error: The error that the loader raised.
+        then: What the user should do after fixing the cause.
+
+    Returns:
+        The error to raise.
     """
     last = str(error).strip().splitlines()[-1]
     if "Traceback (most recent call last)" in str(error):
-        return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), f"mend that, and {then}")
+        return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), f"fix that, and {then}")
     return TrainingError(where, f"failed ({last})", f"try fewer --workers, or 0, and {then}")
 
 
 @contextmanager
 def deaths_as_errors(then: str) -> Generator[None]:
-    """Say in one line that a loading process was killed, of which torch tells wherever its parent is just then.
+    """Turn torch's error about a killed loading process into a message of one line.
+
+    Torch raises that error from a signal handler, so it can come from any line that the training process runs.
 
     Args:
-        then: What to do after that is mended.
+        then: What the user should do after fixing the cause.
 
     Raises:
-        TrainingError: One was.
+        TrainingError: A loading process was killed.
     """
     try:
         yield
@@ -108,11 +131,12 @@ def deaths_as_errors(then: str) -> Generator[None]:
 
 
 def prepare_process(_worker: int = 0) -> None:
-    """Set a loading process up: one thread, since processes share the cores, and memory that is kept.
+    """Set up a loading process: limit it to one thread and let it keep freed memory.
 
-    A tile's arrays are larger than what the C library keeps by default. It returns them to the system at once and gets
-    empty pages for the next tile, which takes half of a sample's time (benchmarks/results.md); kept, they are used
-    again. Where the C library is not glibc nothing is set.
+    The loading processes share the cores, so each of them uses one thread. The arrays of a tile are larger than the
+    memory that glibc keeps by default. Glibc returns them to the system at once and gets empty pages for the next
+    tile, which takes half of a sample's time (benchmarks/results.md). Memory that is kept is used again. With another C
+    library the memory settings stay as they are.
     """
     cv2.setNumThreads(1)
     numcodecs.blosc.use_threads = False
@@ -124,10 +148,10 @@ def prepare_process(_worker: int = 0) -> None:
 
 
 def _start_worker(worker: int) -> None:
-    """Set a loading process up, and take it out of its parent's process group.
+    """Set up a loading process and move it out of its parent's process group.
 
-    A terminal's Ctrl-C and a scheduler's SIGTERM go to the whole group, and the step that the training process still
-    finishes needs its loaders. The parent's own SIGTERM, by which it ends them, arrives as before.
+    Ctrl-C in a terminal and SIGTERM from a scheduler go to the whole group. The training process still finishes its
+    step then, and needs its loading processes for that. The SIGTERM with which the parent ends them still arrives.
     """
     prepare_process(worker)
     os.setpgrp()

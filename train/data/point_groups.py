@@ -1,4 +1,4 @@
-"""Objects grouped by their number of real points, since the decoder takes no padding.
+"""Group objects by their number of real points, so that the decoder sees no padding.
 
 Axes: O objects of the batch, K points.
 """
@@ -16,12 +16,12 @@ from schemas.points import PointLabel
 class PointGroup:
     """Objects whose prompts have the same number of real points.
 
-    A padding point would take part in the decoder's attention and change the mask, and the number of points decides
-    between three masks and one, so each number is decoded on its own, without padding.
+    Each group is decoded on its own, without padding, for two reasons. A padding point would take part in the
+    decoder's attention and change the mask. And the number of points decides whether SAM 2 predicts three masks or one.
 
     Attributes:
-        count: Real points of each.
-        objects: int64 (n,), their places along O.
+        count: Number of real points of each object.
+        objects: Indices of the group's objects along the axis O, int64 (n,).
     """
 
     count: int
@@ -32,7 +32,10 @@ def group_by_points(labels: Tensor) -> tuple[PointGroup, ...]:
     """Group objects by their number of real points.
 
     Args:
-        labels: int32 (O, K), -1 is padding.
+        labels: The point labels, int32 (O, K); -1 is padding.
+
+    Returns:
+        One group for each number of points that occurs, in ascending order of that number.
     """
     counts = (labels != PointLabel.PADDING).sum(-1)
     return tuple(PointGroup(int(count), (counts == count).nonzero()[:, 0]) for count in counts.unique())

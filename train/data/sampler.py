@@ -1,6 +1,7 @@
-"""The order of training: a pure function of seed and epoch, cut into global batches, of which a rank takes its slice.
+"""The order in which tiles are trained on.
 
-Nothing here touches a store or a process group; rank and world size are arguments.
+The order depends on the seed and the epoch alone. It is cut into global batches, and each rank takes its share of every
+global batch. The code here uses neither a store nor a process group: rank and world size are arguments.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from train.data.dataset import SampleRequest
 
 
 class EpochSampler(Sampler[list[SampleRequest]]):
-    """Batches of requests for one epoch at a time.
+    """A batch sampler that yields the sample requests of one epoch.
 
     Args:
-        tile_indices: int (N,), the tiles to train on.
-        batch_size: Images per process and step.
-        seed: Of the order.
-        rank: This process.
-        world_size: All processes.
+        tile_indices: Indices of the tiles to train on, int (N,).
+        batch_size: Number of images per process and step.
+        seed: Seed of the order.
+        rank: Rank of this process.
+        world_size: Number of processes.
 
     Attributes:
-        epoch: Set it before each iteration.
-        first_batch: Where in the epoch to begin; a resumed run begins after the batches it has seen.
+        epoch: Number of the epoch; set it before each iteration.
+        first_batch: Number of the batch to begin with; a resumed run begins after the batches that it has seen.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         return -(-len(self.tile_indices) // (self.batch_size * self.world_size))
 
     def tiles_of(self, first_batch: int, batches: int) -> list[int]:
-        """The tiles of some batches of the epoch, over all processes."""
+        """Return the tile indices of a range of batches of the epoch, for all processes together."""
         global_batch = self.batch_size * self.world_size
         return self._order()[first_batch * global_batch : (first_batch + batches) * global_batch].tolist()
 
     def _order(self) -> np.ndarray:
-        """The order of the epoch; kept, since each step asks for a part of it."""
+        """Return the tile indices in the order of the epoch; the order is kept, because every step needs part of it."""
         if self._kept is None or self._kept[0] != self.epoch:
             self._kept = self.epoch, np.random.default_rng([self.seed, self.epoch]).permutation(self.tile_indices)
         return self._kept[1]
@@ -60,5 +61,6 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         for start in range(self.first_batch * global_batch, len(order), global_batch):
             batch = order[start : start + global_batch]
             mine = [SampleRequest(int(tile), self.epoch) for tile in batch[self.rank :: self.world_size]]
-            # The last batch may be too small for all; whoever has nothing to train still joins every collective.
+            # The last batch may have fewer tiles than there are processes. A process without a tile gets an empty
+            # sample, because it must still take part in every collective operation.
             yield mine or [SampleRequest(int(batch[0]), self.epoch, empty=True)]

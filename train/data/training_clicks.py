@@ -1,8 +1,9 @@
-"""Prompts drawn from the mask, as in SAM 2's own training: a first click or jittered box, then clicks on the error.
+"""Draw prompts from the mask as SAM 2's own training does: first a click or a jittered box, then clicks on errors.
 
-Every draw is given from outside as numbers in [0, 1), which the data set keys by (seed, epoch, tile): the prompts of
-an object then depend neither on its neighbours in the batch nor on the number of processes.
-Axes: N objects, H and W pixels. Coordinates are x, y of pixel centres.
+The functions take their random numbers in [0, 1) as arguments. The dataset derives those from the seed, the epoch and
+the tile. The prompts of an object therefore depend neither on the other objects of the batch nor on the number of
+processes.
+Axes: N objects, H and W pixels. Coordinates are x, y of pixel centers.
 Source: Ravi et al., SAM 2, 2024, appendix on interactive training; Kirillov et al., Segment Anything, 2023, appendix A.
 """
 
@@ -16,14 +17,27 @@ from train.transforms.geometry import mask_box
 from train.transforms.sample import Sample
 
 BOX_JITTER, BOX_JITTER_MAX_PX = 0.1, 20.0
+"""Largest move of a box side: as a share of the box's length along that axis, and in pixels."""
+
 TRUTH_CLICK_SHARE = 0.1
-"""Share of correction clicks drawn from the truth instead of the error."""
+"""Share of the correction clicks that are drawn from the target mask instead of from the wrong pixels."""
 
 DRAWS_PER_CLICK = 2
+"""Random numbers per correction click: one chooses the region, one chooses the pixel in it."""
 
 
 def with_random_prompts(sample: Sample, generator: torch.Generator) -> Sample:
-    """Replace a sample's prompts by a box or a click on each object; which of the two is one draw an image."""
+    """Replace the prompts of a sample: either a jittered box for each object or a click on each object.
+
+    One random number per image decides between boxes and clicks.
+
+    Args:
+        sample: The sample.
+        generator: The source of all random numbers.
+
+    Returns:
+        The sample with point_coords float32 (N, 2, 2) or (N, 1, 2) and point_labels int32 (N, 2) or (N, 1).
+    """
     boxes = bool(torch.rand((), generator=generator) < 0.5)
     draws = torch.rand(len(sample.segments), 4, generator=generator)
     if boxes:
@@ -37,18 +51,19 @@ def with_random_prompts(sample: Sample, generator: torch.Generator) -> Sample:
 
 
 def correction_clicks(logits: Tensor, targets: Tensor, valid: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw one click an object from where its mask is wrong.
+    """Draw one click per object from the pixels where its predicted mask is wrong.
 
-    Where nothing is wrong the click confirms the background, or the object if that is all there is.
+    If no pixel is wrong, the click is drawn from the background. If there is no background either, it is drawn from
+    the object.
 
     Args:
-        logits: (N, 1, H, W), the masks so far.
-        targets: bool (N, H, W).
-        valid: bool (N, H, W), false for don't-care pixels, which no click hits.
-        draws: (N, 2), numbers in [0, 1).
+        logits: The predicted masks so far, (N, 1, H, W).
+        targets: The target masks, bool (N, H, W).
+        valid: The pixels that count, bool (N, H, W); false for don't-care pixels, on which no click is drawn.
+        draws: Random numbers in [0, 1), (N, 2).
 
     Returns:
-        coords float32 (N, 1, 2) as x, y, and labels int32 (N, 1).
+        point_coords float32 (N, 1, 2) as x, y, and point_labels int32 (N, 1): 1 on the object, 0 off it.
     """
     wrong = ((logits[:, 0] > 0) != targets) & valid
     truth, background = targets & valid, ~targets & valid
@@ -61,17 +76,35 @@ def correction_clicks(logits: Tensor, targets: Tensor, valid: Tensor, draws: Ten
 
 
 def _nth_pixel(region: Tensor, draws: Tensor) -> Tensor:
-    """The pixel of each region (N, H, W) at a share of its pixels in reading order; int64 (N, 2) as x, y."""
+    """Choose one pixel of each region.
+
+    The pixels of a region are counted row by row. A draw of 0 chooses the first pixel, a draw just below 1 the last.
+
+    Args:
+        region: The regions, bool (N, H, W).
+        draws: Numbers in [0, 1), (N,).
+
+    Returns:
+        The pixels, int64 (N, 2) as x, y.
+    """
     running = region.flatten(1).cumsum(1, dtype=torch.int32)
     counts = running[:, -1]
     rank = (draws * counts).to(torch.int32).clamp(max=(counts - 1).clamp(min=0))
-    place = torch.searchsorted(running, (rank + 1)[:, None])[:, 0].clamp(max=running.shape[1] - 1)
+    index = torch.searchsorted(running, (rank + 1)[:, None])[:, 0].clamp(max=running.shape[1] - 1)
     width = region.shape[-1]
-    return torch.stack([place % width, place // width], -1)
+    return torch.stack([index % width, index // width], -1)
 
 
 def _jittered_box(mask: Tensor, draws: Tensor) -> Tensor:
-    """Corners (2, 2) of a box whose sides are each moved by up to a tenth of the box, at most 20 px."""
+    """Move each side of a mask's box at random, by at most a tenth of the box's length along that axis and 20 px.
+
+    Args:
+        mask: The mask, bool (H, W).
+        draws: Numbers in [0, 1), (4,).
+
+    Returns:
+        The top-left and the bottom-right corner, float32 (2, 2) as x, y.
+    """
     box = mask_box(mask).to(torch.float32)
     sides = (box[2:] - box[:2] + 1).repeat(2)
     reach = (BOX_JITTER * sides).clamp(max=BOX_JITTER_MAX_PX)

@@ -1,8 +1,8 @@
-"""Checkpoints: written atomically, read without running code, loadable by Meta's `build_sam2`.
+"""Read and write checkpoints. Writing is atomic, reading runs no code, and Meta's `build_sam2` can load them.
 
-A file holds tensors and plain Python values alone, since `torch.load(weights_only=True)`, which `build_sam2` uses,
-takes nothing else. That runs no code of a file's choice; what it would still do is ask for as much memory as the file
-claims to need, so sizes and names are checked before it is called.
+A file holds only tensors and plain Python values, because `build_sam2` uses `torch.load(weights_only=True)`, which
+accepts nothing else. That call runs no code from the file, but it would allocate as much memory as the file claims to
+need. So sizes and names are checked before the call.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from train.model.promptable import PromptableSam
 Weights = dict[str, Tensor]
 
 MAX_PICKLE_BYTES = 1 << 26
-"""Names, shapes and plain values of our largest checkpoint take a megabyte."""
+"""Largest pickle in a checkpoint. Names, shapes and plain values of our largest checkpoint take 1 MB."""
 
 _ENTRY = re.compile(r"[ !#-\[\]-~]+")
-"""Of an entry's name: what every program reads alike, without control characters, quotes and backslashes."""
+"""Characters of an entry's name that all programs read alike: no control characters, quotes or backslashes."""
 
 _PLAIN = re.compile(
     r"collections OrderedDict|_codecs encode|torch (Size|device)|torch\.serialization _get_layout"
     r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.nn\.parameter Parameter"
     r"|torch [A-Z][A-Za-z0-9]*Storage|torch (b?float|half|double|u?int|short|long|bool|complex)\w*"
 )
-"""Names that weights need. `weights_only` takes more, among them `bytearray` and `Tensor`, which make any size."""
+"""Names that weights need. `weights_only` accepts more, such as `bytearray` and `Tensor`, which take any size."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Which weights: a path alone does not say so, since another file may lie there tomorrow.
+    """The identity of a weights file. A path is not enough, because another file may be there tomorrow.
 
     Attributes:
-        path: Of the file.
-        sha256: Digest of its bytes.
+        path: Path of the file.
+        sha256: SHA-256 of the file's bytes.
     """
 
     path: str
@@ -56,15 +56,15 @@ class WeightsFile:
 
 
 def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = None) -> None:
-    """Write a checkpoint beside its place, flush it to the disk, and rename it there.
+    """Write a checkpoint to a temporary file beside `path`, flush it to the disk, and rename it to `path`.
 
     Args:
-        path: Where it goes.
+        path: Path of the checkpoint.
         content: Tensors and plain values.
-        keep_as: Where the one that is there goes, once the new one is whole; unless given it is replaced.
+        keep_as: New path of the file that is now at `path`, once the new file is complete; None replaces that file.
 
     Raises:
-        CheckpointError: The disk is full or not writable; what was there before is untouched.
+        CheckpointError: The disk is full or not writable. The file at `path` is then unchanged.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
@@ -84,16 +84,16 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = 
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint on the CPU; it must hold a state dict under `model`.
+    """Read a checkpoint into CPU memory; it must hold a state dict under `model`.
 
     Raises:
-        CheckpointError: It is absent, damaged, or holds anything but tensors and plain values.
+        CheckpointError: The file is absent, damaged, or holds other things than tensors and plain values.
     """
     return _load(path, hashed=False)[0]
 
 
 def load_identified(path: Path) -> tuple[dict[str, Any], WeightsFile]:
-    """Read a checkpoint and say which one it is: the bytes of one file, though another takes its place meanwhile.
+    """Read a checkpoint and hash it. Both see the same bytes, even if another file replaces it meanwhile.
 
     Raises:
         CheckpointError: See `load_checkpoint`.
@@ -115,59 +115,59 @@ def _load(path: Path, *, hashed: bool) -> tuple[dict[str, Any], str]:
     except CheckpointError:
         raise
     except Exception as error:
-        # Damaged bytes make the unpickler fail in any way there is: IndexError, struct.error, TypeError and more.
+        # Damaged bytes make the unpickler raise many types: IndexError, struct.error, TypeError and more.
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(path, f"cannot be read ({first})", "download or save it again") from error
     return _checked(content, path), sha256
 
 
 def _checked(content: object, path: Path) -> dict[str, Any]:
-    """What was read, if it is a checkpoint.
+    """Return the content of a file if it is a checkpoint.
 
     Raises:
-        CheckpointError: It is none.
+        CheckpointError: It is not a checkpoint.
     """
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(path, "holds no weights under 'model'", "give a checkpoint of SAM 2 or of bcss-train")
     for name, weight in cast("dict[object, object]", content["model"]).items():
         if not isinstance(name, str) or not isinstance(weight, Tensor):
-            raise CheckpointError(path, f"holds {name!r:.80} under 'model', which is no weight", "save it again")
+            raise CheckpointError(path, f"holds {name!r:.80} under 'model', which is not a weight", "save it again")
     checked = cast("dict[str, Any]", content)
     trained_with(checked, path)
     return checked
 
 
 def _check_archive(path: Path, file: BufferedReader) -> None:
-    """Make sure that a file is as long as what it says to hold, and needs no more than weights do.
+    """Check that a file is as large as it claims, and that its pickle needs only names that weights need.
 
     Raises:
-        CheckpointError: It is of a format before PyTorch 1.6, compressed, or not plain.
-        OSError: It cannot be read.
-        Exception: Whatever else its damage makes zipfile and pickletools fail with.
+        CheckpointError: The file has a format older than PyTorch 1.6, is compressed, or needs other names.
+        OSError: The file cannot be read.
+        Exception: zipfile or pickletools failed on damaged bytes; they raise many types.
     """
     if file.read(4) != b"PK\x03\x04":
         raise CheckpointError(
-            path, "cannot be read (no archive of torch.save, of PyTorch 1.6 or later)", "download or save it again"
+            path,
+            "cannot be read (it is not a file of torch.save from PyTorch 1.6 or later)",
+            "download or save it again",
         )
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         if packed or sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
             raise CheckpointError(path, "cannot be read (it claims more bytes than it has)", "save it again")
-        # Torch finds an entry whatever the case of its letters, and takes one of several.
+        # torch ignores case when it looks for an entry, and takes one of several with the same name.
         names = {entry.orig_filename.lower() for entry in entries}
         if len(names) < len(entries) or not all(_ENTRY.fullmatch(name) for name in names):
-            raise CheckpointError(path, "cannot be read (its entries have names that none should)", "save it again")
-        # Torch compares no checksum.
+            raise CheckpointError(path, "cannot be read (its entries have invalid names)", "save it again")
+        # torch does not compare checksums, so this does.
         damaged = archive.testzip()
         if damaged is not None:
-            raise CheckpointError(
-                path, f"cannot be read ({damaged} has other bytes than were written)", "save it again"
-            )
+            raise CheckpointError(path, f"cannot be read (the checksum of {damaged} does not match)", "save it again")
         for entry in entries:
             if entry.filename.lower().endswith(".pkl"):
                 if entry.file_size > MAX_PICKLE_BYTES:
-                    raise CheckpointError(path, f"has {entry.file_size} bytes beside its tensors", "save weights alone")
+                    raise CheckpointError(path, f"has {entry.file_size} bytes besides its tensors", "save only weights")
                 for operation, name, _ in pickletools.genops(archive.read(entry)):
                     if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not _PLAIN.fullmatch(str(name)):
                         raise CheckpointError(
@@ -176,10 +176,14 @@ def _check_archive(path: Path, file: BufferedReader) -> None:
 
 
 def trained_with(content: dict[str, Any], path: Path) -> tuple[ModelSize, int] | None:
-    """Return the network and the image size that a checkpoint carries; None for one that says neither.
+    """Return the network and the image size in pixels that a checkpoint records; None if it records neither.
+
+    Args:
+        content: Content of the checkpoint.
+        path: Path of the checkpoint, for the error.
 
     Raises:
-        CheckpointError: It says something that no run of ours can have.
+        CheckpointError: A recorded value is not valid.
     """
     size, image_size = content.get("model_size"), content.get("image_size")
     if (size, image_size) == (None, None):
@@ -187,16 +191,21 @@ def trained_with(content: dict[str, Any], path: Path) -> tuple[ModelSize, int] |
     is_size = isinstance(size, str) and size in MODEL_SIZES
     is_side = isinstance(image_size, int) and 128 <= image_size <= MAX_IMAGE_SIZE and image_size % 32 == 0
     if not is_size or not is_side:
-        what = f"says model_size {size!r:.40} and image_size {image_size!r:.40}"
+        what = f"has an invalid model_size {size!r:.40} or image_size {image_size!r:.40}"
         raise CheckpointError(path, what, "save or download it again")
     return cast("ModelSize", size), cast("int", image_size)
 
 
 def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
-    """Load weights strictly.
+    """Load weights into a model; all names and shapes must agree.
+
+    Args:
+        model: The model; its weights are replaced.
+        weights: Tensors under Meta's names.
+        path: Path of the weights, for the error.
 
     Raises:
-        CheckpointError: Keys or shapes differ; the message names some and the model they fit, if one does.
+        CheckpointError: Names or shapes differ. The message lists some, and the network that the weights fit, if any.
     """
     own = model.sam.state_dict()
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
@@ -208,17 +217,19 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
             if keys
         ]
         guess = model.backbone.recognize(weights) or " or ".join(MODEL_SIZES)
-        remedy = "save or download it again, it is not whole" if guess == model.size else f"try --model {guess}"
+        remedy = (
+            "save or download it again, because it is incomplete" if guess == model.size else f"try --model {guess}"
+        )
         raise CheckpointError(path, f"does not fit the model {model.size}: {'; '.join(parts)}", remedy)
     try:
         model.sam.load_state_dict(weights)
     except RuntimeError as error:
-        # Sparse and quantized tensors, which no checkpoint of SAM 2 has.
-        raise CheckpointError(path, f"holds tensors of another kind ({error})", "save dense weights") from error
+        # The tensors are sparse or quantized; checkpoints of SAM 2 have none of these.
+        raise CheckpointError(path, f"holds tensors that are not dense ({error})", "save dense weights") from error
 
 
 def _by_module(keys: list[str]) -> str:
-    """Keys in few words: one by its name, more of one module by its first two parts and their number."""
+    """Return a short list of keys: a lone key by its name, several keys of one module by its name and their number."""
     modules: dict[str, list[str]] = {}
     for key in sorted(keys):
         modules.setdefault(".".join(key.split(".")[:2]), []).append(key)

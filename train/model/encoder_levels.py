@@ -1,10 +1,10 @@
-"""What a frozen image encoder computes and training needs again in each epoch, in its smallest exact form.
+"""The features of a frozen image encoder, which training needs in each epoch, in their smallest exact form.
 
-The encoder gives three levels of 256 channels, at strides 4, 8 and 16, and the decoder's `conv_s0` and `conv_s1` bring
-the finer two to 32 and 64 channels. The finer two are plain 1x1 convolutions of the trunk's stages, without anything
-from coarser levels. So a level can be kept before its convolution (`trunk`, 96 to 144 channels at stride 4), after it
-(`neck`, 256), or, where the decoder's layer is frozen too, after that one (`decoder`, 32). What follows the kept form
-is run in each step, at little cost. A square of 1024 px is, in bfloat16 (MB):
+The encoder returns three levels of 256 channels, at strides 4, 8 and 16. The decoder's `conv_s0` and `conv_s1` reduce
+the two finer levels to 32 and 64 channels. These two are plain 1x1 convolutions of the trunk's stages, and take nothing
+from coarser levels. So a level can be stored before its convolution (`trunk`, 96 to 144 channels at stride 4), after it
+(`neck`, 256), or, if the decoder's layer is frozen too, after that layer (`decoder`, 32). Each step computes what
+follows the stored form, which costs little. The sizes of one 1024 px image in bfloat16, in MB:
 
     stride                             4       8      16     sum
     tiny, conv_s0 and conv_s1 trained  12.6   6.3     2.1    21.0
@@ -28,13 +28,13 @@ Form = Literal["trunk", "neck", "decoder"]
 
 @dataclass(frozen=True)
 class Level:
-    """The kept form of one level.
+    """The stored form of one level.
 
     Attributes:
-        stride: Pixels of the input a cell.
-        form: After which part of the model.
-        channels: Of that form.
-        side: Cells a side.
+        stride: Side of a cell in pixels of the input.
+        form: Part of the model after which the level is stored.
+        channels: Number of channels of that form.
+        side: Number of cells along each side.
     """
 
     stride: int
@@ -44,17 +44,17 @@ class Level:
 
     @property
     def name(self) -> str:
-        """Name of its array."""
+        """Name of the level's array in the feature cache."""
         return f"stride_{self.stride}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Rows, columns, channels: the order in memory in which the encoder gives them, too."""
+        """Rows, columns, channels: the encoder's own order in memory."""
         return self.side, self.side, self.channels
 
 
 def smallest_levels(sam: Any, backbone: Backbone, image_size_px: int) -> tuple[Level, ...]:
-    """Choose for each level the form with the fewest channels after which something may still be trained."""
+    """Choose for each level the form with the fewest channels that only frozen layers compute."""
     neck, channels_up = sam.image_encoder.neck, sam.image_encoder.trunk.channel_list[::-1]
     levels: list[Level] = []
     for number, (stride, trunk_channels) in enumerate(zip(backbone.level_strides, channels_up, strict=False)):
@@ -70,7 +70,7 @@ def smallest_levels(sam: Any, backbone: Backbone, image_size_px: int) -> tuple[L
 
 
 def kept_levels(sam: Any, backbone: Backbone, pixels: Tensor, levels: Sequence[Level]) -> list[Tensor]:
-    """Compute the kept forms of normalized images (B, 3, S, S); each (B, side, side, C)."""
+    """Compute the stored forms, each (B, side, side, C), of normalized images (B, 3, S, S)."""
     stages = sam.image_encoder.trunk(pixels)
     outputs, _ = sam.image_encoder.neck(stages)
     kept: list[Tensor] = []
@@ -85,15 +85,15 @@ def kept_levels(sam: Any, backbone: Backbone, pixels: Tensor, levels: Sequence[L
 
 
 def completed_levels(sam: Any, backbone: Backbone, kept: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
-    """Go on from the kept forms to (B, 32, S/4, S/4), (B, 64, S/8, S/8) and (B, 256, S/16, S/16)."""
+    """Complete stored forms to the levels (B, 32, S/4, S/4), (B, 64, S/8, S/8) and (B, 256, S/16, S/16)."""
     convolutions = sam.image_encoder.neck.convs
     completed: list[Tensor] = []
     for number, (level, values) in enumerate(zip(levels, kept, strict=True)):
-        # Autocast rounds the input of a convolution to bfloat16 in any case; without it weights are float32.
+        # Autocast rounds a convolution's input to bfloat16 anyway. Without autocast, weights and input are float32.
         found = (values if torch.is_autocast_enabled(values.device.type) else values.float()).permute(0, 3, 1, 2)
         layer = _decoder_layer(sam, backbone, number)
         if level.form == "trunk":
-            # The neck lists its convolutions from the coarsest level on.
+            # The neck lists its convolutions from the coarsest level to the finest.
             found = convolutions[len(convolutions) - 1 - number](found)
         if level.form != "decoder" and layer is not None:
             found = layer(found)
@@ -102,6 +102,6 @@ def completed_levels(sam: Any, backbone: Backbone, kept: Sequence[Tensor], level
 
 
 def _decoder_layer(sam: nn.Module, backbone: Backbone, number: int) -> Any:
-    """Return the decoder's own convolution of a level, a `torch.nn.Conv2d`; None for a level without one."""
+    """Return the decoder's convolution of a level, a `torch.nn.Conv2d`; None if the level has none."""
     name = backbone.level_layers[number]
     return None if name is None else sam.get_submodule(name)

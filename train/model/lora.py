@@ -1,6 +1,6 @@
-"""Low-rank adapters by the peft library, trained instead of the layers that they stand beside.
+"""Low-rank adapters from the peft library, trained instead of the layers that they are added to.
 
-Checkpoints hold them merged into the weights, under Meta's own names, and once more by themselves.
+Checkpoints hold the merged weights under Meta's own names, and also the adapters alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ _NAME = "default"
 
 
 def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
-    """Put adapters into the image encoder's linear layers; of its trunk they alone are trained.
+    """Add adapters to the image encoder's linear layers; of the trunk, only they are trained.
+
+    Args:
+        model: The model; it is changed.
+        config: Rank and scale of the adapters, and the layers that get one.
 
     Raises:
         ConfigError: peft is not installed, or no layer has such a name.
@@ -37,20 +41,22 @@ def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
     chosen = [name for name in names if name.endswith(config.modules)]
     if not chosen:
         raise ConfigError(
-            "lora.modules", f"{', '.join(config.modules)} end no linear layer's name", f"as in {names[0]}"
+            "lora.modules",
+            f"no linear layer has a name that ends in {' or '.join(config.modules)}",
+            f"one name is {names[0]}",
         )
     neck = [parameter for parameter in model.sam.image_encoder.neck.parameters() if parameter.requires_grad]
     model.sam.image_encoder.requires_grad_(False)
     peft_config = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen)
     inject_adapter_in_model(peft_config, model.sam.image_encoder)
-    # What the neck does is for --freeze to say.
+    # --freeze decides whether the neck is trained.
     for parameter in neck:
         parameter.requires_grad_(True)
 
 
 @torch.no_grad()
 def merged_weights(model: PromptableSam) -> dict[str, Tensor]:
-    """The weights under Meta's names, adapters merged in."""
+    """Return the weights under Meta's names, with adapters merged in."""
     state = model.sam.state_dict()
     if not any(_MARK in name for name in state):
         return state
@@ -68,11 +74,11 @@ def merged_weights(model: PromptableSam) -> dict[str, Tensor]:
 
 
 def weights_of(model: PromptableSam) -> dict[str, dict[str, Tensor]]:
-    """What a checkpoint holds of a model.
+    """Return the weights of a model, as a checkpoint holds them.
 
     Returns:
-        Under `model` the weights for `build_sam2`. With adapters also `adapter`, their weights as peft names them
-        within the image encoder, and `base_layers`, the layers under them, which merged weights do not give back.
+        `model` has the weights for `build_sam2`. With adapters, `adapter` has their weights under peft's names within
+        the image encoder, and `base_layers` has the layers under them, which merged weights cannot give back.
     """
     parts = {"model": merged_weights(model)}
     state = model.sam.state_dict()
@@ -83,10 +89,14 @@ def weights_of(model: PromptableSam) -> dict[str, dict[str, Tensor]]:
 
 
 def load_adapted(model: PromptableSam, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Take up what `weights_of` gave of a model with adapters.
+    """Load the weights that `weights_of` returned for a model with adapters.
+
+    Args:
+        model: The model, with adapters of the same rank and modules.
+        parts: `model`, `adapter` and `base_layers` from `weights_of`.
 
     Raises:
-        KeyError: A part is absent or of other adapters.
+        KeyError: A part is absent, or belongs to other adapters.
     """
     merged, adapter, base = parts["model"], parts["adapter"], parts["base_layers"]
     state: dict[str, Any] = {}
@@ -96,5 +106,5 @@ def load_adapted(model: PromptableSam, parts: Mapping[str, Mapping[str, Tensor]]
 
 
 def _adapter_key(name: str) -> str:
-    # peft leaves out the adapter's name where it saves one.
+    # peft leaves the adapter's name out of the keys that it saves.
     return name.removeprefix("image_encoder.").replace(f".{_NAME}.", ".")

@@ -1,6 +1,6 @@
-"""Predict masks of a tile's objects from their prompts, at the tile's own resolution.
+"""Predict the masks of a tile's objects from their prompts, at the resolution of the tile.
 
-Axes: O objects, K points, S pixels a side of the tile, s pixels a side of the model's input. Coordinates are x, y.
+Axes: O objects, K points, S side of the tile in pixels, s side of the model's input in pixels. Coordinates are x, y.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from train.transforms.geometry import scale_points
 from train.transforms.orientation import ORIENTATIONS, Orientation
 
 OBJECTS_PER_PASS = 32
-"""Bound on the decoder's batch: the masks of as many objects at 1024 px take 400 MB."""
+"""Largest number of objects in one decoder pass: the masks of 32 objects at 1024 px take 400 MB."""
 
 CPU_PIXELS_PER_PASS = 2 * 1024**2
-"""A narrower bound, in the input's pixels of all objects: more leave a CPU's caches, and 8 objects at 1024 px took
-0.79 s at once and 0.47 s two at a time."""
+"""Largest number of input pixels, over all objects, in one decoder pass on a CPU.
+
+More pixels leave the CPU's caches: 8 objects at 1024 px took 0.79 s in one pass, and 0.47 s two at a time."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class View:
     """A tile's features in one of the eight orientations.
 
     Attributes:
-        features: Features of the image after it was moved.
-        orientation: How it was moved.
+        features: Features of the flipped or rotated image.
+        orientation: Flip and rotation that were applied to the image.
     """
 
     features: ImageFeatures
@@ -49,24 +50,24 @@ class View:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model answers for a tile's objects.
+    """A model's masks for the objects of a tile.
 
     Attributes:
-        logits: float32 (O, s/4, s/4), of the candidate with the best IoU estimate.
-        ious: float32 (O,), its IoU estimate.
+        logits: float32 (O, s/4, s/4), mask logits of the candidate with the best IoU estimate.
+        ious: float32 (O,), the model's IoU estimate of that candidate.
     """
 
     logits: Tensor
     ious: Tensor
 
     def replaced(self, rows: Tensor, other: Prediction) -> Prediction:
-        """Take some objects, given by boolean (O,), from another prediction of all."""
+        """Return a copy in which the objects that `rows`, bool (O,), selects are those of `other`, (O,) objects too."""
         return Prediction(
             torch.where(rows[:, None, None], other.logits, self.logits), torch.where(rows, other.ious, self.ious)
         )
 
     def masks(self, size_px: int, threshold: float = 0.0) -> NDArray[np.bool_]:
-        """Masks at the tile's resolution, bool (O, S, S): where the upsampled logit is over the threshold."""
+        """Return masks at the size of the tile, bool (O, S, S): true where a logit is over the threshold."""
         masks = np.zeros((len(self.logits), size_px, size_px), bool)
         for start in range(0, len(masks), OBJECTS_PER_PASS):
             rows = slice(start, start + OBJECTS_PER_PASS)
@@ -75,12 +76,12 @@ class Prediction:
 
 
 class MaskPredictor:
-    """A model that is asked, not trained.
+    """Predicts masks with a model that is not being trained.
 
     Args:
-        model: The model; it is moved to the device. Its mode is left alone, and is evaluation while it predicts.
-        device: Where it runs.
-        weights: The file that its weights are of, where there is one.
+        model: The model; it is moved to the device. It predicts in evaluation mode, and then returns to its own mode.
+        device: Device that the model runs on.
+        weights: File that the weights come from; None if there is no file.
     """
 
     def __init__(self, model: PromptableSam, device: torch.device, weights: WeightsFile | None = None) -> None:
@@ -90,7 +91,7 @@ class MaskPredictor:
 
     @torch.inference_mode()
     def views(self, image: NDArray[np.uint8], *, all_eight: bool = False) -> list[View]:
-        """Encode one image, uint8 (S, S, 3), as it is or in all eight flips and quarter turns."""
+        """Encode one image, uint8 (S, S, 3): as it is, or in all eight combinations of flips and quarter turns."""
         size = self.model.image_size
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None]
         if pixels.shape[-2:] != (size, size):
@@ -107,14 +108,17 @@ class MaskPredictor:
     def predict(
         self, views: Sequence[View], coords: Tensor, labels: Tensor, size_px: int, mask_logits: Tensor | None = None
     ) -> Prediction:
-        """Predict one mask a prompt; over several views the mean of their logits.
+        """Predict one mask per prompt; the logits of several views are averaged.
 
         Args:
-            views: From `views`.
-            coords: float32 (O, K, 2), x, y in the tile's pixels, padded at the end.
-            labels: int32 (O, K), -1 where padded.
-            size_px: S.
-            mask_logits: (O, s/4, s/4), logits of a previous pass.
+            views: Features of the tile from `views`.
+            coords: float32 (O, K, 2), x and y in pixels of the tile, padded at the end.
+            labels: int32 (O, K), SAM 2's point codes; -1 for padding.
+            size_px: S, the side of the tile in pixels.
+            mask_logits: float32 (O, s/4, s/4), logits of a previous pass, as further prompts; None gives none.
+
+        Returns:
+            The masks' logits and IoU estimates, each averaged over the views.
         """
         side = self.model.image_size
         scaled = scale_points(coords, (size_px, size_px), (side, side))
@@ -160,14 +164,14 @@ def load_predictor(
     """Load a checkpoint for prediction.
 
     Args:
-        path: Ours carries its model and image size; an official one takes them from the other arguments.
-        device: Where to run.
-        size: The official one's model.
-        image_size: Side of its input in pixels.
+        path: Path of the checkpoint. Ours record their network and image size; official ones do not.
+        device: Device that the model runs on.
+        size: Network of an official checkpoint.
+        image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
 
     Raises:
-        CheckpointError: The file cannot be read or is of another model.
-        ConfigError: The file does not say its model, and neither does the caller.
+        CheckpointError: The file cannot be read, or does not fit the network.
+        ConfigError: Neither the file nor the caller names the network.
     """
     content, weights = load_identified(path)
     own = trained_with(content, path)
@@ -183,11 +187,20 @@ def load_predictor(
 def load_predictors(
     paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
 ) -> dict[str, MaskPredictor]:
-    """Load checkpoints under names to tell them apart by: the file's stem, or its path where stems repeat.
+    """Load several checkpoints for prediction.
+
+    Args:
+        paths: Paths of the checkpoints.
+        device: Device that the models run on.
+        size: Network of the official checkpoints.
+        image_size: Side of the input of the official checkpoints' models, in pixels; None means 1024.
+
+    Returns:
+        Predictors by name: the stem of the file, or its whole path if several files have the same stem.
 
     Raises:
-        CheckpointError: A file cannot be read or is of another model.
-        ConfigError: A file does not say its model, and neither does the caller, or the caller says what none is.
+        CheckpointError: A file cannot be read, or does not fit the network.
+        ConfigError: Neither a file nor the caller names the network, or no checkpoint has what the caller names.
     """
     stems = [path.stem for path in paths]
     found = {
@@ -201,7 +214,7 @@ def load_predictors(
     ):
         if own and wanted not in (None, *own):
             said = ", ".join(sorted({str(value) for value in own}))
-            raise ConfigError(f"{flag} {wanted}", f"fits no checkpoint given, which are of {said}", f"leave {flag} out")
+            raise ConfigError(f"{flag} {wanted}", f"matches no given checkpoint; they have {said}", f"leave {flag} out")
     return found
 
 

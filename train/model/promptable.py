@@ -1,9 +1,9 @@
 """SAM 2 as a promptable image model: Meta's modules, called with explicit prompts.
 
-Only what a single image needs is run: image encoder, prompt encoder and mask decoder. Memory encoder and memory
-attention stay in the state dict, so that Meta's code loads it, but are neither run nor trained.
-Axes: B images, N objects of one decoder pass, M candidate masks, K points, S pixels a side of the input. C is the width
-of the decoder, 256 in Meta's networks.
+Only the parts for single images run: image encoder, prompt encoder and mask decoder. Memory encoder and memory
+attention stay in the state dict, so that Meta's code can load it, but they are not run and not trained.
+Axes: B images, N objects of one decoder pass, M candidate masks, K points, S side of the input in pixels, C width of
+the decoder (256 in Meta's networks).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from train.loss.prediction import MaskPrediction
 from train.model.acceleration import compile_parts, fix_all_but_rows
 from train.model.encoder_levels import Level, completed_levels, kept_levels, smallest_levels
 
-# Mean and standard deviation of ImageNet's RGB channels, which SAM 2 was trained with.
+# Mean and standard deviation of ImageNet's RGB channels, as in SAM 2's training.
 _CHANNEL_MEAN = (0.485, 0.456, 0.406)
 _CHANNEL_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the image encoder gives for B images.
+    """Features that the image encoder computes for B images.
 
     Attributes:
-        embedding: (B, C, S/16, S/16).
-        high_res: (B, C/8, S/4, S/4) and (B, C/4, S/8, S/8), for the last steps of the decoder.
+        embedding: (B, C, S/16, S/16), the image embedding.
+        high_res: (B, C/8, S/4, S/4) and (B, C/4, S/8, S/8), finer features for the last steps of the decoder.
     """
 
     embedding: Tensor
     high_res: tuple[Tensor, Tensor]
 
     def of_objects(self, image_index: Tensor) -> ImageFeatures:
-        """Gather the features of each object's image, given by int64 (N,)."""
+        """Return the features of each object's image; `image_index`, int64 (N,), names the image of each object."""
         fine, middle = self.high_res
         return ImageFeatures(
             _gathered(self.embedding, image_index), (_gathered(fine, image_index), _gathered(middle, image_index))
@@ -47,8 +47,8 @@ class ImageFeatures:
 
 
 def _gathered(values: Tensor, places: Tensor) -> Tensor:
-    # Each device has one of the two calls that adds the gradients of an image in a fixed order: with an index in
-    # brackets the threads of a CPU add them in any order, and with `index_select` those of a GPU do.
+    # Gradients of one image must be added in a fixed order. On a CPU, indexing in brackets adds them in any order; on a
+    # GPU, `index_select` does. So each device uses the other call.
     return values.index_select(0, places) if values.device.type == "cpu" else values[places]
 
 
@@ -58,8 +58,8 @@ class PromptableSam(nn.Module):
     Args:
         size: Name of the network.
         image_size: Side of the input in pixels, a multiple of 32.
-        mask_prompts: Whether masks are given as prompts while it is trained. Without them the layers that embed a
-            mask get no gradient, so they are not trained.
+        mask_prompts: Whether training gives masks as prompts. Without them, the layers that embed a mask get no
+            gradient, so they are frozen.
     """
 
     channel_mean: Tensor
@@ -83,7 +83,10 @@ class PromptableSam(nn.Module):
         self.sam.get_submodule(self.backbone.mask_prompt_layers).requires_grad_(mask_prompts)
 
     def freeze(self, names: tuple[str, ...]) -> None:
-        """Freeze modules of SAM 2 by name: they get no gradient, and stay in evaluation mode while others train.
+        """Freeze modules of SAM 2: they get no gradient, and stay in evaluation mode during training.
+
+        Args:
+            names: Names of modules within SAM 2.
 
         Raises:
             ConfigError: No module has such a name, or nothing is left to train.
@@ -101,7 +104,7 @@ class PromptableSam(nn.Module):
                 raise ConfigError(f"--freeze {name}", "names no module of SAM 2", f"use one of {choices}") from error
             modules[-1].requires_grad_(False)
         self._frozen = tuple(modules)
-        # Nobody means to train a single vector alone.
+        # Training only a single vector cannot be intended.
         alone = {id(vector) for vector in vectors.values()}
         if not any(p.requires_grad for p in self.parameters() if id(p) not in alone):
             raise ConfigError("--freeze", "leaves nothing to train", "freeze fewer modules")
@@ -115,28 +118,28 @@ class PromptableSam(nn.Module):
         return self
 
     def encode(self, images: Tensor) -> ImageFeatures:
-        """Encode images (B, 3, S, S) with values from 0 to 255."""
-        # Looked up at each call, since adapters may be added after modules were frozen.
+        """Encode images, uint8 or float (B, 3, S, S) with values from 0 to 255."""
+        # Look this up in each call, because adapters may be added after modules were frozen.
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             levels = self._called(self.sam.image_encoder)(self._normalized(images))["backbone_fpn"]
-        # Meta's `forward_image` calls these two layers, too. They belong to the decoder, so they are called here, with
-        # a gradient even where the encoder is frozen.
+        # Meta's `forward_image` calls these two layers too. They belong to the decoder, so they are called here,
+        # outside the block above: they get a gradient even if the encoder is frozen.
         decoder = self.sam.sam_mask_decoder
         return self._features(decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2])
 
     @property
     def kept_levels(self) -> tuple[Level, ...]:
-        """The forms in which features of a frozen image encoder are stored; they depend on what is frozen now."""
+        """The forms in which a frozen image encoder's features are stored; they depend on what is frozen now."""
         return smallest_levels(self.sam, self.backbone, self.image_size)
 
     def encode_kept(self, images: Tensor) -> list[Tensor]:
-        """Encode images (B, 3, S, S) with values from 0 to 255 up to `kept_levels`, without a gradient."""
+        """Encode images (B, 3, S, S) with values from 0 to 255 to the forms of `kept_levels`, without a gradient."""
         with torch.no_grad():
             return kept_levels(self.sam, self.backbone, self._normalized(images), self.kept_levels)
 
     def encode_from(self, kept: Sequence[Tensor]) -> ImageFeatures:
-        """Complete what `encode_kept` gave, with a gradient for the layers after it that are trained."""
+        """Complete the output of `encode_kept`, with a gradient for the trained layers that follow."""
         fine, middle, coarse = completed_levels(self.sam, self.backbone, kept, self.kept_levels)
         return self._features(fine, middle, coarse)
 
@@ -144,23 +147,26 @@ class PromptableSam(nn.Module):
         return (images.float() - self.channel_mean) / self.channel_std
 
     def _features(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> ImageFeatures:
-        # Meta's image predictor also adds this learned stand-in for an empty memory.
+        # Like Meta's image predictor, add the learned embedding that stands for an empty memory.
         return ImageFeatures(coarse + self.sam.no_mem_embed.reshape(1, -1, 1, 1), (fine, middle))
 
     def decode(
         self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None = None
     ) -> MaskPrediction:
-        """Decode one prompt for each object.
+        """Decode one prompt per object.
 
-        A single click is ambiguous, so a prompt of at most one point gives three candidates, as in SAM 2; a longer
-        prompt gives one. The object score is returned and not applied: in training it would replace the masks of
-        objects that the model misses by a constant, through which no gradient flows.
+        A single click is ambiguous, so a prompt of at most one point gives three candidate masks, as in SAM 2. A longer
+        prompt gives one. The object score is returned, but not applied to the masks: in training it would replace the
+        masks of objects that the model misses by a constant, through which no gradient flows.
 
         Args:
             features: Features of each object's image, N rows.
             coords: float32 (N, K, 2), x and y of pixel centers, without padding.
-            labels: int32 (N, K), SAM 2's codes.
-            mask_logits: (N, 1, S/4, S/4), the logits of a previous pass.
+            labels: int32 (N, K), SAM 2's point codes.
+            mask_logits: (N, 1, S/4, S/4), mask logits of a previous pass, as a further prompt; None gives none.
+
+        Returns:
+            Mask logits (N, M, S/4, S/4), IoU estimates (N, M) and object scores (N, 1).
         """
         prompt_encoder = self.sam.sam_prompt_encoder
         sparse, dense = prompt_encoder(points=(coords, labels), boxes=None, masks=mask_logits)
@@ -178,10 +184,10 @@ class PromptableSam(nn.Module):
         return MaskPrediction(logits, ious, presence)
 
     def compile_parts(self) -> None:
-        """Compile image encoder and mask decoder in place, for training; see `train.model.acceleration`."""
+        """Compile image encoder and mask decoder in place for training; see `train.model.acceleration`."""
         compile_parts(self.sam, self.image_size)
         self._compiled = True
 
     def _called(self, part: nn.Module) -> Callable[..., Any]:
-        """Return a part as it was compiled in training, and as it was written in evaluation, where sizes vary."""
+        """Return the compiled part in training, and the plain one in evaluation, where sizes vary."""
         return part.forward if self._compiled and not self.training else part

@@ -1,6 +1,6 @@
-"""An affine map of a whole sample: rotation, scale and shear around the centre.
+"""An affine map of a whole sample: rotation, scale and shear around the center.
 
-Axes: O objects, K points. Coordinates are x, y of pixel centres, and the map is of those.
+Axes: O objects, K points. Coordinates are x, y of pixel centers, and the map acts on these coordinates.
 """
 
 from __future__ import annotations
@@ -18,17 +18,25 @@ from train.transforms.sample import Sample
 
 @dataclass(frozen=True)
 class Affine:
-    """x' = a x + b y + c, y' = d x + e y + f.
+    """The affine map x' = a x + b y + c, y' = d x + e y + f.
 
     Attributes:
-        matrix: float64 (2, 3).
+        matrix: The coefficients [[a, b, c], [d, e, f]], float64 (2, 3); c and f are in pixels.
     """
 
     matrix: Tensor
 
     @classmethod
     def around_center(cls, width: int, height: int, *, angle: float, scale: float, shear: float) -> Affine:
-        """A shear along x, then a turn by an angle in radians with the clock, then a scale, around the centre."""
+        """Make a map around the center of the image: first a shear along x, then a rotation, then a scale.
+
+        Args:
+            width: Width of the image in pixels.
+            height: Height of the image in pixels.
+            angle: Clockwise rotation in radians.
+            scale: Factor of the lengths.
+            shear: Move along x in pixels for each pixel along y.
+        """
         cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
         turn = torch.tensor([[cosine, -sine], [sine, cosine]], dtype=torch.float64)
         linear = turn @ torch.tensor([[1.0, shear], [0.0, 1.0]], dtype=torch.float64)
@@ -36,26 +44,35 @@ class Affine:
         return cls(torch.cat([linear, (center - linear @ center)[:, None]], 1))
 
     def apply(self, coords: Tensor) -> Tensor:
-        """Map coordinates (..., 2)."""
+        """Map coordinates (..., 2), given as x, y in pixels; the result has the same shape and dtype."""
         linear, offset = self.matrix[:, :2].to(coords.dtype), self.matrix[:, 2].to(coords.dtype)
         return coords @ linear.T + offset
 
     def inverse(self) -> Affine:
-        """The map back."""
+        """Return the inverse map."""
         linear = torch.linalg.inv(self.matrix[:, :2])
         return Affine(torch.cat([linear, -(linear @ self.matrix[:, 2:])], 1))
 
 
 def affine(sample: Sample, moved: Affine) -> Sample:
-    """Move a sample; what comes from beyond its edge is black and ignored.
+    """Apply an affine map to a sample; the size of the image stays the same.
 
-    Points that leave the image become padding, or are derived anew where none is left; the others are snapped to
-    their side of the outline; boxes are drawn anew; an object without a pixel left is dropped and counted.
+    Pixels that come from beyond the edge of the image are black and ignored. Points that leave the image become
+    padding; an object that loses its last click gets a new one in the middle of its segment. A point that the
+    resampling puts on the wrong side of the outline moves to the nearest pixel on its own side. Boxes are computed
+    again from the moved segments. An object that has no pixel left is dropped and counted in `Sample.dropped`.
+
+    Args:
+        sample: The sample.
+        moved: The map from old to new coordinates.
+
+    Returns:
+        The moved sample: the image is sampled bilinearly, the masks take the nearest pixel.
     """
     width, height = sample.size_wh
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     sources = moved.inverse().apply(torch.stack([x, y], -1).to(torch.float64))
-    # grid_sample takes -1 and 1 for the outer edges of the image.
+    # In the coordinates of grid_sample, -1 and 1 are the outer edges of the image.
     size = torch.tensor([width, height], dtype=torch.float64)
     grid = ((2 * sources + 1) / size - 1).float()[None]
     masks = torch.cat([sample.segments, ~sample.ignore[None]])

@@ -1,7 +1,7 @@
-"""Random augmentation of samples: what is drawn, and in which order.
+"""Random augmentation of the geometry of samples.
 
-Geometry is drawn for each sample from its own generator and moves image, segments, ignored pixels and prompts together.
-Colour is drawn for each image of a batch, on the device that trains; see `train.transforms.color`.
+Each sample has its own random generator. The image, the segments, the ignored pixels and the prompts move together.
+Color is augmented later, for each image of a batch, on the device that trains; see `train.transforms.color`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from train.transforms.geometry import crop, random_orientation
 from train.transforms.sample import Sample
 
 REDRAWS = 5
-"""How often a map that would lose an object is drawn anew before it is skipped and counted."""
+"""How many times a random map is drawn; if each of them would lose an object, the map is skipped and counted."""
 
 
 class AugmentConfig(Settings):
@@ -59,7 +59,17 @@ class AugmentConfig(Settings):
 
 
 def augment_geometry(sample: Sample, config: AugmentConfig, generator: torch.Generator) -> Sample:
-    """Draw orientation, affine map and crop, in this order."""
+    """Draw an orientation, an affine map and a crop, in this order, and apply them.
+
+    Args:
+        sample: The sample, in the orientation of the store.
+        config: The ranges of the random parameters.
+        generator: The source of all random numbers.
+
+    Returns:
+        The augmented sample. An affine map or a crop that would lose an object is left out and counted in
+        `Sample.skipped`.
+    """
     if config.orientation:
         sample = random_orientation(sample, generator)
     if config.has_affine:

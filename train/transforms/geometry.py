@@ -1,7 +1,8 @@
-"""Transforms of a whole sample: image, segments, ignored pixels and prompts move together or not at all.
+"""Geometric transforms of a whole sample: the image, the segments, the ignored pixels and the prompts move together.
 
-Axes: O objects, K points. Coordinates are x, y of pixel centres, so a mirror image of x is W-1-x. Padding points stay
-at (0, 0). Flips and quarter turns move pixels without resampling; only `resize` has to repair prompts afterwards.
+Axes: O objects, K points. Coordinates are x, y of pixel centers, so the mirror image of x is W-1-x. Padding points stay
+at (0, 0). Flips and quarter turns move pixels without resampling, so they keep every prompt correct. The other
+transforms repair the prompts afterwards; see `repair_prompts`.
 """
 
 from __future__ import annotations
@@ -19,20 +20,28 @@ from train.transforms.sample import Sample
 
 
 def random_orientation(sample: Sample, generator: torch.Generator) -> Sample:
-    """Draw one of the eight flips and quarter turns, each equally likely."""
+    """Draw one of the eight orientations, each equally likely, and apply it."""
     turns = int(torch.randint(4, (), generator=generator))
     mirrored = bool(torch.randint(2, (), generator=generator))
     return orient(sample, Orientation(turns, mirrored))
 
 
 def orient(sample: Sample, orientation: Orientation) -> Sample:
-    """Turn and mirror a sample whose orientation is that of the store, and note its new one."""
+    """Turn and mirror a sample that is in the orientation of the store.
+
+    Args:
+        sample: The sample.
+        orientation: The orientation to bring it to.
+
+    Returns:
+        The moved sample; its `view` is the index of the orientation.
+    """
     if not orientation.index:
         return sample
     image = orientation.pixels(sample.image.permute(1, 2, 0).numpy())
     segments = np.empty((len(sample.segments), *image.shape[:2]), np.bool_)
-    for place, segment in enumerate(sample.segments.numpy()):
-        orientation.pixels(segment, out=segments[place])
+    for index, segment in enumerate(sample.segments.numpy()):
+        orientation.pixels(segment, out=segments[index])
     return replace(
         sample,
         image=torch.from_numpy(image).permute(2, 0, 1),
@@ -44,10 +53,18 @@ def orient(sample: Sample, orientation: Orientation) -> Sample:
 
 
 def resize(sample: Sample, width: int, height: int) -> Sample:
-    """Resize image (antialiased bilinear) and masks (nearest pixel centre) and repair the prompts.
+    """Resize the image (bilinear, antialiased) and the masks (nearest pixel center), and repair the prompts.
 
-    A point that leaves its side of the outline is moved to the nearest pixel on its side, a negative point without
-    one becomes padding, boxes are drawn anew, and an object without a pixel left is dropped and counted.
+    An object that has no pixel left is dropped and counted in `Sample.dropped`. `repair_prompts` describes what
+    happens to the prompts.
+
+    Args:
+        sample: The sample.
+        width: New width in pixels.
+        height: New height in pixels.
+
+    Returns:
+        The resized sample.
     """
     old_width, old_height = sample.size_wh
     if (old_width, old_height) == (width, height):
@@ -66,7 +83,7 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
 
 
 def _resized(image: Tensor, width: int, height: int) -> Tensor:
-    # Interpolation takes no image without channels either.
+    # A sample with stored features has an image without channels, which F.interpolate refuses.
     if not len(image):
         return image.new_empty(0, height, width)
     resized = F.interpolate(image[None].float(), (height, width), mode="bilinear", antialias=True)[0]
@@ -74,14 +91,20 @@ def _resized(image: Tensor, width: int, height: int) -> Tensor:
 
 
 def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample:
-    """Cut a window out; points beyond it become padding or are derived anew, and boxes are drawn anew.
+    """Crop a sample to a window.
+
+    Points outside the window become padding; an object that loses its last click gets a new one in the middle of its
+    segment. Boxes are computed again. An object that has no pixel left is dropped and counted in `Sample.dropped`.
 
     Args:
         sample: The sample.
-        left: First column.
-        top: First row.
-        width: Columns.
-        height: Rows.
+        left: First column of the window.
+        top: First row of the window.
+        width: Number of columns of the window.
+        height: Number of rows of the window.
+
+    Returns:
+        The cropped sample.
     """
     window = (..., slice(top, top + height), slice(left, left + width))
     cut = replace(
@@ -95,9 +118,16 @@ def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample
 
 
 def keep_points_inside(sample: Sample) -> Sample:
-    """Turn points beyond the image into padding; an object without a click left gets one in the middle of its segment.
+    """Turn points outside the image into padding; an object that loses its last click gets a new one.
 
-    Box corners stay, since `repair_prompts` draws boxes anew.
+    The new click is in the middle of the object's segment. Box corners stay as they are, because `repair_prompts`
+    computes boxes again.
+
+    Args:
+        sample: A sample in which every object has at least one pixel.
+
+    Returns:
+        The sample with the changed prompts.
     """
     width, height = sample.size_wh
     coords, labels = sample.point_coords.clone(), sample.point_labels.clone()
@@ -107,35 +137,55 @@ def keep_points_inside(sample: Sample) -> Sample:
     had_click = (labels == PointLabel.POSITIVE).any(1)
     labels[outside] = int(PointLabel.PADDING)
     for row in (had_click & ~(labels == PointLabel.POSITIVE).any(1)).nonzero()[:, 0].tolist():
-        place = int((sample.point_labels[row] == PointLabel.POSITIVE).nonzero()[0])
+        first_click = int((sample.point_labels[row] == PointLabel.POSITIVE).nonzero()[0])
         ys, xs = sample.segments[row].nonzero(as_tuple=True)
-        # The middle pixel in reading order lies on the segment whatever its shape.
-        coords[row, place] = torch.stack([xs[len(xs) // 2], ys[len(ys) // 2]]).to(coords.dtype)
-        labels[row, place] = int(PointLabel.POSITIVE)
+        # The pixels are counted row by row. The middle one lies on the segment, whatever the shape of the segment.
+        coords[row, first_click] = torch.stack([xs[len(xs) // 2], ys[len(ys) // 2]]).to(coords.dtype)
+        labels[row, first_click] = int(PointLabel.POSITIVE)
     return replace(sample, point_coords=_unless_padding(coords, labels), point_labels=labels)
 
 
 def nearest_centers(old: int, new: int) -> Tensor:
-    """For each of `new` pixels the one of `old` pixels under its centre; int64 (new,)."""
+    """Return, for each of `new` pixels along an axis, the index of the old pixel under its center; int64 (new,)."""
     return (2 * torch.arange(new) + 1) * old // (2 * new)
 
 
 def scale_points(coords: Tensor, old_wh: tuple[int, int], new_wh: tuple[int, int]) -> Tensor:
-    """Move coordinates (..., 2) with an image that is resized; pixel centres are half a pixel from the edge."""
+    """Scale coordinates with an image that is resized; a pixel center is half a pixel from the pixel's edge.
+
+    Args:
+        coords: Coordinates of pixel centers, (..., 2) as x, y.
+        old_wh: Width and height before, in pixels.
+        new_wh: Width and height after, in pixels.
+
+    Returns:
+        The new coordinates, same shape and dtype.
+    """
     factor = torch.tensor(new_wh, dtype=coords.dtype) / torch.tensor(old_wh, dtype=coords.dtype)
     return (coords + 0.5) * factor - 0.5
 
 
 def repair_prompts(sample: Sample) -> Sample:
-    """Make prompts true again after resampling; see `resize`."""
+    """Correct the prompts after the pixels were resampled.
+
+    A positive point that is off its segment moves to the nearest pixel of the segment. A negative point that is on the
+    segment or on an ignored pixel moves to the nearest pixel of the background; if there is none, the negative points
+    become padding. The corners of a box are computed again from the segment.
+
+    Args:
+        sample: A sample in which every object has at least one pixel.
+
+    Returns:
+        The sample with the corrected prompts.
+    """
     coords, labels = sample.point_coords.clone(), sample.point_labels.clone()
     for row, segment in enumerate(sample.segments):
         background = ~segment & ~sample.ignore
         for label, allowed in ((PointLabel.POSITIVE, segment), (PointLabel.NEGATIVE, background)):
             chosen = labels[row] == label
             if chosen.any():
-                coords[row, chosen], found = _snapped(coords[row, chosen], allowed)
-                if not found:
+                coords[row, chosen], has_allowed = _snapped(coords[row, chosen], allowed)
+                if not has_allowed:
                     labels[row, chosen] = int(PointLabel.PADDING)
         corners = (labels[row] == PointLabel.BOX_TOP_LEFT) | (labels[row] == PointLabel.BOX_BOTTOM_RIGHT)
         if corners.any():
@@ -144,13 +194,28 @@ def repair_prompts(sample: Sample) -> Sample:
 
 
 def mask_box(mask: Tensor) -> Tensor:
-    """Inclusive bounds of a boolean (H, W) with at least one pixel, as x0, y0, x1, y1; int64 (4,)."""
+    """Compute the bounding box of a mask.
+
+    Args:
+        mask: bool (H, W), with at least one pixel.
+
+    Returns:
+        x0, y0, x1, y1 in pixels, all inclusive; int64 (4,).
+    """
     columns, rows = mask.any(0).nonzero()[:, 0], mask.any(1).nonzero()[:, 0]
     return torch.stack([columns[0], rows[0], columns[-1], rows[-1]])
 
 
 def _snapped(coords: Tensor, allowed: Tensor) -> tuple[Tensor, bool]:
-    """Move points (n, 2) whose pixel is not allowed to the nearest that is; say whether there is any."""
+    """Move each point that is not on an allowed pixel to the nearest allowed pixel.
+
+    Args:
+        coords: The points, (n, 2) as x, y.
+        allowed: The allowed pixels, bool (H, W).
+
+    Returns:
+        The moved points, and False if a point had to move but no pixel is allowed.
+    """
     height, width = allowed.shape
     bound = torch.tensor([width - 1, height - 1])
     pixels = coords.round().long().clamp(min=torch.zeros_like(bound), max=bound)
@@ -168,4 +233,5 @@ def _snapped(coords: Tensor, allowed: Tensor) -> tuple[Tensor, bool]:
 
 
 def _unless_padding(coords: Tensor, labels: Tensor) -> Tensor:
+    """Set the coordinates of padding points to (0, 0)."""
     return torch.where((labels == PointLabel.PADDING)[..., None], torch.zeros_like(coords), coords)

@@ -1,4 +1,4 @@
-"""The eight flips and quarter turns of an image: how pixels and points move, and how they move back.
+"""The eight orientations of an image (flips and quarter turns), for its pixels and its points, and their inverses.
 
 Arrays are H, W; coordinates are x, y of pixel centers, so the mirror image of x is W-1-x.
 Axes: O objects, K points.
@@ -18,15 +18,15 @@ from torch import Tensor
 from schemas.points import PointLabel
 
 _FLIPS = ((False, False), (False, True), (True, True), (True, False))
-"""Whether x and y are flipped for each number of quarter turns, after the transpose of the odd ones."""
+"""Whether to flip x and y, for each number of quarter turns; an odd number of turns is transposed first."""
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """Quarter turns against the clock, then an exchange of left and right, or none.
+    """An orientation of an image: counterclockwise quarter turns, then optionally a mirror image.
 
     Attributes:
-        turns: Number of quarter turns, 0 to 3.
+        turns: Number of counterclockwise quarter turns, 0 to 3.
         mirrored: Whether left and right are exchanged after the turns.
     """
 
@@ -35,7 +35,7 @@ class Orientation:
 
     @property
     def index(self) -> int:
-        """Number of this orientation, 0 to 7: the turns, plus 4 where it is mirrored."""
+        """Index of this orientation, 0 to 7: the number of turns, plus 4 if it is mirrored."""
         return self.turns + 4 * self.mirrored
 
     @property
@@ -44,23 +44,26 @@ class Orientation:
         return self if self.mirrored else Orientation(-self.turns % 4)
 
     def size_wh(self, size_wh: tuple[int, int]) -> tuple[int, int]:
-        """Return width and height of an image of this width and height after the move."""
+        """Return the width and height that an image of this width and height has after the move, in pixels."""
         width, height = size_wh
         return (height, width) if self.turns % 2 else (width, height)
 
     def tensor(self, pixels: Tensor) -> Tensor:
-        """Move a tensor (..., H, W) on its own device."""
+        """Move the pixels of a tensor (..., H, W) on the tensor's own device."""
         turned = pixels.rot90(self.turns, (-2, -1))
         return turned.flip(-1) if self.mirrored else turned
 
     def pixels(self, pixels: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Move pixels, uint8 (H, W, C) or bool (H, W), in main memory.
+        """Move the pixels of an array in main memory.
 
-        `numpy.rot90` gives the same and takes ten times as long, since it copies pixel by pixel across the rows.
+        `numpy.rot90` gives the same result but takes ten times as long, because it copies pixel by pixel across rows.
 
         Args:
-            pixels: The pixels.
-            out: Array of the new shape that takes the result; new memory unless given.
+            pixels: The pixels, uint8 (H, W, C) or bool (H, W).
+            out: The array of the new shape to write to; a new array unless given.
+
+        Returns:
+            The moved pixels: `out`, or a new array.
         """
         width, height = self.size_wh((pixels.shape[1], pixels.shape[0]))
         out = np.empty((height, width, *pixels.shape[2:]), pixels.dtype) if out is None else out
@@ -79,13 +82,18 @@ class Orientation:
         return out
 
     def points(self, coords: Tensor, labels: Tensor, size_wh: tuple[int, int]) -> Tensor:
-        """Move coordinates with an image.
+        """Move point coordinates together with an image.
+
+        A padding point stays at (0, 0). The corners of a box are put in order again, so that the first one is still the
+        top-left corner.
 
         Args:
-            coords: float32 (O, K, 2) as x, y.
-            labels: int32 (O, K), SAM 2's codes; a padding point stays at (0, 0), and the corners of a box trade places
-                so that the first is still the top-left one.
-            size_wh: Width and height of the image before the move.
+            coords: The coordinates, float32 (O, K, 2) as x, y.
+            labels: SAM 2's label of each point, int32 (O, K).
+            size_wh: Width and height of the image before the move, in pixels.
+
+        Returns:
+            The moved coordinates, float32 (O, K, 2).
         """
         width, height = size_wh
         x, y = coords.unbind(-1)
@@ -99,11 +107,11 @@ class Orientation:
 
 
 ORIENTATIONS = tuple(Orientation(turns, mirrored) for mirrored in (False, True) for turns in range(4))
-"""All eight, by their index; the first leaves an image as it is."""
+"""All eight orientations in the order of their index; the first one leaves an image as it is."""
 
 
 def _corners_in_order(coords: Tensor, labels: Tensor) -> Tensor:
-    """Put the corners of a moved box back in order: label 2 is the top-left, label 3, next to it, the bottom-right."""
+    """Put the corners of a moved box in order: label 2 is the top-left one, and label 3 next to it the bottom-right."""
     first = (labels == PointLabel.BOX_TOP_LEFT).nonzero(as_tuple=True)
     second = (first[0], first[1] + 1)
     ordered = coords.clone()

@@ -1,6 +1,6 @@
-"""One training sample: a tile with some of its objects and one prompt for each.
+"""A training sample: one tile with some of its objects and one prompt per object.
 
-Axes: O objects, K points (the longest prompt of the sample), H and W pixels. Coordinates are x, y of pixel centres.
+Axes: O objects, K points (of the longest prompt in the sample), H and W pixels. Coordinates are x, y of pixel centers.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from schemas.store.tile import Tile
 
 @dataclass(frozen=True)
 class Sample:
-    """A tile, its chosen objects and their prompts; every transform takes and returns one.
+    """A tile, its chosen objects and their prompts; every transform takes a sample and returns a new one.
 
     Attributes:
-        tile_index: The tile's index in the store.
-        image: uint8 (3, H, W), RGB; its bytes may lie in the order H, W, 3.
-        segments: bool (O, H, W).
-        ignore: bool (H, W), pixels that no loss term sees.
-        point_coords: float32 (O, K, 2) as x, y; (0, 0) where padded.
-        point_labels: int32 (O, K), SAM 2's codes; -1 is padding.
-        object_ids: int64 (O,), unique in the tile.
-        class_ids: int64 (O,), pixel value of the class.
-        dropped: How many chosen objects a transform has lost.
-        skipped: How many random maps were left out, since each draw would have lost an object.
-        click_draws: float32 (O, D), numbers in [0, 1) that correction clicks are drawn by.
-        color_draws: float32 (C,), numbers in [0, 1) that colours are drawn by.
-        view: Which of the eight flips and turns was drawn: quarter turns, and 4 more where it is mirrored.
-        features: bfloat16 (side, side, channels) a level instead of the image, which then has no channel.
+        tile_index: Index of the tile in the store.
+        image: The RGB image, uint8 (3, H, W); in memory the channels may be last.
+        segments: The segment of each object, bool (O, H, W).
+        ignore: The pixels that no loss term counts, bool (H, W).
+        point_coords: The points of each prompt, float32 (O, K, 2) as x, y; (0, 0) where padded.
+        point_labels: SAM 2's label of each point, int32 (O, K); -1 is padding.
+        object_ids: Id of each object, unique in the tile, int64 (O,).
+        class_ids: The mask value of each object's class, int64 (O,).
+        dropped: Number of chosen objects that lost all their pixels in a transform.
+        skipped: Number of random maps that were skipped because they would have lost an object.
+        click_draws: Random numbers in [0, 1) for correction clicks, float32 (O, D), or None.
+        color_draws: Random numbers in [0, 1) for color augmentation, float32 (C,), or None.
+        view: Index of the orientation that the sample is in, 0 to 7; see `train.transforms.orientation`.
+        features: Stored encoder features, or None: one tensor per level, each bfloat16 (side, side, channels). They
+            replace the image, which then has no channels.
     """
 
     tile_index: int
@@ -53,11 +54,11 @@ class Sample:
 
     @property
     def size_wh(self) -> tuple[int, int]:
-        """Width and height in pixels."""
+        """Width and height of the image in pixels."""
         return self.image.shape[-1], self.image.shape[-2]
 
     def keep(self, objects: Tensor) -> Sample:
-        """Keep some objects, given by a boolean (O,); the others count as dropped."""
+        """Keep the objects that a boolean tensor (O,) selects; the other objects count as dropped."""
         return replace(
             self,
             segments=self.segments[objects],
@@ -70,32 +71,36 @@ class Sample:
         )
 
     def without_objects(self) -> Sample:
-        """Leave all objects out; none of them counts as dropped."""
+        """Remove all objects without counting them as dropped."""
         return replace(self.keep(torch.zeros(len(self.object_ids), dtype=torch.bool)), dropped=self.dropped)
 
     def with_draws(self, click_draws: Tensor, color_draws: Tensor) -> Sample:
-        """Attach the numbers that clicks and colours are drawn by."""
+        """Attach the random numbers for clicks, float32 (O, D), and for colors, float32 (C,)."""
         return replace(self, click_draws=click_draws, color_draws=color_draws)
 
     def with_prompts(self, coords: Tensor, labels: Tensor) -> Sample:
-        """Replace the prompts: float32 (O, K, 2) and int32 (O, K)."""
+        """Replace the prompts by point_coords float32 (O, K, 2) and point_labels int32 (O, K)."""
         return replace(self, point_coords=coords, point_labels=labels)
 
 
 def read_sample(tile: Tile, prompts: dict[int, Prompt], *, image: bool = True) -> Sample:
-    """Read a tile with the objects that prompts are given for; nothing else of it is read.
+    """Read a tile and the objects that have a prompt in `prompts`; the other objects are not read.
 
     Args:
         tile: The tile.
-        prompts: The prompt of each wanted object by its object id, in the tile's order.
-        image: Whether to read the image; otherwise the sample has an image of the same size without channels.
+        prompts: The prompt of each object by object id, in the order that the objects have in the tile.
+        image: Whether to read the image; if not, the sample gets an image of the right size without channels.
+
+    Returns:
+        The sample, in the orientation and the size of the store.
     """
     height, width = tile.ignore.shape
     pixels = tile.image if image else np.empty((height, width, 0), np.uint8)
     coords, labels = pad_prompts(list(prompts.values()))
     return Sample(
         tile_index=tile.index,
-        # A view: bytes stay in the order of the store, which OpenCV turns and a GPU convolves fastest.
+        # Permuting makes a view: the channels stay last in memory, as in the store. OpenCV turns images in this order
+        # fastest, and a GPU convolves them fastest.
         image=torch.from_numpy(pixels).permute(2, 0, 1),
         segments=torch.from_numpy(tile.segments(prompts)),
         ignore=torch.from_numpy(tile.ignore),
@@ -107,7 +112,10 @@ def read_sample(tile: Tile, prompts: dict[int, Prompt], *, image: bool = True) -
 
 
 def pad_prompts(prompts: list[Prompt]) -> tuple[Tensor, Tensor]:
-    """Pad prompts to the longest.
+    """Pad prompts to the length of the longest one.
+
+    Args:
+        prompts: The prompts of O objects, each with its own number of points.
 
     Returns:
         point_coords float32 (O, K, 2) and point_labels int32 (O, K), padded with (0, 0) and -1.

@@ -332,4 +332,4 @@ def test_failed_loading_process_is_named_by_its_cause_alone(store: Store, tmp_pa
         fit(open_store(copy), config, tmp_path / "run")
     said = str(caught.value)
     cause = r"/.*copy.zarr/images row \d+: is missing; [^;]*"
-    assert re.fullmatch(rf"a loading process, at the tiles \[[\d, ]+\]: {cause}; mend that, and give --resume", said)
+    assert re.fullmatch(rf"a loading process, at the tiles \[[\d, ]+\]: {cause}; fix that, and give --resume", said)

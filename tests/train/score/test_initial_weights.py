@@ -119,12 +119,15 @@ def test_each_of_several_starts_has_a_name_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"init_sha256": 3}, "init_sha256 3"), ({"config": {"init": 3}}, "neither --init nor --seed")],
+    [
+        ({"init_sha256": 3}, "has an invalid init_sha256 3"),
+        ({"config": {"init": 3}}, "does not record a valid --init and --seed"),
+    ],
 )
 def test_a_start_that_is_nonsense_is_refused(wrong: dict[str, object], said: str, tmp_path: Path) -> None:
     path, _ = _begin(tmp_path, "ours")
     save_checkpoint(path, load_checkpoint(path) | wrong)
-    with pytest.raises(CheckpointError, match=f"ours.pt: says {said}"):
+    with pytest.raises(CheckpointError, match=f"ours.pt: {said}"):
         load_initial_weights([path], CPU)
 
 
