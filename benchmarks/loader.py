@@ -27,8 +27,9 @@ from schemas.store.store import Store, open_store
 from train.config import FitConfig
 from train.data.collate import collate
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
-from train.data.loader import prepare_process, training_dataset, training_loader
+from train.data.loader import training_dataset, training_loader
 from train.data.sampler import EpochSampler
+from train.runtime.loading_process import prepare_process
 
 SIZE = 1024
 ROIS = 3

@@ -103,7 +103,7 @@ def test_home_that_cannot_be_written_is_not_spoken_of(place: Path) -> None:
     _prep("view", STORE, "--out", "Ansicht", "--limit", "2", cwd=place, **nowhere)
     ran = _train("fit", STORE, "--out", "heimatlos", *SMALL_FIT, "--workers", "0", "--log-json", cwd=place, **nowhere)
     said = [json.loads(line)["message"] for line in ran.stderr.splitlines()]
-    assert [line.split()[0:2] for line in said if "validation" not in line] == [["starts", "from"]]
+    assert [line.split()[0:2] for line in said if "validation" not in line] == [["training", "starts"]]
 
 
 def _with_shared_memory(options: str, *command: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,6 @@ import logging
 
 import numpy as np
 import torch
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from schemas.store.store import Store
 from train.data.collate import collate
@@ -41,6 +40,9 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
     Returns:
         Mean Dice over objects between our masks and the predictor's; 1 if the tile has no object left after resizing.
     """
+    # Importing the predictor takes half a second, and only runs with --init need it.
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
     record = store[tile]
     size, side = record.image.shape[0], model.image_size
     batch = collate([resize(read_sample(store.tile(tile), store.prompts(tile, "box")), side, side)])

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from schemas.command.stage_timer import timed
 from schemas.errors import TrainingError
 from train.data.collate import Batch
-from train.data.loader import loading_error
 from train.data.sampler import EpochSampler
+from train.runtime.loading_process import loading_error
 from train.runtime.machine import Machine
 
 

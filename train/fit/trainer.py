@@ -17,7 +17,6 @@ from schemas.command.stage_timer import timed
 from schemas.errors import CheckpointError, TrainingError
 from schemas.store.store import Store
 from train.config import FitConfig
-from train.data.loader import deaths_as_errors
 from train.fit.epoch_end import end_epoch
 from train.fit.finish import describe_run, finish_run, write_json
 from train.fit.optimizer import set_learning_rates
@@ -26,6 +25,7 @@ from train.fit.state import Run, previous_of, save_last
 from train.fit.step_batches import LoadedStep
 from train.runtime.device import out_of_memory_as_error, pick_device
 from train.runtime.distributed import open_world
+from train.runtime.loading_process import deaths_as_errors
 from train.runtime.machine import Machine
 from train.runtime.run_log import RunLog, StepRecord
 from train.runtime.stop import stop_on_signals

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo import mark_static
 from torch.utils.checkpoint import checkpoint
 
 COMPILED_FORMS = 32
@@ -40,6 +39,9 @@ def compile_parts(sam: Any, image_size: int) -> None:
 
 def fix_all_but_rows(*tensors: Tensor) -> None:
     """Tell the compiler that only the first axis of these inputs varies between calls."""
+    # Importing the compiler takes a second, and only compiled runs need it.
+    from torch._dynamo import mark_static
+
     for tensor in tensors:
         mark_static(tensor, list(range(1, tensor.dim())))
 

@@ -18,8 +18,8 @@ from schemas.points import Prompt
 from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.store import Store
-from train.data.loader import loading_error, prepare_process
 from train.model.predictor import MaskPredictor, View
+from train.runtime.loading_process import loading_error, prepare_process
 from train.score.baselines import baseline_masks, disc_radius_px
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.store.store import Store
-from train.data.loader import deaths_as_errors
 from train.model.predictor import MaskPredictor
+from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol

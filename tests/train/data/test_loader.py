@@ -7,14 +7,15 @@ import pytest
 from schemas.errors import TrainingError
 from train.config import FitConfig
 from train.data.dataset import SampleOptions
-from train.data.loader import deaths_as_errors, sample_options
+from train.data.loader import sample_options
+from train.runtime.loading_process import deaths_as_errors
 
 # Arrays as large as those of a tile, made and freed as a loading process does.
 _FAULTS = """
 import resource, sys
 import numpy as np
 if sys.argv[1] == "prepared":
-    from train.data.loader import prepare_process
+    from train.runtime.loading_process import prepare_process
     prepare_process()
 def work():
     for side in (3, 1, 3, 12):

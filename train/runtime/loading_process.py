@@ -1,0 +1,89 @@
+"""Processes that load data: how they are set up, and how their failures are reported."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import cv2
+import numcodecs.blosc
+
+from schemas.errors import TrainingError
+
+KEPT_BYTES = 128 << 20
+"""Bytes of freed memory that a loading process keeps; about the size of one batch of tiles."""
+
+# Parameter numbers from glibc's malloc.h; Python has no names for them.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_LARGEST_MMAP_THRESHOLD = 32 << 20
+
+
+def loading_error(where: str, error: RuntimeError, then: str) -> TrainingError:
+    """Turn the error of a loading process into a message of one line.
+
+    A process that fails sends its traceback as text; the last line of that text has the cause and its remedy. If a
+    process is killed, the error is a sentence from torch.
+
+    Args:
+        where: The tiles that the process loaded.
+        error: The error that the loader raised.
+        then: What the user should do after fixing the cause.
+
+    Returns:
+        The error to raise.
+    """
+    last = str(error).strip().splitlines()[-1]
+    if "Traceback (most recent call last)" in str(error):
+        return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), f"fix that, and {then}")
+    return TrainingError(where, f"failed ({last})", f"try fewer --workers, or 0, and {then}")
+
+
+@contextmanager
+def deaths_as_errors(then: str) -> Generator[None]:
+    """Turn torch's error about a killed loading process into a message of one line.
+
+    Torch raises that error from a signal handler, so it can come from any line that the training process runs.
+
+    Args:
+        then: What the user should do after fixing the cause.
+
+    Raises:
+        TrainingError: A loading process was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise loading_error("a loading process", error, then) from error
+
+
+def prepare_process(_worker: int = 0) -> None:
+    """Set up a loading process: limit it to one thread and let it keep freed memory.
+
+    The loading processes share the cores, so each of them uses one thread. The arrays of a tile are larger than the
+    memory that glibc keeps by default. Glibc returns them to the system at once and gets empty pages for the next
+    tile, which takes half of a sample's time (benchmarks/results.md). Memory that is kept is used again. With another C
+    library the memory settings stay as they are.
+    """
+    cv2.setNumThreads(1)
+    numcodecs.blosc.use_threads = False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        for parameter in (_TRIM_THRESHOLD, _TOP_PAD):
+            mallopt(parameter, KEPT_BYTES)
+        mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+
+
+def start_worker(worker: int) -> None:
+    """Set up a loading process and move it out of its parent's process group.
+
+    Ctrl-C in a terminal and SIGTERM from a scheduler go to the whole group. The training process still finishes its
+    step then, and needs its loading processes for that. The SIGTERM with which the parent ends them still arrives.
+    """
+    prepare_process(worker)
+    os.setpgrp()
