@@ -141,7 +141,10 @@ def test_compressed_archive_and_old_format_are_refused(tmp_path: Path) -> None:
     [
         ({"model": {"a": 3}}, "holds 'a' under 'model', which is not a weight"),
         ({"model": {5: torch.zeros(1)}}, "holds 5 under 'model', which is not a weight"),
-        ({"model": {}, "model_size": "tiny", "image_size": 2**31}, "has an invalid model_size 'tiny' or image_size 2147483648"),
+        (
+            {"model": {}, "model_size": "tiny", "image_size": 2**31},
+            "invalid model_size 'tiny' or image_size 2147483648",
+        ),
         ({"model": {}, "model_size": ["tiny"], "image_size": 128}, r"has an invalid model_size \['tiny'\]"),
     ],
 )
