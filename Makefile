@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. Both make the environment (.venv) first; a second run finds it ready.
+# The main commands are `make demo` and `make test`. Both first make the environment (.venv), unless it is ready.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,15 +10,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
-	@echo 'make audit   ask for known vulnerabilities of the pinned versions (network)'
-	@echo 'make test-faults  kills, full disks, dead servers and hostile files, at length (half an hour)'
-	@echo 'make format  rewrite the sources as ruff would have them'
+	@echo 'make audit   look up known vulnerabilities of the pinned versions (needs network)'
+	@echo 'make test-faults  long tests of kills, full disks, dead servers and hostile files (half an hour)'
+	@echo 'make format  format the sources with ruff'
 	@echo 'make clean   remove the demonstration and the caches, not the environment'
 
 env: $(VENV)/.ready
 
-# sam2 is a source distribution that imports torch while it builds: torch first, then sam2 without build isolation, and
-# only from the archive whose hash is known.
+# sam2 is a source distribution that imports torch while it builds. So torch is installed first, then sam2 without build
+# isolation, and only from the archive with the known hash.
 $(VENV)/.ready: pyproject.toml constraints.txt requirements-sam2.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'env: installing torch, sam2 and the project into $(VENV) (a few minutes, once)'
@@ -27,7 +27,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements-sam2.txt
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test,tools]'
 	@touch $@
 
-# A minute of training from random weights shows that everything works, and nothing about what SAM 2 can do.
+# A minute of training from random weights shows that everything works, but not what SAM 2 can do.
 demo: env $(DEMO)/evaluation/metrics.json
 	@echo
 	@echo 'checkpoint  $(DEMO)/run/checkpoints/checkpoint.pt'
@@ -47,12 +47,12 @@ $(DEMO)/evaluation/metrics.json:
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# Ten minutes: 20,000 samples, 500 steps, 200 steps of two processes, with flat memory and descriptors.
+# Check for ten minutes that memory and descriptors stay flat: 20,000 samples, 500 steps, 200 steps of two processes.
 test-soak: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow -o faulthandler_timeout=0 tests/integration/test_soak.py
 
-# The lower bounds of pyproject.toml with Python 3.11, or the newest versions with 3.12 or later (PYTHON=python3.13), each in
-# an environment of its own, 3 GB more.
+# Test with the lower bounds of pyproject.toml on Python 3.11, or with the newest versions on 3.12 or later
+# (PYTHON=python3.13). Each makes its own environment of 3 GB.
 test-oldest: .venv-oldest/.ready
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning tests/schemas tests/prep tests/train
 
@@ -66,7 +66,7 @@ test-newest: .venv-newest/.ready
 	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
 	@touch $@
 
-# What takes minutes: compiled models, by which --compile is held to the plain run.
+# Tests that take minutes: they compare compiled models with plain ones.
 test-slow: env
 	$(BIN)/python -m pytest -m 'slow and not cuda' --ignore tests/integration/test_soak.py tests
 
@@ -95,7 +95,7 @@ constraints: env
 licences: env
 	$(BIN)/python docs/licences.py
 
-# In an environment of its own, so that the tool's dependencies are not among those that are audited.
+# The tool has its own environment, so that its dependencies are not audited.
 audit: env
 	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
 	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt

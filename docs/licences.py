@@ -1,4 +1,4 @@
-"""Write the licence table of `docs/dependencies.md` from the packages that are installed: `make licences`."""
+"""Write the license table of `docs/dependencies.md` from the installed packages; `make licences` runs this."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = Path(__file__).with_name("dependencies.md")
 BEGIN, END = "<!-- licences: begin -->\n", "<!-- licences: end -->\n"
 
 EXTRAS = ("dask", "lora", "s3", "small")
-"""The extras of the project that a user may install; tests and tools are no part of what runs."""
+"""The extras that a user may install; those for tests and tools are not needed to run the programs."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Dependency:
     """One installed package that the project needs.
 
     Attributes:
-        name: Its normalised name.
-        version: The installed one.
-        licence: As its metadata say, `?` where they do not.
-        needed_by: `direct` or the extra where the project names it, else the packages that need it.
+        name: Normalized name of the package.
+        version: Installed version.
+        licence: License in the package's metadata; `?` if there is none.
+        needed_by: `direct` or the extra if the project names the package, else the packages that need it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Dependency:
 
 
 def dependencies() -> list[Dependency]:
-    """The packages that run with the project, by name: those it declares, and all that those need in turn."""
+    """Return the packages that run with the project, sorted by name: its own dependencies and all of theirs."""
     needed_by: dict[str, list[str]] = {}
     queue = [(name, "direct") for name in _requirements(distribution(PROJECT), "")]
     for extra in EXTRAS:
@@ -54,7 +54,7 @@ def dependencies() -> list[Dependency]:
 
 
 def _requirements(package: Distribution, extra: str) -> list[str]:
-    """What a package needs on this platform: without an extra, or what the extra adds."""
+    """Return the installed packages that a package needs on this platform: without extras, or only for one extra."""
     found: list[str] = []
     for line in package.requires or []:
         requirement = Requirement(line)
@@ -67,14 +67,14 @@ def _requirements(package: Distribution, extra: str) -> list[str]:
 
 
 def _of_extras(requirement: Requirement) -> list[str]:
-    """What the extras add that a requirement names, as in `package[extra]`."""
+    """Return the packages that the extras of a requirement such as `package[extra]` add."""
     if not requirement.extras or not _is_installed(requirement.name):
         return []
     return [name for extra in requirement.extras for name in _requirements(distribution(requirement.name), extra)]
 
 
 def _is_installed(name: str) -> bool:
-    # A marker cannot say everything (a CPU build of torch needs no CUDA): what is absent is not used.
+    # Markers cannot express all conditions: a CPU build of torch needs no CUDA. A package that is absent is not used.
     try:
         distribution(name)
     except PackageNotFoundError:
@@ -89,25 +89,25 @@ def _describe(name: str, reasons: list[str]) -> Dependency:
 
 
 def _licence(package: Distribution) -> str:
-    """The SPDX expression where the metadata have one, else the classifiers, else the first line of the field."""
-    # What importlib promises is less than what it gives.
+    """Return the SPDX expression in the metadata; else the license classifiers; else the first line of the field."""
+    # importlib declares a smaller type than it returns.
     metadata = cast("Message", package.metadata)
     expression = metadata.get("License-Expression")
     classifiers = [line.split(" :: ")[-1] for line in metadata.get_all("Classifier", []) if line.startswith("License")]
     field = (metadata.get("License") or "").strip().splitlines()
     found = expression or ", ".join(classifiers) or (field[0] if field else "")
-    # A vertical bar would end the cell.
+    # A vertical bar would end the table cell.
     return found.replace("|", "/") or "?"
 
 
 def table() -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     rows = [f"| {d.name} | {d.version} | {d.licence} | {d.needed_by} |" for d in dependencies()]
     return "\n".join(["| package | version | licence | needed by |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 def write_page() -> None:
-    """Put the table between the page's two marks."""
+    """Write the table between the two marks of the page."""
     text = PAGE.read_text(encoding="utf-8")
     pattern = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
     PAGE.write_text(pattern.sub(lambda _: BEGIN + table() + END, text), encoding="utf-8")

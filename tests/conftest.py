@@ -1,4 +1,4 @@
-"""Fixtures that more than one folder of tests needs: sources on disk, a store built from them, the real data."""
+"""Fixtures that several folders of tests need: source folders, a store built from one, and the real data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from prep.config import BuildConfig
 from prep.synthetic import write_sample
 from schemas.store.store import Store, open_store
 
-# Tests run side by side, and sums of floats depend on the number of threads: one thread here and in every process
-# that a test starts, before torch is imported.
+# Tests run in parallel, and sums of floats depend on the number of threads. So this process and all processes that
+# tests start use one thread. The variable must be set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A busy machine is no defect, so examples have no deadline. Continuous integration draws the same examples at each run,
-# so that it fails for a change alone; everyone else draws new ones.
+# Examples have no deadline, because a busy machine is not a defect. Continuous integration draws the same examples in
+# each run, so that only a change can make it fail; elsewhere, each run draws new ones.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "local"))
@@ -35,18 +35,18 @@ WriteRoi = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real masks and tissue, which is not part of the project."""
+    """The folder of real masks and images, which is not part of the project."""
     folder = os.environ.get("BCSS_REAL_DATA")
     if not folder:
-        pytest.skip("BCSS_REAL_DATA does not name the folder of real masks and tissue")
+        pytest.skip("BCSS_REAL_DATA does not name the folder of real masks and images")
     return Path(folder) / "bcss"
 
 
 @pytest.fixture(scope="module")
 def module_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder that the tests of a file share; it goes after the last of them, since a run takes half a gigabyte.
+    """A folder that the tests of one file share. It is removed after the last test, because a run takes 0.5 GB.
 
-    It stays where a test has failed, to be looked at.
+    If a test fails, the folder stays for inspection.
     """
     folder, failed_before = tmp_path_factory.mktemp("module"), request.session.testsfailed
     yield folder
@@ -59,13 +59,13 @@ def golden() -> Path:
     """The folder of published loss values."""
     folder = os.environ.get("BCSS_REAL_DATA")
     if not folder:
-        pytest.skip("BCSS_REAL_DATA does not name the folder beside which the golden values lie")
+        pytest.skip("BCSS_REAL_DATA is not set; the published loss values are beside its folder")
     return Path(folder).parent / "golden"
 
 
 @pytest.fixture(scope="session")
 def real_source(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source folder with the one real ROI that has both image and mask."""
+    """A source folder with one real ROI, the only one with both image and mask."""
     source = tmp_path_factory.mktemp("real")
     for name in ("images", "masks"):
         (source / name).mkdir()
@@ -76,7 +76,7 @@ def real_source(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def sample_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six small synthetic ROIs, not square, of four institutions."""
+    """A source folder with six small synthetic ROIs, not square, from four institutions."""
     source = tmp_path_factory.mktemp("sample")
     write_sample(source, rois=6, size_px=288, seed=1)
     return source
@@ -84,7 +84,7 @@ def sample_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(sample_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store of 128 px tiles of the synthetic ROIs."""
+    """A store of the synthetic ROIs, in tiles of 128 px."""
     path = tmp_path_factory.mktemp("store") / "sample.zarr"
     build_store(sample_source, path, BuildConfig(size_px=128))
     return open_store(path)
@@ -92,7 +92,7 @@ def store(sample_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Stor
 
 @pytest.fixture
 def write_roi(tmp_path: Path) -> WriteRoi:
-    """Write one ROI below `tmp_path / "source"`, with a mask from an array or from a picture."""
+    """A function that writes one ROI to `tmp_path / "source"`; its mask is an array or a picture."""
 
     def write(stem: str, mask: NDArray[np.uint8] | Image.Image, image: NDArray[np.uint8] | None = None) -> Path:
         source = tmp_path / "source"

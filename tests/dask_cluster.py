@@ -1,4 +1,4 @@
-"""A Dask scheduler and its workers, each a real process on loopback."""
+"""A Dask scheduler and its workers. Each is a real process on the loopback interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import prep
 
 
 class Cluster:
-    """A scheduler and two workers; more may be added."""
+    """A scheduler and two workers; more can be added."""
 
     def __init__(self, folder: Path) -> None:
         self._described = folder / "scheduler.json"
@@ -28,7 +28,7 @@ class Cluster:
         self.address: str = json.loads(self._described.read_text())["address"]
 
     def __enter__(self) -> Cluster:
-        """It is closed at the end of the block."""
+        """Return the cluster; the end of the block closes it."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,7 +38,7 @@ class Cluster:
             process.wait()
 
     def add_worker(self) -> None:
-        """Start one more worker, without a nanny that would start it again."""
+        """Start one more worker, without a nanny process, which would restart it."""
         flags = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "60"]
         self.workers.append(self._start("worker", *flags))
 
@@ -48,7 +48,7 @@ class Cluster:
             [*command, "--host", "127.0.0.1", *flags],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Like workers on other machines, they have another current folder than the build.
+            # Like workers on other machines, they run in a different folder than the build.
             cwd=self._folder,
             env=os.environ | {"PYTHONPATH": str(Path(prep.__file__).parents[1])},
         )

@@ -1,1 +1,1 @@
-"""What the project knows of the networks that it trains, in names and numbers; imports nothing of `train`."""
+"""Names and numbers that describe the networks; the modules here import nothing from the rest of `train`."""

@@ -1,4 +1,4 @@
-"""The networks that `--model` offers, each with the backbone that it belongs to."""
+"""The networks that `--model` offers, and the backbone that each of them belongs to."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ _BACKBONES: tuple[Backbone, ...] = (SAM2,)
 
 
 def backbone_of(size: ModelSize) -> Backbone:
-    """Return the backbone of a network."""
+    """Return the backbone that a network belongs to."""
     return next(backbone for backbone in _BACKBONES if size in backbone.networks)

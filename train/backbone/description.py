@@ -1,8 +1,8 @@
-"""The description of a backbone: every name and number of a network's structure that the rest of `train` asks for.
+"""The description of a backbone: all names and numbers of a network's structure that the rest of `train` uses.
 
-A backbone is a family of networks that share one structure, such as the sizes of SAM 2.1. All names are those of the
-network's own modules and parameters, as in its state dict. Nothing heavy is imported here: the command line reads the
-names of the networks when it starts.
+A backbone is a family of networks that share one structure, such as the sizes of SAM 2.1. Modules and parameters have
+the names that they have in the network's state dict. This module imports nothing that is slow to import, because the
+command line reads the names of the networks when it starts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 LearningRatePart = Literal["vision", "decoder"]
-"""Which of the two learning rates a parameter has: that of the image encoder, or that of the rest."""
+"""The learning rate that a parameter has: "vision" for the image encoder, "decoder" for everything else."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Network:
     """One network of a backbone.
 
     Attributes:
-        config_file: Name of its configuration in the package that builds it.
-        overrides: Settings on top of that configuration, in Hydra's form `++model.key=value`.
-        trunk_width: Channels of the trunk's first stage, by which its weights are recognized.
-        trunk_blocks: Number of blocks of the trunk, by which its weights are recognized.
+        config_file: Name of the network's configuration file in the package that builds it.
+        overrides: Settings that change that configuration, in Hydra's form `++model.key=value`.
+        trunk_width: Number of channels in the trunk's first stage; with `trunk_blocks` it identifies the network.
+        trunk_blocks: Number of blocks in the trunk.
     """
 
     config_file: str
@@ -38,21 +38,24 @@ class Backbone:
     """The structure that all networks of one family share.
 
     Attributes:
-        networks: The networks by the name that `--model` takes.
-        build: Builds a network for an image size in pixels, with random weights, on the CPU, in evaluation mode.
-        trained_modules: Modules that fine-tuning trains unless they are frozen.
-        trained_vectors: Parameters outside those modules that are trained, too; each is a single vector.
-        freeze_presets: Modules that stay as they are, by the name of a preset; a preset names what is still trained.
-        encoder: The image encoder.
-        trunk: The part of the encoder whose layers learn at falling rates.
-        trunk_block: Regular expression of a parameter in a block of the trunk; its group is the block's number.
-        patch_embedding: Weight of the trunk's first layer, whose first axis is the trunk's width.
-        full_rate: Part of the names of parameters in the trunk that keep the full learning rate.
+        networks: The networks of the family, by the name that `--model` takes.
+        build: The function that builds a network for an image size in pixels, with random weights, on the CPU and in
+            evaluation mode.
+        trained_modules: Names of the modules that fine-tuning trains unless they are frozen.
+        trained_vectors: Names of the parameters outside those modules that are also trained; each is one vector.
+        freeze_presets: Names of the modules that each preset freezes, by the name of the preset. The preset is named
+            after the parts that it still trains.
+        encoder: Name of the image encoder.
+        trunk: Name of the encoder's trunk; its learning rate decreases from the last layer to the first.
+        trunk_block: Regular expression that matches a parameter in a block of the trunk; its group is the number of
+            the block.
+        patch_embedding: Name of the weight of the trunk's first layer; the weight's first axis is the trunk's width.
+        full_rate: A part of the name of those parameters in the trunk that keep the full learning rate.
         norm_classes: Names of the classes whose parameters have no weight decay; biases have none either.
-        mask_prompt_layers: Layers that only a mask given as prompt passes.
-        presence_head: The head that scores whether an object is there.
-        level_strides: Input pixels for each cell, of each feature level from the finest on.
-        level_layers: The decoder's own layer for each feature level, None where it has none.
+        mask_prompt_layers: Name of the layers that only a mask prompt uses.
+        presence_head: Name of the head that predicts the object score.
+        level_strides: Number of input pixels per cell along one axis for each feature level, the finest level first.
+        level_layers: Name of the decoder's own layer for each feature level, or None if it has no such layer.
     """
 
     networks: Mapping[str, Network]
@@ -72,23 +75,27 @@ class Backbone:
     level_layers: tuple[str | None, ...]
 
     def expand_presets(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Replace each name of a preset by the modules that the preset freezes."""
+        """Replace each preset name by the names of the modules that the preset freezes; other names stay."""
         return tuple(module for name in names for module in self.freeze_presets.get(name, (name,)))
 
     def learning_rate_part(self, parameter: str) -> LearningRatePart:
-        """Return which learning rate a parameter has."""
+        """Return which learning rate the parameter of this name has."""
         return "vision" if parameter.startswith(f"{self.encoder}.") else "decoder"
 
     def trunk_depth(self, parameters: Iterable[str]) -> int:
-        """Count the blocks of the trunk among the names of all parameters."""
+        """Return the number of blocks in the trunk, counted from the names of all parameters."""
         return 1 + max((int(match[1]) for name in parameters if (match := re.match(self.trunk_block, name))), default=0)
 
     def layers_above(self, parameter: str, depth: int) -> int:
-        """Count the layers of the trunk from a parameter's own to the last; 0 for a parameter with the full rate.
+        """Count the layers of the trunk from a parameter's own layer to the last one.
 
         Args:
-            parameter: Its name.
-            depth: Blocks of the trunk.
+            parameter: Name of the parameter.
+            depth: Number of blocks in the trunk.
+
+        Returns:
+            The number of layers: 1 for the last block, `depth` + 1 for layers before the first block. It is 0 for a
+            parameter outside the trunk and for one that keeps the full learning rate.
         """
         if not parameter.startswith(f"{self.trunk}.") or self.full_rate in parameter:
             return 0
@@ -96,7 +103,14 @@ class Backbone:
         return depth - int(block[1]) if block else depth + 1
 
     def recognize(self, weights: Mapping[str, Any]) -> str | None:
-        """Return the network that a state dict belongs to, by the width and the depth of its trunk."""
+        """Identify the network of a state dict by the width and the depth of its trunk.
+
+        Args:
+            weights: The state dict.
+
+        Returns:
+            Name of the network, or None if no network of this backbone has such a trunk.
+        """
         patches = weights.get(self.patch_embedding)
         if patches is None:
             return None

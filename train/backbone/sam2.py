@@ -1,8 +1,8 @@
-"""SAM 2.1 as Meta's package `sam2` builds it, and a miniature of it.
+"""SAM 2.1 as Meta's package `sam2` builds it, and a miniature of it named `nano`.
 
-`nano` is Meta's tiny configuration with small widths, set by overrides alone: the installed `build_sam2` builds it and
-loads its checkpoints when it is given the same overrides. It has 2.5 million parameters instead of 39 million, for
-tests, demonstrations and laptops.
+`nano` is Meta's tiny configuration with smaller widths, which are set only by overrides. The installed `build_sam2` can
+build it and load its checkpoints if it gets the same overrides. It has 2.5 million parameters instead of 39 million and
+is meant for tests, demonstrations and laptops.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NANO_MEMORY_WIDTH = 16
 NANO_OVERRIDES = (
     "++model.image_encoder.trunk.embed_dim=32",
     "++model.image_encoder.trunk.stages=[1,2,3,1]",
-    # A block with global attention must not be the first of its stage.
+    # A block with global attention must not be the first block of its stage.
     "++model.image_encoder.trunk.global_att_blocks=[4,5]",
     f"++model.image_encoder.neck.d_model={_NANO_WIDTH}",
     f"++model.image_encoder.neck.position_encoding.num_pos_feats={_NANO_WIDTH}",
@@ -38,15 +38,15 @@ NANO_OVERRIDES = (
     f"++model.memory_encoder.mask_downsampler.embed_dim={_NANO_WIDTH}",
     f"++model.memory_encoder.fuser.layer.dim={_NANO_WIDTH}",
 )
-"""What `nano` changes in the tiny configuration."""
+"""The settings that `nano` changes in the tiny configuration."""
 
 
 def _build(network: Network, image_size: int) -> SAM2Base:
-    # Here, since importing sam2 takes seconds that `--help` must not wait for.
+    # Import sam2 only here: the import takes seconds, and `--help` must not wait for it.
     from sam2.build_sam import build_sam2
 
     overrides = [f"++model.image_size={image_size}", *network.overrides]
-    # Postprocessing would replace a single mask that is not stable by another candidate.
+    # With postprocessing, SAM 2 would replace a single mask that is not stable by another candidate mask.
     model = build_sam2(network.config_file, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=False)
     return cast("SAM2Base", model)
 
@@ -61,7 +61,7 @@ SAM2 = Backbone(
     },
     build=_build,
     trained_modules=("image_encoder", "sam_prompt_encoder", "sam_mask_decoder"),
-    # The learned stand-in for an empty memory, which is added to the features of a single image.
+    # The learned vector that SAM 2 adds to the features of a single image in place of an empty memory.
     trained_vectors=("no_mem_embed",),
     freeze_presets={
         "none": (),

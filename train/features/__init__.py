@@ -1,1 +1,1 @@
-"""Stored features of a frozen image encoder; may import `schemas`, `train.model` and what that may."""
+"""The stored features of a frozen image encoder; may import `schemas`, `train.model` and whatever `train.model` may."""

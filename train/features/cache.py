@@ -1,12 +1,15 @@
 """Features of a frozen image encoder, computed once and kept in a Zarr store beside the data.
 
-What is kept is the smallest exact form of `train.model.encoder_levels`, of each training tile in the eight flips and
-turns, or in the one way that it is stored where none are drawn. There is an array a level, (tile, view, y, x, channel),
-of bfloat16 as bit patterns in uint16, since Zarr has no such type. Floats hardly compress, so they are not: a chunk is
-one view with its CRC-32C, a shard one tile. So a file is a tile's level, written whole and renamed or not there at all,
-and where a view lies in it follows from its size: a loading process reads straight into the tensor that it hands over.
+The cache keeps the features of each training tile in the smallest exact form that `train.model.encoder_levels` knows. A
+tile has eight views, one for each orientation, or only the view that is in the store if no orientations are drawn.
 
-The folder's name is a fingerprint of all that features depend on: weights, data, sizes and precision.
+There is one array for each level, with the axes (tile, view, y, x, channel). The values are bfloat16; Zarr has no such
+type, so their bit patterns are stored as uint16. They are not compressed, because floats hardly compress. A chunk is
+one view with its CRC-32C, and a shard is one tile. Each file therefore holds one level of one tile. It is written under
+another name and renamed when it is complete, so it is either whole or absent. The size of a view gives the position of
+each view in the file, so a loading process reads one view straight into its tensor.
+
+The folder's name contains a fingerprint of everything that the features depend on: weights, data, sizes and precision.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from train.model.encoder_levels import Level
 from train.model.promptable import PromptableSam
 
 ATTRIBUTES_KEY = "bcss_features"
+"""Key of the cache's description in the attributes of its Zarr group."""
+
 LAYOUT_VERSION = 1
 
 _CRC_BYTES = 4
@@ -44,14 +49,14 @@ _INDEX_ENTRY_BYTES = 16
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Where features lie; equal for equal weights, data and sizes.
+    """The feature cache of a model and a store; equal weights, data and sizes give an equal cache.
 
     Attributes:
-        path: The folder.
-        levels: What is kept of a view.
-        views: Flips and turns of a tile, 8 or 1.
-        rows: Tiles of the data, in the cache or not.
-        description: What the features depend on.
+        path: Folder of the cache.
+        levels: The feature levels that are kept for each view.
+        views: Number of orientations of each tile, 8 or 1.
+        rows: Number of tiles in the store, including tiles that are not in the cache.
+        description: Everything that the features depend on, as JSON values.
     """
 
     path: Path
@@ -62,28 +67,39 @@ class FeatureCache:
 
     @property
     def view_bytes(self) -> int:
-        """Bytes of one view of one tile, checksums left out."""
+        """Bytes of one view of one tile, without checksums."""
         return sum(2 * math.prod(level.shape) for level in self.levels)
 
     @property
     def tile_bytes(self) -> int:
-        """Bytes of one tile's files."""
+        """Bytes of all files of one tile."""
         return sum(self._file_bytes(level) for level in self.levels)
 
     def read(self, tile: int, view: int) -> tuple[Tensor, ...]:
-        """Read the features of a tile in one view, bfloat16 (side, side, C) a level.
+        """Read the features of one view of a tile.
+
+        Args:
+            tile: Index of the tile in the store.
+            view: Index of the orientation, less than `views`.
+
+        Returns:
+            One tensor per level, each bfloat16 (side, side, C).
 
         Raises:
-            StoreError: They are missing or damaged.
+            StoreError: The features are missing or damaged.
         """
         return tuple(self._read_level(level, tile, view) for level in self.levels)
 
     def missing(self, tiles: Iterable[int]) -> list[int]:
-        """The tiles of which a file is missing or cut short."""
+        """Return the tiles that have a missing file or a file of the wrong size."""
         return [tile for tile in tiles if not all(self._is_whole(level, tile) for level in self.levels)]
 
     def write(self, tile: int, kept: Sequence[Tensor]) -> None:
-        """Write a tile's levels, bfloat16 (views, side, side, C) each; a file is there whole or not at all.
+        """Write the features of a tile; afterwards each file is either whole or absent.
+
+        Args:
+            tile: Index of the tile in the store.
+            kept: One tensor per level, each bfloat16 (views, side, side, C).
 
         Raises:
             StoreError: The disk is full or not writable.
@@ -105,17 +121,17 @@ class FeatureCache:
 
     @contextmanager
     def being_filled(self) -> Generator[None]:
-        """Make the arrays and hold the folder against other runs.
+        """Make the arrays, and lock the folder so that no other run can fill it at the same time.
 
         Raises:
-            StoreError: Another run fills it, or the folder cannot be written.
+            StoreError: Another run is filling the cache, or the folder cannot be written.
         """
         try:
             self.path.mkdir(exist_ok=True)
             lock = FileLock(self.path / "lock")
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise StoreError(self.path, "is being filled by another run", "wait for it, then repeat this") from error
+            raise StoreError(self.path, "is being filled by another run", "wait, then repeat the command") from error
         except OSError as error:
             raise StoreError(self.path, f"cannot be written ({error})", _MAKE_ROOM) from error
         try:
@@ -125,10 +141,14 @@ class FeatureCache:
             lock.release()
 
     def _make_arrays(self) -> None:
-        """Write the metadata beside its place and move it there: what a kill left of it is written over."""
-        made = self.path / "new"
-        shutil.rmtree(made, ignore_errors=True)
-        group = zarr.create_group(made, attributes={ATTRIBUTES_KEY: self.description})
+        """Write the metadata of the arrays.
+
+        The metadata is first written to another folder and then moved file by file. It replaces incomplete metadata
+        that a killed run may have left.
+        """
+        new = self.path / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        group = zarr.create_group(new, attributes={ATTRIBUTES_KEY: self.description})
         for level in self.levels:
             group.create_array(
                 level.name,
@@ -141,11 +161,11 @@ class FeatureCache:
                 dimension_names=("tile", "view", "y", "x", "channel"),
                 attributes={"bits_of": "bfloat16", **asdict(level)},
             )
-        for file in sorted(made.rglob("zarr.json")):
-            place = self.path / file.relative_to(made)
-            place.parent.mkdir(exist_ok=True)
-            file.replace(place)
-        shutil.rmtree(made)
+        for file in sorted(new.rglob("zarr.json")):
+            target = self.path / file.relative_to(new)
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
+        shutil.rmtree(new)
 
     def _read_level(self, level: Level, tile: int, view: int) -> Tensor:
         path = self._file(level, tile)
@@ -155,14 +175,14 @@ class FeatureCache:
                 file.seek(view * len(chunk))
                 count = file.readinto(chunk.data)
         except FileNotFoundError as error:
-            raise StoreError(path, "is missing", "repeat the command: what is missing is computed again") from error
+            raise StoreError(path, "is missing", "repeat the command, which computes missing features again") from error
         data, checksum = chunk[:-_CRC_BYTES], chunk[-_CRC_BYTES:]
         if count != len(chunk) or _crc32c(data) != checksum.tobytes():
             raise StoreError(f"{path} view {view}", "is damaged", "delete this file and repeat the command")
         return torch.from_numpy(data.view("<i2").astype(np.int16, copy=False)).view(torch.bfloat16).view(level.shape)
 
     def files(self, tile: int) -> list[Path]:
-        """The files of a tile, one a level."""
+        """Return the paths of a tile's files, one for each level."""
         return [self._file(level, tile) for level in self.levels]
 
     def _file(self, level: Level, tile: int) -> Path:
@@ -176,20 +196,23 @@ class FeatureCache:
         return path.exists() and path.stat().st_size == self._file_bytes(level)
 
     def _index(self, level: Level) -> bytes:
-        """The index at a shard's end: offset and length of each chunk, and their CRC-32C."""
+        """Return the index at the end of a shard: the offset and length of each chunk, and the CRC-32C of those."""
         size = _chunk_bytes(level)
         pairs = np.array([(view * size, size) for view in range(self.views)], "<u8").view(np.uint8).reshape(-1)
         return pairs.tobytes() + _crc32c(pairs)
 
 
 def feature_cache(model: PromptableSam, store: Store, device: torch.device, *, views: int) -> FeatureCache:
-    """Say where the features of a model's frozen encoder lie; nothing is read or written there.
+    """Describe the feature cache of a model and a store, without reading or writing its folder.
 
     Args:
-        model: With its weights; `train.features.fill.check_cacheable` has found nothing against it.
+        model: The model with its weights; `train.features.fill.check_cacheable` must have accepted it.
         store: The data, in a local folder.
-        device: Where features are computed: CUDA computes them in bfloat16.
-        views: 8, or 1 where no flips and turns are drawn.
+        device: The device that computes the features: in bfloat16 on CUDA, in float32 on the CPU.
+        views: Number of orientations of each tile: 8, or 1 if no orientations are drawn.
+
+    Returns:
+        The cache; its folder may not exist yet.
     """
     levels = model.kept_levels
     description = {
@@ -208,12 +231,13 @@ def feature_cache(model: PromptableSam, store: Store, device: torch.device, *, v
 
 
 def _weights_sha256(model: PromptableSam, levels: Sequence[Level]) -> str:
-    """Digest of all weights that the kept levels depend on."""
+    """Return the SHA-256 of all weights that the kept levels depend on."""
     encoder = model.backbone.encoder
     parts: dict[str, nn.Module] = {encoder: model.sam.get_submodule(encoder)}
     for level, layer in zip(levels, model.backbone.level_layers, strict=True):
         if level.form == "decoder" and layer is not None:
-            # The digest names a layer by its last part: caches that are on disk are found by it.
+            # The digest includes only the last part of the layer's name. Another name would change the digest, and
+            # caches that are already on a disk would no longer be found.
             parts[layer.rpartition(".")[2]] = model.sam.get_submodule(layer)
     digest = hashlib.sha256()
     for name, part in parts.items():
@@ -224,6 +248,7 @@ def _weights_sha256(model: PromptableSam, levels: Sequence[Level]) -> str:
 
 
 def _chunk_bytes(level: Level) -> int:
+    """Return the bytes of one view of a level: two per value, and its checksum."""
     return 2 * math.prod(level.shape) + _CRC_BYTES
 
 
@@ -231,4 +256,4 @@ def _crc32c(data: NDArray[np.uint8]) -> bytes:
     return cast("int", google_crc32c.value(cast("Any", data))).to_bytes(_CRC_BYTES, "little")
 
 
-_MAKE_ROOM = "free space, let this user write there, or leave --cache-features out"
+_MAKE_ROOM = "free space, give this user permission to write there, or leave --cache-features out"

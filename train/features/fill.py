@@ -1,7 +1,7 @@
-"""Fill a feature cache before training: whether it is allowed, what it costs, when it pays, and the work itself.
+"""Fill a feature cache before training: check that it is allowed, check the disk space, and compute the features.
 
-Every process fills its own share of the tiles. A tile that is there is not computed again, so a fill that was killed
-goes on, and a cache that is whole is only read.
+Every process computes its own share of the tiles. Tiles that are already in the cache are not computed again, so a fill
+that was killed continues where it stopped, and a cache that is complete is only read.
 """
 
 from __future__ import annotations
@@ -35,29 +35,35 @@ from train.transforms.sample import read_sample
 logger = logging.getLogger(__name__)
 
 _WRITES_AHEAD = 2
+"""Number of tiles that may wait to be written while the next one is computed."""
 
 _Result = TypeVar("_Result")
 
 
 def check_cacheable(model: PromptableSam, store: Store, config: FitConfig) -> None:
-    """See that features of a tile never change while training goes on.
+    """Check that the features of a tile stay the same during the whole training.
+
+    Args:
+        model: The model; its parameters say what is trained.
+        store: The data.
+        config: The configuration of the run.
 
     Raises:
-        ConfigError: They would, or there is no local folder beside the data.
+        ConfigError: The features would change, or the data are not in a local folder.
     """
     if is_remote(store.path):
         where = f"--cache-features with {store.path}"
         raise ConfigError(where, "needs a folder beside the data", "copy the store to a local disk")
     if config.lora.rank:
-        what = "keeps what a frozen image encoder gives, and --lora trains adapters in it"
+        what = "needs a frozen image encoder, but --lora trains adapters in it"
         raise ConfigError("--cache-features", what, "leave one of the two out")
     for name, parameter in model.sam.image_encoder.named_parameters():
         if parameter.requires_grad:
-            what = f"keeps what a frozen image encoder gives, and image_encoder.{name} is trained"
+            what = f"needs a frozen image encoder, but image_encoder.{name} is trained"
             raise ConfigError("--cache-features", what, "add --freeze decoder_only, or leave --cache-features out")
     for name, value in config.augment:
         if name != "orientation" and value != AugmentConfig.model_fields[name].default:
-            what = f"keeps eight views of a tile, and augment.{name} = {value} draws others in each epoch"
+            what = f"needs the same views of a tile in every epoch, but augment.{name} = {value} changes them"
             raise ConfigError("--cache-features", what, f"leave augment.{name} or --cache-features out")
 
 
@@ -70,26 +76,29 @@ def filled_features(
     device: torch.device,
     stop: StopRequest,
 ) -> FeatureCache:
-    """Make sure that the features of all tiles are there; what they take is logged before they are computed.
+    """Compute the features of all tiles that are not in the cache yet.
+
+    The size of the features is logged before they are computed.
 
     Args:
-        model: With its weights, on its device.
+        model: The model with its weights, on its device.
         store: The data.
-        config: The run.
-        tiles: Of which tiles.
-        world: All processes, which share the work.
-        device: Where to compute.
-        stop: Whether to leave after the tile that is being computed.
+        config: The configuration of the run.
+        tiles: Indices of the tiles whose features are needed.
+        world: The processes that share the work.
+        device: The device that computes the features.
+        stop: A request to stop after the tile that is being computed.
 
     Returns:
-        The cache, whole unless it was asked to stop.
+        The cache; it is complete unless a stop was requested.
 
     Raises:
-        StoreError: The cache cannot be written, or another run fills it.
-        ConfigError: The disk is too small.
+        StoreError: The cache cannot be written, or another run is filling it.
+        ConfigError: The disk has too little free space.
     """
     cache = feature_cache(model, store, device, views=len(ORIENTATIONS) if config.augment.orientation else 1)
-    # One list for all, made before anybody writes: who looks later may see what another run has written since.
+    # The main process makes one list for all processes before any of them writes. A process that made its own list
+    # later could see tiles that another process or run has written in the meantime.
     missing: list[int] = world.gather(cache.missing(tiles) if world.is_main else None)[0]
     if not missing:
         logger.info("features of all %d tiles are in %s", len(tiles), cache.path)
@@ -105,7 +114,15 @@ def filled_features(
 
 
 class _TileEncoder:
-    """Computes the views of a tile as training would: read, turned, resized, encoded in batches of its size."""
+    """Computes the features of a tile as training would: reads the tile, turns and resizes it, and encodes the views.
+
+    Args:
+        model: The model with its weights, on its device.
+        store: The data.
+        batch_size: Number of views that are encoded at once.
+        views: Number of orientations of each tile.
+        device: The device that computes the features.
+    """
 
     def __init__(self, model: PromptableSam, store: Store, batch_size: int, views: int, device: torch.device) -> None:
         self.model = model
@@ -115,71 +132,76 @@ class _TileEncoder:
         self.device = device
 
     def images(self, tile: int) -> Iterator[Tensor]:
-        """The model's input for each view, uint8 (3, S, S)."""
+        """Yield the model's input for each view, uint8 (3, S, S)."""
         side = self.model.image_size
         sample = read_sample(self.store.tile(tile), {})
         for orientation in ORIENTATIONS[: self.views]:
             yield resize(orient(sample, orientation), side, side).image
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """Encode uint8 (B, 3, S, S) to bfloat16 (B, side, side, C) a level, on the device."""
+        """Encode images uint8 (B, 3, S, S) to one tensor per level, bfloat16 (B, side, side, C), on the device."""
         with autocast(self.device):
             kept = self.model.encode_kept(images.to(self.device))
         return [values.to(torch.bfloat16) for values in kept]
 
     def features(self, tile: int) -> list[Tensor]:
-        """Features of all views, bfloat16 (views, side, side, C) a level, in the memory of the CPU."""
+        """Compute the features of all views: one tensor per level, bfloat16 (views, side, side, C), on the CPU."""
         parts = [self.encode(images) for images in torch.stack(list(self.images(tile))).split(self.batch_size)]
-        return [torch.cat([values.cpu() for values in of_level]) for of_level in zip(*parts, strict=True)]
+        return [torch.cat([values.cpu() for values in level]) for level in zip(*parts, strict=True)]
 
 
 def _fill(encoder: _TileEncoder, cache: FeatureCache, tiles: Sequence[int], stop: StopRequest) -> None:
-    """Compute and write; while a tile is written the next one is computed."""
+    """Compute the features of tiles and write them; one tile is written while the next one is computed."""
     writes: deque[Future[None]] = deque()
-    begun, tenth = time.perf_counter(), 1
+    begun, next_tenth = time.perf_counter(), 1
     with ThreadPoolExecutor(1) as writer:
         for number, tile in enumerate(tiles, 1):
             if stop:
-                logger.warning("the feature cache is not full: the same command with --resume goes on with it")
+                logger.warning("the feature cache is not complete; run the same command with --resume to continue")
                 break
             writes.append(writer.submit(cache.write, tile, encoder.features(tile)))
-            # Bounded, lest a slow disk fill the memory with what waits for it.
+            # Limit how many tiles wait to be written, because a slow disk could otherwise fill the memory with them.
             while len(writes) > _WRITES_AHEAD:
                 writes.popleft().result()
-            if number >= tenth * len(tiles) / 10:
-                left = (time.perf_counter() - begun) / number * (len(tiles) - number)
-                logger.info("features of %d of %d tiles, %s left", number, len(tiles), _duration(left))
-                tenth = 10 * number // len(tiles) + 1
+            if number >= next_tenth * len(tiles) / 10:
+                left_s = (time.perf_counter() - begun) / number * (len(tiles) - number)
+                logger.info("features of %d of %d tiles computed, %s left", number, len(tiles), _duration(left_s))
+                next_tenth = 10 * number // len(tiles) + 1
         for write in writes:
             write.result()
 
 
 def _check_space(cache: FeatureCache, missing: int) -> None:
-    """Say how large the cache becomes.
+    """Log how much space the missing tiles need, and check that the disk has it.
+
+    Args:
+        cache: The cache.
+        missing: Number of tiles to compute.
 
     Raises:
-        ConfigError: The disk has not so much left.
+        ConfigError: The disk has too little free space.
     """
     needed, free = missing * cache.tile_bytes, shutil.disk_usage(cache.path.parent).free
     is_smallest = all(level.form == "decoder" for level in cache.levels[:2])
-    remedy = "" if is_smallest else "; --freeze sam_mask_decoder.conv_s0,sam_mask_decoder.conv_s1 too to need less"
+    remedy = "" if is_smallest else "; add --freeze sam_mask_decoder.conv_s0,sam_mask_decoder.conv_s1 to need less"
     if needed > free:
         where = f"--cache-features in {cache.path.parent}"
-        raise ConfigError(where, f"needs {_size(needed)}, and {_size(free)} are free", f"free space{remedy}")
-    views, a_view = cache.views, _size(cache.view_bytes)
-    needs = f"{_size(needed)} for {missing} tiles in {views} views of {a_view}"
-    logger.info("%s: takes %s, and %s are free%s", cache.path, needs, _size(free), remedy)
+        raise ConfigError(where, f"needs {_size(needed)}, but only {_size(free)} are free", f"free space{remedy}")
+    size = f"{_size(needed)} for {missing} tiles with {cache.views} views of {_size(cache.view_bytes)}"
+    logger.info("%s: needs %s; %s are free%s", cache.path, size, _size(free), remedy)
 
 
-def _size(count: float) -> str:
+def _size(size_bytes: float) -> str:
+    """Format a number of bytes with three digits and a unit."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} TB"
 
 
 def _duration(seconds: float) -> str:
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

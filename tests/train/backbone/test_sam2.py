@@ -1,4 +1,4 @@
-"""The description of SAM 2 is that of Meta's models, and nano is one of them with small widths."""
+"""The description of SAM 2 agrees with Meta's models, and nano is one of them with smaller widths."""
 
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -12,13 +12,13 @@ from train.backbone.sam2 import NANO_OVERRIDES, SAM2
 from train.model.promptable import PromptableSam
 
 
-def test_every_name_of_a_network_has_its_backbone() -> None:
+def test_every_network_has_a_backbone() -> None:
     assert set(get_args(ModelSize)) == set(SAM2.networks)
     assert all(backbone_of(size) is SAM2 for size in MODEL_SIZES)
 
 
 @pytest.mark.parametrize("size", ["nano", "tiny"])
-def test_names_of_the_description_are_those_of_the_network(size: str) -> None:
+def test_names_in_the_description_exist_in_the_network(size: str) -> None:
     sam: Any = SAM2.build(SAM2.networks[size], 128)
     parameters = dict(sam.named_parameters())
     for name in (*SAM2.trained_modules, SAM2.trunk, SAM2.mask_prompt_layers, SAM2.presence_head):
@@ -36,7 +36,7 @@ def test_names_of_the_description_are_those_of_the_network(size: str) -> None:
     assert SAM2.recognize({}) is None
 
 
-def test_nano_is_built_and_loaded_by_metas_own_function(tmp_path: Path) -> None:
+def test_build_sam2_builds_nano_and_loads_its_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     ours = PromptableSam("nano", 128)
     assert 2.4e6 < sum(parameter.numel() for parameter in ours.sam.parameters()) < 2.6e6
@@ -51,7 +51,7 @@ def test_nano_is_built_and_loaded_by_metas_own_function(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_memory_of_nano_fits_its_features() -> None:
-    """Two frames go through memory encoder and memory attention, which training on images does not run."""
+    """Two frames pass through the memory encoder and the memory attention, which training on images does not use."""
     torch.manual_seed(0)
     sam: Any = SAM2.build(SAM2.networks["nano"], 128)
     outputs: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
@@ -76,7 +76,7 @@ def test_memory_of_nano_fits_its_features() -> None:
     assert cast("torch.Tensor", memory).shape[1] == 16
 
 
-def test_layers_of_the_trunk_are_counted_from_its_end() -> None:
+def test_trunk_layers_are_counted_from_the_last_one() -> None:
     depth = 7
     assert SAM2.layers_above("image_encoder.trunk.blocks.6.attn.qkv.weight", depth) == 1
     assert SAM2.layers_above("image_encoder.trunk.blocks.0.norm1.bias", depth) == depth

@@ -1,4 +1,4 @@
-"""Features on the disk: valid Zarr, the same bits, and damage that is named instead of read as numbers."""
+"""A feature cache is valid Zarr, keeps every bit, and reports damage instead of reading wrong numbers."""
 
 import resource
 from dataclasses import replace
@@ -30,11 +30,11 @@ def frozen() -> PromptableSam:
 
 @pytest.fixture
 def cache(frozen: PromptableSam, store: Store, tmp_path: Path) -> FeatureCache:
-    """A cache of its own, with arrays and no tile."""
-    made = replace(feature_cache(frozen, store, CPU, views=8), path=tmp_path / "features.zarr")
-    with made.being_filled():
+    """A cache for one test, with arrays but without tiles."""
+    empty = replace(feature_cache(frozen, store, CPU, views=8), path=tmp_path / "features.zarr")
+    with empty.being_filled():
         pass
-    return made
+    return empty
 
 
 def _drawn(cache: FeatureCache) -> list[torch.Tensor]:
@@ -42,7 +42,7 @@ def _drawn(cache: FeatureCache) -> list[torch.Tensor]:
     return [torch.randn(cache.views, *level.shape, generator=generator).bfloat16() for level in cache.levels]
 
 
-def test_what_is_written_is_read_bit_by_bit_and_by_zarr(cache: FeatureCache) -> None:
+def test_written_features_are_read_exactly_and_also_by_zarr(cache: FeatureCache) -> None:
     kept = _drawn(cache)
     cache.write(5, kept)
     assert cache.missing([4, 5, 6]) == [4, 6]
@@ -62,7 +62,7 @@ def test_what_is_written_is_read_bit_by_bit_and_by_zarr(cache: FeatureCache) -> 
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_flipped_bit_is_an_error_in_its_view_alone(cache: FeatureCache, level: int) -> None:
+def test_flipped_bit_is_an_error_only_in_its_own_view(cache: FeatureCache, level: int) -> None:
     cache.write(3, _drawn(cache))
     path = cache.files(3)[level]
     data = bytearray(path.read_bytes())
@@ -73,7 +73,7 @@ def test_flipped_bit_is_an_error_in_its_view_alone(cache: FeatureCache, level: i
     assert torch.equal(cache.read(3, 5)[level], _drawn(cache)[level][5])
 
 
-def test_absent_and_short_files_are_errors_and_computed_again(cache: FeatureCache) -> None:
+def test_missing_and_short_files_are_errors_and_count_as_missing(cache: FeatureCache) -> None:
     with pytest.raises(StoreError, match="is missing; repeat the command"):
         cache.read(2, 0)
     for tile in (2, 3):
@@ -86,7 +86,7 @@ def test_absent_and_short_files_are_errors_and_computed_again(cache: FeatureCach
     assert cache.missing([2, 3]) == [2, 3]
 
 
-def test_metadata_that_a_kill_left_is_made_again_and_tiles_stay(cache: FeatureCache) -> None:
+def test_incomplete_metadata_of_a_killed_run_is_written_again_and_tiles_are_kept(cache: FeatureCache) -> None:
     cache.write(1, _drawn(cache))
     (cache.path / "zarr.json").write_text("")
     (cache.path / "stride_4" / "zarr.json").unlink()
@@ -98,7 +98,7 @@ def test_metadata_that_a_kill_left_is_made_again_and_tiles_stay(cache: FeatureCa
     assert cache.missing([1]) == []
 
 
-def test_only_one_run_fills(cache: FeatureCache) -> None:
+def test_only_one_run_at_a_time_fills_a_cache(cache: FeatureCache) -> None:
     with (
         cache.being_filled(),
         pytest.raises(StoreError, match="is being filled by another run; wait"),
@@ -107,7 +107,7 @@ def test_only_one_run_fills(cache: FeatureCache) -> None:
         pass
 
 
-def test_disk_that_cannot_be_written_leaves_nothing_half(cache: FeatureCache, tmp_path: Path) -> None:
+def test_failed_write_leaves_no_partial_file(cache: FeatureCache, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, hard))
     try:
@@ -121,17 +121,17 @@ def test_disk_that_cannot_be_written_leaves_nothing_half(cache: FeatureCache, tm
         pass
 
 
-def test_folder_is_named_by_all_that_features_depend_on(
+def test_folder_name_depends_on_everything_that_the_features_depend_on(
     frozen: PromptableSam, store: Store, sample_source: Path, tmp_path: Path
 ) -> None:
-    own = feature_cache(frozen, store, CPU, views=8)
-    assert own.path.parent == Path(store.path).parent
-    assert own.path.name.startswith("sample.zarr.features-")
-    assert feature_cache(_copy(frozen), open_store(store.path), CPU, views=8) == own
+    reference = feature_cache(frozen, store, CPU, views=8)
+    assert reference.path.parent == Path(store.path).parent
+    assert reference.path.name.startswith("sample.zarr.features-")
+    assert feature_cache(_copy(frozen), open_store(store.path), CPU, views=8) == reference
     trained = _copy(frozen)
     with torch.no_grad():
         trained.sam.sam_mask_decoder.conv_s0.weight += 1
-    assert feature_cache(trained, store, CPU, views=8) == own
+    assert feature_cache(trained, store, CPU, views=8) == reference
     encoder = _copy(frozen)
     with torch.no_grad():
         encoder.sam.image_encoder.neck.convs[0].conv.bias[7] += 1e-3
@@ -152,7 +152,7 @@ def test_folder_is_named_by_all_that_features_depend_on(
         feature_cache(frozen, store, CPU, views=1),
         feature_cache(frozen, store, torch.device("cuda"), views=8),
     ]
-    assert len({other.path.name for other in [own, *others]}) == 8
+    assert len({other.path.name for other in [reference, *others]}) == 8
 
 
 def _copy(model: PromptableSam, *frozen: str) -> PromptableSam:

@@ -1,4 +1,4 @@
-"""Filling a cache and training from it: the same data and, within the rounding of bfloat16, the same loss."""
+"""Training from a feature cache uses the same data and, within the rounding of bfloat16, has the same loss."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def own(small: Store, tmp_path: Path) -> Store:
-    """A copy whose neighbourhood is the test's own."""
+    """A copy of the store in the test's own folder, so that its caches are the test's own, too."""
     shutil.copytree(small.path, tmp_path / "own.zarr")
     return open_store(tmp_path / "own.zarr")
 
@@ -103,12 +103,12 @@ def test_each_view_is_the_encoding_of_the_turned_tile(small: Store, model: Promp
         turned = turned.flip(3) if view >= 4 else turned
         image = F.interpolate(turned.float(), (128, 128), mode="bilinear", antialias=True).round().clamp(0, 255)
         for found, expected in zip(filled.read(tile, view), model.encode_kept(image), strict=True):
-            # Batches of other sizes add up in another order, which may move a number to the next one in bfloat16.
+            # The order of a sum depends on the size of the batch, so a value may round to the next bfloat16 number.
             torch.testing.assert_close(found.float(), expected[0].bfloat16().float(), rtol=2**-7, atol=1e-4)
             assert (found == expected[0].bfloat16()).float().mean() > 0.999
 
 
-def test_sample_differs_in_nothing_but_the_image(small: Store, filled: FeatureCache) -> None:
+def test_sample_with_features_differs_only_in_the_image(small: Store, filled: FeatureCache) -> None:
     ours, theirs = TileDataset(small.path, OPTIONS, filled), TileDataset(small.path, OPTIONS)
     views = set()
     for epoch in range(12):
@@ -135,7 +135,7 @@ def _loss_and_gradient(model: PromptableSam, batch: Batch) -> tuple[float, Tenso
     return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def test_loss_and_gradient_are_the_same_within_the_rounding(
+def test_loss_and_gradient_are_the_same_within_rounding(
     small: Store, model: PromptableSam, filled: FeatureCache
 ) -> None:
     requests = [SampleRequest(tile, 1) for tile in tiles_with_objects(small, "train").tolist()]
@@ -144,17 +144,19 @@ def test_loss_and_gradient_are_the_same_within_the_rounding(
     exact = [values[None] for values in model.encode_kept(theirs.images[0])]
     loss, gradient = _loss_and_gradient(model, theirs)
 
-    # What is kept is all that the rest of the model takes from the image: unrounded, nothing changes.
+    # The rest of the model takes nothing else from the image. With features that are not rounded, the loss and the
+    # gradient therefore stay the same.
     same_loss, same_gradient = _loss_and_gradient(model, replace(ours, features=tuple(exact)))
     assert same_loss == loss
     torch.testing.assert_close(same_gradient, gradient, rtol=1e-4, atol=1e-6)
-    # Rounded in the plain path, it gives what the cache gives.
+    # Features that this test rounds itself give the same loss as the features in the cache.
     rounded = tuple(values.bfloat16() for values in exact)
     my_loss, my_gradient = _loss_and_gradient(model, ours)
     assert _loss_and_gradient(model, replace(ours, features=rounded))[0] == pytest.approx(my_loss, rel=1e-6)
 
-    # bfloat16 has 8 bits of significand, so x becomes x (1 + e) with |e| <= 2^-9, and to first order the loss moves by
-    # the sum of e x dL/dx, which is 2^-9 sum |x dL/dx| if all errors conspire. They do not: 1 % of that is seen.
+    # bfloat16 has 8 bits of significand, so rounding turns x into x (1 + e) with |e| <= 2^-9. To first order the loss
+    # changes by the sum of e x dL/dx, which is at most 2^-9 sum |x dL/dx|. The errors mostly cancel each other: the
+    # loss changes by about 1 % of that bound.
     leaves = [values.clone().requires_grad_() for values in exact]
     _loss_and_gradient(model, replace(ours, features=tuple(leaves)))
     bound = sum(float((leaf * leaf.grad).detach().abs().sum()) for leaf in leaves if leaf.grad is not None) * 2**-9
@@ -162,15 +164,15 @@ def test_loss_and_gradient_are_the_same_within_the_rounding(
     assert float((my_gradient - gradient).norm() / gradient.norm()) < 2**-9
 
 
-def test_run_is_the_same_within_the_rounding(plain: Path, cached: Path) -> None:
-    for one, two in zip(read_steps(plain), read_steps(cached), strict=True):
-        assert (one.tiles, one.objects, one.dropped) == (two.tiles, two.objects, two.dropped)
-        assert one.loss == pytest.approx(two.loss, rel=2**-9)
-        assert one.grad_norm == pytest.approx(two.grad_norm, rel=2**-6)
-    assert any(one.loss != two.loss for one, two in zip(read_steps(plain), read_steps(cached), strict=True))
+def test_run_is_the_same_within_rounding(plain: Path, cached: Path) -> None:
+    for ours, theirs in zip(read_steps(cached), read_steps(plain), strict=True):
+        assert (ours.tiles, ours.objects, ours.dropped) == (theirs.tiles, theirs.objects, theirs.dropped)
+        assert theirs.loss == pytest.approx(ours.loss, rel=2**-9)
+        assert theirs.grad_norm == pytest.approx(ours.grad_norm, rel=2**-6)
+    assert any(a.loss != b.loss for a, b in zip(read_steps(plain), read_steps(cached), strict=True))
 
 
-def test_run_goes_on_bit_by_bit_and_workers_change_nothing(small: Store, cached: Path, tmp_path: Path) -> None:
+def test_resumed_run_and_run_with_workers_have_the_same_weights(small: Store, cached: Path, tmp_path: Path) -> None:
     def stop(record: StepRecord, total: int) -> None:
         if record.step == 4:
             raise KeyboardInterrupt
@@ -189,16 +191,16 @@ def test_run_goes_on_bit_by_bit_and_workers_change_nothing(small: Store, cached:
     [
         ({"freeze": ""}, "image_encoder.trunk.pos_embed is trained; add --freeze decoder_only"),
         ({"freeze": "decoder_and_neck"}, "image_encoder.neck.convs.0.conv.weight is trained; add"),
-        ({"augment.stain": 0.1}, "augment.stain = 0.1 draws others in each epoch; leave augment.stain or"),
-        ({"augment.crop": 0.9}, "augment.crop = 0.9 draws others"),
-        ({"augment.rotate_deg": 5.0}, "augment.rotate_deg = 5.0 draws others"),
+        ({"augment.stain": 0.1}, "augment.stain = 0.1 changes them; leave augment.stain or"),
+        ({"augment.crop": 0.9}, "augment.crop = 0.9 changes them"),
+        ({"augment.rotate_deg": 5.0}, "augment.rotate_deg = 5.0 changes them"),
         ({"lora.rank": 2}, "--lora trains adapters in it; leave one of the two out"),
     ],
 )
 def test_features_that_would_change_are_refused(small: Store, tmp_path: Path, changes, message: str) -> None:
     if "lora.rank" in changes:
         pytest.importorskip("peft", reason="the lora extra is not installed")
-    with pytest.raises(ConfigError, match="--cache-features: keeps") as caught:
+    with pytest.raises(ConfigError, match="--cache-features: needs") as caught:
         fit(small, read_config(None, {**FLAGS, **changes}), tmp_path / "run")
     assert message in str(caught.value)
 
@@ -209,18 +211,18 @@ def test_remote_store_and_small_disk_are_refused(
     with pytest.raises(ConfigError, match="needs a folder beside the data; copy the store to a local disk"):
         check_cacheable(model, Store("s3://bucket/s.zarr"), read_config(None, FLAGS))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(ConfigError, match=r"needs 5\.11 MB, and 1 kB are free; free space; --freeze"):
+    with pytest.raises(ConfigError, match=r"needs 5\.11 MB, but only 1 kB are free; free space; add --freeze"):
         fit(own, read_config(None, FLAGS), tmp_path / "run")
 
 
-def test_size_is_said_before_the_work_and_what_is_there_is_used(own: Store, tmp_path: Path, caplog) -> None:
+def test_size_is_logged_before_filling_and_existing_features_are_reused(own: Store, tmp_path: Path, caplog) -> None:
     caplog.set_level("INFO")
     config = read_config(None, {**FLAGS, "max_steps": 1, "augment.orientation": False})
     fit(own, config, tmp_path / "one")
-    said = [record.getMessage() for record in caplog.records if record.name == "train.features.fill"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "train.features.fill"]
     (folder,) = tmp_path.glob("own.zarr.features-*.zarr")
-    assert said[0].startswith(f"{folder}: takes 639 kB for 6 tiles in 1 views of 106 kB, and")
-    assert said[0].endswith("free; --freeze sam_mask_decoder.conv_s0,sam_mask_decoder.conv_s1 too to need less")
+    assert messages[0].startswith(f"{folder}: needs 639 kB for 6 tiles with 1 views of 106 kB; ")
+    assert messages[0].endswith(" free; add --freeze sam_mask_decoder.conv_s0,sam_mask_decoder.conv_s1 to need less")
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("c.*")}
     assert len(written) == 6 * 3
     caplog.clear()
@@ -258,14 +260,14 @@ def _wait_for_files(process: subprocess.Popen[bytes], folder: Path, count: int) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_interrupted_fill_goes_on(own: Store, filled: FeatureCache, tmp_path: Path, number: int) -> None:
+def test_interrupted_fill_continues(own: Store, filled: FeatureCache, tmp_path: Path, number: int) -> None:
     run = subprocess.Popen(_command(own, tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     _wait_for_files(run, tmp_path, 2)
     os.kill(run.pid, number)
-    said = run.communicate(timeout=60)[0].decode()
+    output = run.communicate(timeout=60)[0].decode()
     assert run.returncode == (0 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
-        assert "stopped by SIGTERM after step 0; --resume continues the run" in said
+        assert "stopped by SIGTERM after step 0; --resume continues the run" in output
     cache = replace(filled, path=next(tmp_path.glob("own.zarr.features-*.zarr")))
     tiles = tiles_with_objects(own, "train").tolist()
     missing = cache.missing(tiles)
@@ -277,7 +279,7 @@ def test_interrupted_fill_goes_on(own: Store, filled: FeatureCache, tmp_path: Pa
         _command(own, tmp_path / "run", "--resume"), capture_output=True, text=True, timeout=120, check=False
     )
     assert again.returncode == 0, again.stderr
-    assert f"for {len(missing)} tiles in 8 views" in again.stderr
+    assert f"for {len(missing)} tiles with 8 views" in again.stderr
     assert cache.missing(tiles) == []
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for tile in tiles:
@@ -286,7 +288,9 @@ def test_interrupted_fill_goes_on(own: Store, filled: FeatureCache, tmp_path: Pa
     assert len(read_steps(tmp_path / "run")) == 6
 
 
-def test_damaged_feature_is_one_line_that_names_its_file(own: Store, filled: FeatureCache, tmp_path: Path) -> None:
+def test_damaged_features_give_a_one_line_error_that_names_the_file(
+    own: Store, filled: FeatureCache, tmp_path: Path
+) -> None:
     cache = replace(filled, path=tmp_path / filled.path.name.replace("s.zarr", "own.zarr"))
     shutil.copytree(filled.path, cache.path)
     for tile in tiles_with_objects(own, "train").tolist():
