@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from docs import command_line
 from schemas.store.store import Store
 from tests.integration.pages import PAGES, ROOT, blocks, prepare_folder, run_page
 from train.backbone.sam2 import NANO_OVERRIDES
@@ -76,6 +77,10 @@ def test_settings_of_the_reference_are_those_of_the_program() -> None:
         for part in key.split("."):
             value = getattr(value, part)
         assert json.loads(shown) == (list(value) if isinstance(value, tuple) else value), key
+
+
+def test_commands_of_the_reference_are_those_of_the_programs() -> None:
+    assert command_line.PAGE.read_text(encoding="utf-8") == command_line.page(), "run `python -m docs.command_line`"
 
 
 def test_overrides_of_nano_are_listed() -> None:
