@@ -103,7 +103,7 @@ def _licence(package: Distribution) -> str:
 def table() -> str:
     """Return the table in Markdown."""
     rows = [f"| {d.name} | {d.version} | {d.licence} | {d.needed_by} |" for d in dependencies()]
-    return "\n".join(["| package | version | licence | needed by |", "| --- | --- | --- | --- |", *rows]) + "\n"
+    return "\n".join(["| package | version | license | needed by |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
 def write_page() -> None:
