@@ -1,8 +1,8 @@
-"""What building a store costs: against bare decoding of the same files, by processes, in memory and on disk.
+"""Measure a build: time against bare decoding of the same files, by number of processes, memory, and size on disk.
 
     python -m benchmarks.build [--rois 8] [--size 4096] [--repeats 3]
 
-Sources are synthetic, of the size of BCSS. The last line is JSON: a list of claim, value, goal, met.
+The source images are synthetic and as large as those of BCSS. The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _build(source: Path, workers: int, **settings: object) -> None:
 
 
 def _peak_of_worker_mb(source: Path) -> float:
-    """Most memory of a process that prepares these ROIs; a fresh one, since a peak never falls."""
+    """Peak memory of a process that prepares these ROIs; the process is new, because a peak never falls."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_build_and_measure, (source,))
@@ -97,7 +97,7 @@ def _build_and_measure(source: Path) -> float:
 
 
 def _size_ratio(source: Path, codec: str) -> float:
-    """Bytes of the store's images over those of the same tiles as PNG."""
+    """Ratio of the bytes of the store's images to the bytes of the same tiles as PNG."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         path = Path(folder) / "s.zarr"
         build_store(source, path, BuildConfig.model_validate({"codec": codec}), BuildOptions(workers=2))

@@ -1,12 +1,12 @@
-"""What `--cache-features` gives: images a second of the frozen step with and without it, its size, and when it pays.
+"""Measure `--cache-features`: images per second of the frozen step with and without it, its size, and when it pays.
 
     python -m benchmarks.cache [--model tiny] [--size 256] [--tiles 12] [--steps 24] [--batch-size 2] [--device cpu]
     python -m benchmarks.cache --model large --size 1024 --tiles 64 --steps 64 --batch-size 4 --workers 14 --device cuda
 
-Runs of `fit` from the same random weights on a synthetic store, with the image encoder and the prompt encoder frozen,
-and once more with the decoder's two fine layers frozen too, which makes the cache smaller; compiled on a GPU. Rates are
-without the first epoch, in which every size of batch is compiled, and with all waiting for data. The files were just
-written, so they are read from memory where they fit. The last line is JSON: a list of claim, value, goal, met.
+`fit` runs from the same random weights on a synthetic store, with the image encoder and the prompt encoder frozen. A
+second pair of runs also freezes the decoder's two fine layers, which makes the cache smaller. Runs are compiled on a
+GPU. Rates include all waiting for data, but not the first epoch, in which every size of batch is compiled. The files
+were just written, so they are read from memory if they fit. The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from train.score.answers import tiles_with_objects
 
 GOAL_SPEEDUP = 3.0
 ROUNDING = 2**-9
-"""What bfloat16 rounds a number by at most."""
+"""Largest relative error of rounding to bfloat16."""
 
 FROZEN = {
     "decoder trained": "decoder_only",
@@ -45,7 +45,7 @@ FROZEN = {
 
 @dataclass(frozen=True)
 class Rate:
-    """What a run reached after its first epoch.
+    """The rates of a run after its first epoch.
 
     Attributes:
         images_per_s: Waiting counted.
@@ -78,12 +78,12 @@ class Measured:
 
     @property
     def speedup(self) -> float:
-        """Images a second, with the cache against without."""
+        """Ratio of images per second with the cache to those without."""
         return self.cached.images_per_s / self.plain.images_per_s
 
     @property
     def break_even_epochs(self) -> float:
-        """Epochs until the fill is paid for; infinite where it never is."""
+        """Epochs until the cache has saved the time of its fill; infinite if it never does."""
         saved_s = self.tiles / self.plain.images_per_s - self.tiles / self.cached.images_per_s
         return self.fill_s / saved_s if saved_s > 0 else float("inf")
 
@@ -170,7 +170,7 @@ def _claims(label: str, arguments: argparse.Namespace, found: Measured) -> list[
     first, largest = found.loss_differences[0], max(found.loss_differences)
     print(f"loss            differs by {first:.1e} at the first step, {largest:.1e} at most", flush=True)
     where = f"{arguments.model}, {arguments.size} px, {arguments.device}, {label}"
-    # Later losses are of weights that the optimizer has moved apart, too.
+    # Later losses also differ because the optimizer has moved the weights apart.
     what = f"first loss, relative difference / bfloat16's rounding, {where}"
     claims = [Claim(what, first / ROUNDING, 1.0, at_most=True)]
     if arguments.model == "large" and arguments.device == "cuda":
@@ -179,7 +179,7 @@ def _claims(label: str, arguments: argparse.Namespace, found: Measured) -> list[
 
 
 def _sample_store(folder: Path, side: int, tiles: int) -> Store:
-    """At least so many tiles, four or six a ROI."""
+    """Build a store of at least this many tiles, four or six per ROI."""
     write_sample(folder / "source", rois=-(-tiles // 4), size_px=2 * side)
     build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=side))
     return open_store(folder / "s.zarr")

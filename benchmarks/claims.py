@@ -1,4 +1,4 @@
-"""What every benchmark ends with: medians, and claims as one line of JSON."""
+"""What all benchmarks share: medians of times, and claims as one line of JSON."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def print_claims(claims: list[Claim]) -> None:
 
 
 def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each way.
+    """Return the median seconds of each way.
 
     They take turns, so that other load on the machine meets all; the first turn is not measured.
     """
@@ -58,8 +58,8 @@ def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def hardware() -> str:
-    """The machine in words."""
-    # Not above: a process of which a benchmark measures the memory imports this file, and 400 MB with it.
+    """Describe the machine in words."""
+    # Imported here: benchmarks measure the memory of processes that import this file, and torch takes 400 MB.
     import torch
 
     cpu = next(

@@ -1,4 +1,4 @@
-"""How long a tile takes to read and how large it is, by codec, shard and reader: the table of `loader.py`."""
+"""Compare the time to read a tile and its size, by codec, shard and reader: the table that `loader.py` prints."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ IMAGE_CODECS: dict[str, dict[str, Any]] = {
 
 
 Reader = Callable[[int], object]
-"""Reads a tile and its segments, as pixels."""
+"""A function that reads a tile and its segments as pixels."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _unpacked(masks: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _memory_map(folder: Path, images: NDArray[np.uint8], masks: NDArray[np.bool_]) -> Reader:
-    """Read the same pixels, a byte each, from plain files."""
+    """Read the same pixels, one byte each, from plain files."""
     images.tofile(folder / "images.raw")
     masks.tofile(folder / "masks.raw")
     mapped_images = np.memmap(folder / "images.raw", np.uint8, "r", shape=images.shape)

@@ -1,10 +1,10 @@
-"""What evaluation costs: our predictor against a loop over `SAM2ImagePredictor.predict`, an object at a time.
+"""Measure evaluation: our predictor against a loop over `SAM2ImagePredictor.predict` with one object per call.
 
     python -m benchmarks.evaluate [--tiles 1] [--objects 8] [--repeats 3]
 
-Both have the same weights (tiny, random), boxes and tiles, of a synthetic store. The loop is timed with the image set
-once a tile, which is the fair way, and once an object. All take turns, so that other load on the machine meets all.
-The last line is JSON: a list of claim, value, goal, met.
+Both have the same weights (tiny, random) and the same boxes and tiles of a synthetic store. The loop is timed twice:
+with the image set once per tile, which is fair, and once per object. All take turns, so that other load affects all
+alike. The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _measure(tasks: list[Task], side: int, repeats: int) -> list[Claim]:
     model = PromptableSam("tiny", side).eval()
     ours = MaskPredictor(model, torch.device("cpu"))
     theirs = SAM2ImagePredictor(model.sam)
-    # The predictor's own sizes of features are those of 1024 px.
+    # Meta's predictor assumes the feature sizes of 1024 px.
     theirs._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]
     ways: dict[str, Callable[[Task], NDArray[np.bool_]]] = {
         "ours, all objects at once": lambda task: _batched(ours, task),
@@ -119,7 +119,7 @@ def _loop(predictor: SAM2ImagePredictor, task: Task, *, again: bool) -> NDArray[
 
 
 def _sample_store(folder: Path, side: int) -> Store:
-    """Tiles with enough objects: one a connected component."""
+    """Build a store whose tiles have enough objects: one object per connected component."""
     write_sample(folder / "source", rois=2, size_px=2 * side)
     settings = {"size_px": side, "objects": "component", "min_area_px": 64}
     build_store(folder / "source", folder / "s.zarr", BuildConfig.model_validate(settings))
@@ -127,7 +127,7 @@ def _sample_store(folder: Path, side: int) -> Store:
 
 
 def _tasks(store: Store, tiles: int, objects: int) -> list[Task]:
-    """The tiles with the most objects, and so many boxes of each; boxes repeat where there are fewer."""
+    """Return the tiles with the most objects, and this many boxes of each; boxes repeat if a tile has fewer."""
     counts = np.diff(store.column("tiles/object_offsets"))
     tasks: list[Task] = []
     for index in np.argsort(-counts, kind="stable")[:tiles].tolist():

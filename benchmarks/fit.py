@@ -1,11 +1,11 @@
-"""Training end to end: `fit` against its own step on a resident batch, and against decoding ROIs on the fly.
+"""Measure training end to end: `fit` against its own step on a resident batch, and against decoding ROIs on the fly.
 
     python -m benchmarks.fit [--model base_plus] [--rois 27] [--side 4096] [--steps 150] [--workers 12]
 
-A synthetic store of at least 400 tiles of 1024 px; frozen encoder, compiled. A rate is all images by all seconds of at
-least so many steps, after a warm-up, both in whole epochs. Without a GPU it says that it was skipped;
-`--device cpu --image-size 128 --side 256 --rois 8` only shows that it runs. The last line is JSON: a list of claim,
-value, goal, met.
+The store is synthetic, with at least 400 tiles of 1024 px. The encoder is frozen, and the model is compiled. A rate is
+the number of images divided by the seconds of at least `--steps` steps, after a warm-up, both in whole epochs. Without
+a GPU the script says that it was skipped; `--device cpu --image-size 128 --side 256 --rois 8` only shows that it runs.
+The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from train.score.answers import tiles_with_objects
 from train.transforms.sample import Sample
 
 WARM_UP = 10
-"""Steps before the measured ones, or more, up to an epoch's end: its last batch is smaller and compiled anew."""
+"""Minimum steps before the measured ones, up to the end of an epoch: its smaller last batch is compiled separately."""
 
 ON_THE_FLY_SHARE = 10
-"""How many times fewer steps the on-the-fly way makes: one of them takes seconds."""
+"""The on-the-fly way makes this many times fewer steps, because each of them takes seconds."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Images a second of the three ways, and what of `fit` is beside its rate."""
+    """Images per second of the three ways, and other numbers of `fit`."""
 
     fit: float
     resident: float
@@ -147,7 +147,7 @@ def _measure(store: Store, source: Path, config: FitConfig, out: Path, arguments
 
 
 def _rate(config: FitConfig, batches: Iterator[Batch], steps: int, epoch: int, device: torch.device) -> float:
-    """Images a second of the step on whatever batches come, so many an epoch, waits for them counted.
+    """Measure images per second of the step on the given batches, including the wait for them.
 
     Batches that are loaded side by side arrive together: one step waits for all, so no single step says what they cost.
     """
@@ -166,7 +166,7 @@ def _rate(config: FitConfig, batches: Iterator[Batch], steps: int, epoch: int, d
 
 
 def _in_whole_epochs(steps: int, epoch: int) -> int:
-    """So many steps, or more, up to the end of an epoch."""
+    """Round a number of steps up to whole epochs."""
     return -(-steps // epoch) * epoch
 
 
@@ -178,7 +178,7 @@ def _resident_batch(store: Store, config: FitConfig, device: torch.device) -> Ba
 
 
 def _as_batch(samples: list[dict[str, Tensor]]) -> Batch:
-    """What the on-the-fly data set gives, as the same step takes it."""
+    """Collate samples of the on-the-fly data set into a batch for the same step."""
     return collate([_as_sample(sample) for sample in samples])
 
 

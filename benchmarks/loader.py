@@ -1,9 +1,10 @@
-"""What a training sample costs: from the store, against decoding the ROI's PNGs anew for each sample.
+"""Measure a training sample: read from the store, against decoding the ROI's PNGs again for each sample.
 
     python -m benchmarks.loader [--sides 3072 4096] [--repeats 5] [--samples 5000]
 
-1024 px samples with up to 3 objects, flips and prompts, ready for the device, on one thread. Codecs are compared on
-the tissue that BCSS_REAL_DATA names, else on synthetic ROIs. The last line is JSON: a list of claim, value, goal, met.
+Samples have 1024 px, up to 3 objects, flips and prompts, and are ready for the device; they are made on one thread.
+Codecs are compared on the tissue that BCSS_REAL_DATA names, or otherwise on synthetic ROIs. The last line is JSON: a
+list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SIZE = 1024
 ROIS = 3
 BATCH = 4
 BATCHES_A_TURN = 16
-"""As long as a sample on the fly takes: what that leaves in the caches is no part of a sample from the store."""
+"""As many batches as take the time of one sample on the fly, which displaces the caches before the first of them."""
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def _compare_rates(source: Path, side: int, repeats: int) -> float:
-    """Samples of whole ROIs resized to a square: the same from both sides."""
+    """Measure samples of whole ROIs resized to a square, which both sides give alike."""
     _one_thread()
     theirs = OnTheFlyDataset(source, SIZE)
     ours = TileDataset(_build(source, layout="resize").path, SampleOptions(SIZE, prompt="box"))
@@ -85,7 +86,7 @@ def _compare_rates(source: Path, side: int, repeats: int) -> float:
 
 
 def _epochs(store: Store, samples: int) -> list[Claim]:
-    """First batches of epochs, and memory over many samples, with two loading processes."""
+    """Measure the first batch of an epoch, and memory over many samples, with two loading processes."""
     sampler = EpochSampler(torch.arange(len(store)).numpy(), BATCH, seed=0)
     config = FitConfig(image_size=SIZE, batch_size=BATCH, workers=2, prompt="box")
     loader = training_loader(training_dataset(store, config), config, sampler, torch.device("cpu"))
@@ -124,7 +125,7 @@ def _build(source: Path, layout: str) -> Store:
 
 
 def _tissue(real: Path, folder: Path) -> Store:
-    """A store of the ROIs that have both image and mask."""
+    """Build a store of the ROIs that have both image and mask."""
     source = folder / "tissue"
     for image in (real / "bcss" / "images").glob("*.png"):
         for kind in ("images", "masks"):
@@ -139,7 +140,7 @@ def _one_thread() -> None:
 
 
 def _resident_mb(pid: int) -> float:
-    """Memory of a process that it shares with no other, so that batches in flight count once."""
+    """Return the memory that a process shares with no other process, so that batches in flight count once."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
 

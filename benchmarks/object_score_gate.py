@@ -1,4 +1,4 @@
-"""Why the object score does not gate masks in training: the same run with and without the gate.
+"""Show why the object score does not gate masks in training: the same run with and without the gate.
 
     python -m benchmarks.object_score_gate [--steps 60] [--seeds 3]
 
@@ -39,7 +39,7 @@ class GatedSam(PromptableSam):
     def decode(
         self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None = None
     ) -> MaskPrediction:
-        """Decode, and blank what the object score calls absent."""
+        """Decode, and blank the masks of objects that the object score calls absent."""
         found = super().decode(features, coords, labels, mask_logits)
         shown = (found.presence_logits > 0)[:, :, None, None]
         return MaskPrediction(torch.where(shown, found.logits, NO_OBJECT), found.ious, found.presence_logits)

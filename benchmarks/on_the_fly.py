@@ -1,7 +1,8 @@
-"""The data set that the store replaces: each sample decodes a ROI's two PNGs and derives everything anew.
+"""The data set that the store replaces: each sample decodes a ROI's two PNGs and derives everything again.
 
-Written with Pillow, OpenCV and torchvision's transforms as one would write it by hand. Like the reference it flips at
-the ROI's own size and then resizes; unlike it once a sample and not once an object, which is in its favour.
+It is written with Pillow, OpenCV and torchvision's transforms, in the obvious way. Like the reference, it flips at the
+ROI's own size and then resizes. Unlike the reference, it does so once per sample and not once per object, which makes
+it faster.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class OnTheFlyDataset(Dataset[dict[str, Tensor]]):
 
 
 def _box_and_point(segment: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """Box and centroid of the largest contour."""
+    """Return the box and the centroid of the largest contour."""
     contours, _ = cv2.findContours(segment.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     largest = max(contours, key=cv2.contourArea)
     x, y, width, height = cv2.boundingRect(largest)

@@ -1,8 +1,8 @@
-"""The training step as SAM 2's code publishes it, for single images: what `step.py` compares ours with.
+"""The training step as SAM 2's code publishes it, for single images; `step.py` compares ours with it.
 
-It runs the memory encoder on the only frame, gathers every level of features for every object, takes the loss of all
-three candidates on float32 logits at full size under autograd, and updates parameter by parameter, eagerly. The object
-score gates no mask here, as in ours, so that the two losses can be compared.
+It runs the memory encoder on the only frame, and gathers every level of features for every object. It computes the loss
+of all three candidates on float32 logits at full size under autograd, and updates one parameter after another, eagerly.
+As in our step, the object score does not gate masks, so that the two losses can be compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from train.settings import LossConfig
 
 
 class PublishedStep:
-    """Makes steps with Meta's modules.
+    """Make steps with Meta's modules.
 
     Args:
         model: What it trains; frozen parameters stay, and a frozen encoder stays in training mode.

@@ -1,9 +1,10 @@
-"""How costs grow: opening, ordering and reading a store of 1,000 to 1,000,000 tiles, and building 1 to 64 ROIs.
+"""Measure how costs grow: open, order and read a store of 1,000 to 1,000,000 tiles, and build one of 1 to 64 ROIs.
 
     python -m benchmarks.scale [--tiles 1000 10000 100000 1000000] [--rois 1 4 16 64]
 
-The stores have tiles of 16 px with one object each, written by the project's own array code, so that everything but
-the pixels is as large as in a real store of as many tiles. The last line is JSON: a list of claim, value, goal, met.
+The stores have tiles of 16 px with one object each, and the project's own code writes their arrays. So everything
+except the pixels is as large as in a real store with as many tiles. The last line is JSON: a list of claim, value,
+goal, met.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def _stores(folder: Path, counts: list[int]) -> list[Claim]:
-    """Each store is measured in a process of its own, whose memory is that store's."""
+    """Measure each store in a new process, so that its memory can be told apart."""
     template = _template(folder)
     print(f"\n{'tiles':>9}{'open':>10}{'columns':>10}{'order':>10}{'read':>10}{'memory':>10}")
     found: list[dict[str, float]] = []
@@ -83,8 +84,8 @@ def _stores(folder: Path, counts: list[int]) -> list[Claim]:
 
 
 def _measure_store(path: Path) -> None:
-    """Print what opening, columns, an epoch's order and a random sample take, and the memory that they leave."""
-    # Once on another store, so that what imports and first calls take is not counted.
+    """Print the times to open, read columns, order an epoch and read a random sample, and the memory after them."""
+    # Once on another store, so that imports and first calls are not counted.
     TileDataset(str(path.with_name("template.zarr")), SampleOptions(image_size=64, prompt="box"))[SampleRequest(0, 0)]
     before = _resident_mb()
     start = time.perf_counter()
@@ -108,20 +109,20 @@ def _measure_store(path: Path) -> None:
 
 
 def _resident_mb() -> float:
-    """Most memory so far; not by getrusage, whose maximum a process inherits."""
+    """Return the peak memory; getrusage is not used, because a process inherits its maximum."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM"))
 
 
 def _template(folder: Path) -> dict[str, Any]:
-    """The manifest of a real small store."""
+    """Return the manifest of a real small store."""
     write_sample(folder / "template", rois=3, size_px=64)
     build_store(folder / "template", folder / "template.zarr", BuildConfig(size_px=64, min_area_px=8))
     return open_store(folder / "template.zarr").manifest.model_dump(mode="json")
 
 
 def _write_store(path: Path, manifest: dict[str, Any], count: int) -> None:
-    """A finished store of so many tiles of noise, one object each."""
+    """Write a finished store with this many tiles of noise, one object each."""
     group = zarr.create_group(path, zarr_format=3)
     generator = np.random.default_rng(0)
     for spec in array_specs(SIDE, "uint8", PointCounts(8, 8)):
@@ -150,7 +151,7 @@ def _values(spec: ArraySpec, start: int, stop: int, generator: np.random.Generat
 
 
 def _builds(folder: Path, counts: list[int]) -> list[Claim]:
-    """Seconds a megapixel by number of ROIs, in one process."""
+    """Measure seconds per megapixel by number of ROIs, in one process."""
     print(f"\n{'ROIs':>9}{'Mpx':>10}{'build':>10}{'a Mpx':>10}")
     costs: list[float] = []
     for count in counts:

@@ -1,10 +1,11 @@
-"""The training step against the published one: images a second and peak memory, on a batch that stays on the GPU.
+"""Compare our training step with the published one: images per second and peak memory, on a batch on the GPU.
 
     python -m benchmarks.step [--models tiny base_plus large] [--steps 20] [--corrections 0 7] [--profile]
 
-1024 px, three objects an image, box prompt, the same random weights and batch on both sides, of which one at a time is
-on the GPU. Ours is compiled unless `--eager`. Without a GPU it says that it was skipped; `--device cpu --image-size
-256` only shows that it runs. The last line is JSON: a list of claim, value, goal, met.
+Both sides have images of 1024 px with three objects each, box prompts, and the same random weights and batch. Only one
+of them is on the GPU at a time. Our step is compiled unless `--eager` is given. Without a GPU the script says that it
+was skipped; `--device cpu --image-size 256` only shows that it runs. The last line is JSON: a list of claim, value,
+goal, met.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ FULL_GOAL, MEMORY_GOAL, LOSS_GOAL = 1.6, 0.5, 0.02
 
 @dataclass(frozen=True)
 class Measured:
-    """What steps cost.
+    """The cost of steps.
 
     Attributes:
         step_s: Median seconds of a step.
@@ -128,14 +129,14 @@ def _compare(store: Store, config: FitConfig, device: torch.device, arguments: a
 def _measure_published(
     config: FitConfig, weights: dict[str, Tensor], batch: Batch, steps: int, device: torch.device
 ) -> Measured:
-    """In a function of its own, at whose end nothing holds its model."""
+    """Measure one side in a separate function, so that nothing holds its model afterwards."""
     return _measure(
         PublishedStep(_start(config, weights, device).model, config.corrections, device), batch, steps, device
     )
 
 
 def _start(config: FitConfig, weights: dict[str, Tensor], device: torch.device) -> Run:
-    """Begin from these weights, after the memory of the side before is free: it would count as this one's."""
+    """Start from these weights, after the memory of the other side is free; otherwise it would be counted here."""
     torch.compiler.reset()
     gc.collect()
     if device.type == "cuda":
@@ -194,7 +195,7 @@ def _sample_store(folder: Path, side: int) -> Store:
 
 
 def _batch(store: Store, config: FitConfig) -> Batch:
-    """A batch of tiles that each have as many objects as a run may take of them."""
+    """Return a batch of tiles that each have as many objects as a run may use."""
     dataset = TileDataset(store.path, sample_options(config))
     objects = np.diff(store.column("tiles/object_offsets"))
     tiles = np.argsort(-objects, kind="stable")[: config.batch_size]
