@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from schemas.codec_names import CodecName
-from schemas.command.console import as_markup, printable, progress_bar, run_command, show_version
+from schemas.command.console import printable, progress_bar, run_command, show_version
 from schemas.limits import MAX_POINTS, MAX_TILE_PX
 
 if TYPE_CHECKING:
     from prep.build import BuildProgress
     from prep.config import BuildConfig
-    from prep.inspect import ClassCount, StoreSummary
     from prep.plan import Splitter
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -158,6 +157,7 @@ def build(
     from prep.inspect import class_counts, ignored_share
     from prep.source.class_map import read_class_map
     from prep.source.split import file_patients
+    from prep.summary_tables import print_classes
     from schemas.store.store import open_store
 
     entries = read_class_map(class_map) if class_map else ()
@@ -184,7 +184,7 @@ def build(
     with progress_bar("prepare", "ROI") as bar:
         options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
         manifest = build_store(src_dir, out, config, options, splitter, file_patients(patients) if patients else None)
-    _print_classes(class_counts(open_store(out)))
+    print_classes(class_counts(open_store(out)))
     counts = f"{manifest.complete.tiles} tiles, {manifest.complete.objects} objects"
     typer.echo(
         f"{printable(out)}: {counts}; {ignored_share(manifest):.0%} of the pixels are ignored (--ignore {ignore})"
@@ -198,13 +198,14 @@ def inspect(
 ) -> None:
     """Show the splits, classes, arrays and settings of a store."""
     from prep.inspect import summarize_store
+    from prep.summary_tables import print_summary
     from schemas.store.store import open_store
 
     summary = summarize_store(open_store(store))
     if json:
         typer.echo(summary.model_dump_json(indent=1))
     else:
-        _print_summary(summary)
+        print_summary(summary)
 
 
 @app.command()
@@ -274,53 +275,6 @@ def _show(bar: object, step: BuildProgress) -> None:
     rates = f"{step.tiles / elapsed:.1f} tiles/s, {step.source_bytes / elapsed / 1e6:.0f} MB/s"
     bar.set_postfix_str(rates, refresh=False)
     bar.update(step.done - bar.n)
-
-
-def _print_classes(counts: tuple[ClassCount, ...] | list[ClassCount]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from schemas.manifest import SPLITS
-
-    table = Table("class", "code", *SPLITS, "Mpx", title="objects by class and split")
-    for name, code in dict.fromkeys((count.class_name, count.class_id) for count in counts):
-        of_class = {count.split: count for count in counts if count.class_id == code}
-        objects = (str(of_class[split].objects) if split in of_class else "-" for split in SPLITS)
-        pixels = sum(count.pixels for count in of_class.values())
-        table.add_row(as_markup(name), str(code), *objects, f"{pixels / 1e6:.1f}")
-    Console(emoji=False).print(table)
-
-
-def _print_summary(summary: StoreSummary) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(emoji=False)
-    console.print(
-        f"[bold]{as_markup(summary.path)}[/]: {summary.tiles} tiles of {summary.tile_size_px} px, "
-        f"{summary.objects} {summary.object_kind} objects, {summary.stored_bytes / 1e6:.1f} MB, "
-        f"written by bcss-sam2 {as_markup(summary.tool_version)}"
-    )
-    console.print(
-        f"{summary.ignored_share:.0%} of the pixels are ignored: they count neither as object nor as background"
-    )
-    splits = Table("split", "tiles", "ROIs", "patients")
-    for split in summary.splits:
-        splits.add_row(split.split, str(split.tiles), str(split.rois), str(split.patients))
-    console.print(splits)
-    _print_classes(summary.classes)
-    arrays = Table("array", "shape", "type", "MB", "of raw")
-    for array in summary.arrays:
-        share = array.stored_bytes / array.raw_bytes if array.raw_bytes else 0.0
-        shape = " x ".join(str(side) for side in array.shape)
-        arrays.add_row(array.name, shape, array.dtype, f"{array.stored_bytes / 1e6:.1f}", f"{share:.0%}")
-    console.print(arrays)
-    points = ", ".join(f"{mean:.1f} {name}" for name, mean in summary.prompts.items())
-    console.print(f"mean points of an object: {points}; and a box")
-    settings = {key: value for key, value in summary.config.items() if value not in ([], None)}
-    console.print(as_markup("settings: " + ", ".join(f"{k}={v}" for k, v in settings.items())), highlight=False)
-    if summary.kept_out:
-        console.print(f"left out, since they contain no selected class: {as_markup(', '.join(summary.kept_out))}")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def test_two_workers_write_the_same_bytes_as_one(sample_source: Path, store: Sto
     assert any(name.startswith("images/c/") for name in one)
 
 
-def test_manifest_says_what_went_in(store: Store, sample_source: Path) -> None:
+def test_manifest_lists_the_sources(store: Store, sample_source: Path) -> None:
     manifest = store.manifest
     assert len(manifest.sources) == 6
     assert sum(source.tiles for source in manifest.sources) == manifest.complete.tiles == len(store)
@@ -42,7 +42,7 @@ def test_manifest_says_what_went_in(store: Store, sample_source: Path) -> None:
     assert source.mpp_um == 0.25
 
 
-def test_store_without_negative_points_says_so(write_roi, tmp_path: Path) -> None:
+def test_store_without_negative_points_refuses_to_give_them(write_roi, tmp_path: Path) -> None:
     source = write_roi("TCGA-A1-A001", np.tile(np.repeat(np.array([1, 2], np.uint8), 32), (64, 1)))
     build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, negative_points=0))
     store = open_store(tmp_path / "s.zarr")
@@ -77,7 +77,7 @@ def test_the_same_build_again_changes_nothing(store: Store, sample_source: Path,
     assert "is up to date" in caplog.text
 
 
-def test_other_settings_or_sources_replace_a_store_only_when_told(write_roi, tmp_path: Path) -> None:
+def test_other_settings_or_sources_replace_a_store_only_with_overwrite(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
     build_store(source, out, SMALL)
@@ -114,16 +114,16 @@ def test_damaged_store_is_not_up_to_date(write_roi, tmp_path: Path, name: str, c
     assert _files(out) == before
 
 
-def test_store_of_patients_that_are_not_in_the_sources_is_another(write_roi, tmp_path: Path) -> None:
+def test_store_with_other_patients_is_not_up_to_date(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     build_store(source, tmp_path / "s.zarr", SMALL)
-    # As long as the name that was there, so that the file's size stays.
+    # As long as the earlier name, so that the size of the file does not change.
     cast("zarr.Array", zarr.open_group(tmp_path / "s.zarr", mode="r+")["tiles/patient"])[:] = "b"
     with pytest.raises(StoreError, match="was built from other sources or settings"):
         build_store(source, tmp_path / "s.zarr", SMALL)
 
 
-def test_file_that_no_build_wrote_keeps_a_store_from_being_replaced(write_roi, tmp_path: Path) -> None:
+def test_store_with_a_foreign_file_is_not_replaced(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
     build_store(source, out, SMALL)
@@ -133,7 +133,7 @@ def test_file_that_no_build_wrote_keeps_a_store_from_being_replaced(write_roi, t
     assert (out / "notes.txt").read_text() == "seen by Anna"
 
 
-def test_overwrite_never_removes_what_is_no_store(write_roi, tmp_path: Path) -> None:
+def test_overwrite_never_removes_anything_but_a_store(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     precious = tmp_path / "s.zarr" / "thesis.txt"
     precious.parent.mkdir()
@@ -150,7 +150,7 @@ def _edit_manifest(store: Path, **entries: object) -> None:
 
 
 @pytest.mark.parametrize("entries", [{"tile_size_px": -8}, {"schema_version": 0}], ids=["damaged", "older"])
-def test_store_that_cannot_be_read_is_replaced_when_told(write_roi, tmp_path: Path, entries) -> None:
+def test_unreadable_store_is_replaced_with_overwrite(write_roi, tmp_path: Path, entries) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
     build_store(source, out, SMALL)
@@ -177,7 +177,7 @@ def test_empty_folder_is_used(write_roi, tmp_path: Path, overwrite: bool) -> Non
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("foreign", ["file", "folder", "group"])
-def test_what_no_build_made_is_left_and_to_be_moved_away(
+def test_foreign_content_at_the_destination_stays_and_is_named(
     write_roi, tmp_path: Path, foreign: str, overwrite: bool
 ) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
@@ -204,7 +204,7 @@ def test_destination_without_a_name_is_refused(write_roi, tmp_path: Path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "source"]
 
 
-def test_what_comes_to_the_destination_during_a_build_is_left(write_roi, tmp_path: Path) -> None:
+def test_content_that_appears_at_the_destination_during_a_build_stays(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
     options = BuildOptions(on_progress=lambda _: (out / "thesis").mkdir(parents=True))
@@ -213,7 +213,7 @@ def test_what_comes_to_the_destination_during_a_build_is_left(write_roi, tmp_pat
     assert (out / "thesis").exists()
 
 
-def test_failed_build_leaves_no_store_and_goes_on_when_mended(write_roi, tmp_path: Path) -> None:
+def test_failed_build_leaves_no_store_and_continues_once_the_source_is_repaired(write_roi, tmp_path: Path) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", Image.new("RGB", (40, 40)))
     out = tmp_path / "s.zarr"
@@ -255,7 +255,7 @@ def test_roi_without_a_selected_class_is_left_out_and_listed(write_roi, tmp_path
     assert "masks/b.png contains no selected class and is left out" in caplog.text
 
 
-def test_unknown_code_is_refused_unless_all_are_wanted(write_roi, tmp_path: Path) -> None:
+def test_unknown_code_is_refused_unless_all_classes_are_selected(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 77, np.uint8))
     with pytest.raises(SourceError, match="unknown class code 77"):
         build_store(source, tmp_path / "s.zarr", SMALL)
@@ -303,7 +303,7 @@ def test_store_without_a_roi_for_training_is_refused(write_roi, tmp_path: Path) 
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_tile_that_no_reader_would_take_is_refused(write_roi, tmp_path: Path, monkeypatch) -> None:
+def test_tile_with_too_many_objects_to_read_is_refused(write_roi, tmp_path: Path, monkeypatch) -> None:
     labels = np.zeros((64, 64), np.uint8)
     labels[::4, ::4] = 1
     source = write_roi("a", labels)
@@ -313,7 +313,7 @@ def test_tile_that_no_reader_would_take_is_refused(write_roi, tmp_path: Path, mo
         build_store(source, tmp_path / "s.zarr", config)
 
 
-def test_roi_without_enough_tissue_says_why_it_is_kept_out(write_roi, tmp_path: Path, caplog) -> None:
+def test_roi_without_enough_tissue_is_left_out_with_the_reason(write_roi, tmp_path: Path, caplog) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", np.zeros((40, 40), np.uint8))
     build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, min_tissue=0.1))
@@ -327,7 +327,7 @@ def test_manifest_lists_the_classes_that_became_objects(write_roi, tmp_path: Pat
     assert [info.code for info in open_store(tmp_path / "s.zarr").manifest.classes] == [1]
 
 
-def test_empty_splits_are_said(write_roi, tmp_path: Path, caplog) -> None:
+def test_empty_splits_are_logged(write_roi, tmp_path: Path, caplog) -> None:
     build_store(write_roi("a", np.full((40, 40), 1, np.uint8)), tmp_path / "s.zarr", SMALL)
     assert [split for split in ("train", "val", "test") if f"the split {split} has no tile;" in caplog.text] == [
         "val",

@@ -26,7 +26,7 @@ def test_sample_then_build(tmp_path: Path, monkeypatch, capsys) -> None:
     assert f"{out}: {len(open_store(out))} tiles" in capsys.readouterr().out
 
 
-def test_size_that_fills_no_byte_is_a_usage_error(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_size_that_is_not_a_multiple_of_8_is_a_usage_error(tmp_path: Path, monkeypatch, capsys) -> None:
     assert _run(monkeypatch, "build", tmp_path, "--out", tmp_path / "s.zarr", "--size", 100) == 2
     assert "multiple of 8" in capsys.readouterr().err
 
@@ -45,7 +45,7 @@ def _truncated(source: Path) -> None:
     (source / "images" / "a.png").write_bytes(data[: len(data) // 2])
 
 
-def _colour_mask(source: Path) -> None:
+def _color_mask(source: Path) -> None:
     Image.new("RGB", (40, 40)).save(source / "masks" / "a.png")
 
 
@@ -60,7 +60,7 @@ def _empty(source: Path) -> None:
         (_missing_mask, "images/b.png", "add the mask"),
         (_off_by_one_column, "masks/a.png: is 41 x 40 px, but its image a.png is 40 x 40 px", "export both again"),
         (_truncated, "images/a.png", "download or export it again"),
-        (_colour_mask, "masks/a.png", "save it palettized or gray"),
+        (_color_mask, "masks/a.png", "save it palettized or gray"),
         (_empty, "images", "put the ROIs there"),
     ],
 )
@@ -98,13 +98,15 @@ def test_names_with_brackets_and_escapes_are_shown_as_text(write_roi, tmp_path: 
 
 
 @pytest.mark.parametrize("mpp", ["-1", "0", "nan", "inf"])
-def test_resolution_that_is_no_positive_number_is_a_usage_error(tmp_path: Path, monkeypatch, capsys, mpp: str) -> None:
+def test_resolution_that_is_not_positive_is_a_usage_error(tmp_path: Path, monkeypatch, capsys, mpp: str) -> None:
     assert _run(monkeypatch, "build", tmp_path, "--out", tmp_path / "s.zarr", "--mpp", mpp) == 2
     assert "is not a positive number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--images", "--masks"])
-def test_folder_outside_the_source_is_one_line(write_roi, tmp_path: Path, monkeypatch, capsys, flag: str) -> None:
+def test_folder_outside_the_source_is_reported_in_one_line(
+    write_roi, tmp_path: Path, monkeypatch, capsys, flag: str
+) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     outside = (source / flag[2:]).rename(tmp_path / "elsewhere")
     out = tmp_path / "s.zarr"
@@ -118,9 +120,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_debug_tells_what_stages_took_in_all_processes(
-    sample_source: Path, tmp_path: Path, monkeypatch, caplog
-) -> None:
+def test_debug_logs_stage_times_of_all_processes(sample_source: Path, tmp_path: Path, monkeypatch, caplog) -> None:
     out = tmp_path / "s.zarr"
     assert _run(monkeypatch, "build", sample_source, "--out", out, "--size", 128, "--workers", 2, "--debug") == 0
     calls = {r.bcss_fields["stage"]: r.bcss_fields.get("calls") for r in caplog.records if hasattr(r, "bcss_fields")}

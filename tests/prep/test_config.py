@@ -28,7 +28,7 @@ def test_code_beyond_sixteen_bits_is_refused() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"stride_px": 32}, {"edge": "pad"}])
-def test_stride_and_edge_of_one_tile_a_roi_are_refused(settings: dict[str, object]) -> None:
+def test_stride_and_edge_are_refused_with_resize(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="makes one tile of a ROI; leave out --stride and --edge"):
         BuildConfig.model_validate({"size_px": 64, "layout": "resize", **settings})
 
@@ -39,7 +39,7 @@ def test_class_that_is_merged_away_is_refused() -> None:
         BuildConfig(classes=(1, 5), class_map=entries)
 
 
-def test_data_set_with_names_of_its_own_has_none_of_bcss() -> None:
+def test_class_map_with_names_replaces_the_names_of_bcss() -> None:
     config = BuildConfig(classes="all", class_map=(ClassEntry(code=1, name="cat"), ClassEntry(code=2, name="dog")))
     assert [config.describe(code).name for code in (1, 2, 5)] == ["cat", "dog", "class_5"]
 

@@ -1,4 +1,4 @@
-"""What a folder of PNGs can hold that a builder did not expect: each is used rightly or refused by name."""
+"""Unexpected content of a source folder is either used correctly or refused with the name of the file."""
 
 import os
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_interlaced_png_is_read_like_any_other(write_roi, tmp_path: Path) -> Non
 
 
 def _interlaced(labels: np.ndarray) -> bytes:
-    """Write a grey PNG in Adam7 order, which Pillow reads and does not write."""
+    """Write a gray PNG in Adam7 order, which Pillow reads and does not write."""
     import struct
     import zlib
 
@@ -94,7 +94,7 @@ def test_one_pixel_roi(write_roi, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stem", ["with space", "Größe µm 腫瘍", "dots.in.name", "-dash", "quote'd"])
-def test_names_of_any_letters(write_roi, tmp_path: Path, stem: str) -> None:
+def test_file_names_may_have_any_letters(write_roi, tmp_path: Path, stem: str) -> None:
     source = write_roi(stem, np.ones((16, 16), np.uint8))
     build_store(source, tmp_path / "a store.zarr", BuildConfig(size_px=16))
     assert open_store(tmp_path / "a store.zarr")[0].frame_id == stem
@@ -139,13 +139,13 @@ def test_resolution_is_read_from_the_name(write_roi, tmp_path: Path) -> None:
         build_store(source, tmp_path / "t.zarr", BuildConfig(size_px=32, mpp_um=0.1))
 
 
-def test_resolution_that_no_name_says_is_an_error(write_roi, tmp_path: Path) -> None:
+def test_missing_resolution_is_an_error(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.ones((16, 16), np.uint8))
     with pytest.raises(SourceError, match="has no resolution in its name"):
         build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=16, mpp_um=0.5))
 
 
-def test_tiles_that_hardly_count_are_left_out(write_roi, tmp_path: Path) -> None:
+def test_tiles_with_little_tissue_are_left_out(write_roi, tmp_path: Path) -> None:
     labels = np.zeros((16, 64), np.uint8)
     labels[:, 14:32], labels[:, 32:34] = 1, 1
     source = write_roi("a", labels)

@@ -47,7 +47,7 @@ def test_share_of_ignored_pixels_is_that_of_the_tiles(store: Store) -> None:
     assert expected > 0
 
 
-def test_manifest_of_others_without_sources_is_summed_up(store: Store) -> None:
+def test_manifest_without_sources_is_summarized(store: Store) -> None:
     assert ignored_share(store.manifest.model_copy(update={"sources": ()})) == 0
     source = store.manifest.sources[0].model_dump()
     with pytest.raises(ValueError, match="ignored_px"):

@@ -1,4 +1,4 @@
-"""Builds on a real Dask scheduler with real worker processes, all on loopback."""
+"""Build on a Dask scheduler with worker processes, all on this machine."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ def test_dask_cluster_writes_the_same_bytes_even_when_a_worker_dies(
     assert bytes_of(out) == bytes_of(store.path)
 
 
-def test_killed_scheduler_is_one_line(cluster: Cluster, sample_source: Path, tmp_path: Path) -> None:
+def test_killed_scheduler_is_reported_in_one_line(cluster: Cluster, sample_source: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "prep.cli", "build", str(sample_source), "--out", str(tmp_path / "s.zarr")]
     command += ["--size", "128", "--dask", cluster.address]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -78,7 +78,7 @@ def test_scheduler_that_dies_while_a_result_comes_is_the_same_error(cluster: Clu
             while True:
                 list(run(bytes, [1 << 28]))
 
-    # Results of a quarter of a gigabyte are long under way; Dask then has another error than between two of them.
+    # A result of a quarter of a gigabyte takes long to transfer; during a transfer Dask raises another error.
     killer = Timer(0.5, cluster.scheduler.kill)
     with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: has stopped"):
         lose_results()
@@ -98,14 +98,14 @@ def test_scheduler_that_dies_between_two_rounds_is_the_same_error(
             time.sleep(gone_s)
             list(run(len, [b"a task"]))
 
-    # So long the client looks for the scheduler, and then it closes; the build looks for workers in the meantime.
+    # The client looks for the scheduler this long before it closes; meanwhile the build asks for workers.
     monkeypatch.setattr("prep.parallel.DASK_TIMEOUT_S", 2)
     monkeypatch.setattr("prep.parallel.DASK_LOOK_S", 0.1)
     with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: has stopped"):
         go_on_without()
 
 
-def test_scheduler_without_workers_is_said_and_waited_for(
+def test_scheduler_without_workers_is_logged_and_waited_for(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def join(_: logging.LogRecord) -> bool:
@@ -120,7 +120,7 @@ def test_scheduler_without_workers_is_said_and_waited_for(
     monkeypatch.setattr(log, "filters", [join])
     with task_map(1, cluster.address) as run:
         assert list(run(len, [b"a task"])) == [6]
-    # Dask's own lines are there, too, where a test before has asked for them.
+    # An earlier test may have switched on the log lines of Dask itself.
     said = [record.getMessage() for record in caplog.records if record.name == log.name]
     assert said == [f"the Dask scheduler {cluster.address} has no worker; waiting for one"]
 
@@ -131,7 +131,7 @@ def test_local_cluster_keeps_the_order_of_tasks() -> None:
         assert list(run(str, range(20))) == [str(number) for number in range(20)]
 
 
-def test_absent_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_scheduler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prep.parallel.DASK_TIMEOUT_S", 1)
     with (
         pytest.raises(ConfigError, match=r"--dask tcp://127.0.0.1:9: finds no scheduler"),
@@ -152,7 +152,7 @@ def test_death_of_a_worker_names_the_task() -> None:
 
 
 def _children(parent: int) -> set[int]:
-    """Processes that a process has started and that run."""
+    """The running child processes of a process."""
     numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return {int(number) for number in numbers if Path(f"/proc/{number}/cmdline").read_bytes()}
 
@@ -184,7 +184,7 @@ def test_workers_end_with_a_build_that_is_killed(how: signal.Signals, busy: bool
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process is there; one that nobody has waited for is not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -200,7 +200,7 @@ def test_death_of_an_idle_worker_is_one_error() -> None:
         pid, _ = run(_own_pid, range(2))
         workers = set(active_children())
         os.kill(pid, signal.SIGKILL)
-        # The pool notices it, and ends the others.
+        # The pool notices the death, and ends the other workers.
         while workers & set(active_children()):
             time.sleep(0.01)
         with pytest.raises(SourceError, match=r"a worker process, at 5 or one of the next 2: died"):

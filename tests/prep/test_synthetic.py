@@ -8,7 +8,7 @@ from prep.synthetic import write_sample
 from schemas.errors import SourceError
 
 
-def test_same_seed_same_bytes_and_real_names(tmp_path: Path, sample_source: Path) -> None:
+def test_same_seed_gives_the_same_bytes_and_names_like_bcss(tmp_path: Path, sample_source: Path) -> None:
     stems = write_sample(tmp_path, rois=6, size_px=288, seed=1)
     for stem in stems:
         assert stem.startswith("TCGA-")
@@ -27,7 +27,7 @@ def test_masks_are_palettized_and_hold_the_usual_classes(sample_source: Path) ->
     assert codes == {0, 1, 2, 3, 4, 7, 18}
 
 
-def test_folder_of_others_is_left_alone(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "mine.png").touch()
     with pytest.raises(SourceError, match=r"mine.png"):

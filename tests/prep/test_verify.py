@@ -37,7 +37,7 @@ def copy(store: Store, tmp_path: Path) -> Path:
     ],
     ids=["label", "component", "resize", "resampled and resized", "resampled"],
 )
-def test_whole_stores_have_no_problem(sample_source: Path, tmp_path: Path, config: BuildConfig) -> None:
+def test_undamaged_stores_have_no_problem(sample_source: Path, tmp_path: Path, config: BuildConfig) -> None:
     build_store(sample_source, tmp_path / "s.zarr", config)
     opened = open_store(tmp_path / "s.zarr")
     seen: list[tuple[int, int]] = []
@@ -72,8 +72,8 @@ def test_missing_column_is_named_once(copy: Path) -> None:
     assert "row 0: is missing" in problems[1][1]
 
 
-def test_rows_of_a_shard_are_those_of_its_type(write_roi, tmp_path: Path) -> None:
-    # 512 px hold 256 tiles of one byte a pixel to a shard, and 128 of two.
+def test_rows_of_a_damaged_shard_depend_on_the_label_type(write_roi, tmp_path: Path) -> None:
+    # At 512 px a shard has 256 tiles with one byte a pixel, or 128 with two.
     labels = np.full((64, 140 * 64), 1000, np.uint16)
     source = write_roi("a", Image.fromarray(labels))
     out = tmp_path / "s.zarr"
@@ -89,7 +89,7 @@ def test_rows_of_a_shard_are_those_of_its_type(write_roi, tmp_path: Path) -> Non
 
 
 def _rewrite(path: Path, name: str, change) -> None:
-    # An array takes it over when it is opened.
+    # An array takes this setting when it is opened.
     with zarr.config.set({"array.write_empty_chunks": True}):
         array = zarr.open_group(path, mode="r+")[name]
     assert isinstance(array, zarr.Array)
@@ -151,9 +151,7 @@ def test_negative_point_on_an_ignored_pixel_is_named(copy: Path) -> None:
         (("sources", 0, "mask_sha256"), "zarr.json", "holds another manifest than the completion record says"),
     ],
 )
-def test_digest_that_is_not_the_one_of_the_content_is_named(
-    copy: Path, keys: tuple[str | int, ...], where: str, what: str
-) -> None:
+def test_wrong_digest_is_named(copy: Path, keys: tuple[str | int, ...], where: str, what: str) -> None:
     metadata = json.loads((copy / "zarr.json").read_text())
     entries = metadata["attributes"]["bcss"]
     for key in keys[:-1]:
@@ -167,7 +165,7 @@ def test_digest_that_is_not_the_one_of_the_content_is_named(
     assert {found for found, _ in problems} == {where}
 
 
-def test_sizes_that_are_not_those_of_the_files_are_named(copy: Path) -> None:
+def test_wrong_sizes_are_named(copy: Path) -> None:
     _rewrite(copy, "checksums/size_bytes", lambda v: v + 1)
     problems = {problem.where: problem.what for problem in verify_store(open_store(copy))}
     assert "bytes for " in problems["checksums/size_bytes"]
@@ -180,7 +178,7 @@ def test_point_outside_its_tile_is_named_once(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/hostname", "images", "images/c/abc", ""])
-def test_name_of_no_file_of_a_store_is_never_opened(copy: Path, name: str) -> None:
+def test_key_outside_the_store_is_never_opened(copy: Path, name: str) -> None:
     (copy.parent.parent / "secret").write_text("text")
     _rewrite(copy, "checksums/key", lambda v: np.array([name, *v[1:]], object))
     (problem,) = verify_store(open_store(copy))
@@ -198,7 +196,7 @@ def test_settings_that_no_build_has_are_named(copy: Path, key: str, value: objec
 
 
 class _FailingStore(WrapperStore[Any]):
-    """A device that fails once the files were hashed: reads of ranges, which are those of rows."""
+    """A device that fails after the files were hashed: only reads of ranges fail, which read rows."""
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
         if byte_range is not None and key.startswith("labels/"):
@@ -206,13 +204,13 @@ class _FailingStore(WrapperStore[Any]):
         return await super().get(key, prototype, byte_range)
 
 
-def test_device_that_fails_is_no_damage_of_each_tile(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_device_is_not_reported_as_damage_of_each_tile(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "zarr_location", lambda path: _FailingStore(LocalStore(path, read_only=True)))
     with pytest.raises(UnreachableError, match=r"labels row 0: cannot be read \(Input/output error\)"):
         verify_store(open_store(copy))
 
 
-def test_patient_on_two_sides_is_named(copy: Path) -> None:
+def test_patient_in_two_splits_is_named(copy: Path) -> None:
     _rewrite(copy, "tiles/split", lambda v: np.array(["val", *v[1:]], object))
     patient = str(Store(copy, check_files=False).column("tiles/patient")[0])
     problems = {problem.where: problem.what for problem in verify_store(open_store(copy))}
@@ -229,7 +227,7 @@ def test_scale_that_leaves_a_part_of_the_roi_out_is_named(sample_source: Path, t
     assert "its scale does not make one tile of its ROI" in problems
 
 
-def test_specks_take_no_memory_of_a_tile_each(write_roi, tmp_path: Path) -> None:
+def test_small_objects_do_not_take_the_memory_of_a_tile_each(write_roi, tmp_path: Path) -> None:
     labels = np.full((512, 512), 2, np.uint8)
     labels[::8, ::8] = 1
     config = BuildConfig(size_px=512, objects="component", min_area_px=64)
@@ -239,5 +237,5 @@ def test_specks_take_no_memory_of_a_tile_each(write_roi, tmp_path: Path) -> None
     assert verify_store(opened) == []
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # A quarter of a megabyte each would be a gigabyte.
+    # At a quarter of a megabyte each, the masks would take a gigabyte.
     assert peak < 50e6

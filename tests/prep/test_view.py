@@ -19,7 +19,7 @@ class _Page(HTMLParser):
         self.sources += [value for name, value in attrs if name in ("src", "href") and value]
 
 
-def test_page_shows_pictures_that_are_there(store: Store, tmp_path: Path) -> None:
+def test_page_shows_existing_pictures(store: Store, tmp_path: Path) -> None:
     paths = write_view(store, tmp_path / "view", limit=5)
     assert len(paths) == 5
     page = _Page()
@@ -30,7 +30,7 @@ def test_page_shows_pictures_that_are_there(store: Store, tmp_path: Path) -> Non
     write_view(store, tmp_path / "view", limit=2)
 
 
-def test_ignored_pixels_are_hatched_and_classes_in_their_colours(store: Store, tmp_path: Path) -> None:
+def test_ignored_pixels_are_hatched_and_classes_have_their_colors(store: Store, tmp_path: Path) -> None:
     index = next(record.index for record in store if record.ignore.mean() > 0.05)
     paths = write_view(store, tmp_path / "view")
     with Image.open(paths[index]) as picture:
@@ -43,7 +43,7 @@ def test_ignored_pixels_are_hatched_and_classes_in_their_colours(store: Store, t
         assert (pixels == color).all(-1).sum() > 100
 
 
-def test_folder_of_others_is_left_alone(store: Store, tmp_path: Path) -> None:
+def test_folder_with_other_files_is_left_alone(store: Store, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(StoreError, match="contains other files"):
         write_view(store, tmp_path)

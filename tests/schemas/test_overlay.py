@@ -4,7 +4,7 @@ from schemas.overlay import draw_overlay, side_by_side
 from schemas.store.store import Store
 
 
-def test_prediction_is_tinted_and_truth_outlined_in_the_class_colour(store: Store) -> None:
+def test_prediction_is_tinted_and_truth_outlined_in_the_class_color(store: Store) -> None:
     record = store[0]
     prompts = list(store.prompts(0, "centroid").values())
     colors = {info.code: info.color for info in store.manifest.classes}

@@ -1,4 +1,4 @@
-"""One table of prompt kinds decides what a store holds and gives, what is checked, and what command lines offer."""
+"""The tables of prompt kinds decide which columns a store has, how they are checked, and which prompts it gives."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def _two_deepest(around: Surroundings, count: int, _generator: np.random.Generat
 
 @pytest.fixture
 def _with_deepest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an entry in each table of `schemas/prompt_kinds.py` and `prep/derive/points.py` would do."""
+    """Add a kind as an entry in each table of `schemas/prompt_kinds.py` and `prep/derive/points.py` would."""
     monkeypatch.setitem(POINT_SETS, "deepest", DEEPEST)
     monkeypatch.setitem(PROMPT_SOURCES, "deepest", PromptSource(has_box=True, point_sets=(DEEPEST,)))  # type: ignore[index]
     monkeypatch.setitem(DERIVATIONS, "deepest", _two_deepest)
@@ -48,7 +48,7 @@ def test_places_without_a_point_are_padding() -> None:
 
 
 @pytest.mark.usefixtures("_with_deepest")
-def test_new_kind_takes_its_entries_and_nothing_else(sample_source: Path, store: Store, tmp_path: Path) -> None:
+def test_new_kind_takes_table_entries_and_nothing_else(sample_source: Path, store: Store, tmp_path: Path) -> None:
     build_store(sample_source, tmp_path / "s.zarr", BuildConfig(size_px=128))
     built = open_store(tmp_path / "s.zarr")
     assert verify_store(built) == []
@@ -59,7 +59,7 @@ def test_new_kind_takes_its_entries_and_nothing_else(sample_source: Path, store:
             clicks = prompt["point_coords"][prompt["point_labels"] == PointLabel.POSITIVE].astype(int)
             assert 1 <= len(clicks) <= 2
             assert segment[clicks[:, 1], clicks[:, 0]].all()
-    # The points of the other sets stay as they were.
+    # The points of the other sets do not change.
     for points in list(POINT_SETS.values())[:3]:
         np.testing.assert_array_equal(built.column(points.coords_path), store.column(points.coords_path))
 

@@ -12,7 +12,7 @@ from prep.derive.segments import Segment, label_segments
 from prep.derive.tiles import cut_tiles
 from schemas.prompt_kinds import POINT_SETS, PointCounts
 
-# SciPy's types leave open which of its results a call returns.
+# SciPy's type hints do not tell which of its results a call returns.
 ndimage: Any = scipy.ndimage
 
 IMAGES = arrays(np.uint8, (24, 24), elements=st.integers(0, 3))
@@ -23,7 +23,7 @@ def _points(
 ) -> tuple[Segment, np.ndarray, dict[str, PaddedPoints]]:
     (tile,) = cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, labels.shape[0], labels.shape[0])
     (segment,) = label_segments(tile, tile.labels, frozenset({1}), 1)
-    # Code 3 plays the ignored one.
+    # Code 3 stands for an ignored class.
     background = (labels != 1) & (labels != 3)
     counts = PointCounts(positive, negative)
     return segment, background, derive_points(segment, background, counts, np.random.default_rng(0))
@@ -39,7 +39,7 @@ def test_points_lie_where_their_labels_say(labels: np.ndarray, positive: int, ne
     _check(points["negative"], 0, background)
     assert points["positive"].labels[0] == 1
     assert points["positive"].coords[0].tolist() == [x, y]
-    # Negative points are padding only where too few pixels may hold one.
+    # Padding is allowed only if too few pixels may hold a negative point.
     assert (points["negative"].labels == 0).sum() >= min(negative, background.sum())
 
 
@@ -103,7 +103,7 @@ def test_positive_points_keep_off_the_outline() -> None:
     assert large.sum() >= 12
     assert not large.all()
     assert depth[y, x][large].min() >= 8
-    # The small part is 3 px deep, and half of that is kept.
+    # The small part is 3 px deep, and points keep half of that.
     assert depth[y, x][~large].min() >= 1.5
 
 

@@ -1,4 +1,4 @@
-"""What a ROI's pixels become: which count, where points may lie, and what they depend on."""
+"""Which pixels of a ROI count, where its points may lie, and what the points depend on."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def _tiles(labels: np.ndarray, frame_id: str = "a", **settings: object) -> list[
     return list(prepare_tiles(roi, pixels, config))
 
 
-def test_padding_counts_nowhere_whatever_its_code_means() -> None:
-    # Padding has code 0, which counts here and even makes objects.
+def test_padding_is_ignored_whatever_its_code() -> None:
+    # Padding has code 0, which here is not ignored and becomes an object.
     (tile,) = _tiles(np.zeros((40, 48), np.uint8), classes="all", ignore=(7,))
     expected = np.ones((64, 64), bool)
     expected[:40, :48] = False
@@ -32,7 +32,7 @@ def test_padding_counts_nowhere_whatever_its_code_means() -> None:
 
 def test_no_negative_point_lies_on_another_component_of_the_class() -> None:
     labels = np.ones((64, 64), np.uint8)
-    # Two parts of class 1, and between them the only pixels that are off it.
+    # Two parts of class 1, and between them the only pixels of another class.
     labels[:, 31:33] = 2
     (tile,) = _tiles(labels, objects="component", classes=(1,), min_area_px=1)
     assert len(tile.objects) == 2
@@ -42,7 +42,7 @@ def test_no_negative_point_lies_on_another_component_of_the_class() -> None:
         assert (labels[y, x] == 2).all()
 
 
-def test_component_is_that_of_the_whole_roi() -> None:
+def test_roi_component_is_numbered_in_the_whole_roi() -> None:
     labels = np.zeros((64, 128), np.uint8)
     labels[4:30, 4:30] = 1
     labels[40:60, 20:110] = 1
@@ -55,7 +55,7 @@ def test_component_is_that_of_the_whole_roi() -> None:
 
 @pytest.mark.parametrize("change", ["seed", "tile", "roi"])
 def test_points_of_equal_segments_differ_by_seed_tile_and_roi(change: str) -> None:
-    # More pixels than candidates, so that chance has a say.
+    # More pixels than candidates, so that candidates are drawn.
     labels = np.full((128, 256), 2, np.uint8)
     labels[:, :64] = labels[:, 128:192] = 1
     (first, second) = _tiles(labels, size_px=128)

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from prep.derive.segments import component_segments, label_segments, number_components
 from prep.derive.tiles import cut_tiles
 
-# SciPy's types leave open which of its results a call returns.
+# SciPy's type hints do not tell which of its results a call returns.
 ndimage: Any = scipy.ndimage
 
 LABELS = arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 3))
@@ -21,7 +21,7 @@ def _tiles(labels: np.ndarray):
 
 
 @given(LABELS)
-def test_label_segments_partition_the_wanted_labels(labels: np.ndarray) -> None:
+def test_label_segments_partition_the_selected_labels(labels: np.ndarray) -> None:
     for tile in _tiles(labels):
         segments = label_segments(tile, tile.labels, frozenset({0, 2, 3}), min_area_px=1)
         union = np.zeros((16, 16), int)
@@ -33,7 +33,7 @@ def test_label_segments_partition_the_wanted_labels(labels: np.ndarray) -> None:
 
 
 @given(LABELS)
-def test_component_segments_are_scipys(labels: np.ndarray) -> None:
+def test_component_segments_equal_those_of_scipy(labels: np.ndarray) -> None:
     components = number_components(labels, frozenset({1, 2, 3}))
     for tile in _tiles(labels):
         segments = component_segments(tile, tile.labels, frozenset({1, 2, 3}), 1, components)

@@ -30,7 +30,7 @@ def test_last_tile_is_shifted_inside() -> None:
     assert tile_starts(5, 8, 8) == [0]
 
 
-def test_resize_takes_the_label_under_each_pixel_centre() -> None:
+def test_resize_takes_the_label_under_each_pixel_center() -> None:
     labels = np.array([[1, 2, 3, 4, 5, 6]] * 2, np.uint8)
     image = np.repeat(labels[..., None] * 10, 3, -1)
     tile = resize_to_tile(image, labels, 8)
@@ -39,18 +39,18 @@ def test_resize_takes_the_label_under_each_pixel_centre() -> None:
     assert tile.inside.all()
 
 
-def test_resize_averages_colour_where_it_shrinks() -> None:
+def test_resize_averages_color_where_it_shrinks() -> None:
     image = np.zeros((16, 16, 3), np.uint8)
     image[:, 1::2] = 200
     tile = resize_to_tile(image, np.zeros((16, 16), np.uint8), 8)
     assert set(np.unique(tile.image)) == {100}
 
 
-def test_resize_blends_colour_where_it_grows() -> None:
+def test_resize_blends_color_where_it_grows() -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     image[:, 2:] = 200
     tile = resize_to_tile(image, np.zeros((4, 4), np.uint8), 8)
-    # Between the centres of the second and the third pixel, a quarter and three quarters of the way.
+    # Between the centers of the second and the third pixel, a quarter and three quarters of the way.
     assert tile.image[0, :, 0].tolist() == [0, 0, 0, 50, 150, 200, 200, 200]
 
 
@@ -68,7 +68,7 @@ def test_resampled_tiles_know_their_place_in_the_source(height: int, width: int,
     small, small_labels, scale = resample(image, labels, factor)
     covered = np.zeros(small_labels.shape, bool)
     for tile in cut_tiles(small, small_labels, 8, 8, edge, scale):
-        # A tile's place in the resampled ROI comes back from its place in the source.
+        # The place in the resampled ROI follows from the place in the source.
         x, y = (round(origin * step) for origin, step in zip(tile.origin_xy, tile.scale_xy, strict=True))
         rows, columns = np.nonzero(tile.inside)
         np.testing.assert_array_equal(tile.labels[rows, columns], small_labels[rows + y, columns + x])

@@ -1,4 +1,4 @@
-"""Builds to a server that speaks the S3 protocol, in a process of its own on loopback."""
+"""Build to an S3 server that runs in another process on this machine."""
 
 import json
 import re
@@ -34,7 +34,7 @@ SMALL = BuildConfig(size_px=128)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """The address of a server that keeps objects in memory."""
+    """The URL of a server that keeps objects in memory."""
     log = tmp_path_factory.mktemp("s3") / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """An empty bucket, and an environment in which it is found."""
+    """An empty bucket, and the environment variables that lead to it."""
     from urllib.request import Request, urlopen
 
     name = f"b{abs(hash(request.node.name))}"
@@ -112,12 +112,12 @@ def test_killed_build_takes_its_lock_again(bucket: str, sample_source: Path, tmp
 
 
 @pytest.mark.parametrize("held_by_another", [False, True])
-def test_lock_and_folder_of_a_build_that_was_killed_in_its_end_are_removed(
+def test_lock_and_folder_of_a_build_killed_at_its_end_are_removed(
     bucket: str, write_roi, tmp_path: Path, held_by_another: bool
 ) -> None:
     url, work = f"{bucket}/s.zarr", tmp_path / "work"
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
-    # Killed where it is about to remove its lock object, when the store is whole.
+    # Killed when the store is complete, before the lock object is removed.
     dying = (
         "import os, obstore; from prep.cli import main\n"
         "obstore.delete = lambda store, path: os.kill(os.getpid(), 9)\n"
@@ -165,7 +165,7 @@ def test_replaced_store_cannot_be_read_while_its_files_are_replaced(bucket: str,
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_files_of_an_earlier_store_go_and_those_of_others_stay(
+def test_files_of_an_earlier_store_are_removed_and_other_files_stay(
     bucket: str, store: Store, write_roi, tmp_path: Path, killed: bool
 ) -> None:
     url, work = f"{bucket}/s.zarr", tmp_path / "work"
@@ -176,7 +176,7 @@ def test_files_of_an_earlier_store_go_and_those_of_others_stay(
     for name in (*stale, *foreign):
         obstore.put(root, name, b"x")
     if killed:
-        # As a run with --overwrite leaves it that has just begun to upload.
+        # As a run with --overwrite leaves it when it has just begun to upload.
         obstore.delete(root, "zarr.json")
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     build_store(source, url, SMALL, BuildOptions(work_dir=work, overwrite=not killed))
@@ -201,12 +201,12 @@ def test_damage_in_a_bucket_is_found(bucket: str, write_roi, tmp_path: Path) -> 
     assert ("labels/c/0/0/0", "is missing") in {(problem.where, problem.what) for problem in problems}
 
 
-def test_absent_bucket_is_one_line(bucket: str) -> None:
+def test_absent_bucket_is_reported_in_one_line(bucket: str) -> None:
     with pytest.raises((StoreError, ConfigError), match=r"s3://nobody-has-this/s.zarr"):
         open_store("s3://nobody-has-this/s.zarr")
 
 
-def test_damaged_store_in_a_bucket_is_replaced_only_when_told(bucket: str, write_roi, tmp_path: Path) -> None:
+def test_damaged_store_in_a_bucket_is_replaced_only_with_overwrite(bucket: str, write_roi, tmp_path: Path) -> None:
     url, root = f"{bucket}/s.zarr", object_store(f"{bucket}/s.zarr")
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     work = tmp_path / "work"
@@ -248,7 +248,7 @@ def test_missing_shard_in_a_bucket_is_an_error(bucket: str, write_roi, tmp_path:
 
 
 @pytest.mark.parametrize("command", ["inspect", "build"])
-def test_server_that_does_not_answer_is_one_line(
+def test_silent_server_is_reported_in_one_line(
     bucket: str, write_roi, tmp_path: Path, monkeypatch, capsys, command: str
 ) -> None:
     # Nothing listens on port 1.
@@ -272,7 +272,7 @@ def test_server_that_does_not_answer_is_one_line(
 
 
 @pytest.mark.parametrize("left", ["", '{"zarr.json": "4', '["labels/zarr.json"]'])
-def test_half_a_record_of_uploads_is_none(bucket: str, store: Store, tmp_path: Path, left: str) -> None:
+def test_half_written_record_of_uploads_is_ignored(bucket: str, store: Store, tmp_path: Path, left: str) -> None:
     record = tmp_path / "publish" / "uploaded.json"
     record.parent.mkdir()
     record.write_text(left)
@@ -291,7 +291,7 @@ def test_record_is_not_written_for_each_file(bucket: str, store: Store, tmp_path
     assert len(written) == 1
     tags = json.loads(record.read_text())["tags"]
     assert len(tags) > 50
-    # Where one fails, those before it are known.
+    # If an upload fails, the earlier ones are recorded.
     last = max(tags)
 
     def failing(remote: object, name: str, *content: object) -> object:
@@ -303,14 +303,14 @@ def test_record_is_not_written_for_each_file(bucket: str, store: Store, tmp_path
     with pytest.raises(OSError, match="gone"):
         publish_remote(Path(store.path), f"{bucket}/b.zarr", record)
     assert json.loads(record.read_text())["tags"].keys() == tags.keys() - {last}
-    # After a kill there is one of some seconds before.
+    # After a kill there is a record from some seconds before.
     monkeypatch.setattr(obstore, "put", put)
     monkeypatch.setattr(publish, "RECORD_EVERY_S", 0)
     publish_remote(Path(store.path), f"{bucket}/c.zarr", record)
     assert len(written) > 50
 
 
-def test_record_of_another_store_is_none(bucket: str, write_roi, tmp_path: Path) -> None:
+def test_record_of_another_store_is_ignored(bucket: str, write_roi, tmp_path: Path) -> None:
     url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
     for code in (1, 2):
         source = write_roi("a", np.full((40, 40), code, np.uint8))
@@ -331,7 +331,7 @@ def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store
 def test_files_that_another_replaced_are_uploaded_again(bucket: str, store: Store, tmp_path: Path, monkeypatch) -> None:
     url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
     folder = Path(shutil.copytree(store.path, tmp_path / "store"))
-    # One that goes up in parts has a tag of another kind.
+    # A file that is uploaded in parts has another kind of tag.
     (folder / "images" / "large").write_bytes(bytes(12_000_000))
     publish_remote(folder, url, record)
     obstore.delete(object_store(url), "zarr.json")

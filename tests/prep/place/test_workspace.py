@@ -38,7 +38,7 @@ def _wait_for(work: Path, staged: int) -> None:
 
 
 @pytest.mark.parametrize("staged", [1, 4])
-def test_killed_build_goes_on_and_ends_with_the_same_bytes(
+def test_killed_build_continues_and_ends_with_the_same_bytes(
     sample_source: Path, store: Store, tmp_path: Path, staged: int
 ) -> None:
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
@@ -61,11 +61,11 @@ def test_killed_build_goes_on_and_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize("removed", [0, 10])
-def test_folder_of_a_build_that_was_killed_in_its_end_is_removed(
+def test_folder_of_a_build_killed_at_its_end_is_removed(
     sample_source: Path, store: Store, tmp_path: Path, removed: int
 ) -> None:
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
-    # Killed where it has put the store in place and removed so many files of its own.
+    # Killed after the store is in place and this many files of the working folder are removed.
     dying = (
         "import os, pathlib; from prep.cli import main\n"
         f"out, left, unlink = pathlib.Path({str(out)!r}), [0] * {removed}, os.unlink\n"
@@ -86,7 +86,8 @@ def test_folder_of_a_build_that_was_killed_in_its_end_is_removed(
 
 
 def _dies_at(call: str) -> str:
-    """A program that runs `bcss-prep` and is killed at the first rename of `one` to `other` of which this is true."""
+    """Source of a program that runs `bcss-prep`, and is killed at the first rename of `one` to `other` for which the
+    condition is true."""
     return (
         "import os, pathlib; from prep.cli import main\n"
         "rename = pathlib.Path.rename\n"
@@ -96,9 +97,7 @@ def _dies_at(call: str) -> str:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_store_that_was_moved_away_when_a_build_was_killed_comes_back(
-    write_roi, tmp_path: Path, overwrite: bool
-) -> None:
+def test_store_that_a_killed_build_moved_away_is_put_back(write_roi, tmp_path: Path, overwrite: bool) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out, other = tmp_path / "s.zarr", tmp_path / "other.zarr"
     options = BuildOptions(work_dir=tmp_path / "work", overwrite=overwrite)
@@ -108,7 +107,7 @@ def test_store_that_was_moved_away_when_a_build_was_killed_comes_back(
     command += ["--size", "64", "--workers", "1", "--overwrite", "--work-dir", str(tmp_path / "work")]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert not out.exists()
-    # It comes back to its own place, whatever is built where; and the run that brings it may fail.
+    # The store is put back whatever is built next, and even if that build fails.
     write_roi("a", Image.new("RGB", (40, 40)))
     with pytest.raises((SourceError, StoreError), match=r"color|another plan"):
         build_store(source, other, SMALL, options)
@@ -116,7 +115,7 @@ def test_store_that_was_moved_away_when_a_build_was_killed_comes_back(
     assert not other.exists()
 
 
-def test_replaced_store_is_not_put_where_something_else_is_by_now(write_roi, tmp_path: Path) -> None:
+def test_replaced_store_is_not_put_back_over_something_else(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
     build_store(source, out, SMALL)
@@ -133,7 +132,7 @@ def test_replaced_store_is_not_put_where_something_else_is_by_now(write_roi, tmp
     assert open_store(out).manifest.tile_size_px == 128
 
 
-def test_folder_of_another_plan_or_of_others_stays(write_roi, tmp_path: Path) -> None:
+def test_folder_of_another_plan_or_program_stays(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
     build_store(source, out, SMALL)
@@ -159,7 +158,7 @@ def test_damaged_work_is_done_again(sample_source: Path, store: Store, tmp_path:
     assert bytes_of(out) == bytes_of(store.path)
 
 
-def test_other_settings_do_not_go_on_from_another_build(sample_source: Path, tmp_path: Path) -> None:
+def test_build_with_other_settings_does_not_continue_an_unfinished_one(sample_source: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
     process = _start(sample_source, out)
     _wait_for(tmp_path / "s.zarr.partial", 1)
@@ -173,7 +172,7 @@ def test_other_settings_do_not_go_on_from_another_build(sample_source: Path, tmp
 
 
 @pytest.mark.parametrize("left", [b"", b'{"tool_ver', b"[]", b"\xff"], ids=["empty", "half", "list", "bytes"])
-def test_plan_that_cannot_be_read_is_said_and_begun_again_when_told(write_roi, tmp_path: Path, left: bytes) -> None:
+def test_unreadable_plan_is_reported_and_replaced_with_overwrite(write_roi, tmp_path: Path, left: bytes) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", Image.new("RGB", (40, 40)))
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
@@ -190,7 +189,7 @@ def test_plan_that_cannot_be_read_is_said_and_begun_again_when_told(write_roi, t
     assert not work.exists()
 
 
-def test_changed_source_does_not_go_on(write_roi, tmp_path: Path) -> None:
+def test_build_with_a_changed_source_does_not_continue(write_roi, tmp_path: Path) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", Image.new("RGB", (40, 40)))
     with pytest.raises(SourceError, match="color"):
@@ -217,7 +216,7 @@ def test_second_build_to_one_destination_is_refused(sample_source: Path, tmp_pat
     assert len(open_store(out)) == 54
 
 
-def test_folder_of_others_is_never_touched(tmp_path: Path) -> None:
+def test_folder_of_another_program_is_never_touched(tmp_path: Path) -> None:
     work = tmp_path / "s.zarr.partial"
     work.mkdir()
     (work / "thesis.txt").write_text("years of work")
@@ -229,7 +228,7 @@ def test_folder_of_others_is_never_touched(tmp_path: Path) -> None:
     assert (work / "thesis.txt").read_text() == "years of work"
 
 
-def test_folder_with_a_plan_of_others_is_never_touched(write_roi, tmp_path: Path) -> None:
+def test_folder_with_a_plan_of_another_program_is_never_touched(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     work = tmp_path / "work"
     (work / "rois").mkdir(parents=True)
@@ -241,13 +240,13 @@ def test_folder_with_a_plan_of_others_is_never_touched(write_roi, tmp_path: Path
 
 
 def _fail_in(work: Path, plan: dict[str, object], *, start_again: bool) -> list[str]:
-    """Begin a build that prepares a ROI and fails; return what it found."""
+    """Start a build that prepares a ROI and then fails; return the content of its working folder."""
     found: list[str] = []
     with suppress(SourceError), open_workspace(work, plan, start_again=start_again):
         found += sorted(path.name for path in work.iterdir() if path.is_dir())
         (work / "rois" / "0").mkdir(parents=True, exist_ok=True)
         (work / "rois" / "0" / "staged.json").touch()
-        raise SourceError("a", "fails", "mend it")
+        raise SourceError("a", "fails", "repair it")
     return found
 
 
@@ -271,13 +270,13 @@ def test_worker_that_still_writes_does_not_hinder_the_end_of_a_build(tmp_path: P
     assert not work.exists()
 
 
-def test_starting_again_goes_on_with_work_of_the_same_plan(tmp_path: Path) -> None:
+def test_starting_again_keeps_work_of_the_same_plan(tmp_path: Path) -> None:
     work = tmp_path / "work"
     _fail_in(work, {"a": (1, 2)}, start_again=True)
     assert _fail_in(work, {"a": (1, 2)}, start_again=True) == ["rois"]
 
 
-def test_interrupted_overwrite_goes_on(write_roi, tmp_path: Path) -> None:
+def test_interrupted_overwrite_continues(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out, options = tmp_path / "s.zarr", BuildOptions(overwrite=True)
     build_store(source, out, BuildConfig(size_px=64))
@@ -338,7 +337,7 @@ def test_copy_of_a_killed_build_on_another_file_system_is_removed(
     command += ["--workers", "1", "--work-dir", str(far / "work")]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert [path.name for path in out.parent.iterdir()] == ["s.zarr.arriving"]
-    # It says that an earlier store has other settings, once that is back.
+    # The error is that the earlier store has other settings, so the store was put back first.
     with suppress(StoreError):
         build_store(source, out, SMALL, BuildOptions(work_dir=far / "work"))
     assert open_store(out).manifest.tile_size_px == (64 if earlier else 128)
@@ -348,7 +347,9 @@ def test_copy_of_a_killed_build_on_another_file_system_is_removed(
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_folder_of_others_beside_the_destination_is_never_touched(write_roi, far: Path, tmp_path: Path) -> None:
+def test_folder_of_another_program_beside_the_destination_is_never_touched(
+    write_roi, far: Path, tmp_path: Path
+) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out, thesis = tmp_path / "s.zarr", tmp_path / "s.zarr.arriving" / "store" / "thesis.txt"
     thesis.parent.mkdir(parents=True)
@@ -417,7 +418,7 @@ def test_link_at_the_place_of_a_store_is_followed(write_roi, tmp_path: Path, the
     build_store(source, out, SMALL)
 
 
-def test_link_in_a_circle_is_said(write_roi, tmp_path: Path) -> None:
+def test_link_in_a_circle_is_reported(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "s.zarr"
     out.symlink_to(out)
@@ -440,9 +441,9 @@ def test_read_only_destination_ends_cleanly(write_roi, tmp_path: Path) -> None:
         build_store(source, Path("/proc/bcss/s.zarr"), SMALL)
 
 
-def test_full_disk_ends_cleanly_and_goes_on(sample_source: Path, store: Store, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_the_build_can_continue(sample_source: Path, store: Store, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
-    # The kernel refuses to write a file past the limit as it does on a full disk, with a message of its own.
+    # The kernel refuses to write a file past the limit, as on a full disk but with another message.
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
         "from prep.cli import main; main()"

@@ -23,7 +23,7 @@ def test_the_data_sets_own_table_is_a_class_map(real_data: Path) -> None:
     assert parse_codes("dcis,blood_vessel", entries) == (20, 18)
 
 
-def test_map_that_only_merges_leaves_the_data_set_its_names(tmp_path: Path) -> None:
+def test_map_that_only_merges_keeps_the_class_names(tmp_path: Path) -> None:
     entries = read_class_map(_write(tmp_path, "merges.json", '{"19": 1}'))
     assert parse_codes("tumor,stroma", entries) == (1, 2)
     named = read_class_map(_write(tmp_path, "own.json", '[{"code": 9, "name": "gland"}]'))
@@ -38,7 +38,7 @@ def test_map_that_only_merges_leaves_the_data_set_its_names(tmp_path: Path) -> N
         ("map.json", '[{"code": 19, "into": 1, "color": [255, 0, 0]}, {"code": 1, "name": "tumor"}]'),
     ],
 )
-def test_tsv_and_json_say_the_same(tmp_path: Path, name: str, text: str) -> None:
+def test_tsv_and_json_give_the_same_map(tmp_path: Path, name: str, text: str) -> None:
     merged, kept = read_class_map(_write(tmp_path, name, text))
     assert (merged.code, merged.into, merged.info().color) == (19, 1, (255, 0, 0))
     assert (kept.code, kept.into, kept.info().name) == (1, None, "tumor")
@@ -92,7 +92,7 @@ def test_merged_codes_join_components(write_roi, tmp_path: Path) -> None:
     assert open_store(tmp_path / "s.zarr").column("objects/area_px").tolist() == [200, 1400]
 
 
-def test_map_that_names_classes_says_which_codes_are_known(write_roi, tmp_path: Path) -> None:
+def test_map_that_names_classes_decides_which_codes_are_known(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.full((40, 40), 2, np.uint8))
     entries = read_class_map(_write(tmp_path, "map.json", '[{"code": 1, "name": "cat"}]'))
     with pytest.raises(SourceError, match="unknown class code 2"):
@@ -100,26 +100,26 @@ def test_map_that_names_classes_says_which_codes_are_known(write_roi, tmp_path: 
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"1":' * 100_000])
-def test_deep_nesting_is_no_class_map(tmp_path: Path, content: str) -> None:
+def test_deeply_nested_class_map_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "map.json").write_text(content)
     with pytest.raises(ConfigError, match="is not a class map"):
         read_class_map(tmp_path / "map.json")
 
 
-def test_map_of_every_code_is_read_at_once(tmp_path: Path) -> None:
+def test_map_of_every_code_is_read_quickly(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(json.dumps([{"code": code} for code in range(65536)]))
     begun = time.monotonic()
     assert len(read_class_map(tmp_path / "map.json")) == 65536
     assert time.monotonic() - begun < 20
 
 
-def test_color_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_invalid_color_is_refused(tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(json.dumps([{"code": 1, "color": [300, 0, 0]}]))
     with pytest.raises(ConfigError, match=r"color\.0: Input should be less than or equal to 255"):
         read_class_map(tmp_path / "map.json")
 
 
-def test_two_codes_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_codes_with_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names two codes tumor"):
         read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t\n"))
     merged = read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t1\n"))

@@ -22,7 +22,7 @@ from schemas.limits import MAX_ROI_PX
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.integers(0, 99))
-def test_palettized_mask_gives_its_indices_whatever_the_palette(labels: np.ndarray, seed: int) -> None:
+def test_palettized_mask_gives_its_indices_with_any_palette(labels: np.ndarray, seed: int) -> None:
     mask = Image.fromarray(labels)
     mask.putpalette(np.random.default_rng(seed).integers(0, 256, 768).tolist())
     with TemporaryDirectory() as folder:
@@ -31,7 +31,7 @@ def test_palettized_mask_gives_its_indices_whatever_the_palette(labels: np.ndarr
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_grey_mask_gives_its_values(tmp_path: Path, dtype) -> None:
+def test_gray_mask_gives_its_values(tmp_path: Path, dtype) -> None:
     labels = np.arange(300, dtype=np.uint16).reshape(15, 20).astype(dtype)
     Image.fromarray(labels).save(tmp_path / "m.png")
     read = read_mask(tmp_path / "m.png")
@@ -40,7 +40,7 @@ def test_grey_mask_gives_its_values(tmp_path: Path, dtype) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-@pytest.mark.parametrize("color_type", [0, 3], ids=["grey", "palettized"])
+@pytest.mark.parametrize("color_type", [0, 3], ids=["gray", "palettized"])
 def test_few_bits_a_pixel_are_not_stretched(tmp_path: Path, bits: int, color_type: int) -> None:
     values = np.arange(1 << bits, dtype=np.uint8)[None]
     (tmp_path / "m.png").write_bytes(_png(values, bits, color_type))
@@ -48,7 +48,7 @@ def test_few_bits_a_pixel_are_not_stretched(tmp_path: Path, bits: int, color_typ
 
 
 def _png(values: np.ndarray, bits: int, color_type: int, size: tuple[int, int] | None = None) -> bytes:
-    """Write a PNG of one row by hand; Pillow writes grey with 8 or 16 bits alone."""
+    """Write a PNG of one row by hand; Pillow writes gray only with 8 or 16 bits."""
     packed = np.packbits(((values[0][:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)).tobytes()
     width, height = size or (values.shape[1], 1)
 
@@ -64,7 +64,7 @@ def _png(values: np.ndarray, bits: int, color_type: int, size: tuple[int, int] |
     ("mode", "message"),
     [("RGB", "is a color image"), ("RGBA", "alpha channel"), ("LA", "alpha channel")],
 )
-def test_mask_with_colour_or_alpha_is_refused(tmp_path: Path, mode: str, message: str) -> None:
+def test_mask_with_color_or_alpha_is_refused(tmp_path: Path, mode: str, message: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "m.png")
     with pytest.raises(SourceError, match=f"m.png: .*{message}.*; save"):
         read_mask(tmp_path / "m.png")
@@ -79,7 +79,7 @@ def test_truncated_file_is_named(tmp_path: Path) -> None:
         read_image(tmp_path / "i.png")
 
 
-def test_text_is_no_image(tmp_path: Path) -> None:
+def test_text_file_is_not_an_image(tmp_path: Path) -> None:
     (tmp_path / "i.png").write_text("not a picture")
     with pytest.raises(SourceError, match="is not a PNG, JPEG or TIFF image"):
         image_header(tmp_path / "i.png")
@@ -92,20 +92,20 @@ def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
         read_mask(tmp_path / "bomb.png")
 
 
-def test_large_roi_is_no_bomb(tmp_path: Path) -> None:
-    # Over twice Pillow's own bound, where it refuses a file.
+def test_large_roi_is_not_taken_for_a_bomb(tmp_path: Path) -> None:
+    # More than twice Pillow's own bound, from which on Pillow refuses a file.
     side = 14_000
-    # A file of a length that can hold as many.
+    # The file is long enough to hold as many pixels.
     (tmp_path / "large.png").write_bytes(_png(np.zeros((1, 8), np.uint8), 8, 0, size=(side, side)) + bytes(30_000))
     assert image_header(tmp_path / "large.png").size == (side, side)
 
 
-def test_grey_image_becomes_rgb(tmp_path: Path) -> None:
+def test_gray_image_becomes_rgb(tmp_path: Path) -> None:
     Image.new("L", (3, 2), 7).save(tmp_path / "i.png")
     assert read_image(tmp_path / "i.png").tolist() == [[[7, 7, 7]] * 3] * 2
 
 
-def test_sixteen_bit_colour_is_refused(tmp_path: Path) -> None:
+def test_sixteen_bit_color_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "i.png")
     with pytest.raises(SourceError, match="not 8-bit RGB"):
         read_image(tmp_path / "i.png")
@@ -118,7 +118,7 @@ def test_size_that_no_file_of_its_length_can_hold_is_refused(tmp_path: Path) -> 
 
 
 def _claiming(kind: str, side: int) -> bytes:
-    """A blank image of 8 x 8 px that says that it has more."""
+    """A blank image of 8 x 8 px whose header claims more."""
     file, blank = io.BytesIO(), Image.new("1" if kind == "TIFF" else "L", (8, 8))
     if kind == "TIFF":
         blank.save(file, kind, compression="group4")
@@ -146,12 +146,12 @@ def test_picture_larger_than_its_bytes_can_hold_is_refused(tmp_path: Path, kind:
 @pytest.mark.parametrize(
     ("kind", "options"), [("TIFF", {"compression": "group4"}), ("JPEG", {"progressive": True, "optimize": True})]
 )
-def test_blank_picture_is_no_bomb(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+def test_blank_picture_is_not_taken_for_a_bomb(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
     Image.new("1", (4000, 4000)).save(tmp_path / "blank", kind, **options)
     assert not read_image(tmp_path / "blank").any()
 
 
-def test_palette_with_transparency_gives_its_colours(tmp_path: Path) -> None:
+def test_palette_with_transparency_gives_its_colors(tmp_path: Path) -> None:
     image = Image.fromarray(np.arange(4, dtype=np.uint8)[None])
     image.putpalette(list(range(12)))
     image.save(tmp_path / "i.png", transparency=bytes([0, 9, 255, 255]))
@@ -185,7 +185,7 @@ def test_tag_that_is_skipped_is_damage(tmp_path: Path) -> None:
     mask = Image.new("P", (8, 8), 1)
     mask.putpalette(list(range(256)) * 3)
     mask.save(path)
-    # The palette, tag 320, is said to lie behind the file's end.
+    # The palette, tag 320, is given a place behind the file's end.
     data = path.read_bytes()
     entry = data.index((320).to_bytes(2, "little") + (3).to_bytes(2, "little"))
     path.write_bytes(data[: entry + 8] + (2**31).to_bytes(4, "little") + data[entry + 12 :])
@@ -200,7 +200,7 @@ def test_tiff_whose_place_of_pixels_is_a_fraction_is_damaged(tmp_path: Path) -> 
     mask.putpalette([0] * 768)
     mask.save(buffer, "TIFF")
     data = bytearray(buffer.getvalue())
-    # The entry of tag 273, StripOffsets: 2 bytes tag, 2 bytes type, of which 5 is a fraction, read at the place given.
+    # The entry of tag 273, StripOffsets: 2 bytes tag, 2 bytes type, where 5 is a fraction, stored at the given place.
     entry = data.index(struct.pack("<HH", 273, 4))
     data[entry : entry + 12] = struct.pack("<HHII", 273, 5, 1, 8)
     path.write_bytes(data)
@@ -228,7 +228,7 @@ def test_flipped_bit_in_a_png_is_damage_and_no_other_pixel(tmp_path: Path, kind:
 
 
 def _tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
-    """A grey TIFF of one strip, whose rows end at whole bytes."""
+    """A gray TIFF of one strip, whose rows end at whole bytes."""
     height, width = values.shape
     spread = np.unpackbits(values[..., None], axis=-1)[..., 8 - bits :].reshape(height, -1)
     pixels = np.packbits(spread, axis=1).tobytes()
@@ -264,6 +264,6 @@ def test_png_of_sixteen_bits_a_channel_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "i.png")
 
 
-def test_picture_with_white_as_zero_is_read_the_right_way_round(tmp_path: Path) -> None:
+def test_picture_with_white_as_zero_is_not_inverted(tmp_path: Path) -> None:
     (tmp_path / "i.tif").write_bytes(_tiff(np.full((8, 16), 55, np.uint8), bits=8, photometric=0))
     assert set(np.unique(read_image(tmp_path / "i.tif"))) == {200}

@@ -34,7 +34,7 @@ def test_pairs_are_sorted_and_carry_patient_and_institution(tmp_path: Path) -> N
         (["a.png", "a.jpg"], ["a.png"], "a.png: has the same stem as a.jpg"),
     ],
 )
-def test_what_does_not_pair_is_named(tmp_path: Path, images, masks, message) -> None:
+def test_file_without_a_partner_is_named(tmp_path: Path, images, masks, message) -> None:
     _touch(tmp_path / "images", *images)
     _touch(tmp_path / "masks", *masks)
     with pytest.raises(SourceError, match=message):
@@ -46,21 +46,21 @@ def test_absent_folder_is_named(tmp_path: Path) -> None:
         find_pairs(tmp_path)
 
 
-def test_barcode_in_small_letters_is_one(tmp_path: Path) -> None:
+def test_barcode_in_lower_case_is_recognized(tmp_path: Path) -> None:
     _touch(tmp_path / "images", "tcga-a2-a0d2-dx1.png")
     _touch(tmp_path / "masks", "tcga-a2-a0d2-dx1.png")
     (found,) = find_pairs(tmp_path)
     assert (found.patient, found.institution) == ("TCGA-A2-A0D2", "A2")
 
 
-def test_resolution_of_zero_is_none(tmp_path: Path) -> None:
+def test_resolution_of_zero_is_unknown(tmp_path: Path) -> None:
     _touch(tmp_path / "images", "a_MPP-0.png")
     _touch(tmp_path / "masks", "a_MPP-0.png")
     (found,) = find_pairs(tmp_path)
     assert found.mpp_um is None
 
 
-def test_what_is_left_out_and_whose_patient_is_not_known_is_said(tmp_path: Path, caplog) -> None:
+def test_skipped_files_and_unknown_patients_are_logged(tmp_path: Path, caplog) -> None:
     _touch(tmp_path / "images", "p1_a.png", "p1_b.png", "p1_c.bmp", ".DS_Store")
     _touch(tmp_path / "masks", "p1_a.png", "p1_b.png")
     rois = find_pairs(tmp_path)
@@ -73,6 +73,6 @@ def test_what_is_left_out_and_whose_patient_is_not_known_is_said(tmp_path: Path,
     assert "barcode" not in caplog.text
 
 
-def test_absent_source_says_how_to_get_one(tmp_path: Path) -> None:
+def test_absent_source_names_the_sample_command(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"BCSS: is not a folder; name the folder .*sample"):
         find_pairs(tmp_path / "BCSS")

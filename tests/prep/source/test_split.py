@@ -82,7 +82,7 @@ def test_split_files_that_do_not_fit_are_refused(tmp_path: Path, text: str, mess
     assert "s.csv" in str(caught.value)
 
 
-def test_patient_on_two_sides_is_refused(tmp_path: Path) -> None:
+def test_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("frame_id,split\nTCGA-A1-0000-a,train\nTCGA-A1-0000-b,test\n")
     with pytest.raises(ConfigError, match="puts patient TCGA-A1-0000 into train and test"):
         file_split(_rois("TCGA-A1-0000-a", "TCGA-A1-0000-b"), tmp_path / "s.csv")
@@ -98,7 +98,7 @@ def test_split_file_with_both_names_keeps_a_patient_together(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("column", ["frame_id", "name"])
-def test_rois_of_a_patient_that_a_file_names_are_never_on_two_sides(tmp_path: Path, column: str) -> None:
+def test_rois_of_a_named_patient_are_in_one_split(tmp_path: Path, column: str) -> None:
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
         for number in range(12):

@@ -1,4 +1,4 @@
-"""Workers of a cluster that the build has lost sight of: they change nothing for those that go on."""
+"""Workers of a cluster that the build has lost sight of must not disturb the workers that continue."""
 
 from pathlib import Path
 
@@ -29,13 +29,13 @@ def _task(source: Path, directory: Path) -> RoiTask:
     return RoiTask(roi, "train", source, directory, CONFIG, specs)
 
 
-def test_worker_that_outlives_a_build_does_not_make_its_folder_again(source: Path, tmp_path: Path) -> None:
+def test_worker_that_outlives_a_build_does_not_create_its_folder_again(source: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_roi_folder(_task(source, tmp_path / "s.zarr.partial" / "rois" / "0"))
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_later_of_two_workers_leaves_what_the_first_has_written(
+def test_slower_of_two_workers_keeps_the_folder_of_the_faster(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = _task(source, tmp_path / "rois" / "0")
@@ -71,6 +71,6 @@ def test_worker_that_outlives_a_build_of_another_plan_does_not_write_into_this_o
     def outlive(_: object) -> None:
         write_roi_folder(_task(source, directory))
 
-    # The worker is done after this build's first ROI, and before its second, which is the worker's.
+    # The old worker ends after the first ROI of this build, and before the second, which has the old worker's number.
     build_store(source, out, other, BuildOptions(overwrite=True, on_progress=outlive))
     assert bytes_of(out) == bytes_of(tmp_path / "alone.zarr")

@@ -59,11 +59,11 @@ def _task(folder: Path) -> ShardTask:
     return ShardTask(folder / "shards", "labels/c/0/0/0", (ChunkRun(folder / "chunks", 0, (4, 2)),), 2)
 
 
-def test_task_that_runs_again_leaves_alone_what_was_moved_into_the_store(tmp_path: Path) -> None:
+def test_task_that_runs_again_does_not_change_the_shard_in_the_store(tmp_path: Path) -> None:
     task = _task(tmp_path)
     shard, kept = tmp_path / "shards" / task.key, tmp_path / "store"
     first = write_shard(task)
-    # A link is one file under two names: were the shard written in place, the one in the store would change.
+    # A hard link is one file with two names: if the shard were written in place, the file in the store would change.
     kept.hardlink_to(shard)
     before = kept.stat()
     (tmp_path / "shards" / f"{task.key}.sha256").unlink()
@@ -83,7 +83,7 @@ def test_shard_that_was_damaged_since_is_written_again(tmp_path: Path) -> None:
     assert shard.read_bytes() == whole
 
 
-def test_task_that_runs_after_the_build_makes_no_folder(tmp_path: Path) -> None:
+def test_task_that_runs_after_the_build_creates_no_folder(tmp_path: Path) -> None:
     task = _task(tmp_path)
     (tmp_path / "shards").rmdir()
     with pytest.raises(FileNotFoundError):

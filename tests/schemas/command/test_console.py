@@ -49,14 +49,14 @@ def test_text_in_markup_is_shown_letter_by_letter(text: str) -> None:
     assert Text.from_markup(f"[bold]{as_markup(text)}[/] end").plain == f"{printable(text)} end"
 
 
-def test_debug_shows_the_traceback_and_is_no_argument(monkeypatch) -> None:
+def test_debug_flag_shows_the_traceback_and_is_removed_from_the_arguments(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bcss-prep", "build", "--debug"])
     with pytest.raises(SourceError):
         run_command(_fail, "bcss-prep")
     assert sys.argv == ["bcss-prep", "build"]
 
 
-def test_want_of_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_lack_of_memory_is_reported_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     def ask() -> None:
         raise MemoryError("Unable to allocate 218 TiB")
 
@@ -67,7 +67,7 @@ def test_want_of_memory_is_one_line(capsys: pytest.CaptureFixture[str], monkeypa
     assert capsys.readouterr().err == f"bcss-prep: error: {said}\n"
 
 
-def test_a_librarys_thread_that_ends_is_one_line(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_library_thread_is_logged_in_one_line(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
     def command() -> None:
         thread = threading.Thread(target=lambda: 1 // 0)
         thread.start()
@@ -78,7 +78,7 @@ def test_a_librarys_thread_that_ends_is_one_line(monkeypatch, caplog: pytest.Log
     assert [record.getMessage() for record in caplog.records] == ["a thread ended: integer division or modulo by zero"]
 
 
-def test_defect_of_ours_keeps_its_traceback(monkeypatch) -> None:
+def test_unexpected_error_keeps_its_traceback(monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bcss-prep"])
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0, "bcss-prep")
@@ -99,7 +99,7 @@ def test_interrupt_while_python_ends_shows_no_traceback() -> None:
     assert process.returncode == -signal.SIGINT
 
 
-def test_debug_logs_what_stages_took_even_when_the_command_fails(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+def test_debug_logs_stage_times_even_if_the_command_fails(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     def fail_late() -> None:
         with timed("decode"):
             pass
@@ -146,7 +146,9 @@ def _stderr_of(failure: str, *arguments: str) -> tuple[int, str]:
         ("1 // 0", {"where": "bcss-prep", "remedy": "report this defect"}, True),
     ],
 )
-def test_json_is_one_object_a_line_and_no_bar(failure: str, fields: dict[str, str], has_traceback: bool) -> None:
+def test_json_log_has_one_object_a_line_and_no_progress_bar(
+    failure: str, fields: dict[str, str], has_traceback: bool
+) -> None:
     code, printed = _stderr_of(failure, "--log-json", "build")
     assert code == 1
     first, second, last = [json.loads(line) for line in printed.splitlines()]

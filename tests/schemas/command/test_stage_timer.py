@@ -25,7 +25,7 @@ def test_failed_stage_is_counted() -> None:
     assert timings.calls == {"read": 1}
 
 
-def test_another_process_brings_its_stages_home() -> None:
+def test_stage_times_of_another_process_are_added() -> None:
     result, found = TimedTask(_sleep)(0.0)
     assert result == 0.0
     with collect_timings() as timings:
@@ -34,7 +34,7 @@ def test_another_process_brings_its_stages_home() -> None:
     assert timings.calls == {"sleep": 2}
 
 
-def test_nothing_is_measured_where_nobody_collects() -> None:
+def test_nothing_is_measured_unless_times_are_collected() -> None:
     with collect_timings() as timings:
         pass
     _sleep(0.0)

@@ -1,4 +1,4 @@
-"""Sizes, codecs and names that a store claims are refused before memory or a file is had for them."""
+"""A store that claims wrong sizes, codecs or names is refused before memory is allocated or a file is opened."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from schemas.store.store import Store, open_store
 
 @pytest.fixture(autouse=True)
 def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever writes a hostile store writes the lengths of its files, too."""
+    """The author of a hostile store also records the lengths of its files, so that check is switched off."""
     monkeypatch.setattr(FileList, "check", lambda _files, _key: None)
 
 
@@ -65,7 +65,7 @@ def _index(metadata: dict[str, Any]) -> list[dict[str, Any]]:
         ("checksums/key", lambda m: m.update(shape=[10**9]), "is not a column of checksums"),
     ],
 )
-def test_metadata_that_is_not_of_a_store_is_refused(copy: Path, array: str, edit, message: str) -> None:
+def test_metadata_that_no_build_writes_is_refused(copy: Path, array: str, edit, message: str) -> None:
     _edit(copy / array / "zarr.json", edit)
     tracemalloc.start()
     try:
@@ -102,7 +102,7 @@ def test_manifest_beyond_its_bounds_is_refused(copy: Path, key: str, value: obje
         open_store(copy)
 
 
-def test_deep_nesting_is_no_store(copy: Path) -> None:
+def test_deeply_nested_metadata_is_refused(copy: Path) -> None:
     (copy / "zarr.json").write_text("[" * 100_000)
     with pytest.raises(StoreError, match="is not a Zarr v3 group"):
         open_store(copy)
@@ -119,7 +119,7 @@ def test_column_that_decodes_to_more_than_its_rows_is_refused(copy: Path) -> Non
         open_store(copy).column("objects/class_id")
 
 
-def test_names_that_say_to_be_more_than_their_rows_are_refused(copy: Path) -> None:
+def test_column_of_names_that_claims_more_names_than_rows_is_refused(copy: Path) -> None:
     zstd: Any = numcodecs.zstd
     content = (2**32 - 1).to_bytes(4, "little") + bytes(8)
     (copy / "tiles" / "frame_id" / "c" / "0").write_bytes(bytes(zstd.Zstd(level=3, checksum=True).encode(content)))
@@ -189,7 +189,7 @@ def test_index_that_claims_a_long_chunk_is_refused(copy: Path) -> None:
         ("checksums/size_bytes", lambda v: -v),
     ],
 )
-def test_values_that_others_index_by_are_in_their_range(copy: Path, array: str, change) -> None:
+def test_column_values_out_of_range_are_refused(copy: Path, array: str, change) -> None:
     with zarr.config.set({"array.write_empty_chunks": True}):
         held = zarr.open_group(copy, mode="r+")[array]
     assert isinstance(held, zarr.Array)
@@ -210,7 +210,7 @@ def test_columns_together_are_bounded(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["zarr.json", "images/zarr.json", "objects/class_id/c/0", "images/c/0/0/0/0"])
-def test_what_only_looks_like_a_file_is_not_waited_for(copy: Path, place: str) -> None:
+def test_pipe_in_place_of_a_file_is_refused(copy: Path, place: str) -> None:
     (copy / place).unlink()
     os.mkfifo(copy / place)
     with pytest.raises(StoreError, match="not a regular file"):

@@ -16,7 +16,7 @@ def test_row_comes_back_as_it_was(number: int) -> None:
     codec = ROW_CODECS[number]
     if codec is IMAGE_CODECS["small"]:
         pytest.importorskip("imagecodecs", reason="the small extra is not installed")
-    # A view whose bytes are not in order: what is encoded is its pixels.
+    # A transposed view: its pixels must be encoded, not its memory in order.
     row = np.random.default_rng(0).integers(0, 9, (3, 32, 24), np.uint8).T
     chunk = codec.encode(row)
     found = np.empty(row.shape, np.uint8)

@@ -30,7 +30,7 @@ def test_failure_says_what_is_read_and_what_to_do(failure: Exception, kind: type
     assert str(caught.value) == message
 
 
-def test_damage_has_the_words_of_its_place() -> None:
+def test_damage_text_and_remedy_can_be_given() -> None:
     with (
         pytest.raises(StoreError, match=r"^s.zarr: is not a group; build it$"),
         reading("s.zarr", "is not a group", "build it"),

@@ -1,4 +1,4 @@
-"""Rows read straight from shards are those that zarr reads, and whatever is damaged is an error."""
+"""Rows read straight from shards equal those that zarr reads, and damage is an error."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_whole_store_is_read_as_zarr_reads_it(store: Store) -> None:
         np.testing.assert_array_equal(RowReader(array, name).read(rows), array[:])
 
 
-def test_each_shard_is_asked_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_of_each_shard_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 
     def count(array: zarr.Array[Any], number: int) -> np.ndarray:
@@ -133,7 +133,9 @@ LIES: list[tuple[str, Callable[[bytes], bytes], str]] = [
 
 
 @pytest.mark.parametrize(("name", "change", "message"), LIES, ids=[message for _, _, message in LIES])
-def test_a_chunk_that_lies_is_an_error_and_takes_no_memory(tmp_path: Path, name: str, change, message: str) -> None:
+def test_chunk_with_a_wrong_stated_size_is_an_error_and_takes_no_memory(
+    tmp_path: Path, name: str, change, message: str
+) -> None:
     array = _array(tmp_path / "a.zarr", _pixels(), **CODECS[name])
     shard = tmp_path / "a.zarr" / "c/0/0/0/0"
     _rewrite(shard, change)

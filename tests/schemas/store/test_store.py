@@ -13,7 +13,7 @@ from schemas.prompt_kinds import PROMPT_SOURCES, PromptKind
 from schemas.store.store import Store, open_store
 
 
-def test_record_has_the_shapes_and_types_it_promises(store: Store) -> None:
+def test_record_has_the_documented_shapes_and_types(store: Store) -> None:
     record = store[0]
     count, size = len(record.object_ids), 128
     assert record.image.shape == (size, size, 3)
@@ -94,7 +94,7 @@ def test_pickled_store_is_its_path(store: Store) -> None:
     np.testing.assert_array_equal(pickle.loads(data)[2].image, store[2].image)
 
 
-def test_repr_says_what_is_inside(store: Store) -> None:
+def test_repr_names_tiles_patients_and_classes(store: Store) -> None:
     text = repr(store)
     assert f"{len(store)} tiles of 128 px from 6 patients" in text
     assert "tumor" in text
@@ -131,7 +131,7 @@ def _edit_attributes(path: Path, edit) -> None:
         (lambda manifest: manifest.update(tile_size_px=-8), "damaged manifest .tile_size_px"),
     ],
 )
-def test_unfinished_foreign_and_damaged_stores_are_refused(store: Store, tmp_path: Path, edit, message) -> None:
+def test_unfinished_damaged_and_other_version_stores_are_refused(store: Store, tmp_path: Path, edit, message) -> None:
     copy = tmp_path / "copy.zarr"
     shutil.copytree(store.path, copy)
     _edit_attributes(copy, edit)
@@ -173,12 +173,12 @@ def test_missing_shard_is_an_error_and_never_zeros(store: Store, tmp_path: Path,
 def test_missing_chunk_of_a_shard_is_an_error_for_its_row_alone(store: Store, tmp_path: Path) -> None:
     copy = tmp_path / "copy.zarr"
     shutil.copytree(store.path, copy)
-    # Without `write_empty_chunks` zarr leaves a chunk of zeros out, and says so in the shard's index.
+    # Without `write_empty_chunks` zarr does not write a chunk of zeros, and marks it as absent in the shard's index.
     with zarr.config.set({"array.write_empty_chunks": False}):
         images = zarr.open_group(copy, mode="r+")["images"]
     assert isinstance(images, zarr.Array)
     images[2] = 0
-    # Whoever leaves a chunk out changes the shard's length, by which it is refused whole.
+    # The shard is shorter without the chunk, so the whole shard is refused.
     with pytest.raises(StoreError, match="bytes, but the build wrote"):
         _ = open_store(copy).tile(1).image
     opened = Store(copy, check_files=False)
@@ -204,7 +204,7 @@ def test_some_objects_are_read_alone(store: Store) -> None:
     assert list(store.prompts(record.index, object_ids=wanted)) == record.object_ids[[0, 2]].tolist()
 
 
-def test_a_kind_of_prompt_reads_no_more_columns_than_it_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_reads_only_the_columns_of_its_kind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     cases: list[tuple[PromptKind, bool, list[str]]] = [
         ("box", False, []),
         ("centroid", False, ["interior"]),
@@ -219,7 +219,7 @@ def test_a_kind_of_prompt_reads_no_more_columns_than_it_takes(store: Store, monk
         assert read == {f"prompts/{name}_{part}" for name in names for part in ("coords", "labels")}
 
 
-def test_record_is_its_owners_and_a_column_is_everybodys(store: Store) -> None:
+def test_record_is_a_copy_and_a_column_is_read_only(store: Store) -> None:
     before = store.prompts(0, "box")
     record = store[0]
     record.boxes_xyxy[:] = 0
@@ -238,6 +238,6 @@ def test_record_is_shown_in_a_line(store: Store) -> None:
     assert repr(record) == shown
 
 
-def test_array_that_no_store_has_is_not_called_damage(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"objects/colour: is not there"):
-        store.column("objects/colour")
+def test_unknown_array_is_not_reported_as_damage(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"objects/color: is not there"):
+        store.column("objects/color")

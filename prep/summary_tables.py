@@ -1,0 +1,53 @@
+"""Print the summary of a store as tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from prep.inspect import ClassCount, StoreSummary
+from schemas.command.console import as_markup
+from schemas.manifest import SPLITS
+
+
+def print_classes(counts: Sequence[ClassCount]) -> None:
+    """Print the objects of each class in each split."""
+    table = Table("class", "code", *SPLITS, "Mpx", title="objects by class and split")
+    for name, code in dict.fromkeys((count.class_name, count.class_id) for count in counts):
+        of_class = {count.split: count for count in counts if count.class_id == code}
+        objects = (str(of_class[split].objects) if split in of_class else "-" for split in SPLITS)
+        pixels = sum(count.pixels for count in of_class.values())
+        table.add_row(as_markup(name), str(code), *objects, f"{pixels / 1e6:.1f}")
+    Console(emoji=False).print(table)
+
+
+def print_summary(summary: StoreSummary) -> None:
+    """Print everything that `bcss-prep inspect` shows."""
+    console = Console(emoji=False)
+    console.print(
+        f"[bold]{as_markup(summary.path)}[/]: {summary.tiles} tiles of {summary.tile_size_px} px, "
+        f"{summary.objects} {summary.object_kind} objects, {summary.stored_bytes / 1e6:.1f} MB, "
+        f"written by bcss-sam2 {as_markup(summary.tool_version)}"
+    )
+    console.print(
+        f"{summary.ignored_share:.0%} of the pixels are ignored: they count neither as object nor as background"
+    )
+    splits = Table("split", "tiles", "ROIs", "patients")
+    for split in summary.splits:
+        splits.add_row(split.split, str(split.tiles), str(split.rois), str(split.patients))
+    console.print(splits)
+    print_classes(summary.classes)
+    arrays = Table("array", "shape", "type", "MB", "of raw")
+    for array in summary.arrays:
+        share = array.stored_bytes / array.raw_bytes if array.raw_bytes else 0.0
+        shape = " x ".join(str(side) for side in array.shape)
+        arrays.add_row(array.name, shape, array.dtype, f"{array.stored_bytes / 1e6:.1f}", f"{share:.0%}")
+    console.print(arrays)
+    points = ", ".join(f"{mean:.1f} {name}" for name, mean in summary.prompts.items())
+    console.print(f"mean points of an object: {points}; and a box")
+    settings = {key: value for key, value in summary.config.items() if value not in ([], None)}
+    console.print(as_markup("settings: " + ", ".join(f"{k}={v}" for k, v in settings.items())), highlight=False)
+    if summary.kept_out:
+        console.print(f"left out, since they contain no selected class: {as_markup(', '.join(summary.kept_out))}")
