@@ -7,7 +7,7 @@ import zarr
 from prep.write.chunk_file import ChunkFile
 from prep.write.shards import ChunkRun, ShardTask, create_array, rows_per_shard, write_shard
 from schemas.layout import ArraySpec
-from schemas.store.codecs import array_codec
+from schemas.store.codecs import IMAGE_CODECS, array_codec
 from schemas.store.shards import ABSENT, shard_index
 
 IMAGES = ArraySpec("images", "uint8", "tile", (1024, 1024, 3), ("y", "x", "channel"))
@@ -18,8 +18,8 @@ SEGMENTS = ArraySpec("segments", "uint8", "object", (1024, 128), ("y", "x_byte")
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize(
     ("spec", "codec"),
-    [(IMAGES, "fast"), (IMAGES, "small"), (LABELS, "fast"), (SEGMENTS, "fast")],
-    ids=["images", "small images", "labels", "segments"],
+    [*((IMAGES, name) for name in IMAGE_CODECS), (LABELS, "fast"), (SEGMENTS, "fast")],
+    ids=[*(f"{name} images" for name in IMAGE_CODECS), "labels", "segments"],
 )
 def test_shard_is_byte_for_byte_what_zarr_writes(tmp_path: Path, spec: ArraySpec, codec, rows: int) -> None:
     if codec == "small":
