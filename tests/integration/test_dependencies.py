@@ -1,4 +1,4 @@
-"""The licence table lists what runs, and what is built from source is pinned by its hash."""
+"""The license table lists all packages that run, and the package built from source is pinned by its hash."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ def _listed() -> dict[str, list[str]]:
     return {name: rest for name, *rest in cells}
 
 
-def test_table_lists_all_that_is_declared() -> None:
+def test_table_lists_all_declared_dependencies() -> None:
     lines = [*PROJECT["dependencies"]]
     for extra in ("dask", "lora", "s3", "small"):
         lines += PROJECT["optional-dependencies"][extra]
@@ -30,13 +30,13 @@ def test_table_lists_all_that_is_declared() -> None:
     assert own == declared
 
 
-def test_table_lists_all_that_is_installed_for_them() -> None:
+def test_table_lists_all_installed_dependencies() -> None:
     listed, installed = _listed(), {found.name: found for found in dependencies()}
     if installed["zarr"].version != listed["zarr"][0]:
-        pytest.skip("another zarr than the table's is installed, and other versions need other packages")
+        pytest.skip("the installed zarr is not the table's version, and other versions need other packages")
     assert len(installed) > 60
     assert installed.keys() <= listed.keys()
-    # Where the pinned version is installed, the licence is the one of the table.
+    # If the pinned version of a package is installed, its license is the one in the table.
     for name, found in installed.items():
         version, licence, _ = listed[name]
         assert version != found.version or licence == found.licence
@@ -56,11 +56,11 @@ def test_oldest_versions_are_the_lower_bounds() -> None:
     extras = PROJECT["optional-dependencies"]
     lines = [*PROJECT["dependencies"], *(line for name in extras if name != "tools" for line in extras[name])]
     bounds: dict[str, SpecifierSet] = {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
-    # No browser is needed where the test of the report is skipped.
+    # The oldest versions do not include the browser, so the test of the report is skipped.
     assert oldest.keys() == bounds.keys() - {"playwright"}
     for name, version in oldest.items():
         (bound,) = bounds[name]
-        # A bound of 4.9 is tested as a build of it, 4.9.0.80.
+        # A bound of 4.9 is tested with a build of that version, 4.9.0.80.
         assert f"{version}.".startswith(f"{bound.version}."), name
 
 

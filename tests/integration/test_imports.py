@@ -1,4 +1,6 @@
-"""The stages share the store's schema and nothing else, and the rooms of each stage form no circle."""
+"""The two stages share only the schemas, and the sub-packages have no import cycles.
+
+A room is a sub-package, or a module directly inside a stage."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -12,14 +14,14 @@ MAX_MODULES = 18
 
 
 def _modules() -> dict[str, Path]:
-    """Every module by its dotted name; a package stands for its `__init__`."""
+    """Return the paths of all modules by dotted name; a package stands for its `__init__`."""
     paths = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
     return dict(zip(names, paths, strict=True))
 
 
 def _imported(path: Path) -> set[str]:
-    """Names of modules, and of what is taken from them, that may be modules too."""
+    """Return the names that a file imports: modules, and what is taken from them, which may be modules too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -30,12 +32,12 @@ def _imported(path: Path) -> set[str]:
 
 
 def _room(module: str) -> str:
-    """The sub-package of a module; one at the top of a stage is a room of its own."""
+    """Return the room of a module."""
     return ".".join(module.split(".")[:2])
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))
-def test_stages_meet_in_the_schema_alone(package: str) -> None:
+def test_stages_share_only_the_schemas(package: str) -> None:
     paths = [path for name, path in _modules().items() if name.split(".")[0] == package]
     assert len(paths) > 20
     for path in paths:
@@ -49,7 +51,7 @@ def test_nothing_imports_a_command_line() -> None:
         assert not _imported(path) & {"prep.cli", "train.cli"}, name
 
 
-def test_rooms_import_each_other_in_no_circle() -> None:
+def test_rooms_have_no_import_cycle() -> None:
     modules = _modules()
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():

@@ -1,4 +1,4 @@
-"""What differs from machine to machine: locale, names, home, shared memory, and how processes start."""
+"""Both programs run on machines with other locales, names, home folders, shared memory and process start methods."""
 
 import json
 import os
@@ -28,12 +28,12 @@ SMALL_FIT = (
 )
 NAME = "TCGA-A1-Z000-DX1 größe é"
 
-# The C locale, with both of Python's ways around it closed.
+# The C locale, without the two ways in which Python replaces it by UTF-8.
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def _run(*command: object, cwd: Path, **environment: str | None) -> subprocess.CompletedProcess[str]:
-    """Run a program from the checkout; an environment variable of None is taken away."""
+    """Run a program from the checkout; None removes an environment variable."""
     changed = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     left = {key: value for key, value in changed.items() if value is not None}
     words = [str(word) for word in command]
@@ -56,7 +56,7 @@ def _train(*arguments: object, cwd: Path, **environment: str | None) -> subproce
 
 @pytest.fixture(scope="module")
 def place(module_path: Path) -> Path:
-    """A folder with spaces and letters beyond ASCII in its name, that of a ROI too, and a store in it."""
+    """A folder with a store. Its name, and that of one ROI, has spaces and letters beyond ASCII."""
     folder = module_path / "Gewebe für die Übung"
     folder.mkdir()
     _prep("sample", "die Daten", "--rois", 3, "--size", 128, cwd=folder)
@@ -88,7 +88,7 @@ def test_locale_without_utf8_trains_and_writes_names_of_rois(place: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name themselves")
-def test_name_that_is_no_text_is_one_line(place: Path, tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_an_error_of_one_line(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "die Daten", tmp_path / "source")
     (tmp_path / "source" / "masks" / os.fsdecode(b"a\xff.png")).touch()
     ran = _run(sys.executable, "-m", "prep.cli", "build", "source", "--out", "s.zarr", cwd=tmp_path)
@@ -97,8 +97,8 @@ def test_name_that_is_no_text_is_one_line(place: Path, tmp_path: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_home_that_cannot_be_written_is_not_spoken_of(place: Path) -> None:
-    # Not even root can make a folder there.
+def test_home_that_cannot_be_written_gives_no_message(place: Path) -> None:
+    # Not even root can make a folder in /proc.
     nowhere = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": None, "XDG_CACHE_HOME": None, "MPLCONFIGDIR": None}
     _prep("view", STORE, "--out", "Ansicht", "--limit", "2", cwd=place, **nowhere)
     ran = _train("fit", STORE, "--out", "heimatlos", *SMALL_FIT, "--workers", "0", "--log-json", cwd=place, **nowhere)
@@ -107,24 +107,24 @@ def test_home_that_cannot_be_written_is_not_spoken_of(place: Path) -> None:
 
 
 def _with_shared_memory(options: str, *command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program with another `/dev/shm`, in a mount namespace of its own."""
+    """Run a program with its own `/dev/shm`, in its own mount namespace."""
     mount = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$@"'
     return _run("unshare", "--mount", "sh", "-c", mount, "sh", *command, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
 def may_mount(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skip where `/dev/shm` cannot be replaced."""
+    """Skip the test if `/dev/shm` cannot be replaced."""
     if shutil.which("unshare") is None:
-        pytest.skip("unshare, which gives a program its own /dev/shm, is not installed")
+        pytest.skip("the unshare program, which gives a process its own /dev/shm, is not installed")
     if _with_shared_memory("size=1m", "true", cwd=tmp_path_factory.mktemp("probe")).returncode:
         pytest.skip("this user may not mount a /dev/shm of its own")
 
 
 @pytest.mark.usefixtures("may_mount")
-def test_little_shared_memory_is_enough_or_said(place: Path) -> None:
+def test_little_shared_memory_is_enough_or_an_error(place: Path) -> None:
     fit = (sys.executable, "-m", "train.cli", "fit", STORE, "--max-steps", "1", "--device", "cpu", "--no-report")
-    # A batch of 7 MB: before it was moved to shared memory where errors are seen, the training waited for ever.
+    # A batch takes 7 MB. An error while it moves to shared memory must be seen; otherwise training waits forever.
     large = ("--model", "nano", "--image-size", "512", "--batch-size", "4", "--workers", "1", "--out", "eng")
     ran = _with_shared_memory("size=1m", *fit, *large, cwd=place)
     assert ran.returncode == 1
@@ -132,13 +132,13 @@ def test_little_shared_memory_is_enough_or_said(place: Path) -> None:
     assert "at the tiles [" in last
     assert "shared memory (/dev/shm): has no room for a batch of" in last
     assert "--workers 0" in last
-    # Docker's 64 MB.
+    # Docker gives a container 64 MB by default.
     ran = _with_shared_memory("size=64m", *fit, *SMALL_FIT, "--workers", "2", "--out", "docker", cwd=place)
     assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.usefixtures("may_mount")
-def test_shared_memory_that_cannot_be_written_is_said(place: Path) -> None:
+def test_shared_memory_that_cannot_be_written_is_an_error(place: Path) -> None:
     build = (sys.executable, "-m", "prep.cli", "build", "die Daten", *SMALL_BUILD, "--out", "nur lesen.zarr")
     ran = _with_shared_memory("ro", *build, cwd=place)
     assert ran.returncode == 1
@@ -156,7 +156,7 @@ from train.data.sampler import EpochSampler
 
 def batches(store, method):
     dataset = TileDataset(store, SampleOptions(image_size=128, prompt="mixed", seed=3))
-    # Read before the processes start: a fork then copies a store in use.
+    # Read from the store before the processes start, so that a fork copies a store in use.
     len(dataset.store), dataset.store[0]
     sampler = EpochSampler(np.arange(18), 4, seed=3)
     workers = {"num_workers": 2, "multiprocessing_context": method} if method else {}
@@ -173,7 +173,7 @@ if __name__ == "__main__":
 """
 
 
-def test_all_ways_to_start_processes_load_the_same(place: Path, tmp_path: Path) -> None:
+def test_all_process_start_methods_load_the_same_batches(place: Path, tmp_path: Path) -> None:
     (tmp_path / "loaders.py").write_text(_LOADERS, encoding="utf-8")
     ran = _run(sys.executable, tmp_path / "loaders.py", place / STORE, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

@@ -1,4 +1,4 @@
-"""The distributions hold the project's code and nothing else, and run where no checkout is."""
+"""The distributions hold only the project's code, and run without a checkout."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ BUILD_WHEEL = "from setuptools import build_meta; build_meta.build_wheel('dist')
 
 
 def _run(*command: object, cwd: Path) -> str:
-    # Nothing but the packages beside the interpreter: a checkout on the path would hide what a wheel lacks.
+    # Remove PYTHONPATH: a checkout on the path would hide what the wheel lacks.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     ran = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -33,11 +33,11 @@ def _run(*command: object, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution, from a copy of the checkout with all that lies in it."""
+    """The source distribution, built from a copy of the checkout with its untracked files."""
     copy = tmp_path_factory.mktemp("sdist") / "project"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "demo", "*.zarr", "*.pt")
     shutil.copytree(ROOT, copy, ignore=left_out)
-    # Only the data set's folder: `train/data` is a package.
+    # Remove only the data set's folder, because `train/data` is a package.
     shutil.rmtree(copy / "data")
     _run(sys.executable, "-c", BUILD_SDIST, cwd=copy)
     (found,) = (copy / "dist").iterdir()
@@ -46,7 +46,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the source distribution alone."""
+    """The wheel, built only from the source distribution."""
     folder = tmp_path_factory.mktemp("wheel")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -56,7 +56,7 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _sources() -> set[str]:
-    """Every file of the packages in the checkout."""
+    """Return the paths of all files of the packages in the checkout."""
     paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if "__pycache__" not in path.parts]
     return {path.relative_to(ROOT).as_posix() for path in paths if path.is_file()}
 
@@ -85,7 +85,7 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scripts of a fresh environment with the wheel; what it depends on is lent by the environment of the tests."""
+    """The script folder of a new environment with the wheel; its dependencies come from the tests' environment."""
     environment = tmp_path_factory.mktemp("fresh") / "venv"
     _run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=wheel.parent)
     python = environment / "bin" / "python"
@@ -94,12 +94,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     site = Path(_run(python, "-c", code, cwd=wheel.parent).strip())
     lent = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")}
-    # A path line adds the folder and not the `.pth` files in it, by which an editable install would come along.
+    # A line in a `.pth` file adds the folder, but not its own `.pth` files, which would add an editable install.
     (site / "lent.pth").write_text("".join(f"{folder}\n" for folder in sorted(lent)))
     return environment / "bin"
 
 
-def test_wheel_runs_where_no_checkout_is(installed: Path, tmp_path: Path) -> None:
+def test_wheel_runs_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     code = "import prep, schemas, train; print(prep.__file__, schemas.__file__, train.__file__)"
     for path in _run(installed / "python", "-c", code, cwd=tmp_path).split():
         assert Path(path).is_relative_to(installed.parent)
@@ -122,5 +122,5 @@ def test_wheel_runs_where_no_checkout_is(installed: Path, tmp_path: Path) -> Non
     )
     _run(installed / "bcss-train", "fit", "s.zarr", "--out", "run", *small, cwd=tmp_path)
     assert (tmp_path / "run" / "checkpoints" / "checkpoint.pt").exists()
-    # The page's template is a data file.
+    # The template of the report is a data file of the package.
     assert "<html" in (tmp_path / "run" / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The whole way on real tissue: mask to store to fine-tuned weights to Meta's own predictor."""
+"""The whole pipeline on real tissue: from mask to store, fine-tuned weights and Meta's own predictor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGE_SIZE = 256
 
 @pytest.fixture(scope="module")
 def decoded(real_source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask as Pillow gives them, without a line of ours."""
+    """Image and mask as Pillow decodes them, without our code."""
     arrays = []
     for name in ("images", "masks"):
         (path,) = (real_source / name).iterdir()
@@ -48,7 +48,7 @@ def real_store(real_source: Path, tmp_path_factory: pytest.TempPathFactory, requ
     return open_store(path)
 
 
-def test_every_tile_is_the_decoded_mask_pixel_for_pixel(
+def test_every_tile_equals_the_decoded_mask_pixel_for_pixel(
     real_store: Store, decoded: tuple[np.ndarray, np.ndarray]
 ) -> None:
     image, mask = decoded
@@ -73,7 +73,7 @@ def test_every_tile_is_the_decoded_mask_pixel_for_pixel(
     assert covered.all()
 
 
-def test_every_point_is_on_its_side_of_the_outline(real_store: Store) -> None:
+def test_positive_points_are_inside_the_object_and_negative_ones_outside(real_store: Store) -> None:
     counted = 0
     for record in real_store:
         by_id = dict(zip(record.object_ids.tolist(), record.segments, strict=True))
@@ -113,7 +113,7 @@ def test_loss_falls_in_twenty_steps(run: tuple[Store, Path]) -> None:
     assert summary["loss_last"] < summary["loss_first"]
 
 
-def test_meta_loads_the_checkpoint_and_its_predictor_gives_our_masks(run: tuple[Store, Path]) -> None:
+def test_meta_loads_the_checkpoint_and_its_predictor_gives_the_same_masks(run: tuple[Store, Path]) -> None:
     store, out = run
     path = out / "checkpoints" / "checkpoint.pt"
     assert max(value.numel() for value in load_checkpoint(path)["model"].values()) < 5_000_000
@@ -126,7 +126,7 @@ def test_meta_loads_the_checkpoint_and_its_predictor_gives_our_masks(run: tuple[
         apply_postprocessing=False,
     )
     theirs = SAM2ImagePredictor(sam)
-    # The stock predictor's feature sizes are those of a 1024 px input.
+    # The predictor's own feature sizes are for a 1024 px input.
     theirs._bb_feat_sizes = [(IMAGE_SIZE // step, IMAGE_SIZE // step) for step in (4, 8, 16)]
     ours = load_predictor(path, pick_device("cpu"))
     overlaps = []
@@ -146,7 +146,7 @@ def test_meta_loads_the_checkpoint_and_its_predictor_gives_our_masks(run: tuple[
     assert np.mean(overlaps) >= 0.99
 
 
-def test_training_path_gives_the_predictors_logits(run: tuple[Store, Path]) -> None:
+def test_training_path_gives_the_logits_of_the_predictor(run: tuple[Store, Path]) -> None:
     store, out = run
     ours = load_predictor(out / "checkpoints" / "checkpoint.pt", pick_device("cpu"))
     record = store[1]

@@ -1,6 +1,6 @@
-"""Long runs: memory and file descriptors stay flat, in the training, in its loading processes, and across epochs.
+"""Long runs: memory and the number of file descriptors stay flat, in the training process and its loading processes.
 
-Run by `make test-soak`, which prints the figures.
+`make test-soak` runs these tests and prints the figures.
 """
 
 import json
@@ -31,7 +31,7 @@ STEPS = 500
 STEPS_OF_TWO = 200
 
 GROWTH_MB = 32.0
-"""Anonymous memory that a process may gain after its warm-up; a leak of 2 KB a sample would take more."""
+"""Most anonymous memory that a process may gain after its warm-up; a leak of 2 KB per sample would gain more."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,7 +42,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """Anonymous memory in MB and number of open file descriptors of a process."""
 
     anonymous_mb: float
     descriptors: int
@@ -50,7 +50,7 @@ class Held:
 
 def _held(pid: int) -> Held:
     status = Path(f"/proc/{pid}/status").read_text()
-    # Without the pages of files and of shared memory, which come and go with batches.
+    # Leave out the pages of files and of shared memory, which come and go with batches.
     (line,) = [line for line in status.splitlines() if line.startswith("RssAnon")]
     return Held(int(line.split()[1]) / 1024, len(list(Path(f"/proc/{pid}/fd").iterdir())))
 
@@ -78,7 +78,7 @@ def _all_held(pids: Iterable[int]) -> dict[int, Held]:
 
 @pytest.fixture(scope="module")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Some hundred tiles of 64 px, of train and of val."""
+    """A store of some hundred tiles of 64 px, in the splits train and val."""
     folder = tmp_path_factory.mktemp("soak")
     write_sample(folder / "source", rois=6, size_px=288, seed=1)
     build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=64))
@@ -98,34 +98,32 @@ def test_loader_stays_flat(tiny_store: Store) -> None:
             warm = _all_held(pids)
     assert warm is not None
     assert len(warm) == 1 + config.workers
-    print(f"\n{seen} samples in {sampler.epoch} epochs, {seen / (time.perf_counter() - start):.0f} a second")
+    print(f"\n{seen} samples in {sampler.epoch} epochs, {seen / (time.perf_counter() - start):.0f} per second")
     _check_flat("loader", warm, _all_held(warm))
-    # A batch or two under way for each process, and nothing of earlier ones.
+    # Each process has a batch or two on its way; earlier batches are gone.
     assert _shared_files() - shared_before < 200
 
 
 def test_fit_stays_flat(tiny_store: Store, tmp_path: Path) -> None:
-    # As few tiles as give many epochs: each validates, saves and starts the loading processes' next turn.
+    # Few tiles give many epochs; each validates, saves and restarts the loading processes.
     config = FitConfig(
         image_size=128, batch_size=2, workers=1, device="cpu", epochs=1000, max_steps=STEPS, report=False
     )
-    looks: list[dict[int, Held]] = []
+    readings: list[dict[int, Held]] = []
 
     def watch(record: object, _total: int) -> None:
         if getattr(record, "step", 0) % 10 == 0:
             pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
-            looks.append(_all_held(pids))
+            readings.append(_all_held(pids))
 
     start = time.perf_counter()
     summary = fit(tiny_store, config, tmp_path / "run", on_step=watch)
     took = time.perf_counter() - start
     assert summary["steps"] == STEPS
-    print(
-        f"\n{STEPS} steps in {summary['epochs']:.1f} epochs, {took / STEPS:.2f} s a step with all that is between them"
-    )
-    # The most of the first and of the last third: single looks differ by 50 MB, up and down.
-    third = len(looks) // 3
-    _check_flat("fit", _most(looks[:third]), _most(looks[-third:]))
+    print(f"\n{STEPS} steps in {summary['epochs']:.1f} epochs, {took / STEPS:.2f} s per step with all work in between")
+    # Compare the peaks of the first and the last third, because single readings differ by 50 MB.
+    third = len(readings) // 3
+    _check_flat("fit", _peaks(readings[:third]), _peaks(readings[-third:]))
 
 
 def test_two_processes_stay_flat(tiny_store: Store, tmp_path: Path) -> None:
@@ -146,16 +144,16 @@ def test_two_processes_stay_flat(tiny_store: Store, tmp_path: Path) -> None:
     steps = _steps_of(out)
     assert [entry["step"] for entry in steps] == list(range(1, STEPS_OF_TWO + 1))
     assert np.isfinite([entry["loss"] for entry in steps]).all()
-    # The most of the first and of the last third: a poll may meet a process while it validates or saves.
+    # Compare the peaks of both thirds, because a process may be read while it validates or saves.
     third = len(seen) // 3
-    print(f"\n{STEPS_OF_TWO} steps of two processes, {len(seen)} looks")
-    _check_flat("two processes", _most(seen[:third]), _most(seen[-third:]))
+    print(f"\n{STEPS_OF_TWO} steps of two processes, {len(seen)} readings")
+    _check_flat("two processes", _peaks(seen[:third]), _peaks(seen[-third:]))
 
 
-def _most(looks: list[dict[int, Held]]) -> dict[int, Held]:
-    pids = looks[0].keys()
+def _peaks(readings: list[dict[int, Held]]) -> dict[int, Held]:
+    pids = readings[0].keys()
     return {
-        pid: Held(max(look[pid].anonymous_mb for look in looks), max(look[pid].descriptors for look in looks))
+        pid: Held(max(each[pid].anonymous_mb for each in readings), max(each[pid].descriptors for each in readings))
         for pid in pids
     }
 

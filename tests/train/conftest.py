@@ -1,4 +1,4 @@
-"""A small model with random weights, and a batch for it."""
+"""Fixtures of training tests: small models with random weights, a batch, and a GPU."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from train.transforms.sample import Sample, read_sample
 
 @pytest.fixture(scope="session")
 def tiny() -> PromptableSam:
-    """SAM 2.1 tiny at 128 px with random weights, in evaluation mode; leave its weights as they are."""
+    """SAM 2.1 tiny at 128 px, random weights, evaluation mode. Tests share it and must not change its weights."""
     torch.manual_seed(0)
     return PromptableSam("tiny", 128).eval()
 
 
 @pytest.fixture(scope="session")
 def nano() -> PromptableSam:
-    """The miniature of SAM 2.1 at 128 px with random weights, in evaluation mode; leave its weights as they are."""
+    """SAM 2.1 nano at 128 px, random weights, evaluation mode. Tests share it and must not change its weights."""
     torch.manual_seed(0)
     return PromptableSam("nano", 128).eval()
 
 
 @pytest.fixture
 def mixed_batch(store: Store) -> Batch:
-    """Three images of the store with boxes, clicks with negatives, and one click."""
+    """A batch of three images of the store: with boxes, with several and negative clicks, and with single clicks."""
     samples: list[Sample] = []
     choices: list[tuple[PromptKind, bool]] = [("box", False), ("multi_point", True), ("centroid", False)]
     for index, (kind, negatives) in enumerate(choices):

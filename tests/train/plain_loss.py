@@ -1,4 +1,4 @@
-"""The loss written out, one operation after another under autograd: what the fast one is held to."""
+"""The loss in plain operations under autograd, which the fast loss must equal."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +10,7 @@ from train.settings import LossConfig
 def plain_loss(
     prediction: MaskPrediction, targets: Tensor, valid: Tensor, num_objects: float, config: LossConfig, weights: Tensor
 ) -> Tensor:
-    """The weighted sum of all terms; arguments as for `mask_loss`."""
+    """Return the weighted sum of all terms. The arguments are those of `mask_loss`."""
     logits = F.interpolate(prediction.logits.float(), targets.shape[-2:], mode="bilinear", align_corners=False)
     inside = valid[:, None].float()
     truth = (targets & valid)[:, None].float().expand_as(logits)

@@ -1,4 +1,4 @@
-"""What Hypothesis draws for the tests of transforms."""
+"""Hypothesis strategies for the tests of transforms."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from train.transforms.sample import Sample
 
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
-    """Blobs of 1 to 3 objects with points, boxes and padding; the objects are painted into the image."""
+    """Draw a sample of 1 to 3 blobs with boxes, points and padding. The image shows the first object."""
     height, width = draw(st.integers(8, 40)), draw(st.integers(8, 40))
     generator = np.random.default_rng(draw(st.integers(0, 10_000)))
     count = draw(st.integers(1, 3))

@@ -29,7 +29,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def bare_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of one training patient, without negative points."""
+    """A store with one training patient and without negative points."""
     folder = tmp_path_factory.mktemp("bare")
     write_sample(folder / "source", rois=1, size_px=128)
     build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=128))
@@ -61,7 +61,7 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     assert "Dice by class" in (run / "report.html").read_text()
     result = json.loads((out / "metrics.json").read_text())
     assert list(result["models"]["checkpoint"]) == ["box"]
-    # The curves of the run that the checkpoint is of stand beside its scores.
+    # The report shows the curves of the checkpoint's run beside its scores.
     assert "<h2>Training</h2>" in (out / "report.html").read_text()
     assert "baseline:box" in capsys.readouterr().out
 
@@ -70,7 +70,7 @@ NOT_SETTINGS = ("context", "store", "out", "resume", "config", "return")
 
 
 def _options_of_fit() -> dict[str, tuple[Any, Any]]:
-    """The annotation and the typer option of each parameter that is a setting."""
+    """Return the annotation and the typer option of each parameter that is a setting."""
     hints = get_type_hints(cli.fit, include_extras=True)
     return {name: get_args(hint) for name, hint in hints.items() if name not in NOT_SETTINGS}
 
@@ -82,7 +82,7 @@ def test_flags_of_fit_are_settings_and_show_their_defaults() -> None:
         value: Any = settings
         for part in key.split("."):
             value = getattr(value, part)
-        # A flag that is not given leaves the setting to the file, or to its default.
+        # Without the flag, the setting comes from the file, or is the default.
         assert given_defaults[name].default is None
         shown = option.show_default
         if isinstance(value, bool) and isinstance(shown, str):
@@ -93,7 +93,7 @@ def test_flags_of_fit_are_settings_and_show_their_defaults() -> None:
             assert value in (None, False, 0, 0.0, ()), f"{key} has the default {value!r}, and --help does not show it"
 
 
-def test_bounds_and_choices_of_flags_are_those_of_the_settings() -> None:
+def test_flags_have_the_bounds_and_choices_of_the_settings() -> None:
     fields = dict(FitConfig.model_fields)
     for group in ("optimizer", "augment", "lora", "loss"):
         nested = cast("Any", FitConfig.model_fields[group].annotation).model_fields
@@ -107,7 +107,7 @@ def test_bounds_and_choices_of_flags_are_those_of_the_settings() -> None:
             assert get_args(choices[0]) == get_args(fields[key].annotation), key
 
 
-def test_debug_tells_what_stages_took(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
+def test_debug_shows_the_time_of_each_stage(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
     arguments = (
         "--model",
         "nano",
@@ -127,7 +127,7 @@ def test_debug_tells_what_stages_took(store: Store, tmp_path: Path, monkeypatch,
     assert {"set up", "validate", "save"} <= calls.keys()
 
 
-def test_masks_rois_and_clicks_are_written_where_wanted(
+def test_masks_rois_and_clicks_are_written_on_request(
     store: Store, nano: PromptableSam, tmp_path: Path, monkeypatch
 ) -> None:
     official = tmp_path / "official.pt"
@@ -163,7 +163,7 @@ def test_masks_rois_and_clicks_are_written_where_wanted(
         (["--model", "nano", "--split", "test"], "has no object in the split 'test'; it has tiles in train"),
     ],
 )
-def test_evaluations_that_cannot_be_are_one_line_and_exit_1(
+def test_impossible_evaluations_print_one_line_and_exit_1(
     bare_store: str, nano: PromptableSam, tmp_path: Path, monkeypatch, capsys, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -177,7 +177,7 @@ def test_evaluations_that_cannot_be_are_one_line_and_exit_1(
 
 
 @pytest.mark.parametrize("flag", ["tta", "negatives"])
-def test_a_flag_of_an_evaluation_reaches_its_protocol(store: Store, tmp_path: Path, monkeypatch, flag: str) -> None:
+def test_flag_of_an_evaluation_reaches_its_protocol(store: Store, tmp_path: Path, monkeypatch, flag: str) -> None:
     common = ("--baseline", "box", "--prompt", "box", "--split", "val", "--out", tmp_path)
     assert _run(monkeypatch, "evaluate", store.path, *common, f"--{flag}") == 0
     protocol = json.loads((tmp_path / "metrics.json").read_text())["protocol"]
@@ -212,7 +212,7 @@ def test_wrong_calls_exit_2(store: Store, monkeypatch, capsys, arguments, messag
         (["evaluate", "STORE", "--checkpoint", "none.pt", "--out", "x"], "none.pt: is not there"),
     ],
 )
-def test_failures_are_one_line_and_exit_1(
+def test_failures_print_one_line_and_exit_1(
     store: Store, monkeypatch, capsys, tmp_path: Path, arguments, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A run's settings: YAML with flags on top, and errors that name the key."""
+"""The settings of a run: flags override a YAML file, and errors name the setting."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def _yaml(folder: Path, text: str) -> Path:
     return path
 
 
-def test_flags_go_on_top_of_the_file_and_the_file_on_top_of_the_defaults(tmp_path: Path) -> None:
+def test_flags_override_the_file_and_the_file_overrides_the_defaults(tmp_path: Path) -> None:
     path = _yaml(tmp_path, "epochs: 7\nbatch_size: 2\noptimizer: {lr: 0.001, warmup_steps: 5}\naugment: {crop: 0.5}\n")
     config = read_config(path, {"batch_size": 3, "optimizer.lr": 0.01, "seed": None})
     assert (config.epochs, config.batch_size, config.seed) == (7, 3, 0)
@@ -29,14 +29,14 @@ def test_flags_go_on_top_of_the_file_and_the_file_on_top_of_the_defaults(tmp_pat
     assert read_config(None, {}) == FitConfig()
 
 
-def test_what_a_run_echoes_is_a_configuration_again(tmp_path: Path) -> None:
+def test_dumped_configuration_can_be_read_again(tmp_path: Path) -> None:
     config = read_config(None, {"freeze": "decoder_only", "lora.rank": 4, "loss.class_weights": {1: 2.0}})
     path = tmp_path / "config.json"
     path.write_text(config.model_dump_json(), encoding="utf-8")
     assert read_config(path, {}) == config
 
 
-def test_the_echo_of_a_run_is_a_configuration_again(store: Store, tmp_path: Path) -> None:
+def test_config_json_of_a_run_can_be_read_again(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     config = FitConfig(epochs=3, image_size=128)
     write_json(path, describe_run(store, start_run(config, Origin("", 1, 1), torch.device("cpu"))))
@@ -50,7 +50,7 @@ def test_init_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_config(_yaml(tmp_path, "init: weights/a.pt"), {}).init == tmp_path / "weights" / "a.pt"
 
 
-def test_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:
+def test_error_names_a_bad_flag_with_its_dashes(tmp_path: Path) -> None:
     for path in (None, _yaml(tmp_path, "epochs: 2")):
         with pytest.raises(ConfigError, match="--lr: Input should be greater than 0"):
             read_config(path, {"optimizer.lr": -1.0})
@@ -86,7 +86,7 @@ def test_bad_flag_is_named_as_a_flag(tmp_path: Path) -> None:
         ("init: !!python/name:os.system", "is not a YAML file"),
     ],
 )
-def test_bad_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_error_names_the_bad_setting(tmp_path: Path, text: str, message: str) -> None:
     path = _yaml(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         read_config(path, {"optimizer.lr": 1e-4})
@@ -95,7 +95,7 @@ def test_bad_settings_are_named(tmp_path: Path, text: str, message: str) -> None
     assert not Path("/tmp/executed").exists()
 
 
-def test_absent_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_missing_file_and_file_that_is_not_text_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not there"):
         read_config(tmp_path / "none.yaml", {})
     path = tmp_path / "run.yaml"
@@ -104,7 +104,7 @@ def test_absent_file_and_bytes_that_are_no_text(tmp_path: Path) -> None:
         read_config(path, {})
 
 
-def test_freeze_takes_presets_modules_and_both() -> None:
+def test_freeze_takes_presets_and_modules() -> None:
     preset = SAM2.freeze_presets["decoder_only"]
     assert read_config(None, {"freeze": "decoder_only"}).freeze == preset
     assert read_config(None, {"freeze": "image_encoder.trunk, sam_mask_decoder"}).freeze == (
@@ -113,6 +113,6 @@ def test_freeze_takes_presets_modules_and_both() -> None:
     )
 
 
-def test_file_without_an_end_is_no_configuration() -> None:
+def test_endless_file_is_an_error() -> None:
     with pytest.raises(ConfigError, match="/dev/zero: is longer than 262144 bytes"):
         read_config(Path("/dev/zero"), {})

@@ -1,6 +1,7 @@
-"""Checkpoints of the form that an earlier version wrote are resumed, evaluated and started from.
+"""Checkpoints in the form of an earlier version can be resumed, evaluated and given to `--init`.
 
-The files are made from a description, with random weights: the form is that of version 3638d48, the numbers are not.
+The files are made from a description and have random weights. Their form is that of version 3638d48; their numbers are
+not.
 """
 
 import json
@@ -25,7 +26,7 @@ NAMES = ("plain", "lora", "ema")
 SEED = 5
 
 TRUNK = "image_encoder.trunk.blocks.3.mlp.layers.0.weight"
-"""Trained by none of the runs: their decoder learns, and with adapters the layers called attn."""
+"""A weight that none of the runs trains. They train the decoder, and with adapters the layers named attn."""
 
 DECODER = "sam_mask_decoder.conv_s0.weight"
 
@@ -44,7 +45,7 @@ def forms() -> Content:
 
 @pytest.fixture(scope="module")
 def old_files(forms: Content, module_path: Path) -> dict[str, Path]:
-    """A checkpoint of each form."""
+    """One checkpoint file of each form, by name."""
     files: dict[str, Path] = {}
     for name in NAMES:
         files[name] = module_path / f"{name}.pt"
@@ -56,7 +57,7 @@ def old_files(forms: Content, module_path: Path) -> dict[str, Path]:
 
 
 def _merge(content: Content) -> None:
-    """Make `model` the sum of the layers and of their adapters, as in every checkpoint that a run writes."""
+    """Merge the adapters into the weights under `model`, as in all checkpoints that a run writes."""
     settings, adapter = content["config"]["lora"], content["adapter"]
     for key, weight in content["base_layers"].items():
         layer, _, kind = key.partition(".base_layer.")
@@ -67,7 +68,7 @@ def _merge(content: Content) -> None:
 
 
 def _moved(now: Content, then: Content) -> list[str]:
-    """Weights that are further apart than a step or two of these runs takes them."""
+    """Return the names of weights that moved further than these runs move them in two steps."""
     assert now.keys() == then.keys()
     return [key for key, weight in then.items() if not torch.allclose(now[key], weight, rtol=0, atol=1e-4)]
 
@@ -77,7 +78,7 @@ def _read(path: Path) -> Content:
 
 
 def _leaves(values: Content, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Settings by dotted key."""
+    """Yield the settings with their dotted keys."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, f"{prefix}{key}.")
@@ -86,14 +87,14 @@ def _leaves(values: Content, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _with_defaults(settings: Content) -> Content:
-    """Settings by dotted key: those of a file, and where it has none, as of a setting that came later, the defaults."""
+    """Return the settings of a file by dotted key, with the defaults of settings that the file lacks."""
     return {**dict(_leaves(read_config(None, {}).model_dump(mode="json"))), **dict(_leaves(settings))}
 
 
 def _resume(store: Store, checkpoint: Path, settings: Content, out: Path, steps: int) -> tuple[list[int], Content]:
-    """Go on from a checkpoint with the settings in its run's config.json; the steps made and what is saved then."""
+    """Resume from a checkpoint with the settings of its config.json; return the steps made and the new checkpoint."""
     (out / "checkpoints").mkdir(parents=True)
-    # The run writes another file and renames it.
+    # A hard link is safe, because the run writes a new file and renames it.
     os.link(checkpoint, out / "checkpoints" / "checkpoint.pt")
     (out / "config.json").write_text(json.dumps(settings))
     seen: list[int] = []
@@ -103,7 +104,9 @@ def _resume(store: Store, checkpoint: Path, settings: Content, out: Path, steps:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_goes_on(old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_run_is_resumed(
+    old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path, name: str
+) -> None:
     if name == "lora":
         pytest.importorskip("peft", reason="the lora extra is not installed")
     then, settings = _read(old_files[name]), forms["checkpoints"][name]["config"]
@@ -113,7 +116,7 @@ def test_run_goes_on(old_store: Store, forms: Content, old_files: dict[str, Path
     assert now["time_elapsed"] > then["time_elapsed"]
     assert now["best_meter_values"]["dice"] >= then["best_meter_values"]["dice"]
     assert dict(_leaves(now["config"])) == _with_defaults(settings) | {"max_steps": 4}
-    # Every weight of the file was taken up, and so was the state of the optimizer.
+    # All weights of the file and the state of the optimizer were restored.
     for part in {"model", "adapter", "base_layers"} & then.keys():
         assert _moved(now[part], then[part]) == []
     assert torch.equal(now["model"][TRUNK], then["model"][TRUNK])
@@ -123,17 +126,17 @@ def test_run_goes_on(old_store: Store, forms: Content, old_files: dict[str, Path
     assert {float(state["step"]) for state in states.values()} == {4.0}
     assert ("ema" in now) == (name == "ema")
     if name == "ema":
-        # The weights stay, and the average goes towards them by a tenth at each of two steps.
+        # This weight does not change, and the average moves towards it by a tenth in each of the two steps.
         expected = then["ema"]["model"][TRUNK] * 0.9**2 + then["model"][TRUNK] * (1 - 0.9**2)
         assert torch.allclose(now["ema"]["model"][TRUNK], expected, rtol=0, atol=1e-6)
 
 
-def test_setting_that_the_file_does_not_know_has_its_default(old_store: Store, forms: Content, tmp_path: Path) -> None:
+def test_setting_that_the_file_lacks_has_its_default(old_store: Store, forms: Content, tmp_path: Path) -> None:
     content = make_checkpoint(forms, "plain", SEED)
-    # It stands for one of a later version than the file's.
+    # This setting stands for one that a later version adds.
     del content["config"]["checkpoint_activations"]
     torch.save(content, tmp_path / "plain.pt")
-    # The run is at its end: what there is to see is how it describes itself.
+    # The run has no steps left, so the test looks at its config.json.
     seen, _ = _resume(old_store, tmp_path / "plain.pt", content["config"], tmp_path / "run", steps=2)
     assert seen == []
     described = dict(_leaves(json.loads((tmp_path / "run" / "config.json").read_text())))
@@ -141,10 +144,10 @@ def test_setting_that_the_file_does_not_know_has_its_default(old_store: Store, f
     assert described.items() >= _with_defaults(content["config"]).items()
 
 
-def test_they_are_evaluated(
+def test_old_checkpoints_are_evaluated(
     old_store: Store, old_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The plain one has nothing that the one with an average lacks.
+    # The checkpoint with an average has everything that the plain one has.
     names = ("lora", "ema")
     flags = [flag for name in names for flag in ("--checkpoint", str(old_files[name]))]
     flags += ["--split", "val", "--prompt", "box", "--device", "cpu", "--out", str(tmp_path)]
@@ -153,15 +156,17 @@ def test_they_are_evaluated(
         main()
     assert not stop.value.code
     result = json.loads((tmp_path / "metrics.json").read_text())
-    # What they began with is said in the files, too.
+    # The files also record the weights that they started from, so these are scored too.
     assert result["models"].keys() >= {*names, "baseline:untrained"}
     for name in names:
         assert 0 <= result["models"][name]["box"]["overall"]["dice"] <= 1
         assert math.isfinite(result["models"][name]["box"]["overall"]["iou_estimate"]["bias"])
 
 
-def test_run_starts_from_one(old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path) -> None:
-    # The one with adapters: what it holds under `model` are merged weights.
+def test_run_starts_from_an_old_checkpoint(
+    old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path
+) -> None:
+    # Use the checkpoint with adapters, whose weights under `model` are merged.
     overrides = {"init": str(old_files["lora"]), "image_size": 128, "batch_size": 1, "max_steps": 1, "workers": 0}
     overrides |= {"freeze": "decoder_only", "device": "cpu", "report": False}
     fit(old_store, read_config(None, overrides), tmp_path)

@@ -11,7 +11,7 @@ def model() -> PromptableSam:
     return PromptableSam("tiny", 128)
 
 
-def test_every_trained_parameter_is_in_one_group_with_its_rate_and_decay(model: PromptableSam) -> None:
+def test_every_trained_parameter_is_in_one_group_with_the_right_rate_and_decay(model: PromptableSam) -> None:
     optimizer = make_optimizer(model, OptimizerConfig(lr=2e-4, vision_lr=1e-4))
     seen = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -27,7 +27,7 @@ def test_every_trained_parameter_is_in_one_group_with_its_rate_and_decay(model: 
     assert group_of[id(attention)]["weight_decay"] == 0.1
 
 
-def test_rates_follow_a_cosine_to_their_fraction(model: PromptableSam) -> None:
+def test_learning_rates_follow_a_cosine_to_their_final_fraction(model: PromptableSam) -> None:
     config = OptimizerConfig(lr=2e-4, vision_lr=1e-4)
     optimizer = make_optimizer(model, config)
     first = set_learning_rates(optimizer, 0, 11, config)
@@ -39,7 +39,7 @@ def test_rates_follow_a_cosine_to_their_fraction(model: PromptableSam) -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
 
 
-def test_rates_rise_before_they_fall(model: PromptableSam) -> None:
+def test_learning_rates_rise_before_they_fall(model: PromptableSam) -> None:
     config = OptimizerConfig(lr=1.0, vision_lr=1.0, warmup_steps=3)
     optimizer = make_optimizer(model, config)
     rates = [set_learning_rates(optimizer, step, 10, config)["decoder"] for step in range(10)]

@@ -1,4 +1,4 @@
-"""Runs that are killed, asked to stop, or damaged, and go on: real processes, real signals."""
+"""Runs that are killed, stopped or damaged can be resumed. The tests use real processes and real signals."""
 
 import hashlib
 import json
@@ -102,7 +102,7 @@ def _wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> No
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_run_goes_on_bit_by_bit(store: Store, straight: Path, tmp_path: Path, workers: int) -> None:
+def test_killed_run_resumes_bit_for_bit(store: Store, straight: Path, tmp_path: Path, workers: int) -> None:
     command = _command(store, tmp_path, "--save-every-steps", "5", "--workers", str(workers))
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     _wait_for_step(process, tmp_path, 7)
@@ -114,7 +114,9 @@ def test_killed_run_goes_on_bit_by_bit(store: Store, straight: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_the_step_saves_and_exits_0(store: Store, straight: Path, tmp_path: Path, number: int) -> None:
+def test_signal_ends_the_step_saves_the_run_and_exits_0(
+    store: Store, straight: Path, tmp_path: Path, number: int
+) -> None:
     process = subprocess.Popen(
         _command(store, tmp_path, "--workers", "1"),
         stderr=subprocess.DEVNULL,
@@ -122,7 +124,7 @@ def test_signal_ends_the_step_saves_and_exits_0(store: Store, straight: Path, tm
         start_new_session=True,
     )
     _wait_for_step(process, tmp_path, 2)
-    # As a terminal and a scheduler do: to the loading processes, too.
+    # Send the signal to the loading processes too, as a terminal and a scheduler do.
     os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -134,7 +136,7 @@ def test_signal_ends_the_step_saves_and_exits_0(store: Store, straight: Path, tm
     _assert_same(tmp_path, straight)
 
 
-def test_corrupt_checkpoint_is_named_and_the_one_before_is_taken(
+def test_damaged_checkpoint_is_named_and_the_one_before_is_used(
     store: Store, straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stop(record: StepRecord, total: int) -> None:
@@ -149,7 +151,7 @@ def test_corrupt_checkpoint_is_named_and_the_one_before_is_taken(
     before = load_checkpoint(tmp_path / "checkpoints" / "previous.pt")["steps"]
     with pytest.raises(KeyboardInterrupt):
         fit(store, config, tmp_path, resume=True, on_step=stop)
-    # The damaged file never takes the place of the whole one.
+    # The damaged file never replaces the undamaged one.
     assert load_checkpoint(tmp_path / "checkpoints" / "previous.pt")["steps"] == before
     fit(store, config, tmp_path, resume=True)
     assert "checkpoint.pt: cannot be read" in caplog.text
@@ -165,7 +167,7 @@ def test_other_settings_are_refused(store: Store, straight: Path, tmp_path: Path
         fit(store, read_config(None, {**FLAGS, "batch_size": 3}), tmp_path / "run", resume=True)
 
 
-def test_finished_run_is_left_as_it_is(store: Store, straight: Path, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(store: Store, straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "run")
     files = [tmp_path / "run" / name for name in ("checkpoints/checkpoint.pt", "metrics.jsonl", "summary.json")]
     before = [path.read_bytes() for path in files]
@@ -217,7 +219,7 @@ def test_full_disk_leaves_the_last_checkpoint(straight: Path, tmp_path: Path) ->
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_run_with_adapters_and_average_goes_on_bit_by_bit(store: Store, straight: Path, tmp_path: Path) -> None:
+def test_run_with_adapters_and_average_resumes_bit_for_bit(store: Store, straight: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="the lora extra is not installed")
     init = str(straight / "checkpoints" / "checkpoint.pt")
     flags = {**FLAGS, "workers": 0, "init": init, "lora.rank": 2, "freeze": "decoder_only", "corrections": 0}
@@ -240,18 +242,18 @@ def test_run_with_adapters_and_average_goes_on_bit_by_bit(store: Store, straight
     assert any("lora_B" in name and weight.abs().sum() > 0 for name, weight in parts["adapter"].items())
 
 
-def test_resume_without_a_run_starts_one(store: Store, tmp_path: Path) -> None:
+def test_resume_in_an_empty_folder_starts_a_run(store: Store, tmp_path: Path) -> None:
     summary = fit(store, read_config(None, {**FLAGS, "max_steps": 1, "workers": 0}), tmp_path, resume=True)
     assert summary["steps"] == 1
 
 
-def test_nothing_to_resume_is_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_checkpoint_is_reported(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = {"model": "nano", "image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
     fit(store, read_config(None, {**settings, "freeze": "image_encoder", "workers": 0}), tmp_path, resume=True)
     assert "checkpoint.pt does not exist, so the run starts at step 1" in caplog.text
 
 
-def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_path: Path) -> None:
+def test_record_of_the_init_file_outlives_its_flag_and_the_file(store: Store, tmp_path: Path) -> None:
     settings = {"model": "nano", "image_size": 128, "batch_size": 2, "max_steps": 1, "device": "cpu", "report": False}
     settings |= {"freeze": "image_encoder", "workers": 0}
     fit(store, read_config(None, settings), tmp_path / "first")
@@ -260,7 +262,7 @@ def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_
     digest = hashlib.sha256(init.read_bytes()).hexdigest()
     init.unlink()
     fit(store, read_config(None, {**settings, "max_steps": 2}), tmp_path / "second", resume=True)
-    # As the documentation resumes: with the run's own settings, which here name a file that is gone.
+    # Resume as the documentation does, with the run's own settings. Here they name a file that is gone.
     again = read_config(tmp_path / "second" / "config.json", {"max_steps": 3})
     fit(store, again, tmp_path / "second", resume=True)
     content = load_checkpoint(tmp_path / "second" / "checkpoints" / "checkpoint.pt")
@@ -271,7 +273,7 @@ def test_where_a_run_came_from_outlives_its_flag_and_its_file(store: Store, tmp_
     assert (described["init"], described["init_sha256"]) == (str(init), digest)
 
 
-def test_damaged_checkpoint_is_moved_away_by_one_process_and_the_one_before_is_taken(tmp_path: Path, caplog) -> None:
+def test_damaged_checkpoint_is_renamed_and_the_one_before_is_used(tmp_path: Path, caplog) -> None:
     path = tmp_path / "checkpoint.pt"
     assert readable_checkpoint(path) is None
     save_checkpoint(tmp_path / "previous.pt", {"model": {}})

@@ -1,4 +1,4 @@
-"""The check at the start of a run: silent where training and Meta's predictor agree, loud where they do not."""
+"""The check at the start of a run: it warns only if the training code and Meta's predictor disagree."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from train.model.promptable import PromptableSam
 CPU = torch.device("cpu")
 
 
-def test_agreement_is_silent_and_leaves_the_model_as_it_was(tiny: PromptableSam, store: Store, caplog) -> None:
+def test_agreement_gives_no_warning_and_does_not_change_the_model(tiny: PromptableSam, store: Store, caplog) -> None:
     model = copy.deepcopy(tiny).train()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with caplog.at_level(logging.WARNING):
@@ -25,14 +25,14 @@ def test_agreement_is_silent_and_leaves_the_model_as_it_was(tiny: PromptableSam,
 
 
 @pytest.mark.parametrize("fault", ["channel_mean", "no_mem_embed"])
-def test_a_fault_in_the_training_path_is_shouted(tiny: PromptableSam, store: Store, caplog, fault: str) -> None:
+def test_fault_in_the_training_path_gives_a_warning(tiny: PromptableSam, store: Store, caplog, fault: str) -> None:
     model = copy.deepcopy(tiny)
     with torch.no_grad():
         if fault == "channel_mean":
-            # Pixels from 0 to 1 under statistics for 0 to 255, as a forgotten factor would give them.
+            # Normalize pixels from 0 to 1 with statistics for 0 to 255, as if a factor were forgotten.
             model.channel_mean.mul_(255)
         else:
-            # Meta's predictor adds the stand-in for an empty memory to its embedding, too.
+            # Meta's predictor also adds this parameter to its embedding, so it cannot be changed in the weights.
             encode = model.encode
             model.encode = lambda images: type(found := encode(images))(
                 found.embedding - 100 * model.sam.no_mem_embed.reshape(1, -1, 1, 1), found.high_res

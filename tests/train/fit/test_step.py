@@ -1,7 +1,7 @@
-"""The step on a GPU: what can be seen of it without one, and, marked `cuda`, what takes one.
+"""The training step on a GPU. Tests marked `cuda` need a GPU; the others check on a CPU what can be checked there.
 
-Tensors of torch's `FakeTensorMode` have a device, a type and a shape, and no values. They go through the true step as
-on a GPU: what mixes devices fails, and so does what reads a value, for which the host would wait for the device.
+Tensors of torch's `FakeTensorMode` have a device, a dtype and a shape, but no values. The real step runs with them as
+on a GPU. It fails if it mixes devices, or if it reads a value, because the host would then wait for the device.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ FORMS = [
     {"prompt": "multi_point", "augment": COLORS},
     {"prompt": "centroid", "loss": {"class_weights": {1: 2.0, 2: 3.0}, "predict_presence": True}},
 ]
-"""Settings that each take another way through the step."""
+"""Settings that take different paths through the step."""
 
 RACING = "sum of several values by index_put"
-"""Threads of a CPU make it in any order, and a run would not be the same twice."""
+"""Threads of a CPU add the values in any order, so two runs would differ."""
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal")
-"""Operations whose result, or its size, the host has to wait for."""
+"""Operations that make the host wait for a value or for a size."""
 
 FAKE_GPU = pytest.mark.skipif(
     torch.__version__.startswith("2.8."),
@@ -69,7 +69,7 @@ def _batch(store: Store, config: FitConfig) -> Batch:
 
 @contextmanager
 def _fake_gpu() -> Generator[FakeTensorMode]:
-    # Under `torch.autocast` itself this would warn that there is no such device.
+    # `torch.autocast` itself would warn that this machine has no GPU.
     torch.set_autocast_enabled("cuda", True)
     torch.set_autocast_dtype("cuda", torch.bfloat16)
     try:
@@ -81,7 +81,7 @@ def _fake_gpu() -> Generator[FakeTensorMode]:
 
 
 def _to_fake(module: nn.Module, mode: FakeTensorMode, device: torch.device) -> None:
-    """Exchange the parameters and buffers of a model."""
+    """Replace the parameters and buffers of a model by fake ones on the device."""
     for part in module.modules():
         for known in (part._parameters, part._buffers):
             for name, tensor in known.items():
@@ -92,7 +92,7 @@ def _to_fake(module: nn.Module, mode: FakeTensorMode, device: torch.device) -> N
 
 @FAKE_GPU
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_nothing_of_a_step_waits_for_the_gpu(store: Store, form: dict[str, object], monkeypatch) -> None:
+def test_forward_pass_and_loss_do_not_wait_for_the_gpu(store: Store, form: dict[str, object], monkeypatch) -> None:
     config, device = _config(form), torch.device("cuda", 0)
     batch, run = _batch(store, config), _start(config)
     monkeypatch.setattr("train.fit.step.autocast", lambda _device: nullcontext())
@@ -106,7 +106,7 @@ def test_nothing_of_a_step_waits_for_the_gpu(store: Store, form: dict[str, objec
 
 
 @FAKE_GPU
-def test_nothing_of_a_step_from_kept_features_waits_either(store: Store, monkeypatch) -> None:
+def test_forward_pass_from_stored_features_does_not_wait_either(store: Store, monkeypatch) -> None:
     config, device = _config({"freeze": ("image_encoder", "sam_prompt_encoder")}), torch.device("cuda", 0)
     batch, run = _batch(store, config), _start(config)
     kept = tuple(torch.zeros(1, 2, *level.shape, dtype=torch.bfloat16) for level in run.model.kept_levels)
@@ -118,19 +118,19 @@ def test_nothing_of_a_step_from_kept_features_waits_either(store: Store, monkeyp
     assert (terms.total.device, terms.total.dtype) == (device, torch.float32)
 
 
-def test_reading_a_value_would_be_seen() -> None:
+def test_fake_gpu_notices_that_a_value_is_read() -> None:
     with _fake_gpu(), pytest.raises(DataDependentOutputException):
         torch.ones(3, device="cuda").sum().item()
 
 
 def _is_twice(indices: Sequence[Tensor | None]) -> bool:
-    """Whether some place is meant more than once."""
+    """Return whether the indices name some place more than once."""
     places = torch.stack(torch.broadcast_tensors(*(index for index in indices if index is not None)))
     return places.flatten(1).unique(dim=1).shape[1] < places[0].numel()
 
 
 class _Operations(TorchDispatchMode):
-    """Notes the names of all operations."""
+    """Records the names of all operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.names.add(func.__name__.partition(".")[0])
         if "index" in func.__name__:
-            # By a mask is by places that the host has to count.
+            # To index by a mask, the host must count the selected places.
             masks = [index for index in args[1] or () if index is not None and index.dtype == torch.bool]
             self.names |= {"nonzero"} if masks else set()
         if "index_put" in func.__name__ and (args[3:] or (kwargs or {}).get("accumulate")) and _is_twice(args[1]):
@@ -148,7 +148,7 @@ class _Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_backward_pass_and_clipping_read_no_value_either(store: Store, form: dict[str, object]) -> None:
+def test_backward_pass_and_clipping_read_no_value(store: Store, form: dict[str, object]) -> None:
     config = _config(form)
     batch, run = _batch(store, config), _start(config)
     step = TrainStep(run.model, run.optimizer, config, World(), torch.device("cpu"))
@@ -160,7 +160,7 @@ def test_backward_pass_and_clipping_read_no_value_either(store: Store, form: dic
     assert seen.names.isdisjoint((*WAITING, RACING))
 
 
-def test_gradient_is_clipped_and_its_norm_told_as_it_was(store: Store) -> None:
+def test_gradient_is_clipped_and_its_norm_before_clipping_is_returned(store: Store) -> None:
     config = _config({"prompt": "box", "optimizer": {"clip_norm": 0.01}})
     batch, run = _batch(store, config), _start(config)
     step = TrainStep(run.model, run.optimizer, config, World(), torch.device("cpu"))
@@ -171,11 +171,11 @@ def test_gradient_is_clipped_and_its_norm_told_as_it_was(store: Store) -> None:
     assert counts == {"objects": batch.num_objects, "dropped": 3, "skipped": 5}
 
 
-def test_batch_loses_what_its_images_lose_alone(store: Store) -> None:
+def test_loss_of_a_batch_is_the_sum_of_its_images_losses(store: Store) -> None:
     config = _config({"prompt": "box"})
     dataset = TileDataset(store.path, sample_options(config))
     samples = [dataset[SampleRequest(tile, 0)] for tile in range(3)]
-    # Each image has don't-care pixels of its own.
+    # Each image gets different don't-care pixels.
     for number, sample in enumerate(samples):
         sample.ignore[32 * number : 32 * number + 64] = True
     model = _start(config).model
@@ -188,7 +188,7 @@ def test_batch_loses_what_its_images_lose_alone(store: Store) -> None:
         assert getattr(whole, field.name).item() == pytest.approx(alone, rel=1e-4), field.name
 
 
-def test_weight_of_a_class_is_for_its_objects_alone(store: Store) -> None:
+def test_weight_of_a_class_changes_only_its_objects(store: Store) -> None:
     dataset = TileDataset(store.path, sample_options(_config({"prompt": "box", "max_objects": 1})))
     batch = collate([dataset[SampleRequest(0, 0)]])
     own, other = int(batch.class_ids[0, 0]), int(batch.class_ids[0, 0]) + 1
@@ -220,13 +220,11 @@ def test_gpu_gives_the_loss_and_gradient_of_the_cpu(store: Store, form: dict[str
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_gpu_is_waited_for_at_the_end_of_a_step_alone(
-    store: Store, form: dict[str, object], cuda: torch.device
-) -> None:
+def test_step_waits_for_the_gpu_only_at_its_end(store: Store, form: dict[str, object], cuda: torch.device) -> None:
     config = _config(form)
     batch, run = _batch(store, config).pin_memory(), _start(config, "cuda")
     step = TrainStep(run.model, run.optimizer, config, World(), cuda)
-    # The first step makes plans and constants.
+    # Only the first step makes plans and constants.
     step([batch])
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -239,7 +237,7 @@ def test_gpu_is_waited_for_at_the_end_of_a_step_alone(
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("compiled", [False, True])
-def test_resumed_run_on_a_gpu_goes_on_as_if_it_had_not_stopped(
+def test_resumed_run_on_a_gpu_equals_an_uninterrupted_one(
     store: Store, tmp_path: Path, compiled: bool, cuda: torch.device
 ) -> None:
     rates = {"lr": 1e-4, "vision_lr": 1e-4}
@@ -250,6 +248,6 @@ def test_resumed_run_on_a_gpu_goes_on_as_if_it_had_not_stopped(
     fit(store, whole, tmp_path / "halves", resume=True)
     one, two = read_steps(tmp_path / "whole"), read_steps(tmp_path / "halves")
     assert [step.tiles for step in one] == [step.tiles for step in two]
-    # Sums of a GPU differ in their last bits from run to run.
+    # Sums on a GPU differ in their last bits from run to run.
     for ours, theirs in zip(one, two, strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=0.02)

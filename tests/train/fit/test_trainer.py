@@ -58,7 +58,7 @@ def _with(**changes: object) -> FitConfig:
 
 @pytest.fixture(scope="module")
 def straight(store: Store, module_path: Path) -> Path:
-    """A run of four steps without a break."""
+    """The folder of a run of four steps, without an interruption."""
     fit(
         store,
         _with(max_steps=4, report=True, optimizer={"lr": 1e-4, "vision_lr": 5e-5, "warmup_steps": 1}),
@@ -67,7 +67,7 @@ def straight(store: Store, module_path: Path) -> Path:
     return module_path
 
 
-def test_run_leaves_what_the_design_says(straight: Path) -> None:
+def test_run_writes_all_its_files(straight: Path) -> None:
     content = load_checkpoint(straight / "checkpoints" / "checkpoint.pt")
     for key in ("model", "optimizer", "epoch", "loss", "steps", "time_elapsed", "best_meter_values", "config"):
         assert key in content
@@ -89,28 +89,28 @@ def test_run_leaves_what_the_design_says(straight: Path) -> None:
     assert all(len(line["tiles"]) == 2 for line in lines if "event" not in line)
 
 
-def test_rates_rise_and_fall_along_a_cosine(straight: Path) -> None:
+def test_learning_rates_rise_and_then_fall_along_a_cosine(straight: Path) -> None:
     shares = [0.5, 1.0, 0.55, 0.1]
     steps = read_steps(straight)
     assert [step.lr for step in steps] == pytest.approx([1e-4 * share for share in shares])
     assert [step.vision_lr for step in steps] == pytest.approx([5e-5 * share for share in shares])
 
 
-def test_earlier_run_is_not_written_over(store: Store, straight: Path) -> None:
+def test_earlier_run_is_not_overwritten(store: Store, straight: Path) -> None:
     before = (straight / "checkpoints" / "checkpoint.pt").read_bytes()
     with pytest.raises(CheckpointError, match="belongs to an earlier run; give --resume"):
         fit(store, FAST, straight)
     assert (straight / "checkpoints" / "checkpoint.pt").read_bytes() == before
 
 
-def test_without_validation_no_best_is_written_and_it_says_so(write_roi, tmp_path: Path, caplog) -> None:
+def test_without_validation_tiles_no_best_is_written_and_a_warning_says_so(write_roi, tmp_path: Path, caplog) -> None:
     labels = np.full((64, 64), 2, np.uint8)
     labels[10:40, 10:40] = 1
     source = write_roi("only", labels)
     build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64))
     with caplog.at_level(logging.WARNING):
         summary = fit(open_store(tmp_path / "s.zarr"), _with(epochs=3, patience=1, report=True), tmp_path / "run")
-    # Without a score none gets worse.
+    # Without scores, patience cannot end the run.
     assert summary["epochs"] == 3
     assert summary["val"] is None
     report = (tmp_path / "run" / "report.html").read_text()
@@ -132,9 +132,7 @@ def test_init_starts_from_the_given_weights(store: Store, straight: Path, tmp_pa
         torch.testing.assert_close(ours["model"][name], weight, rtol=1e-5, atol=1e-8)
 
 
-def test_init_is_checked_whatever_follows_the_first_prompt(
-    store: Store, straight: Path, tmp_path: Path, caplog
-) -> None:
+def test_init_is_checked_with_corrections_too(store: Store, straight: Path, tmp_path: Path, caplog) -> None:
     init = straight / "checkpoints" / "checkpoint.pt"
     with caplog.at_level(logging.INFO):
         fit(store, _with(max_steps=1, init=init, corrections=2), tmp_path)
@@ -143,9 +141,9 @@ def test_init_is_checked_whatever_follows_the_first_prompt(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, while it traces
-def test_compiled_run_is_the_plain_run(store: Store, tmp_path: Path) -> None:
-    """An epoch whose last batch is smaller, corrections, and validation."""
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from torch, while it traces
+def test_compiled_run_equals_the_plain_run(store: Store, tmp_path: Path) -> None:
+    """The run has a smaller last batch, corrections and validation."""
     for compiled in (False, True):
         config = _with(epochs=1, batch_size=20, corrections=1, prompt="mixed", compile=compiled)
         fit(store, config, tmp_path / str(compiled))
@@ -160,23 +158,23 @@ def test_compiled_run_is_the_plain_run(store: Store, tmp_path: Path) -> None:
     assert ours["overall"]["dice"] == pytest.approx(theirs["overall"]["dice"], abs=0.02)
 
 
-def test_loss_that_is_not_finite_stops_and_names_its_tiles(store: Store, tmp_path: Path) -> None:
+def test_loss_that_is_not_finite_ends_the_run_and_names_the_tiles(store: Store, tmp_path: Path) -> None:
     rates = {"lr": 1e20, "vision_lr": 1e20, "clip_norm": 1e30}
     with pytest.raises(TrainingError, match=r"step \d+, tiles \[\d+, \d+\]: loss or gradient is not finite"):
         fit(store, _with(max_steps=3, save_every_steps=1, optimizer=rates), tmp_path)
-    # The update is made before the loss is looked at, and what it made of the weights is not saved.
+    # The update comes before the loss is checked, but the spoiled weights are not saved.
     saved = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")
     assert saved["steps"] == len(read_steps(tmp_path))
     assert all(weight.isfinite().all() for weight in saved["model"].values())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_absent_cuda_is_said(store: Store, tmp_path: Path) -> None:
+def test_missing_cuda_is_an_error(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="finds no CUDA device"):
         fit(store, _with(device="cuda"), tmp_path)
 
 
-def test_tiles_of_a_failed_batch_are_kept(store: Store, tmp_path: Path) -> None:
+def test_tiles_of_a_failed_batch_are_written_to_a_file(store: Store, tmp_path: Path) -> None:
     with pytest.raises(TrainingError):
         fit(store, _with(max_steps=3, optimizer={"lr": 1e20, "vision_lr": 1e20, "clip_norm": 1e30}), tmp_path)
     failed = json.loads((tmp_path / "failed_batch.0.json").read_text())
@@ -184,7 +182,7 @@ def test_tiles_of_a_failed_batch_are_kept(store: Store, tmp_path: Path) -> None:
     assert failed["step"] >= 1
 
 
-def test_adapters_learn_in_a_frozen_encoder_and_leave_the_neck_to_its_flag(store: Store) -> None:
+def test_adapters_learn_in_a_frozen_trunk_and_freeze_decides_about_the_neck(store: Store) -> None:
     pytest.importorskip("peft", reason="the lora extra is not installed")
     config = _with(lora={"rank": 2}, freeze="decoder_and_neck")
     model = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
@@ -197,7 +195,7 @@ def test_adapters_learn_in_a_frozen_encoder_and_leave_the_neck_to_its_flag(store
     assert not any("trunk" in name and "lora_" not in name for name in trained)
 
 
-def test_memory_that_runs_out_says_what_to_lower() -> None:
+def test_error_about_full_memory_names_the_settings_to_lower() -> None:
     with (
         pytest.raises(TrainingError, match=r"batch of 2 images of 128 px with up to 2 objects") as caught,
         out_of_memory_as_error(FAST),
@@ -206,7 +204,7 @@ def test_memory_that_runs_out_says_what_to_lower() -> None:
     assert "--batch-size" in str(caught.value)
 
 
-def test_accumulated_batches_are_one_large_batch(store: Store, tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(store: Store, tmp_path: Path) -> None:
     large = _with(max_steps=2, batch_size=4)
     small = _with(max_steps=2, batch_size=2, optimizer={**RATES.model_dump(), "accumulate": 2})
     fit(store, large, tmp_path / "large")
@@ -218,13 +216,13 @@ def test_accumulated_batches_are_one_large_batch(store: Store, tmp_path: Path) -
 
 
 def test_run_ends_after_epochs_without_a_better_score(store: Store, tmp_path: Path) -> None:
-    # So small that no number of the model's answer changes: at 1e-12 some machines' masks gained a pixel.
+    # The learning rates are so small that no mask changes; at 1e-12, a mask gained a pixel on some machines.
     config = _with(epochs=30, batch_size=36, patience=1, optimizer={"lr": 1e-30, "vision_lr": 1e-30})
     summary = fit(store, config, tmp_path)
     assert summary["epochs"] == 2
 
 
-def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "sam_mask_decoder.conv_s0.weight"
     trained: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
@@ -255,7 +253,9 @@ def test_average_of_weights_is_scored_and_kept(store: Store, tmp_path: Path, mon
     assert torch.equal(scored[0], best["model"][name])
 
 
-def test_best_is_of_the_epoch_of_the_best_score(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_has_the_weights_of_the_epoch_with_the_best_score(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = iter([0.5, 0.7, 0.6, 0.7])
     saved: list[tuple[str, int]] = []
     monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: ({}, next(scores), []))
@@ -271,7 +271,7 @@ def test_best_is_of_the_epoch_of_the_best_score(store: Store, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_activations_are_kept_or_computed_twice_as_configured(
+def test_activations_are_kept_or_recomputed_as_configured(
     store: Store, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
     asked: list[object] = []
@@ -281,7 +281,7 @@ def test_activations_are_kept_or_computed_twice_as_configured(
     assert asked == ([prepared.run.model.sam] if wanted else [])
 
 
-def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Path, tmp_path: Path) -> None:
+def test_only_adapters_are_trained_and_they_are_saved_merged(store: Store, straight: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="the lora extra is not installed")
     init = straight / "checkpoints" / "checkpoint.pt"
     config = _with(max_steps=2, init=init, lora={"rank": 4}, save_every_steps=1)
@@ -295,9 +295,9 @@ def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Pat
     network = SAM2.networks["nano"]
     build_sam2(network.config_file, str(path), device="cpu", hydra_overrides_extra=list(network.overrides))
     adapter = load_checkpoint(path)["adapter"]
-    # Two matrices for each of two layers of a block.
+    # Each block has two layers with an adapter, and each adapter has two matrices.
     assert len(adapter) == 2 * 2 * network.trunk_blocks
-    # peft itself takes the adapter up, and gives the merged weights.
+    # peft itself can load the adapter, and merges it to the same weights.
     encoder = PromptableSam("nano", 128).sam.image_encoder
     encoder.load_state_dict({n.removeprefix("image_encoder."): w for n, w in before.items() if "image_encoder" in n})
     targets = [name for name, _ in encoder.named_modules() if name.endswith(("attn.qkv", "attn.proj"))]
@@ -309,7 +309,7 @@ def test_adapters_are_trained_alone_and_saved_merged(store: Store, straight: Pat
     assert torch.equal(weight, merged[f"image_encoder.{targets[0]}.weight"])
 
 
-def test_colour_and_class_weights_reach_the_loss(store: Store, tmp_path: Path) -> None:
+def test_color_and_class_weights_reach_the_loss(store: Store, tmp_path: Path) -> None:
     plain = fit(store, _with(max_steps=1), tmp_path / "plain")
     stained = fit(store, _with(max_steps=1, augment={"stain": 0.3, "hue": 0.1}), tmp_path / "stained")
     weighted = fit(
@@ -319,7 +319,7 @@ def test_colour_and_class_weights_reach_the_loss(store: Store, tmp_path: Path) -
     assert weighted["loss_first"] == pytest.approx(2 * plain["loss_first"], rel=1e-5)
 
 
-def test_failed_loading_process_is_named_by_its_cause_alone(store: Store, tmp_path: Path) -> None:
+def test_error_of_a_loading_process_shows_only_its_cause(store: Store, tmp_path: Path) -> None:
     copy = tmp_path / "copy.zarr"
     shutil.copytree(store.path, copy)
     for shard in (copy / "images" / "c").rglob("*"):

@@ -1,4 +1,4 @@
-"""Validation asks under the prompts of the run, and scores what it says it scores."""
+"""Validation uses the prompts of the run, and returns the score that the run chose."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from train.score.tile_answer import Question
     [("box", {"box"}), ("centroid", {"centroid"}), ("multi_point", {"multi_point"}), ("mixed", {"box", "centroid"})],
 )
 @pytest.mark.parametrize("negatives", [False, True])
-def test_asks_under_the_prompts_of_the_run(
+def test_validation_uses_the_prompts_of_the_run(
     store: Store, tiny: PromptableSam, monkeypatch: pytest.MonkeyPatch, prompt, kinds: set[str], negatives: bool
 ) -> None:
     questions: list[Question] = []
@@ -37,12 +37,12 @@ def test_asks_under_the_prompts_of_the_run(
     labels = {int(label) for question in questions for given in question.prompts for label in given["point_labels"]}
     assert (int(PointLabel.NEGATIVE) in labels) is negatives
     assert len(panels) == len(tiles)
-    # Every kind counts alike in what chooses the best weights.
+    # All prompt kinds have the same weight in the score that chooses the best weights.
     means = [scores["overall"]["dice"] for scores in summary.values()]
     assert score == pytest.approx(sum(means) / len(means), abs=1e-4)
 
 
-def test_best_is_chosen_by_what_the_run_says(store: Store, tiny: PromptableSam) -> None:
+def test_score_is_the_one_that_the_run_chose(store: Store, tiny: PromptableSam) -> None:
     tiles = tiles_with_objects(store, "val")[:2]
     found = {}
     for name in ("dice", "iou"):

@@ -1,4 +1,4 @@
-"""The kept forms of a frozen encoder: the smallest that is exact, and nothing lost when the rest is run later."""
+"""The stored features of a frozen encoder: the smallest exact form is chosen, and completing it loses nothing."""
 
 from typing import cast
 
@@ -28,9 +28,9 @@ def _model(size: str, frozen: tuple[str, ...]) -> PromptableSam:
         ("large", (), [("trunk", 144), ("neck", 256), ("neck", 256)]),
     ],
 )
-def test_smallest_form_is_kept_and_loses_nothing(size: str, frozen: tuple[str, ...], forms) -> None:
+def test_smallest_form_is_stored_and_loses_nothing(size: str, frozen: tuple[str, ...], forms) -> None:
     if forms is None:
-        # A layer of which anything is trained counts as trained.
+        # A layer counts as trained if any of its parameters is trained.
         model = _model(size, FINE_LAYERS)
         model.sam.sam_mask_decoder.get_parameter("conv_s0.bias").requires_grad_(True)
         forms = [("trunk", 96), ("decoder", 64), ("neck", 256)]
@@ -46,7 +46,7 @@ def test_smallest_form_is_kept_and_loses_nothing(size: str, frozen: tuple[str, .
         assert torch.equal(mine, theirs)
     gradients = [_gradients(model, features) for features in (ours, plain)]
     assert gradients[0].keys() == gradients[1].keys()
-    # Sums run in the order of memory, in which the finest level differs.
+    # Sums follow the order in memory, and the order of the finest level differs.
     for name, gradient in gradients[1].items():
         torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
 

@@ -20,14 +20,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def case(store: Store) -> Any:
-    """A tile and one box, one click and several points, padded."""
+    """An image, and three padded prompts for it: a box, a click and several points."""
     record = next(record for record in store if len(record.object_ids) >= 3)
     kinds = ("box", "centroid", "multi_point")
     prompts = [tile_prompts(store, record, kind, negatives=False)[row] for row, kind in enumerate(kinds)]
     return record.image, *pad_prompts(prompts)
 
 
-def test_the_first_view_is_the_image_as_it_is(tiny: PromptableSam, case: Any) -> None:
+def test_first_view_is_the_unchanged_image(tiny: PromptableSam, case: Any) -> None:
     image, coords, labels = case
     predictor = MaskPredictor(tiny, CPU)
     plain = predictor.predict(predictor.views(image), coords, labels, 128)
@@ -37,7 +37,7 @@ def test_the_first_view_is_the_image_as_it_is(tiny: PromptableSam, case: Any) ->
     assert (predictor.predict(views, coords, labels, 128).logits - plain.logits).abs().max() > 1e-3
 
 
-def test_a_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, store: Store) -> None:
+def test_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, store: Store) -> None:
     index = next(record.index for record in store if len(record.object_ids) >= 2)
     small = crop(read_sample(store.tile(index), store.prompts(index, "multi_point")), 10, 6, 96, 96)
     assert len(small.segments)
@@ -53,7 +53,7 @@ def test_a_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, s
     expected = predictor.predict(features, coords, small.point_labels, 128)
     found = predictor.predict(features, small.point_coords, small.point_labels, 96)
     torch.testing.assert_close(found.logits, expected.logits)
-    # Of one point, the candidate with the best estimate.
+    # One point gives three candidates; the one with the best IoU estimate is taken.
     one = store.prompts(index, "centroid")
     answer = predictor.predict(features, *pad_prompts(list(one.values())), 128)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_a_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, s
     torch.testing.assert_close(answer.ious, all_three.ious.max(1).values)
 
 
-def test_every_view_is_turned_back(tiny: PromptableSam, case: Any) -> None:
+def test_inverse_of_each_view_restores_the_pixels(tiny: PromptableSam, case: Any) -> None:
     image, _, _ = case
     pixels = torch.arange(16).reshape(1, 4, 4)
     turned = [view.orientation.tensor(pixels) for view in MaskPredictor(tiny, CPU).views(image, all_eight=True)]
@@ -73,7 +73,7 @@ def test_every_view_is_turned_back(tiny: PromptableSam, case: Any) -> None:
 
 
 @pytest.mark.parametrize(("turns", "mirrored", "with_mask"), [(1, False, False), (2, True, True)])
-def test_the_mean_of_all_views_turns_with_the_image(
+def test_mean_of_all_views_turns_with_the_image(
     tiny: PromptableSam, case: Any, turns: int, mirrored: bool, with_mask: bool
 ) -> None:
     image, coords, labels = case
@@ -90,7 +90,7 @@ def test_the_mean_of_all_views_turns_with_the_image(
     assert (straight.ious - other.ious).abs().max() < 1e-5
 
 
-def test_objects_together_are_objects_alone(tiny: PromptableSam, case: Any) -> None:
+def test_objects_get_the_same_masks_together_as_alone(tiny: PromptableSam, case: Any) -> None:
     image, coords, labels = case
     predictor = MaskPredictor(tiny, CPU)
     views = predictor.views(image)
@@ -101,7 +101,7 @@ def test_objects_together_are_objects_alone(tiny: PromptableSam, case: Any) -> N
         assert (alone.logits[0] - together.logits[row]).abs().max() < 1e-4
 
 
-def test_predicting_leaves_the_models_mode_alone(tiny: PromptableSam, case: Any) -> None:
+def test_predicting_restores_the_mode_of_the_model(tiny: PromptableSam, case: Any) -> None:
     image, coords, labels = case
     predictor = MaskPredictor(tiny, CPU)
     expected = predictor.predict(predictor.views(image), coords, labels, 128).logits
@@ -113,7 +113,7 @@ def test_predicting_leaves_the_models_mode_alone(tiny: PromptableSam, case: Any)
         tiny.eval()
 
 
-def test_masks_are_where_the_logit_is_over_the_threshold() -> None:
+def test_masks_are_true_where_the_logit_is_over_the_threshold() -> None:
     logits = torch.linspace(-4, 4, 16).reshape(1, 1, 16).expand(40, 16, 16)
     prediction = Prediction(logits, torch.ones(40))
     for threshold in (-1.0, 0.0, 2.0):
@@ -126,7 +126,7 @@ def _save(path: Path, model: PromptableSam, **own: object) -> Path:
     return path
 
 
-def test_our_checkpoints_say_what_they_are_beside_an_official_one(tiny: PromptableSam, tmp_path: Path) -> None:
+def test_our_checkpoints_keep_their_recorded_size_beside_an_official_one(tiny: PromptableSam, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     ours = _save(tmp_path / "run" / "a.pt", tiny, model_size="tiny", image_size=128)
     official = _save(tmp_path / "a.pt", tiny)
@@ -137,7 +137,7 @@ def test_our_checkpoints_say_what_they_are_beside_an_official_one(tiny: Promptab
     }
 
 
-def test_a_model_of_another_size_is_refused(tiny: PromptableSam, tmp_path: Path) -> None:
+def test_checkpoint_of_another_network_is_refused(tiny: PromptableSam, tmp_path: Path) -> None:
     ours = _save(tmp_path / "ours.pt", tiny, model_size="tiny", image_size=128)
     official = _save(tmp_path / "official.pt", tiny)
     with pytest.raises(CheckpointError, match=r"official.pt: does not fit the model small.*--model tiny"):

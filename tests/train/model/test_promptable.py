@@ -31,7 +31,7 @@ def _by_object(model: PromptableSam, batch: Batch) -> dict[int, torch.Tensor]:
     return found
 
 
-def test_padding_points_take_no_part(tiny: PromptableSam, mixed_batch: Batch) -> None:
+def test_padding_points_do_not_change_masks(tiny: PromptableSam, mixed_batch: Batch) -> None:
     padded = replace(
         mixed_batch,
         point_coords=torch.nn.functional.pad(mixed_batch.point_coords, (0, 0, 0, 5)),
@@ -44,20 +44,20 @@ def test_padding_points_take_no_part(tiny: PromptableSam, mixed_batch: Batch) ->
         torch.testing.assert_close(other[row], logits, rtol=0, atol=1e-5)
 
 
-def test_one_real_point_gives_three_masks_and_more_give_one(tiny: PromptableSam, mixed_batch: Batch) -> None:
+def test_one_real_point_gives_three_masks_and_several_give_one(tiny: PromptableSam, mixed_batch: Batch) -> None:
     counts = (mixed_batch.point_labels[0] >= 0).sum(-1)
     for row, logits in _by_object(tiny, mixed_batch).items():
         assert logits.shape == (3 if counts[row] <= 1 else 1, 32, 32)
 
 
-def test_an_object_does_not_depend_on_its_neighbours_in_the_batch(tiny: PromptableSam, mixed_batch: Batch) -> None:
+def test_object_does_not_depend_on_other_objects_of_the_batch(tiny: PromptableSam, mixed_batch: Batch) -> None:
     alone = replace(mixed_batch, groups=group_by_points(mixed_batch.point_labels[0])[:1])
     together = _by_object(tiny, mixed_batch)
     for row, logits in _by_object(tiny, alone).items():
         torch.testing.assert_close(together[row], logits, rtol=0, atol=1e-5)
 
 
-def test_a_video_is_refused(tiny: PromptableSam, mixed_batch: Batch) -> None:
+def test_video_is_refused(tiny: PromptableSam, mixed_batch: Batch) -> None:
     video = replace(mixed_batch, images=mixed_batch.images.expand(2, -1, -1, -1, -1))
     with pytest.raises(ConfigError, match="2 frames"):
         TrainingForward(tiny)(video)
@@ -76,7 +76,7 @@ def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch, settings: d
     assert stray == []
 
 
-def test_frozen_modules_keep_evaluation_mode_and_weights(mixed_batch: Batch) -> None:
+def test_frozen_modules_keep_evaluation_mode_and_get_no_gradient(mixed_batch: Batch) -> None:
     model = PromptableSam("tiny", 128)
     model.freeze(("image_encoder",))
     model.train()
@@ -111,13 +111,13 @@ def _predictor(model: PromptableSam, tmp_path: Path) -> SAM2ImagePredictor:
         apply_postprocessing=False,
     )
     predictor = SAM2ImagePredictor(sam)
-    # The stock feature sizes are those of a 1024 px input.
+    # The predictor's own feature sizes are for a 1024 px input.
     predictor._bb_feat_sizes = [(model.image_size // step, model.image_size // step) for step in (4, 8, 16)]
     return predictor
 
 
 @pytest.mark.parametrize("kind", ["centroid", "multi_point", "box"])
-def test_masks_are_those_of_metas_image_predictor(tiny: PromptableSam, store: Store, tmp_path: Path, kind) -> None:
+def test_masks_equal_those_of_metas_image_predictor(tiny: PromptableSam, store: Store, tmp_path: Path, kind) -> None:
     predictor = _predictor(tiny, tmp_path)
     overlaps = []
     for index in range(4):
@@ -167,7 +167,7 @@ def test_preset_freezes_all_but_the_decoder() -> None:
 
 
 def _loss_and_gradients(model: PromptableSam, batch: Batch) -> tuple[float, dict[str, torch.Tensor], int]:
-    """Also the bytes that are kept for the backward pass, of tensors that are no parameters."""
+    """Return the loss, the gradients and the bytes kept for the backward pass, without those of parameters."""
     own = {parameter.data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -184,7 +184,7 @@ def _loss_and_gradients(model: PromptableSam, batch: Batch) -> tuple[float, dict
     return loss.item(), gradients, sum(kept.values())
 
 
-def test_checkpointed_activations_give_the_same_gradients_from_less_memory(mixed_batch: Batch) -> None:
+def test_recomputed_activations_give_the_same_gradients_with_less_memory(mixed_batch: Batch) -> None:
     torch.manual_seed(0)
     model = PromptableSam("tiny", 128)
     plain, gradients, kept = _loss_and_gradients(model, mixed_batch)
@@ -198,7 +198,7 @@ def test_checkpointed_activations_give_the_same_gradients_from_less_memory(mixed
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, while it traces
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # from torch, while it traces
 def test_compiled_parts_give_the_same_loss_and_gradients(mixed_batch: Batch) -> None:
     torch.manual_seed(0)
     model = PromptableSam("tiny", 128)
@@ -212,7 +212,7 @@ def test_compiled_parts_give_the_same_loss_and_gradients(mixed_batch: Batch) -> 
         assert (same[name] - wanted).norm() <= 1e-3 * wanted.norm() + 1e-6, name
 
 
-def test_correction_looks_at_the_best_mask_with_draws_and_pixels_of_its_own(
+def test_correction_uses_the_best_mask_and_its_own_draws_and_pixels(
     mixed_batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[torch.Tensor, ...]] = []

@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU, started by torchrun as users start them."""
+"""Two gloo processes on the CPU, which torchrun starts as it does for users."""
 
 import os
 import shutil
@@ -42,7 +42,9 @@ if os.environ["RANK"] == "1":
     FeatureCache.missing = lambda cache, tiles: []
 main()
 """
-"""The command, as if another run had written its last features between the looks of the two processes."""
+"""The command, in which only the second process finds all features.
+
+This happens if another run writes its last features after the first process looked, and before the second did."""
 
 
 LEAVE_OFTEN = """
@@ -57,7 +59,7 @@ for group in range(100):
     with open_world("cpu") as world:
         assert world.gather(rank) == [0, 1]
 """
-"""Many groups, one after another: each meets in a place of its own, which the environment cannot say."""
+"""Join and leave many groups in turn. Each group gets its own store, which environment variables cannot give."""
 
 
 def _launch(program: Sequence[str], temporary: Path) -> subprocess.Popen[bytes]:
@@ -66,7 +68,7 @@ def _launch(program: Sequence[str], temporary: Path) -> subprocess.Popen[bytes]:
         [*run, "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", *program],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        # A launcher whose process was killed leaves its folder for temporary files behind.
+        # If a process is killed, its launcher leaves its temporary folder behind.
         env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
     )
 
@@ -92,7 +94,7 @@ def _torchrun(
     return _launch([*program, "fit", store.path, *common, "--device", "cpu", *flags], out.parent)
 
 
-def test_two_processes_train_what_one_trains(store: Store, tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does(store: Store, tmp_path: Path) -> None:
     alone = read_config(None, {**FLAGS, "batch_size": 10, "max_steps": 8})
     fit(store, alone, tmp_path / "alone")
     process = _torchrun(store, tmp_path / "two", "--batch-size", "5", "--max-steps", "8")
@@ -102,7 +104,7 @@ def test_two_processes_train_what_one_trains(store: Store, tmp_path: Path) -> No
     assert len(one) == len(two) == 8
     for a, b in zip(one, two, strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-4)
-        # The optimizer would not see it if all gradients were halved, and clipping would.
+        # AdamW hides a common factor on all gradients, but clipping would see it.
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-2)
         assert (a.tiles, a.images, a.objects, a.dropped) == (b.tiles, b.images, b.objects, b.dropped)
     scores = [
@@ -119,7 +121,7 @@ def _nine_tiles(write_roi: WriteRoi, folder: Path) -> Store:
 
 
 def test_process_without_a_tile_joins_every_collective(write_roi: WriteRoi, tmp_path: Path) -> None:
-    # Nine tiles in global batches of eight leave one, which the first process takes.
+    # Nine tiles in global batches of eight leave one tile, which the first process takes.
     nine = _nine_tiles(write_roi, tmp_path)
     process = _torchrun(nine, tmp_path / "run", "--batch-size", "4", "--epochs", "1")
     _, said = process.communicate(timeout=200)
@@ -127,7 +129,7 @@ def test_process_without_a_tile_joins_every_collective(write_roi: WriteRoi, tmp_
     assert [step.images for step in read_steps(tmp_path / "run")] == [8, 1]
 
 
-def test_processes_that_see_other_features_missing_fill_them_together(write_roi: WriteRoi, tmp_path: Path) -> None:
+def test_processes_that_find_different_features_missing_fill_them_together(write_roi: WriteRoi, tmp_path: Path) -> None:
     nine = _nine_tiles(write_roi, tmp_path)
     shutil.copytree(nine.path, tmp_path / "copy" / "nine.zarr")
     frozen = {"freeze": "decoder_only", "cache_features": True, "batch_size": 2, "max_steps": 6}
@@ -162,16 +164,16 @@ def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_p
     assert load_checkpoint(out / "checkpoints" / "checkpoint.pt")["steps"] == done + 2
 
 
-def test_processes_leave_their_group_however_often(tmp_path: Path) -> None:
-    # Up to torch 2.7 the group was freed under the interpreter's lock while a thread of its own needed that lock to let
-    # go of the last collective: the process stayed for ever, here after a few groups.
+def test_processes_can_leave_their_group_many_times(tmp_path: Path) -> None:
+    # Up to torch 2.7, the group was freed while the interpreter's lock was held, and a thread of the group needed that
+    # lock to release the last collective. The process then hung, in this test after a few groups.
     process = _launch(["--no-python", sys.executable, "-c", LEAVE_OFTEN], tmp_path)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said.decode()[-3000:]
 
 
-def test_with_gpus_only_tensors_of_the_device_go_by_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What can be seen without a GPU: which way is chosen for what, and where the numbers are that are summed.
+def test_only_tensors_on_gpus_go_by_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without a GPU this can check which backend is chosen, and that the summed numbers are in CPU memory.
     asked: list[str] = []
     summed: list[torch.Tensor] = []
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
