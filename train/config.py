@@ -49,7 +49,7 @@ class FitConfig(Settings):
         save_every_steps: Steps between saves within an epoch; 0 saves only at the end of each epoch.
         patience: Stop after this many epochs without a better score; 0 never stops.
         best_by: The score that chooses best.pt: `dice` or `iou`.
-        seed: Of initial weights, order, prompts and augmentation.
+        seed: Seed of initial weights, order, prompts and augmentation.
         device: `auto` uses CUDA if it is available.
         compile: Whether torch compiles image encoder, mask decoder and loss.
         checkpoint_activations: Whether a trained encoder recomputes its activations to save memory.

@@ -1,10 +1,10 @@
 """The features of a frozen image encoder, which training needs in each epoch, in their smallest exact form.
 
-The encoder returns three levels of 256 channels, at strides 4, 8 and 16. The decoder's `conv_s0` and `conv_s1` reduce
-the two finer levels to 32 and 64 channels. These two are plain 1x1 convolutions of the trunk's stages, and take nothing
-from coarser levels. So a level can be stored before its convolution (`trunk`, 96 to 144 channels at stride 4), after it
-(`neck`, 256), or, if the decoder's layer is frozen too, after that layer (`decoder`, 32). Each step computes what
-follows the stored form, which costs little. The sizes of one 1024 px image in bfloat16, in MB:
+The encoder returns three levels of 256 channels, at strides 4, 8 and 16. The two finer levels are plain 1x1
+convolutions of the trunk's stages, and take nothing from coarser levels. The decoder's `conv_s0` and `conv_s1` reduce
+them to 32 and 64 channels. So a level can be stored before its convolution (`trunk`, 96 to 144 channels at stride 4),
+after it (`neck`, 256), or, if the decoder's layer is frozen too, after that layer (`decoder`, 32). Each step computes
+the layers after the stored form, at little cost. The sizes for one image of 1024 x 1024 px in bfloat16, in MB:
 
     stride                             4       8      16     sum
     tiny, conv_s0 and conv_s1 trained  12.6   6.3     2.1    21.0

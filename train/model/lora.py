@@ -43,7 +43,7 @@ def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
         raise ConfigError(
             "lora.modules",
             f"no linear layer has a name that ends in {' or '.join(config.modules)}",
-            f"one name is {names[0]}",
+            f"choose the end of a name such as {names[0]}",
         )
     neck = [parameter for parameter in model.sam.image_encoder.neck.parameters() if parameter.requires_grad]
     model.sam.image_encoder.requires_grad_(False)

@@ -61,13 +61,13 @@ class Prediction:
     ious: Tensor
 
     def replaced(self, rows: Tensor, other: Prediction) -> Prediction:
-        """Return a copy in which the objects that `rows`, bool (O,), selects are those of `other`, (O,) objects too."""
+        """Return a copy in which the objects that `rows`, bool (O,), selects come from `other`."""
         return Prediction(
             torch.where(rows[:, None, None], other.logits, self.logits), torch.where(rows, other.ious, self.ious)
         )
 
     def masks(self, size_px: int, threshold: float = 0.0) -> NDArray[np.bool_]:
-        """Return masks at the size of the tile, bool (O, S, S): true where a logit is over the threshold."""
+        """Return masks at the size of the tile, bool (O, S, S): True where the upsampled logit is over `threshold`."""
         masks = np.zeros((len(self.logits), size_px, size_px), bool)
         for start in range(0, len(masks), OBJECTS_PER_PASS):
             rows = slice(start, start + OBJECTS_PER_PASS)

@@ -15,8 +15,8 @@ from train.model.checkpoint import load_checkpoint, load_weights, save_checkpoin
 from train.model.promptable import PromptableSam
 
 
-def test_pickle_under_another_name_is_looked_at_all_the_same(tmp_path: Path) -> None:
-    """Torch finds its pickle whatever the case of its name."""
+def test_pickle_under_another_name_is_checked_too(tmp_path: Path) -> None:
+    """torch ignores the case of letters when it looks for the pickle, so the check must too."""
 
     class Huge:
         def __reduce__(self) -> Any:
@@ -30,13 +30,13 @@ def test_pickle_under_another_name_is_looked_at_all_the_same(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match=r"it needs .*bytearray"):
         load_checkpoint(path)
     with zipfile.ZipFile(path, "a") as twice:
-        twice.writestr("archive/data.pkl", whole_pickle())
+        twice.writestr("archive/data.pkl", empty_pickle())
     with pytest.raises(CheckpointError, match="invalid names"):
         load_checkpoint(path)
 
 
-def whole_pickle() -> bytes:
-    """The pickle of a checkpoint with nothing in it."""
+def empty_pickle() -> bytes:
+    """Return the pickle of an empty checkpoint."""
     buffer = io.BytesIO()
     torch.save({"model": {}}, buffer)
     with zipfile.ZipFile(buffer) as archive:
@@ -44,7 +44,7 @@ def whole_pickle() -> bytes:
         return archive.read(name)
 
 
-def test_meta_loads_ours_strictly(tiny: PromptableSam, tmp_path: Path) -> None:
+def test_meta_loads_our_checkpoints_strictly(tiny: PromptableSam, tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "checkpoint.pt"
     save_checkpoint(path, {"model": tiny.sam.state_dict(), "model_size": "tiny", "image_size": 128})
     theirs = build_sam2(SAM2.networks["tiny"].config_file, str(path), device="cpu").state_dict()
@@ -54,13 +54,13 @@ def test_meta_loads_ours_strictly(tiny: PromptableSam, tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
 
 
-def test_official_checkpoint_says_nothing_of_its_model(tiny: PromptableSam, tmp_path: Path) -> None:
+def test_official_checkpoint_does_not_record_its_network(tiny: PromptableSam, tmp_path: Path) -> None:
     torch.save({"model": tiny.sam.state_dict()}, tmp_path / "sam2.1_hiera_tiny.pt")
     path = tmp_path / "sam2.1_hiera_tiny.pt"
     assert trained_with(load_checkpoint(path), path) is None
 
 
-def test_another_size_is_named(tiny: PromptableSam) -> None:
+def test_wrong_network_is_an_error_that_names_the_right_one(tiny: PromptableSam) -> None:
     small = PromptableSam("small", 128)
     with pytest.raises(CheckpointError, match=r"w.pt: does not fit the model small: .*missing.*; try --model tiny"):
         load_weights(small, tiny.sam.state_dict(), Path("w.pt"))
@@ -75,7 +75,7 @@ def test_another_size_is_named(tiny: PromptableSam) -> None:
         (None, "is not there"),
     ],
 )
-def test_damaged_files_are_named(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_error_names_the_damaged_file(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "c.pt"
     if content is not None:
         path.write_bytes(content)
@@ -83,7 +83,7 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes | None, message:
         load_checkpoint(path)
 
 
-def test_truncated_checkpoint_is_named(tmp_path: Path) -> None:
+def test_error_names_the_truncated_checkpoint(tmp_path: Path) -> None:
     torch.save({"model": {"a": torch.zeros(1000)}}, tmp_path / "c.pt")
     data = (tmp_path / "c.pt").read_bytes()
     (tmp_path / "c.pt").write_bytes(data[: len(data) // 2])
@@ -91,7 +91,7 @@ def test_truncated_checkpoint_is_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "c.pt")
 
 
-def test_flipped_bytes_are_an_error_of_ours_or_none(tmp_path: Path) -> None:
+def test_flipped_bytes_raise_no_other_error_than_ours(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     torch.save({"model": {"a": torch.zeros(10)}, "steps": 3}, path)
     whole = path.read_bytes()
@@ -105,7 +105,7 @@ def test_flipped_bytes_are_an_error_of_ours_or_none(tmp_path: Path) -> None:
     assert failed > 50
 
 
-def test_file_that_lacks_a_key_is_not_taken_for_another_model(tiny: PromptableSam) -> None:
+def test_file_that_lacks_a_key_is_called_incomplete(tiny: PromptableSam) -> None:
     weights = tiny.sam.state_dict()
     del weights["no_mem_embed"]
     expected = r"w.pt: does not fit the model tiny: 1 missing \(no_mem_embed\); save or download it again"
@@ -114,7 +114,7 @@ def test_file_that_lacks_a_key_is_not_taken_for_another_model(tiny: PromptableSa
 
 
 @pytest.mark.parametrize("call", [bytearray, torch.Tensor, torch.zeros])
-def test_file_that_only_claims_memory_is_refused(tmp_path: Path, call) -> None:
+def test_file_that_claims_huge_memory_is_refused(tmp_path: Path, call) -> None:
     class Claim:
         def __reduce__(self):
             return call, (10**12,)
@@ -148,7 +148,7 @@ def test_compressed_archive_and_old_format_are_refused(tmp_path: Path) -> None:
         ({"model": {}, "model_size": ["tiny"], "image_size": 128}, r"has an invalid model_size \['tiny'\]"),
     ],
 )
-def test_values_of_another_kind_are_named(tmp_path: Path, content: dict[str, object], message: str) -> None:
+def test_error_names_values_of_a_wrong_type(tmp_path: Path, content: dict[str, object], message: str) -> None:
     torch.save(content, tmp_path / "c.pt")
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path / "c.pt")
@@ -168,11 +168,11 @@ def test_checkpoint_runs_no_code(tmp_path: Path, content: object, monkeypatch) -
     assert not (tmp_path / "attacked").exists()
 
 
-def test_failed_save_keeps_the_last_one(tmp_path: Path) -> None:
+def test_failed_save_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     save_checkpoint(path, {"model": {"a": torch.ones(2)}})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # The kernel refuses to write past this, as it does on a full disk.
+    # The kernel refuses to write more than this, as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(CheckpointError, match=r"c.pt: cannot be written .*; free space"):
@@ -183,7 +183,7 @@ def test_failed_save_keeps_the_last_one(tmp_path: Path) -> None:
     assert load_checkpoint(path)["model"]["a"].tolist() == [1, 1]
 
 
-def test_flipped_bit_in_weights_is_damage(tmp_path: Path) -> None:
+def test_flipped_bit_in_weights_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     save_checkpoint(path, {"model": {"weight": torch.arange(4096, dtype=torch.float32)}})
     data = bytearray(path.read_bytes())
