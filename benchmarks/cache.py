@@ -61,12 +61,12 @@ class Measured:
     """One way to freeze.
 
     Attributes:
-        plain: Of the run without the cache.
-        cached: Of the run with it.
+        plain: Rate of the run without the cache.
+        cached: Rate of the run with the cache.
         fill_s: Seconds that filling took.
-        view_bytes: Of one view of a tile.
+        view_bytes: Size of one view of a tile.
         tiles: Training tiles.
-        loss_differences: The relative one of each step's loss.
+        loss_differences: Relative difference of the loss, for each step.
     """
 
     plain: Rate

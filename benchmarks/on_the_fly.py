@@ -32,8 +32,8 @@ class OnTheFlyDataset(Dataset[dict[str, Tensor]]):
     Args:
         source: A folder of `images/` and `masks/`.
         image_size: Side of the square in pixels.
-        max_objects: At most so many objects an image.
-        seed: Of the choice.
+        max_objects: Maximum objects per image.
+        seed: Seed of the choice of objects.
     """
 
     def __init__(self, source: Path, image_size: int, max_objects: int = 3, seed: int = 0) -> None:

@@ -50,9 +50,9 @@ class Measured:
     """The cost of steps.
 
     Attributes:
-        step_s: Median seconds of a step.
+        step_s: Median seconds per step.
         peak_gib: Most memory that tensors held.
-        loss: Of the first step.
+        loss: Loss of the first step.
     """
 
     step_s: float

@@ -19,7 +19,7 @@ from torch import Tensor
 Form = dict[str, Any]
 
 WEIGHT_SCALE = 0.02
-"""Of random weights: with such every layer's values stay finite."""
+"""Scale of random weights, at which the values of every layer stay finite."""
 
 _TENSOR = "tensor "
 
@@ -59,9 +59,9 @@ def make_checkpoint(forms: Form, name: str, seed: int) -> dict[str, Any]:
     """Make what a described checkpoint held, with seeded random weights and an optimizer that has seen no gradient.
 
     Args:
-        forms: From `describe_checkpoints`.
-        name: Of the checkpoint.
-        seed: Of weights and of the generators' states.
+        forms: The result of `describe_checkpoints`.
+        name: Name of the checkpoint.
+        seed: Seed of the weights and of the generators' states.
     """
     form, states = dict(forms["checkpoints"][name]), _generator_states(seed)
     assert form.pop("rng") == _describe_states(states)
