@@ -1,6 +1,6 @@
 """What a hostile input may do to a program: be refused in one line, or be used. Everything else fails the test.
 
-While an input is tried, a guard bounds the address space, so a request for memory that a file only claims fails at once.
+While an input is tried, a guard bounds the address space: a request for memory that a file only claims fails at once.
 It also watches what Python opens, runs and removes, and measures the time of each input.
 """
 
