@@ -61,7 +61,7 @@ def fit(
         out_of_memory_as_error(config),
         deaths_as_errors("give --resume"),
     ):
-        device = torch.device(device_type, world.local_rank) if device_type == "cuda" else torch.device("cpu")
+        device = torch.device(device_type, world.gpu) if device_type == "cuda" else torch.device("cpu")
         # The loading processes end when `_train` returns, before the report is made.
         run = _train(store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step)
         return finish_run(run, store, out, device, stop.by) if world.is_main else {}

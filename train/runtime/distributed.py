@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=30)
 """Longest wait for another process, with time for a validation on a slow disk.
@@ -25,12 +28,12 @@ class World:
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
-        local_rank: Number of this process among those of its machine, from 0.
+        gpu: Number of this process's GPU among those of its machine, from 0.
     """
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
+    gpu: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -64,7 +67,9 @@ def open_world(device_type: str) -> Generator[World]:
     """Join the group of processes that `torchrun` started; without `torchrun`, the run has one process.
 
     Args:
-        device_type: `cuda` or `cpu`. With `cuda`, weights and gradients are exchanged by nccl, other values by gloo.
+        device_type: `cuda` or `cpu`. With `cuda`, weights and gradients are exchanged by nccl, other values by gloo. If
+            a machine has more processes than GPUs, they share its GPUs, and everything is exchanged by gloo, because
+            nccl allows one process per GPU.
 
     Yields:
         The processes of the run.
@@ -73,11 +78,21 @@ def open_world(device_type: str) -> Generator[World]:
     if size == 1:
         yield World()
         return
-    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    if device_type == "cuda":
-        torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
+    backend, gpu = _backend_and_gpu() if device_type == "cuda" else ("gloo", 0)
+    world = World(int(os.environ["RANK"]), size, gpu)
+    dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield world
     finally:
         dist.destroy_process_group()
+
+
+def _backend_and_gpu() -> tuple[str, int]:
+    """Choose the backend of a run on GPUs, and make this process use its GPU; return both."""
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    gpu = int(os.environ.get("LOCAL_RANK", "0")) % gpus
+    torch.cuda.set_device(gpu)
+    if processes <= gpus:
+        return "cpu:gloo,cuda:nccl", gpu
+    logger.warning("%d processes share %d GPUs, which is slower than one process per GPU", processes, gpus)
+    return "gloo", gpu

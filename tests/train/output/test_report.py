@@ -1,14 +1,16 @@
 """The report, opened in a browser without a network."""
 
+from __future__ import annotations
+
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
 
 from schemas.store.store import Store
 from train.model.checkpoint import WeightsFile
@@ -18,6 +20,11 @@ from train.output.report import OVERALL, run_of, write_report
 from train.runtime.run_log import RunLog, StepRecord
 from train.score.evaluate import Evaluation, evaluate
 from train.score.protocol import ScoringProtocol
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 HOSTILE = '_<script>alert("$\\x$")</script>&_'
 WEIGHTS = WeightsFile("run/checkpoints/best.pt", "5a" * 32)
@@ -67,8 +74,8 @@ def browser() -> Iterator[Browser]:
     if not program:
         pytest.skip("no chromium is installed (Debian: apt install chromium)")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=arguments)
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=arguments)
         yield started
         started.close()
 

@@ -172,19 +172,36 @@ def test_processes_can_leave_their_group_many_times(tmp_path: Path) -> None:
     assert process.returncode == 0, said.decode()[-3000:]
 
 
-def test_only_tensors_on_gpus_go_by_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("gpus", "backend", "gpu"), [(2, "cpu:gloo,cuda:nccl", 1), (1, "gloo", 0)])
+def test_only_tensors_on_gpus_of_their_own_go_by_nccl(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, backend: str, gpu: int
+) -> None:
     # Without a GPU this can check which backend is chosen, and that the summed numbers are in CPU memory.
     asked: list[str] = []
     summed: list[torch.Tensor] = []
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **settings: asked.append(backend))
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(dist, "all_reduce", summed.append)
     with open_world("cuda") as world, torch.device("meta"):
         world.sum([1.0, 2.0])
-    assert (asked, world) == (["cpu:gloo,cuda:nccl"], World(1, 2, 1))
+    assert (asked, world) == ([backend], World(1, 2, gpu))
     assert [tensor.device.type for tensor in summed] == ["cpu"]
     with open_world("cpu"):
         assert asked[1:] == ["gloo"]
+
+
+@pytest.mark.cuda
+def test_two_processes_share_one_gpu(store: Store, tmp_path: Path, cuda: torch.device) -> None:
+    fit(store, read_config(None, {**FLAGS, "batch_size": 10, "max_steps": 4, "device": cuda.type}), tmp_path / "alone")
+    flags = ["--batch-size", "5", "--max-steps", "4", "--device", cuda.type]
+    process = _torchrun(store, tmp_path / "two", *flags)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said.decode()[-3000:]
+    one, two = read_steps(tmp_path / "alone"), read_steps(tmp_path / "two")
+    assert [step.tiles for step in one] == [step.tiles for step in two]
+    for a, b in zip(one, two, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=0.01)
