@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,44 @@ from train.transforms.color import augment_color
 
 TERMS = ("loss", "mask", "dice", "iou", "presence")
 COUNTS = ("objects", "dropped", "skipped")
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step that the device may still be computing.
+
+    Attributes:
+        batches: The batches of this process.
+        numbers: float32 (6,), the loss, its terms and the norm of the gradient before clipping, of this process.
+        counts: Numbers of objects, of dropped objects and of skipped maps, over all processes.
+        world: Processes of the run.
+    """
+
+    batches: Sequence[Batch]
+    numbers: Tensor
+    counts: list[float]
+    world: World
+
+    def read(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Wait for the step and return its numbers.
+
+        Returns:
+            Two dicts, both over all processes. The first has the loss, its terms and the norm of the gradient before
+            clipping. The second has the numbers of objects, of objects that a transform dropped, and of skipped maps.
+
+        Raises:
+            TrainingError: The loss or the gradient is not finite.
+        """
+        # All numbers come in one transfer, because each `.item()` would wait for the device.
+        numbers: list[float] = self.numbers.tolist()
+        values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1]), strict=True))
+        values["grad_norm"] = numbers[-1]
+        if not np.isfinite(list(values.values())).all():
+            tiles = [tile for batch in self.batches for tile in batch.tile_indices]
+            raise TrainingError(
+                f"tiles {tiles}", f"loss or gradient is not finite ({values})", "lower --lr, or inspect these tiles"
+            )
+        return values, {name: int(count) for name, count in zip(COUNTS, self.counts, strict=True)}
 
 
 class TrainStep:
@@ -66,17 +105,17 @@ class TrainStep:
         return DistributedDataParallel(self.forward, device_ids=ids, **sync)
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, int]]:
-        """Make one step.
+        """Make one step and wait for its numbers; see `launch` and `LaunchedStep.read`."""
+        return self.launch(batches).read()
+
+    def launch(self, batches: Sequence[Batch]) -> LaunchedStep:
+        """Start one step. On a GPU this does not wait for the step, so the host can prepare the next one meanwhile.
 
         Args:
             batches: The batches of the step, whose gradients are summed as if they were one.
 
         Returns:
-            Two dicts, both over all processes. The first has the loss, its terms and the norm of the gradient before
-            clipping. The second has the numbers of objects, of objects that a transform dropped, and of skipped maps.
-
-        Raises:
-            TrainingError: The loss or the gradient is not finite.
+            The started step.
         """
         names = ("num_scored_objects", "num_objects", "dropped", "skipped")
         counted = [float(sum(getattr(batch, name) for batch in batches)) for name in names]
@@ -89,19 +128,10 @@ class TrainStep:
                 sums += self.accumulate(batch.to(self.device), max(objects, 1.0))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
         # The update comes before any number is read, so that the device does not stand idle. If a number is not finite,
-        # the error below ends the run, and the spoiled weights are not saved.
+        # `read` ends the run, and the spoiled weights are not saved.
         if objects:
             self.optimizer.step()
-        # All numbers come in one transfer, because each `.item()` would wait for the device.
-        numbers: list[float] = torch.cat([sums, norm.detach().reshape(1).to(sums)]).tolist()
-        values: dict[str, float] = dict(zip(TERMS, self.world.sum(numbers[:-1]), strict=True))
-        values["grad_norm"] = numbers[-1]
-        if not np.isfinite(list(values.values())).all():
-            tiles = [tile for batch in batches for tile in batch.tile_indices]
-            raise TrainingError(
-                f"tiles {tiles}", f"loss or gradient is not finite ({values})", "lower --lr, or inspect these tiles"
-            )
-        return values, {name: int(count) for name, count in zip(COUNTS, counts, strict=True)}
+        return LaunchedStep(batches, torch.cat([sums, norm.detach().reshape(1).to(sums)]), counts, self.world)
 
     def loss(self, batch: Batch, objects: float) -> LossTerms:
         """Return the loss and its terms for one batch, each divided by `objects`.

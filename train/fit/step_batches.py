@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from schemas.command.stage_timer import timed
@@ -33,6 +34,55 @@ class LoadedStep:
     wait_s: float
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """What was loaded for the next step while the GPU computed the last one.
+
+    Attributes:
+        step: Number of steps done before the one that the data is for.
+        loaded: The data, or None as `StepBatches.load` returns it.
+        failure: The error that loading raised, or None.
+        copies: The stream that copies the batches.
+    """
+
+    step: int
+    loaded: LoadedStep | None
+    failure: TrainingError | None
+    copies: torch.cuda.Stream
+
+    @classmethod
+    def fetched(
+        cls, step: int, fetch: Callable[[int], LoadedStep | None], copies: torch.cuda.Stream, device: torch.device
+    ) -> _Ahead:
+        asked, computed = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        # No copy is running, so the GPU records this event now, and the other one when it has computed the last step.
+        asked.record(copies)
+        computed.record()
+        try:
+            loaded = fetch(step)
+        except TrainingError as error:
+            return cls(step, None, error, copies)
+        if loaded is None:
+            return cls(step, None, None, copies)
+        # The step waits only for the time in which the GPU had nothing to compute.
+        hidden_s = asked.elapsed_time(computed) / 1000 if computed.query() else loaded.wait_s
+        with torch.cuda.stream(copies):
+            batches = [batch.to(device) for batch in loaded.batches]
+        return cls(step, replace(loaded, batches=batches, wait_s=max(0.0, loaded.wait_s - hidden_s)), None, copies)
+
+    def taken(self) -> LoadedStep | None:
+        """Return the data; the GPU computes with it only when it is copied."""
+        if self.failure is not None:
+            raise self.failure
+        if self.loaded is not None:
+            computing = torch.cuda.current_stream()
+            computing.wait_stream(self.copies)
+            for batch in self.loaded.batches:
+                # Tell the allocator which stream reads the copies, so that it does not reuse their memory too early.
+                batch.with_each(lambda tensor: (tensor.record_stream(computing), tensor)[1])
+        return self.loaded
+
+
 class StepBatches:
     """Loads the batches of one step after another.
 
@@ -53,6 +103,8 @@ class StepBatches:
         self._steps_per_epoch = steps_per_epoch
         self._machine = machine
         self._left: Iterator[Batch] = iter(())
+        self._ahead: _Ahead | None = None
+        self._copies: torch.cuda.Stream | None = None
         self._next_step = -1
         self._lap_began_s = 0.0
 
@@ -69,10 +121,28 @@ class StepBatches:
         Raises:
             TrainingError: A loading process failed or cannot be started.
         """
-        epoch, done = divmod(step, self._steps_per_epoch)
-        first_batch = done * self._accumulate
-        if step != self._next_step or not done:
-            self._begin(epoch, first_batch)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.step == step:
+            return ahead.taken()
+        if step != self._next_step or not step % self._steps_per_epoch:
+            self._begin(step)
+        return self._fetch(step)
+
+    def load_ahead(self, step: int) -> None:
+        """On a GPU, load the batches of the next step and copy them to it while it computes; `load` then returns them.
+
+        Without a GPU, and at the start of an epoch, this does nothing. A failure is raised by `load`, so that it does
+        not hide the step that is still computed.
+
+        Args:
+            step: The number that the next call of `load` will be given.
+        """
+        if self._machine.device.type == "cuda" and step % self._steps_per_epoch:
+            copies = self._copies = self._copies or torch.cuda.Stream(self._machine.device)
+            self._ahead = _Ahead.fetched(step, self._fetch, copies, self._machine.device)
+
+    def _fetch(self, step: int) -> LoadedStep | None:
+        first_batch = step % self._steps_per_epoch * self._accumulate
         asked_s = time.perf_counter()
         try:
             with timed("data wait"):
@@ -92,8 +162,9 @@ class StepBatches:
         took_s, self._lap_began_s = now_s - self._lap_began_s, now_s
         return took_s
 
-    def _begin(self, epoch: int, first_batch: int) -> None:
-        self._sampler.epoch, self._sampler.first_batch = epoch, first_batch
+    def _begin(self, step: int) -> None:
+        epoch, done = divmod(step, self._steps_per_epoch)
+        self._sampler.epoch, self._sampler.first_batch = epoch, done * self._accumulate
         try:
             self._left = iter(self._loader)
         except OSError as error:

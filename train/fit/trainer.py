@@ -109,7 +109,10 @@ def _step(prepared: PreparedRun, loaded: LoadedStep, machine: Machine, out: Path
     rates = set_learning_rates(run.optimizer, run.steps, total_steps, run.config.optimizer)
     try:
         with timed("forward, backward, update"):
-            values, counts = prepared.train_step(loaded.batches)
+            launched = prepared.train_step.launch(loaded.batches)
+        prepared.batches.load_ahead(run.steps + 1)
+        with timed("forward, backward, update"):
+            values, counts = launched.read()
     except TrainingError as error:
         failed = {"step": run.steps + 1, "tiles": loaded.tiles}
         write_json(out / f"failed_batch.{machine.world.rank}.json", failed)

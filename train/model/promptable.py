@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from schemas.errors import ConfigError
 from train.backbone.catalog import ModelSize, backbone_of
 from train.loss.prediction import MaskPrediction
-from train.model.acceleration import compile_parts, fix_all_but_rows
+from train.model.acceleration import begin_recorded_call, compile_parts, fix_all_but_rows
 from train.model.encoder_levels import Level, completed_levels, kept_levels, smallest_levels
 
 # Mean and standard deviation of ImageNet's RGB channels, as in SAM 2's training.
@@ -75,6 +75,7 @@ class PromptableSam(nn.Module):
         self.register_buffer("channel_std", torch.tensor(_CHANNEL_STD)[:, None, None] * 255, persistent=False)
         self._frozen: tuple[nn.Module, ...] = ()
         self._compiled = False
+        self._recorded = False
         self.requires_grad_(False)
         for name in self.backbone.trained_modules:
             self.sam.get_submodule(name).requires_grad_(True)
@@ -121,6 +122,8 @@ class PromptableSam(nn.Module):
         """Encode images, uint8 or float (B, 3, S, S) with values from 0 to 255."""
         # Look this up in each call, because adapters may be added after modules were frozen.
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
+        if self._recorded and self.training:
+            begin_recorded_call()
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             levels = self._called(self.sam.image_encoder)(self._normalized(images))["backbone_fpn"]
         # Meta's `forward_image` calls these two layers too. They belong to the decoder, so they are called here,
@@ -185,7 +188,7 @@ class PromptableSam(nn.Module):
 
     def compile_parts(self) -> None:
         """Compile image encoder and mask decoder in place for training; see `train.model.acceleration`."""
-        compile_parts(self.sam, self.image_size)
+        self._recorded = compile_parts(self.sam, self.image_size)
         self._compiled = True
 
     def _called(self, part: nn.Module) -> Callable[..., Any]:
