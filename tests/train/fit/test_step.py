@@ -54,6 +54,9 @@ FAKE_GPU = pytest.mark.skipif(
     reason="torch 2.8 asks the driver for the device of a fake tensor that is indexed",
 )
 
+TRACING = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+"""Torch gives this warning while it traces what it compiles."""
+
 
 def _config(form: Mapping[str, object], **changes: object) -> FitConfig:
     return FitConfig.model_validate({"model": "nano", "image_size": 128, "batch_size": 2, **form, **changes})
@@ -220,6 +223,7 @@ def test_gpu_gives_the_loss_and_gradient_of_the_cpu(store: Store, form: dict[str
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_step_waits_for_the_gpu_only_at_its_end(store: Store, form: dict[str, object], cuda: torch.device) -> None:
     config = _config(form)
@@ -227,8 +231,8 @@ def test_step_waits_for_the_gpu_only_at_its_end(store: Store, form: dict[str, ob
     step = TrainStep(run.model, run.optimizer, config, World(), cuda)
     # Only the first step makes plans and constants.
     step([batch])
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         step.accumulate(batch.to(cuda), 4.0)
         nn.utils.clip_grad_norm_(step.parameters, config.optimizer.clip_norm)
         run.optimizer.step()
@@ -237,6 +241,7 @@ def test_step_waits_for_the_gpu_only_at_its_end(store: Store, form: dict[str, ob
 
 
 @pytest.mark.cuda
+@TRACING
 @pytest.mark.parametrize("compiled", [False, True])
 def test_resumed_run_on_a_gpu_equals_an_uninterrupted_one(
     store: Store, tmp_path: Path, compiled: bool, cuda: torch.device
@@ -255,6 +260,7 @@ def test_resumed_run_on_a_gpu_equals_an_uninterrupted_one(
 
 
 @pytest.mark.cuda
+@TRACING
 @pytest.mark.parametrize("freeze", [(), ("image_encoder",)], ids=str)
 def test_compiled_run_on_a_gpu_gives_the_losses_of_the_plain_run(
     store: Store, tmp_path: Path, freeze: tuple[str, ...], cuda: torch.device
