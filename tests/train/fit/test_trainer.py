@@ -228,8 +228,8 @@ def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, mo
     scored: list[torch.Tensor] = []
 
     class Noting(TrainStep):
-        def __call__(self, batches):
-            made = super().__call__(batches)
+        def launch(self, batches):
+            made = super().launch(batches)
             trained.append(self.model.sam.get_parameter(name).detach().clone())
             return made
 
