@@ -29,13 +29,20 @@ from schemas.limits import MAX_FILE_BYTES
 ABSENT = np.iinfo(np.uint64).max
 """Offset and length, in the index, of a row that its shard does not hold."""
 
+CRC_BYTES = 4
+"""Length of a checksum."""
+
 _PAIR_BYTES = 16
-_CRC_BYTES = 4
+
+
+def crc32c(data: bytes | memoryview) -> bytes:
+    """Return the checksum that zarr's `crc32c` codec appends to a chunk: CRC-32C, little-endian."""
+    return cast("int", google_crc32c.value(cast("Any", data))).to_bytes(CRC_BYTES, "little")
 
 
 def with_crc32c(data: bytes) -> bytes:
-    """Append the checksum of zarr's `crc32c` codec: CRC-32C, little-endian."""
-    return data + cast("int", google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+    """Append the checksum of zarr's `crc32c` codec."""
+    return data + crc32c(data)
 
 
 def without_crc32c(data: bytes | memoryview) -> memoryview:
@@ -45,8 +52,8 @@ def without_crc32c(data: bytes | memoryview) -> memoryview:
         ValueError: They differ.
     """
     # Views, since a slice of bytes is a copy of megabytes.
-    content, checksum = np.frombuffer(data, np.uint8)[:-_CRC_BYTES], data[-_CRC_BYTES:]
-    if len(checksum) != _CRC_BYTES or google_crc32c.value(cast("Any", content)) != int.from_bytes(checksum, "little"):
+    content, checksum = np.frombuffer(data, np.uint8)[:-CRC_BYTES], data[-CRC_BYTES:]
+    if len(checksum) != CRC_BYTES or google_crc32c.value(cast("Any", content)) != int.from_bytes(checksum, "little"):
         raise ValueError("the checksum does not match")
     return content.data
 
@@ -65,6 +72,11 @@ def shard_index(sizes: list[int], slots: int) -> bytes:
     return with_crc32c(index.tobytes())
 
 
+def shard_index_bytes(slots: int) -> int:
+    """Return the length of the index of a shard with this many chunks."""
+    return slots * _PAIR_BYTES + CRC_BYTES
+
+
 def read_shard_index(array: zarr.Array[Any], number: int) -> NDArray[np.uint64]:
     """Read where the rows of one shard lie in its file.
 
@@ -79,10 +91,10 @@ def read_shard_index(array: zarr.Array[Any], number: int) -> NDArray[np.uint64]:
         ValueError: The index is damaged.
     """
     slots = math.prod(of_shard // of_chunk for of_shard, of_chunk in zip(array.shards or (), array.chunks, strict=True))
-    tail = _tail(array, number, slots * _PAIR_BYTES + _CRC_BYTES)
+    tail = _tail(array, number, shard_index_bytes(slots))
     if not tail:
         return np.full((slots, 2), ABSENT)
-    pairs = tail[:-_CRC_BYTES]
+    pairs = tail[:-CRC_BYTES]
     if len(pairs) != slots * _PAIR_BYTES or with_crc32c(pairs) != tail:
         raise ValueError(f"the index of shard {number} is damaged")
     index = np.frombuffer(pairs, "<u8").reshape(slots, 2)

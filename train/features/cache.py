@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import google_crc32c
 import numpy as np
 import torch
 import zarr
@@ -34,6 +33,7 @@ from zarr.codecs import Crc32cCodec
 
 from schemas.errors import StoreError
 from schemas.manifest import fingerprint
+from schemas.store.shards import CRC_BYTES, crc32c, shard_index, shard_index_bytes, without_crc32c
 from schemas.store.store import Store
 from train.model.encoder_levels import Level
 from train.model.promptable import PromptableSam
@@ -42,9 +42,6 @@ ATTRIBUTES_KEY = "bcss_features"
 """Key of the cache's description in the attributes of its Zarr group."""
 
 LAYOUT_VERSION = 1
-
-_CRC_BYTES = 4
-_INDEX_ENTRY_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -112,8 +109,8 @@ class FeatureCache:
                 with partial.open("wb") as file:
                     for view in bits.reshape(self.views, -1).view(np.uint8):
                         file.write(view.data)
-                        file.write(_crc32c(view))
-                    file.write(self._index(level))
+                        file.write(crc32c(view.data))
+                    file.write(shard_index([_chunk_bytes(level)] * self.views, self.views))
                 partial.replace(path)
             except OSError as error:
                 partial.unlink(missing_ok=True)
@@ -176,9 +173,11 @@ class FeatureCache:
                 count = file.readinto(chunk.data)
         except FileNotFoundError as error:
             raise StoreError(path, "is missing", "repeat the command, which computes missing features again") from error
-        data, checksum = chunk[:-_CRC_BYTES], chunk[-_CRC_BYTES:]
-        if count != len(chunk) or _crc32c(data) != checksum.tobytes():
-            raise StoreError(f"{path} view {view}", "is damaged", "delete this file and repeat the command")
+        try:
+            without_crc32c(chunk[:count].data)
+        except ValueError as error:
+            raise StoreError(f"{path} view {view}", "is damaged", "delete this file and repeat the command") from error
+        data = chunk[:-CRC_BYTES]
         return torch.from_numpy(data.view("<i2").astype(np.int16, copy=False)).view(torch.bfloat16).view(level.shape)
 
     def files(self, tile: int) -> list[Path]:
@@ -189,17 +188,11 @@ class FeatureCache:
         return self.path / level.name / f"c.{tile}.0.0.0.0"
 
     def _file_bytes(self, level: Level) -> int:
-        return self.views * (_chunk_bytes(level) + _INDEX_ENTRY_BYTES) + _CRC_BYTES
+        return self.views * _chunk_bytes(level) + shard_index_bytes(self.views)
 
     def _is_whole(self, level: Level, tile: int) -> bool:
         path = self._file(level, tile)
         return path.exists() and path.stat().st_size == self._file_bytes(level)
-
-    def _index(self, level: Level) -> bytes:
-        """Return the index at the end of a shard: the offset and length of each chunk, and the CRC-32C of those."""
-        size = _chunk_bytes(level)
-        pairs = np.array([(view * size, size) for view in range(self.views)], "<u8").view(np.uint8).reshape(-1)
-        return pairs.tobytes() + _crc32c(pairs)
 
 
 def feature_cache(model: PromptableSam, store: Store, device: torch.device, *, views: int) -> FeatureCache:
@@ -249,11 +242,7 @@ def _weights_sha256(model: PromptableSam, levels: Sequence[Level]) -> str:
 
 def _chunk_bytes(level: Level) -> int:
     """Return the bytes of one view of a level: two per value, and its checksum."""
-    return 2 * math.prod(level.shape) + _CRC_BYTES
-
-
-def _crc32c(data: NDArray[np.uint8]) -> bytes:
-    return cast("int", google_crc32c.value(cast("Any", data))).to_bytes(_CRC_BYTES, "little")
+    return 2 * math.prod(level.shape) + CRC_BYTES
 
 
 _MAKE_ROOM = "free space, give this user permission to write there, or leave --cache-features out"
