@@ -35,7 +35,7 @@ CRC_BYTES = 4
 _PAIR_BYTES = 16
 
 
-def crc32c(data: bytes | memoryview) -> bytes:
+def crc32c(data: bytes | NDArray[np.uint8]) -> bytes:
     """Return the checksum that zarr's `crc32c` codec appends to a chunk: CRC-32C, little-endian."""
     return cast("int", google_crc32c.value(cast("Any", data))).to_bytes(CRC_BYTES, "little")
 

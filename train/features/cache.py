@@ -109,7 +109,7 @@ class FeatureCache:
                 with partial.open("wb") as file:
                     for view in bits.reshape(self.views, -1).view(np.uint8):
                         file.write(view.data)
-                        file.write(crc32c(view.data))
+                        file.write(crc32c(view))
                     file.write(shard_index([_chunk_bytes(level)] * self.views, self.views))
                 partial.replace(path)
             except OSError as error:
