@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from tests.warm_start import WarmProcess
 from train.model.checkpoint import load_checkpoint
 
 TIMEOUT_S = 240
@@ -60,33 +61,26 @@ def fit_command(store: str, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "train.cli", "fit", store, "--out", str(out), *flags, *given]
 
 
-def start(command: list[str], env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start(command: list[str], env: dict[str, str] | None = None) -> WarmProcess:
     """Start a command in a process group of its own."""
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | (env or {}),
-    )
+    return WarmProcess(command, os.environ | (env or {}), start_new_session=True)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: WarmProcess) -> None:
     """`kill -9` of a command and all its processes; it may have ended just before."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+def finish(process: WarmProcess) -> tuple[int, str]:
     """Wait for a command; one that hangs is killed, and fails the test."""
     try:
         _, said = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         kill(process)
         raise
-    return process.returncode, said
+    return process.returncode or 0, said
 
 
 def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -94,7 +88,7 @@ def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str
     return finish(start(command, env))
 
 
-def wait_for_work(process: subprocess.Popen[str], folder: Path) -> None:
+def wait_for_work(process: WarmProcess, folder: Path) -> None:
     """Until a build has made its first file, so that a fault falls into the build and not into the start of Python."""
     while process.poll() is None and not any(folder.iterdir()):
         time.sleep(0.002)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tests.dask_cluster import Cluster
 from tests.faults.commands import build_command, finish, kill, one_line, run, start, wait_for_work
 from tests.faults.forms import LONG_TIMEOUT_S
 from tests.folders import bytes_of
+from tests.warm_start import WarmProcess
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
 
@@ -85,7 +85,7 @@ def test_killed_builds_leave_their_workers_to_the_next(
     tally("build with Dask killed or interrupted", tried=KILLS, before_its_end=landed, other_bytes=0)
 
 
-def _begin(command: list[str], folder: Path, draw: random.Random) -> subprocess.Popen[str]:
+def _begin(command: list[str], folder: Path, draw: random.Random) -> WarmProcess:
     """Start a build that works in a folder, and come back at some moment of its work or just after it."""
     folder.mkdir()
     process = start(command)

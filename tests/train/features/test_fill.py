@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import fields, replace
@@ -19,6 +18,7 @@ from prep.config import BuildConfig
 from prep.synthetic import write_sample
 from schemas.errors import ConfigError, StoreError
 from schemas.store.store import Store, open_store
+from tests.warm_start import WarmProcess, run_warm
 from train.config import FitConfig, read_config
 from train.data.collate import Batch, collate
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
@@ -253,7 +253,7 @@ def _command(store: Store, out: Path, *more: str) -> list[str]:
     return [*run, *flags, *more]
 
 
-def _wait_for_files(process: subprocess.Popen[bytes], folder: Path, count: int) -> None:
+def _wait_for_files(process: WarmProcess, folder: Path, count: int) -> None:
     while len(list(folder.glob("own.zarr.features-*/stride_16/c.*.0"))) < count:
         assert process.poll() is None
         time.sleep(0.005)
@@ -261,10 +261,10 @@ def _wait_for_files(process: subprocess.Popen[bytes], folder: Path, count: int) 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_interrupted_fill_continues(own: Store, filled: FeatureCache, tmp_path: Path, number: int) -> None:
-    run = subprocess.Popen(_command(own, tmp_path / "run"), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    run = WarmProcess(_command(own, tmp_path / "run"))
     _wait_for_files(run, tmp_path, 2)
     os.kill(run.pid, number)
-    output = run.communicate(timeout=60)[0].decode()
+    output, _ = run.communicate(timeout=60)
     assert run.returncode == (0 if number == signal.SIGTERM else -number)
     if number == signal.SIGTERM:
         assert "stopped by SIGTERM after step 0; --resume continues the run" in output
@@ -275,9 +275,7 @@ def test_interrupted_fill_continues(own: Store, filled: FeatureCache, tmp_path: 
     with pytest.raises(StoreError, match="is missing"):
         cache.read(missing[0], 0)
     before = {path: path.stat().st_mtime_ns for tile in set(tiles) - set(missing) for path in cache.files(tile)}
-    again = subprocess.run(
-        _command(own, tmp_path / "run", "--resume"), capture_output=True, text=True, timeout=120, check=False
-    )
+    again = run_warm(_command(own, tmp_path / "run", "--resume"), timeout=120)
     assert again.returncode == 0, again.stderr
     assert f"for {len(missing)} tiles with 8 views" in again.stderr
     assert cache.missing(tiles) == []
@@ -298,7 +296,7 @@ def test_damaged_features_give_a_one_line_error_that_names_the_file(
         for view in range(8):
             data[view * len(data) // 8 + 1000] ^= 4
         cache.files(tile)[0].write_bytes(data)
-    done = subprocess.run(_command(own, tmp_path / "run"), capture_output=True, text=True, timeout=60, check=False)
+    done = run_warm(_command(own, tmp_path / "run"), timeout=60)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"bcss-train: error: {cache.path}/stride_4/c.")

@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import CheckpointError, ConfigError
 from schemas.store.store import Store, open_store
+from tests.warm_start import WarmProcess
 from train.config import read_config
 from train.fit.state import readable_checkpoint
 from train.fit.trainer import fit
@@ -94,7 +94,7 @@ def _assert_same(run: Path, straight: Path) -> None:
     assert untimed[0] == untimed[1]
 
 
-def _wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> None:
+def _wait_for_step(process: WarmProcess, out: Path, step: int) -> None:
     metrics = out / "metrics.jsonl"
     while not metrics.exists() or metrics.read_text().count('"grad_norm"') < step:
         assert process.poll() is None
@@ -104,10 +104,10 @@ def _wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> No
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_run_resumes_bit_for_bit(store: Store, straight: Path, tmp_path: Path, workers: int) -> None:
     command = _command(store, tmp_path, "--save-every-steps", "5", "--workers", str(workers))
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = WarmProcess(command)
     _wait_for_step(process, tmp_path, 7)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"] == 5
     fit(store, read_config(None, {**FLAGS, "workers": 2 - workers}), tmp_path, resume=True)
     _assert_same(tmp_path, straight)
@@ -117,19 +117,14 @@ def test_killed_run_resumes_bit_for_bit(store: Store, straight: Path, tmp_path: 
 def test_signal_ends_the_step_saves_the_run_and_exits_0(
     store: Store, straight: Path, tmp_path: Path, number: int
 ) -> None:
-    process = subprocess.Popen(
-        _command(store, tmp_path, "--workers", "1"),
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = WarmProcess(_command(store, tmp_path, "--workers", "1"), start_new_session=True)
     _wait_for_step(process, tmp_path, 2)
     # Send the signal to the loading processes too, as a terminal and a scheduler do.
     os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     steps = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"]
-    assert f"stopped by {signal.Signals(number).name} after step {steps}; --resume continues the run" in said.decode()
+    assert f"stopped by {signal.Signals(number).name} after step {steps}; --resume continues the run" in said
     assert json.loads((tmp_path / "summary.json").read_text())["stopped_by"] == signal.Signals(number).name
     assert steps < 12
     fit(store, read_config(None, {**FLAGS, "workers": 0}), tmp_path, resume=True)
