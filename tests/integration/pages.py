@@ -44,7 +44,7 @@ def blocks(page: str, languages: str) -> list[tuple[str, str]]:
 
 def prepare_folder(folder: Path) -> Path:
     """Make what pages take as given: synthetic data, and a store of it."""
-    _run(["bcss-prep", "sample", "data/BCSS", "--rois", "6", "--size", "512"], folder, "data")
+    _run(["bcss-prep", "sample", "data/BCSS", "--rois", "6", "--size", "256"], folder, "data")
     _run(["bcss-prep", "build", "data/BCSS", "--out", "bcss.zarr", "--size", "256"], folder, "store")
     return folder
 
@@ -58,9 +58,10 @@ def run_page(page: str, prepared: Path, folder: Path) -> None:
         if is_read and not (prepared / run).exists():
             fit = ["bcss-train", "fit", "bcss.zarr", "--out", run, "--model", model, "--freeze", "decoder_only", *_FIT]
             _run(fit, prepared, run)
-    shutil.copytree(
-        prepared, folder, dirs_exist_ok=True, ignore=lambda _, names: [n for n in names if _makes(shown, n)]
-    )
+    if "bcss-prep sample" not in shown:
+        shutil.copytree(
+            prepared, folder, dirs_exist_ok=True, ignore=lambda _, names: [n for n in names if _makes(shown, n)]
+        )
     for language, group in itertools.groupby(blocks(page, "bash|python"), key=lambda block: block[0]):
         # A training that is long enough to learn something is cut short.
         texts = [re.sub(r"--max-steps \d{3,}", "--max-steps 2", text) for _, text in group]

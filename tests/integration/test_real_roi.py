@@ -27,7 +27,7 @@ from train.settings import OptimizerConfig
 from train.transforms.sample import pad_prompts
 
 CLASSES, IGNORED = [1, 2, 3, 4, 18], [0, 7, 15]
-IMAGE_SIZE = 256
+IMAGE_SIZE = 128
 
 
 @pytest.fixture(scope="module")

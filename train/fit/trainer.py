@@ -111,7 +111,7 @@ def _step(prepared: PreparedRun, loaded: LoadedStep, machine: Machine, out: Path
         with timed("forward, backward, update"):
             launched = prepared.train_step.launch(loaded.batches)
         prepared.batches.load_ahead(run.steps + 1)
-        with timed("forward, backward, update"):
+        with timed("wait for the device"):
             values, counts = launched.read()
     except TrainingError as error:
         failed = {"step": run.steps + 1, "tiles": loaded.tiles}
