@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,6 +15,8 @@ from prep.source.decode import image_header
 from prep.source.discover import RoiSource, find_pairs
 from schemas.layout import ArraySpec, array_specs
 from schemas.manifest import Split, fingerprint
+
+logger = logging.getLogger(__name__)
 
 Splitter = Callable[[list[RoiSource]], dict[str, Split]]
 """Returns the split of each patient."""
@@ -82,10 +85,18 @@ def _label_dtype(rois: list[RoiSource]) -> str:
         SourceError: A file cannot be read, or a mask has another size than its image.
     """
     dtype = "uint8"
+    turned: list[Path] = []
     for roi in rois:
         image, mask = image_header(roi.image_path), image_header(roi.mask_path)
         if image.size != mask.size:
             raise size_mismatch(roi, image.size, mask.size)
-        if mask.mode.startswith("I"):
+        if mask.wide:
             dtype = "uint16"
+        turned += [
+            header_path
+            for header_path, header in ((roi.image_path, image), (roi.mask_path, mask))
+            if header.orientation != 1
+        ]
+    if turned:
+        logger.warning("%d files are turned as their orientation tag says, such as %s", len(turned), turned[0])
     return dtype

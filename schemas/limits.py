@@ -26,3 +26,6 @@ MAX_NAME_BYTES = 4096
 
 MAX_ROI_PX = 1 << 29
 """Maximum pixels of a ROI: twice a 16k by 16k ROI. A file that claims more is taken for a decompression bomb."""
+
+MAX_METADATA_BYTES = 64 << 20
+"""Maximum decoded size of one piece of metadata in a PNG; the color profile of a slide has some 15 MB."""

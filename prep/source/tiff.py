@@ -1,0 +1,243 @@
+"""Look into a TIFF before its pixels are decoded: what it holds, how many pages, and whether Pillow reads its values.
+
+Pillow decodes most files. It swaps the bytes of compressed big-endian values, and knows no integers of 64 bits; such
+masks are decoded by tifffile. Arrays are H, W.
+Source: TIFF 6.0, sections 2, 8 and 12; ImageJ's `FileInfo` for its stacks.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from schemas.errors import SourceError
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0")
+_BIG_TIFF = 43
+
+# Tags, and one value of the tag 254.
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_DESCRIPTION, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 270, 274, 277, 339
+_REDUCED = 1
+
+_UNCOMPRESSED, _PALETTE, _WHITE_IS_ZERO = 1, 3, 0
+_UNSIGNED, _SIGNED = 1, 2
+
+_LOSSY = {
+    **dict.fromkeys((6, 7, 33007, 34892), "JPEG"),
+    **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),
+    **dict.fromkeys((34927, 50001), "WebP"),
+    **dict.fromkeys((22610, 34934), "JPEG XR"),
+}
+"""Names of the compressions that may lose details, by their number in the tag 259."""
+
+MAX_PAGES = 10_000
+"""Pages that are counted; a file that has more is refused, as is one whose pages form a circle."""
+
+
+@dataclass(frozen=True)
+class TiffPage:
+    """One page of a TIFF.
+
+    Attributes:
+        size: Width and height in pixels, as stored.
+        reduced: Whether the page says that it is a smaller version of another.
+    """
+
+    size: tuple[int, int]
+    reduced: bool
+
+
+@dataclass(frozen=True)
+class TiffContent:
+    """What a TIFF holds.
+
+    Attributes:
+        pages: All pages, in the order of the file.
+        big_endian: Whether values are stored with their highest byte first.
+        bits: Bits of a sample of the first page.
+        samples: Samples of a pixel of the first page.
+        sample_format: 1 for unsigned integers, 2 for signed ones, 3 for floats.
+        compression: Number of the compression, 1 for none.
+        photometric: How values are shown: 0 white is zero, 1 black is zero, 2 RGB, 3 palette.
+        orientation: Number of the orientation tag; 1 if rows and columns are as shown.
+        description: The text of the first page; programs keep notes of their own there.
+    """
+
+    pages: tuple[TiffPage, ...]
+    big_endian: bool
+    bits: int
+    samples: int
+    sample_format: int
+    compression: int
+    photometric: int
+    orientation: int
+    description: str
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height in pixels after turning by the orientation tag."""
+        width, height = self.pages[0].size
+        return (height, width) if self.orientation >= 5 else (width, height)
+
+    @property
+    def lossy(self) -> str:
+        """Name of a compression that may change values; empty for others."""
+        return _LOSSY.get(self.compression, "")
+
+    @property
+    def pillow_reads_codes(self) -> bool:
+        """Whether Pillow returns the stored integers of one sample a pixel."""
+        if self.sample_format != _UNSIGNED:
+            return False
+        whole = not self.big_endian or self.compression == _UNCOMPRESSED
+        return self.bits <= 8 or (self.bits == 16 and whole)
+
+
+def tiff_content(file: IO[bytes]) -> TiffContent | None:
+    """Read the tags of all pages; no pixel is decoded.
+
+    Args:
+        file: The open file; its position is restored.
+
+    Returns:
+        What the file holds; None if it is no TIFF, or its first page cannot be read.
+    """
+    start = file.tell()
+    file.seek(0)
+    # Pillow warns again when it opens the file, and then the warning is logged.
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return _content(file)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+        # Pillow names the damage when it opens the file.
+        return None
+    finally:
+        file.seek(start)
+
+
+def _content(file: IO[bytes]) -> TiffContent | None:
+    header = file.read(8)
+    if header[:4] not in _MAGIC:
+        return None
+    if header[2] == _BIG_TIFF:
+        header += file.read(8)
+    pages: list[TiffPage] = []
+    first = tags = ImageFileDirectory_v2(header)
+    place, seen = tags.next, set[int]()
+    while place and place not in seen and len(pages) < MAX_PAGES:
+        seen.add(place)
+        tags = ImageFileDirectory_v2(header)
+        file.seek(place)
+        tags.load(file)
+        first = tags if not pages else first
+        pages.append(TiffPage((_number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0)), _is_reduced(tags)))
+        place = tags.next
+    if not pages:
+        return None
+    return TiffContent(
+        pages=tuple(pages),
+        big_endian=header[:2] == b"MM",
+        bits=_number(first, _BITS, 1),
+        samples=_number(first, _SAMPLES, 1),
+        sample_format=_number(first, _SAMPLE_FORMAT, _UNSIGNED),
+        compression=_number(first, _COMPRESSION, _UNCOMPRESSED),
+        photometric=_number(first, _PHOTOMETRIC, 1),
+        orientation=_number(first, _ORIENTATION, 1),
+        description=str(first.get(_DESCRIPTION, "")),
+    )
+
+
+def check_pages(path: Path, content: TiffContent) -> None:
+    """Refuse a file of which the first page is not the whole picture.
+
+    A pyramid is taken: its first page is the largest, and every other page is a smaller version of it.
+
+    Raises:
+        SourceError: The file has several pictures, or a smaller version first.
+    """
+    stack = re.search(r"^images=(\d+)", content.description, re.MULTILINE)
+    if content.description.startswith("ImageJ=") and stack and int(stack[1]) > 1:
+        raise SourceError(
+            path, f"is an ImageJ stack of {stack[1]} images", "save the one that is meant in its own file"
+        )
+    first, *others = content.pages
+    if first.reduced and others:
+        what = f"has {len(content.pages)} pages, and the first is a smaller version of another"
+        raise SourceError(path, what, "save the full resolution in its own file")
+    if not all(page.reduced or _is_smaller(page.size, first.size) for page in others):
+        what = f"has {len(content.pages)} pages, and only the first would be read"
+        raise SourceError(path, what, "save the one that is meant in its own file")
+
+
+def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArray[np.uint16]:
+    """Decode the integers of a mask that Pillow does not read.
+
+    Args:
+        path: The file's path, for messages.
+        file: The open file.
+        content: Its tags.
+
+    Returns:
+        uint16 (H, W), turned as the orientation tag says.
+
+    Raises:
+        SourceError: The values are no integers of 0 to 65535, or the compression is unknown.
+    """
+    if content.sample_format not in (_UNSIGNED, _SIGNED):
+        kind = "floating-point numbers" if content.sample_format == 3 else "complex numbers"
+        raise SourceError(
+            path,
+            f"holds {kind} of {content.bits} bits, but a mask has integers",
+            "save it as unsigned 8- or 16-bit integers",
+        )
+    if content.samples != 1 or content.photometric == _PALETTE:
+        what = f"has {content.samples} samples of {content.bits} bits a pixel, but a mask has one class code a pixel"
+        raise SourceError(path, what, "save it palettized or gray, with the code as pixel value")
+    with tifffile.TiffFile(file) as tiff:
+        page = cast("Any", tiff.pages.first)
+        if not all(page.dataoffsets) or not all(page.databytecounts):
+            raise SourceError(path, "lacks parts of its pixels", "download or export it again")
+        try:
+            values = cast("NDArray[Any]", page.asarray())
+        except (ValueError, KeyError) as error:
+            if "imagecodecs" not in str(error):
+                raise
+            sign = "signed " if content.sample_format == _SIGNED else ""
+            what = f"holds {sign}{content.bits}-bit integers in a compression that needs the package imagecodecs"
+            raise SourceError(path, what, "run `pip install imagecodecs`, or save it uncompressed") from error
+    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        raise SourceError(path, "has values beyond 16 bits", "save the mask with values of 0 to 65535")
+    return np.ascontiguousarray(turned(values.astype(np.uint16), content.orientation))
+
+
+def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn stored rows and columns (H, W, ...) as the orientation tag says: TIFF 6.0, page 36, and the same in EXIF."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return values[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+
+
+def _number(tags: Any, tag: int, default: int) -> int:
+    value: Any = tags.get(tag, default)
+    return int(cast("Any", value)[0] if isinstance(value, tuple) else value)
+
+
+def _is_reduced(tags: Any) -> bool:
+    return bool(_number(tags, _SUBFILE, 0) & _REDUCED)
+
+
+def _is_smaller(size: tuple[int, int], first: tuple[int, int]) -> bool:
+    """Whether a page can be a level of a pyramid: smaller, and of the same shape within one pixel."""
+    factor = first[0] / max(size[0], 1)
+    return factor > 1 and abs(first[1] / factor - size[1]) <= 1
