@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from prep.source.side_file import check_joined, with_stems
 from schemas.errors import SourceError
 
 logger = logging.getLogger(__name__)
@@ -51,11 +52,12 @@ def find_pairs(
         source_dir: The data set's folder.
         images: Name of the folder of images in it.
         masks: Name of the folder of masks in it.
-        patients: The patient of each ROI by its stem, where names do not tell it.
+        patients: The patient of each ROI by its stem, or by its file name; None reads them from the names.
 
     Raises:
         SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two files
             share a stem.
+        ConfigError: `patients` lacks a ROI.
     """
     if not source_dir.is_dir():
         remedy = f"name the folder that holds {images}/ and {masks}/; `bcss-prep sample` makes one to try"
@@ -74,7 +76,10 @@ def find_pairs(
         raise SourceError(
             mask_paths[stem], f"has no image {source_dir / images / stem}.png", "add the image or move the mask away"
         )
-    known = patients or {}
+    known: dict[str, str] = {}
+    if patients is not None:
+        known = with_stems(patients, image_paths)
+        check_joined("--patients", known, sorted(image_paths))
     rois = [_describe(stem, image_paths[stem], mask_paths[stem], known.get(stem)) for stem in sorted(image_paths)]
     unknown = [roi.frame_id for roi in rois if not roi.institution and roi.frame_id not in known]
     if len(unknown) > 1:

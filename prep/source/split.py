@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from prep.source.discover import RoiSource
+from prep.source.side_file import check_joined, with_stems
 from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
 from schemas.manifest import SPLITS, Split
@@ -97,13 +98,14 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
     Raises:
         ConfigError: The file cannot be read, leaves a patient out, puts one into two splits, or leaves train empty.
     """
-    chosen = _read_split_file(path)
+    frames, of_patients = {roi.frame_id for roi in rois}, {roi.patient for roi in rois}
+    chosen = with_stems(_read_split_file(path), frames | of_patients)
+    # A line for the patient names all of its ROIs.
+    wanted = [roi.frame_id for roi in rois if roi.patient not in chosen]
+    check_joined(path, chosen, wanted, frames | of_patients)
     splits: dict[str, Split] = {}
     for roi in rois:
-        split = chosen.get(roi.frame_id) or chosen.get(roi.patient)
-        if split is None:
-            whom = "it" if roi.patient == roi.frame_id else f"it or for {roi.patient}"
-            raise ConfigError(path, f"does not name {roi.frame_id}", f"add a line for {whom}")
+        split = chosen.get(roi.frame_id) or chosen[roi.patient]
         if splits.setdefault(roi.patient, split) != split:
             raise ConfigError(
                 path, f"puts patient {roi.patient} into {splits[roi.patient]} and {split}", "choose one of the two"

@@ -6,6 +6,7 @@ import io
 import re
 from itertools import product
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_integers_of_every_kind_are_read_as_they_are(tmp_path: Path, order: str,
     has_predictor = compression in ("zlib", "lzw", "zstd") and not kind.endswith("64")
     for predictor in (False, True) if has_predictor else (False,):
         path = tmp_path / f"{predictor}.tif"
-        options = {"byteorder": order, "compression": compression, "predictor": predictor or None}
+        options: dict[str, Any] = {"byteorder": order, "compression": compression, "predictor": predictor or None}
         tifffile.imwrite(path, labels, photometric="minisblack", **options)
         np.testing.assert_array_equal(tifffile.imread(path), labels)
         read = read_mask(path)
@@ -60,7 +61,7 @@ def test_floats_are_named(tmp_path: Path, kind: str) -> None:
     tifffile.imwrite(tmp_path / "m.tif", np.zeros((8, 8), kind))
     with pytest.raises(SourceError, match=rf"m.tif: holds floating-point numbers of {kind[5:]} bits, but a mask"):
         read_mask(tmp_path / "m.tif")
-    with pytest.raises(SourceError, match="floating-point numbers|has mode F, which is not 8-bit RGB"):
+    with pytest.raises(SourceError, match=r"floating-point numbers|has mode F, which is not 8-bit RGB"):
         read_image(tmp_path / "m.tif")
 
 
@@ -78,10 +79,10 @@ def test_jpeg_under_the_name_of_a_png_is_refused(tmp_path: Path) -> None:
         read_mask(tmp_path / "m.png")
 
 
-def _saved(path: Path, pages: list[np.ndarray], **options: object) -> Path:
+def _saved(path: Path, pages: list[np.ndarray], **options: list[int]) -> Path:
     with tifffile.TiffWriter(path) as writer:
         for number, page in enumerate(pages):
-            of_page = {name: value[number] for name, value in options.items() if isinstance(value, list)}
+            of_page: dict[str, Any] = {name: value[number] for name, value in options.items()}
             writer.write(page, metadata=None, **of_page)
     return path
 
@@ -105,8 +106,8 @@ def test_file_of_several_pictures_is_refused_with_their_number(tmp_path: Path) -
 def _one_page_of(path: Path) -> bytes:
     """Keep the first page's tags alone, as ImageJ writes stacks of more than 4 GB."""
     with tifffile.TiffFile(path) as tiff:
-        description = tiff.pages.first.description
-        first = tiff.pages.first.asarray()
+        page = cast("Any", tiff.pages.first)
+        description, first = page.description, page.asarray()
     kept = io.BytesIO()
     tifffile.imwrite(kept, first, description=description, metadata=None)
     return kept.getvalue()
@@ -129,7 +130,7 @@ def test_image_is_turned_as_its_tag_says(tmp_path: Path, suffix: str, orientatio
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"i{suffix}"
-    options = {"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}
+    options: dict[str, Any] = {"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}
     Image.fromarray(stored).save(path, exif=exif, **options)
     # The table of the EXIF standard: on which side the first row and the first column are shown.
     shown = [

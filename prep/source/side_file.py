@@ -1,0 +1,63 @@
+"""Join the lines of a side file, such as a table of patients, with the names of a data set, and compare both ways."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from pathlib import PurePath
+from typing import TypeVar
+
+from schemas.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".ndpi", ".csv", ".geojson", ".xml")
+_SHOWN = 3
+
+Value = TypeVar("Value")
+
+
+def with_stems(values: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+    """Return the values by name, where a name with the extension of a file counts as its stem.
+
+    Args:
+        values: The values by the name that the side file gives.
+        names: The names of the data set; one that itself ends like a file is kept.
+    """
+    known = set(names)
+    return {name if name in known else _stem(name): value for name, value in values.items()}
+
+
+def check_joined(where: object, given: Collection[str], wanted: Collection[str], others: Collection[str] = ()) -> None:
+    """Compare the names of a side file with those of the data set, both ways.
+
+    Args:
+        where: The side file, for messages.
+        given: The names in the side file, without extensions.
+        wanted: The names of the data set, each of which the side file must give.
+        others: Further names of the data set that the side file may give.
+
+    Raises:
+        ConfigError: The side file does not give a name of the data set; the message has the nearest name that it gives.
+    """
+    missing = [name for name in wanted if name not in set(given)]
+    strangers = sorted(set(given) - {*wanted, *others})
+    if missing:
+        # A line that names no ROI is the likely misspelling.
+        near = get_close_matches(missing[0], strangers, n=1) or get_close_matches(missing[0], sorted(given), n=1)
+        what = f"does not name {missing[0]}"
+        if len(missing) == len(wanted) > 1:
+            what = f"names none of the {len(wanted)} ROIs, such as {missing[0]}"
+        elif len(missing) > 1:
+            what += f" and {len(missing) - 1} more of {len(wanted)} ROIs"
+        hint = f"; the nearest name in it is {near[0]}" if near else ""
+        raise ConfigError(where, f"{what}{hint}", "name each ROI as its files are named, with or without extension")
+    if strangers:
+        shown = ", ".join(strangers[:_SHOWN])
+        logger.warning("%s: %d lines name no ROI of this data set, such as %s", where, len(strangers), shown)
+
+
+def _stem(name: str) -> str:
+    path = PurePath(name)
+    return path.stem if path.suffix.lower() in _SUFFIXES else name
