@@ -237,6 +237,9 @@ def evaluate(
     ] = True,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
     stitch: Annotated[bool, typer.Option("--stitch", help="Write one palettized PNG per ROI.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier evaluation in that folder.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Data-loading processes; 0 loads in the main process.")] = 0,
     device: Annotated[DeviceChoice, typer.Option(help="auto uses CUDA if it is available.")] = "auto",
 ) -> None:
@@ -244,11 +247,13 @@ def evaluate(
     from schemas.store.store import open_store
     from train.choices import prompt_kinds
     from train.model.predictor import load_predictors
+    from train.output.class_images import ClassImages
     from train.output.console_table import print_scores
-    from train.output.evaluation_files import write_evaluation
+    from train.output.evaluation_files import check_new, write_evaluation
     from train.output.report import run_of, write_report
     from train.output.writers import evaluation_writers
     from train.runtime.device import pick_device
+    from train.runtime.folder_lock import locked_folder
     from train.score.evaluate import evaluate as run_evaluate
     from train.score.initial_weights import load_initial_weights
     from train.score.protocol import ScoringProtocol
@@ -256,6 +261,7 @@ def evaluate(
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
+    check_new(out, overwrite=overwrite)
     opened = open_store(store)
     chosen = cast("list[StoredChoice]", prompt or ["mixed"])
     kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
@@ -269,20 +275,22 @@ def evaluate(
         predictors |= load_initial_weights(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
     sinks = evaluation_writers(opened, out, save_masks=save_masks, stitch=stitch)
-    with progress_bar("evaluate", "tile") as bar:
+    with locked_folder(out), progress_bar("evaluate", "tile") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         found = run_evaluate(opened, predictors, protocol, workers=workers, sinks=sinks, on_tile=show)
-    write_evaluation(found, out)
-    run = run_of(checkpoint[0]) if checkpoint else None
-    write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
+        write_evaluation(found, out)
+        run = run_of(checkpoint[0]) if checkpoint else None
+        write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
     print_scores(found.result)
     if threshold == "val":
         for (name, kind), value in protocol.thresholds.items():
             typer.echo(printable(f"threshold of {name}, {kind}, chosen on val: a logit of {value:g}"))
+    if save_masks or stitch:
+        typer.echo(f"pixels without a mask have the value {ClassImages.from_store(opened).nothing_code}")
     typer.echo(f"numbers  {printable(out / 'metrics.json')}")
     typer.echo(f"picture  {printable(out / 'overlays.png')}")
     typer.echo(f"report   {printable(out / 'report.html')}")

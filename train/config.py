@@ -190,6 +190,15 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.YAMLError("it has an alias, which settings may not use")
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice: YAML would drop the first value."""
+        keys = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            line = next(key.start_mark.line + 1 for key, _ in reversed(node.value) if key.value == twice[0])
+            raise yaml.YAMLError(f"the key {twice[0]} stands twice, again in line {line}")
+        return super().construct_mapping(node, deep)
+
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     text = read_settings_file(path, "write `key: value` lines", MAX_YAML_BYTES)

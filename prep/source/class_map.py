@@ -103,9 +103,18 @@ def _tsv_rows(text: str) -> list[dict[str, Any]]:
 
 
 def _json_rows(text: str) -> list[dict[str, Any]]:
-    content = json.loads(text)
+    content = json.loads(text, object_pairs_hook=_without_twins)
     if isinstance(content, dict):
         return [{"code": int(code), "into": into} for code, into in cast("dict[str, Any]", content).items()]
     if not isinstance(content, list):
         raise TypeError("neither a list nor an object")
     return cast("list[dict[str, Any]]", content)
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice in a JSON object: Python would drop its first value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice} stands twice")
+    return found

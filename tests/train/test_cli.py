@@ -64,6 +64,12 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     # The report shows the curves of the checkpoint's run beside its scores.
     assert "<h2>Training</h2>" in (out / "report.html").read_text()
     assert "baseline:box" in capsys.readouterr().out
+    again = ("evaluate", store.path, "--baseline", "box", "--prompt", "box", "--out", out)
+    assert _run(monkeypatch, *again) == 1
+    assert "metrics.json: belongs to an earlier evaluation; give --overwrite, or" in capsys.readouterr().err
+    assert json.loads((out / "metrics.json").read_text()) == result
+    assert _run(monkeypatch, *again, "--overwrite") == 0
+    assert list(json.loads((out / "metrics.json").read_text())["models"]) == ["baseline:box"]
 
 
 NOT_SETTINGS = ("context", "store", "out", "resume", "config", "return")

@@ -116,3 +116,20 @@ def test_freeze_takes_presets_and_modules() -> None:
 def test_endless_file_is_an_error() -> None:
     with pytest.raises(ConfigError, match="/dev/zero: is longer than 262144 bytes"):
         read_config(Path("/dev/zero"), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("epochs: 3\nseed: 1\nepochs: 4\n", "epochs", 3),
+        ("optimizer:\n  lr: 1e-4\nloss:\n  dice: 2\noptimizer:\n  vision_lr: 1e-5\n", "optimizer", 5),
+        ("loss:\n  dice: 2\n  mask: 3\n  dice: 1\n", "dice", 4),
+        ("{epochs: 3, epochs: 4}", "epochs", 1),
+    ],
+)
+def test_key_that_stands_twice_is_an_error(tmp_path: Path, text: str, key: str, line: int) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(
+        ConfigError, match=rf"c.yaml: is not a YAML file \(the key {key} stands twice, again in line {line}\)"
+    ):
+        read_config(tmp_path / "c.yaml", {})

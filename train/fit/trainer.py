@@ -8,6 +8,7 @@ uninterrupted run bit for bit, and the numbers of loading and training processes
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from train.fit.state import Run, previous_of, save_last
 from train.fit.step_batches import LoadedStep
 from train.runtime.device import out_of_memory_as_error, pick_device
 from train.runtime.distributed import open_world
+from train.runtime.folder_lock import locked_folder
 from train.runtime.loading_process import deaths_as_errors
 from train.runtime.machine import Machine
 from train.runtime.run_log import RunLog, StepRecord
@@ -52,7 +54,8 @@ def fit(
         StoreError: The store has no training tile, or lacks the prompts.
         ConfigError: The configuration does not fit the store, the machine or the resumed run.
         CheckpointError: A checkpoint cannot be read or written, or the folder holds another run.
-        TrainingError: The loss is not finite, a loading process failed, the disk is full, or memory ran out.
+        TrainingError: Another run writes to the folder, the loss is not finite, a loading process failed, the disk is
+            full, or memory ran out.
     """
     device_type = pick_device(config.device).type
     with (
@@ -62,9 +65,10 @@ def fit(
         deaths_as_errors("give --resume"),
     ):
         device = torch.device(device_type, world.gpu) if device_type == "cuda" else torch.device("cpu")
-        # The loading processes end when `_train` returns, before the report is made.
-        run = _train(store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step)
-        return finish_run(run, store, out, device, stop.by) if world.is_main else {}
+        with locked_folder(out) if world.is_main else nullcontext():
+            # The loading processes end when `_train` returns, before the report is made.
+            run = _train(store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step)
+            return finish_run(run, store, out, device, stop.by) if world.is_main else {}
 
 
 def _train(

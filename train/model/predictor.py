@@ -1,6 +1,7 @@
-"""Predict the masks of a tile's objects from their prompts, at the resolution of the tile.
+"""Predict the masks of an image's objects from their prompts, at the resolution of the image.
 
-Axes: O objects, K points, S side of the tile in pixels, s side of the model's input in pixels. Coordinates are x, y.
+Axes: O objects, K points, H and W pixels of the image (S of a square one), s side of the model's input in pixels.
+Coordinates are x, y.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ class View:
     Attributes:
         features: Features of the flipped or rotated image.
         orientation: Flip and rotation that were applied to the image.
+        size_hw: Height and width of the image in pixels, before it was resized to the model's input.
     """
 
     features: ImageFeatures
     orientation: Orientation
+    size_hw: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,36 @@ class Prediction:
     Attributes:
         logits: float32 (O, s/4, s/4), mask logits of the candidate with the best IoU estimate.
         ious: float32 (O,), the model's IoU estimate of that candidate.
+        size_hw: Height and width of the image in pixels; None if the masks have no image of their own.
     """
 
     logits: Tensor
     ious: Tensor
+    size_hw: tuple[int, int] | None = None
 
     def replaced(self, rows: Tensor, other: Prediction) -> Prediction:
         """Return a copy in which the objects that `rows`, bool (O,), selects come from `other`."""
-        return Prediction(
-            torch.where(rows[:, None, None], other.logits, self.logits), torch.where(rows, other.ious, self.ious)
-        )
+        logits = torch.where(rows[:, None, None], other.logits, self.logits)
+        return Prediction(logits, torch.where(rows, other.ious, self.ious), self.size_hw)
 
-    def masks(self, size_px: int, threshold: float = 0.0) -> NDArray[np.bool_]:
-        """Return masks at the size of the tile, bool (O, S, S): True where the upsampled logit is over `threshold`."""
-        masks = np.zeros((len(self.logits), size_px, size_px), bool)
+    def masks(self, size_px: int | tuple[int, int] | None = None, threshold: float = 0.0) -> NDArray[np.bool_]:
+        """Return the masks.
+
+        Args:
+            size_px: Size of the masks as in `MaskPredictor.predict`; None is the size of the image.
+            threshold: A pixel whose upsampled logit is above this is in the mask.
+
+        Returns:
+            bool (O, H, W).
+
+        Raises:
+            ConfigError: The size contradicts the image.
+        """
+        height, width = _size_hw(size_px, self.size_hw)
+        masks = np.zeros((len(self.logits), height, width), bool)
         for start in range(0, len(masks), OBJECTS_PER_PASS):
             rows = slice(start, start + OBJECTS_PER_PASS)
-            masks[rows] = (upsample(self.logits[rows, None], size_px, size_px)[:, 0] > threshold).cpu().numpy()
+            masks[rows] = (upsample(self.logits[rows, None], height, width)[:, 0] > threshold).cpu().numpy()
         return masks
 
 
@@ -91,7 +107,10 @@ class MaskPredictor:
 
     @torch.inference_mode()
     def views(self, image: NDArray[np.uint8], *, all_eight: bool = False) -> list[View]:
-        """Encode one image, uint8 (S, S, 3): as it is, or in all eight combinations of flips and quarter turns."""
+        """Encode one image, uint8 (H, W, 3): as it is, or in all eight combinations of flips and quarter turns.
+
+        Like Meta's predictor, the model sees every image as a square of its input size.
+        """
         size = self.model.image_size
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None]
         if pixels.shape[-2:] != (size, size):
@@ -101,27 +120,37 @@ class MaskPredictor:
         for orientation in ORIENTATIONS if all_eight else ORIENTATIONS[:1]:
             with _evaluating(self.model), autocast(self.device):
                 features = self.model.encode(orientation.tensor(pixels))
-            found.append(View(features, orientation))
+            found.append(View(features, orientation, (image.shape[0], image.shape[1])))
         return found
 
     @torch.inference_mode()
     def predict(
-        self, views: Sequence[View], coords: Tensor, labels: Tensor, size_px: int, mask_logits: Tensor | None = None
+        self,
+        views: Sequence[View],
+        coords: Tensor,
+        labels: Tensor,
+        size_px: int | tuple[int, int] | None = None,
+        mask_logits: Tensor | None = None,
     ) -> Prediction:
         """Predict one mask per prompt; the logits of several views are averaged.
 
         Args:
-            views: Features of the tile from `views`.
-            coords: float32 (O, K, 2), x and y in pixels of the tile, padded at the end.
+            views: Features of the image from `views`.
+            coords: float32 (O, K, 2), x and y in pixels of the image, padded at the end.
             labels: int32 (O, K), SAM 2's point codes; -1 for padding.
-            size_px: S, the side of the tile in pixels.
+            size_px: Height and width of the image that the coordinates refer to, or the side of a square one; None is
+                the image that was encoded.
             mask_logits: float32 (O, s/4, s/4), logits of a previous pass, as further prompts; None gives none.
 
         Returns:
             The masks' logits and IoU estimates, each averaged over the views.
+
+        Raises:
+            ConfigError: The size contradicts the image.
         """
         side = self.model.image_size
-        scaled = scale_points(coords, (size_px, size_px), (side, side))
+        height, width = _size_hw(size_px, views[0].size_hw)
+        scaled = scale_points(coords, (width, height), (side, side))
         sums: tuple[Tensor, Tensor] | None = None
         for view in views:
             moved = view.orientation.points(scaled, labels, (side, side))
@@ -130,7 +159,7 @@ class MaskPredictor:
             logits = view.orientation.inverse.tensor(found.logits)
             sums = (logits, found.ious) if sums is None else (sums[0] + logits, sums[1] + found.ious)
         assert sums is not None
-        return Prediction(sums[0] / len(views), sums[1] / len(views))
+        return Prediction(sums[0] / len(views), sums[1] / len(views), (height, width))
 
     def _decode(
         self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None
@@ -216,6 +245,30 @@ def load_predictors(
             said = ", ".join(sorted({str(value) for value in own}))
             raise ConfigError(f"{flag} {wanted}", f"matches no given checkpoint; they have {said}", f"leave {flag} out")
     return found
+
+
+def _size_hw(size_px: int | tuple[int, int] | None, image_hw: tuple[int, int] | None) -> tuple[int, int]:
+    """Return height and width; one side of an image that is not square stands for the image.
+
+    Raises:
+        ConfigError: A side is given, and the image is not square and has no such side; or nothing gives a size.
+    """
+    if isinstance(size_px, tuple):
+        return size_px
+    if size_px is None:
+        if image_hw is None:
+            raise ConfigError("size_px", "is not given, and these masks have no image of their own", "give it")
+        return image_hw
+    if image_hw is None or image_hw[0] == image_hw[1]:
+        return size_px, size_px
+    if size_px not in image_hw:
+        height, width = image_hw
+        raise ConfigError(
+            f"size_px {size_px}",
+            f"is no side of an image of {width} x {height} px",
+            "leave it out, or give (height, width)",
+        )
+    return image_hw
 
 
 @contextmanager

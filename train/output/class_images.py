@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,8 @@ from PIL import Image
 from schemas.classes import ClassInfo
 from schemas.store.store import Store
 
-BACKGROUND_CODE = 0
-"""Pixel value where no object is predicted."""
+_CODES = 256
+"""Number of values of an image with a palette."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,21 @@ class ClassImages:
         rois = {source.frame_id: Roi(source.width_px, source.height_px, source.palette) for source in sources}
         return cls(store.manifest.classes, rois)
 
+    @property
+    def nothing_code(self) -> int:
+        """Pixel value where no object is predicted: 0, or the highest of 8 or 16 bits that is no class.
+
+        A class may have the code 0, and its pixels must differ from those of no class.
+        """
+        taken = {info.code for info in self.classes}
+        return next(code for code in (0, *range(_CODES - 1, 0, -1), *range(65535, _CODES - 1, -1)) if code not in taken)
+
+    @property
+    def dtype(self) -> type[np.uint8 | np.uint16]:
+        """Type that holds all codes."""
+        highest = max(self.nothing_code, *(info.code for info in self.classes))
+        return np.uint8 if highest < _CODES else np.uint16
+
     def image(self, codes: NDArray[np.uint8 | np.uint16], frame_id: str) -> Image.Image:
         """Make an image whose pixel values are class codes.
 
@@ -63,9 +80,19 @@ class ClassImages:
             image.putpalette(self._palette(frame_id))
         return image
 
+    def write_codes(self, folder: Path) -> None:
+        """Write `classes.json`: the code of each class, and `nothing`, the value of pixels without a mask."""
+        classes = [{"code": info.code, "name": info.name} for info in self.classes]
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"nothing": self.nothing_code, "classes": classes}, indent=1)
+        (folder / "classes.json").write_text(f"{text}\n", encoding="utf-8")
+
     def _palette(self, frame_id: str) -> bytes:
-        palette_hex = self.rois[frame_id].palette_hex
-        if palette_hex:
-            return bytes.fromhex(palette_hex)
+        """Return 256 colors: those of the source's mask, and for codes beyond them those of the classes.
+
+        A shorter palette would make the PNG writer store fewer bits, and cut off the higher codes.
+        """
         colors = {info.code: info.color for info in self.classes}
-        return bytes(channel for code in range(256) for channel in colors.get(code, (0, 0, 0)))
+        own = bytes.fromhex(self.rois[frame_id].palette_hex)
+        every = bytes(channel for code in range(_CODES) for channel in colors.get(code, (0, 0, 0)))
+        return own + every[len(own) :]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from train.output.class_images import BACKGROUND_CODE, ClassImages
+from train.output.class_images import ClassImages
 from train.output.model_folders import ModelFolders
 from train.score.tile_answer import Answer
 
@@ -41,7 +41,7 @@ class MaskWriter:
         question = answer.question
         folder = self.out / self._folder_of(answer.model) / question.kind
         folder.mkdir(parents=True, exist_ok=True)
-        picture = self.images.image(_class_codes(answer), question.frame_id)
+        picture = self.images.image(_class_codes(answer, self.images), question.frame_id)
         picture.save(folder / tile_file_name(question.frame_id, question.origin_xy))
         numbers = self._numbers.of_tile(question.index, len(question.object_ids))
         results = self._results.setdefault(folder, [])
@@ -57,7 +57,8 @@ class MaskWriter:
             )
 
     def close(self) -> None:
-        """Write the COCO results."""
+        """Write the COCO results and `classes.json`."""
+        self.images.write_codes(self.out)
         for folder, results in self._results.items():
             (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
 
@@ -97,10 +98,9 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
 
 
-def _class_codes(answer: Answer) -> NDArray[np.uint8 | np.uint16]:
+def _class_codes(answer: Answer, images: ClassImages) -> NDArray[np.uint8 | np.uint16]:
     """Return class codes, (S, S). Where masks overlap, the smallest is on top, since a larger one would hide it."""
-    class_ids = answer.question.class_ids
-    codes = np.full(answer.masks.shape[1:], BACKGROUND_CODE, np.uint8 if class_ids.max() < 256 else np.uint16)
+    codes = np.full(answer.masks.shape[1:], images.nothing_code, images.dtype)
     for row in np.argsort(-answer.masks.sum((1, 2)), kind="stable"):
-        codes[answer.masks[row]] = class_ids[row]
+        codes[answer.masks[row]] = answer.question.class_ids[row]
     return codes

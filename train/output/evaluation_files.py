@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from schemas.errors import ConfigError
 from schemas.overlay import side_by_side
 from train.score.evaluate import Evaluation
 from train.score.score_table import ScoreTable
@@ -16,6 +17,17 @@ from train.score.tables import Tables
 
 COLUMNS = tuple(field.name for field in fields(ScoreTable) if field.name != "clicks_dice")
 """Columns of `objects.csv` after the model and the prompt kind."""
+
+
+def check_new(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds an earlier evaluation.
+
+    Raises:
+        ConfigError: It holds one, and `overwrite` is false.
+    """
+    numbers = out / "metrics.json"
+    if numbers.exists() and not overwrite:
+        raise ConfigError(numbers, "belongs to an earlier evaluation", "give --overwrite, or choose another --out")
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:

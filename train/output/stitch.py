@@ -16,7 +16,7 @@ from schemas.errors import StoreError
 from schemas.prompt_kinds import PromptKind
 from train.loss.pixel_terms import upsample
 from train.model.predictor import OBJECTS_PER_PASS
-from train.output.class_images import BACKGROUND_CODE, ClassImages, Roi
+from train.output.class_images import ClassImages, Roi
 from train.output.model_folders import ModelFolders
 from train.score.tile_answer import Answer
 
@@ -33,8 +33,8 @@ class RoiStitcher:
     Call it with all answers of one ROI before those of the next, then `close`.
 
     Where tiles overlap, probabilities are averaged with a weight that falls toward the edge of a tile. A pixel gets
-    the class with the highest probability, or code 0 if no class reaches the threshold. One ROI for each model and
-    prompt kind is in memory at a time.
+    the class with the highest probability, or `ClassImages.nothing_code` if no class reaches the threshold. One ROI for
+    each model and prompt kind is in memory at a time.
 
     Args:
         images: Gives the classes and the sizes of the ROIs, and makes the PNGs.
@@ -54,12 +54,12 @@ class RoiStitcher:
         canvas = self._open.get(key)
         if canvas is None or canvas.frame_id != frame_id:
             self._finish(key)
-            codes = [info.code for info in self.images.classes]
-            canvas = self._open[key] = _Canvas(frame_id, self.images.rois[frame_id], codes)
+            canvas = self._open[key] = _Canvas(frame_id, self.images)
         canvas.blend(answer)
 
     def close(self) -> None:
-        """Write the ROIs that are not written yet."""
+        """Write the ROIs that are not written yet, and `classes.json`."""
+        self.images.write_codes(self.out)
         for key in list(self._open):
             self._finish(key)
 
@@ -75,10 +75,12 @@ class RoiStitcher:
 class _Canvas:
     """The weighted sums of class probabilities of one ROI."""
 
-    def __init__(self, frame_id: str, roi: Roi, class_codes: list[int]) -> None:
+    def __init__(self, frame_id: str, images: ClassImages) -> None:
         self.frame_id = frame_id
-        self.roi = roi
-        self.class_codes = class_codes
+        self.images = images
+        self.roi: Roi = images.rois[frame_id]
+        self.class_codes = [info.code for info in images.classes]
+        roi, class_codes = self.roi, self.class_codes
         size_bytes = (len(class_codes) + 1) * roi.height_px * roi.width_px * 2
         if size_bytes > MAX_CANVAS_BYTES:
             what = f"needs {size_bytes / 2**30:.0f} GiB of memory to be stitched with {len(class_codes)} classes"
@@ -107,10 +109,10 @@ class _Canvas:
 
     def codes(self) -> NDArray[np.uint8 | np.uint16]:
         """Return the class code of each pixel, (H, W)."""
-        dtype = np.uint8 if max(self.class_codes) < 256 else np.uint16
+        dtype = self.images.dtype
         best = self.sums.argmax(0)
         shown = np.take_along_axis(self.sums, best[None], 0)[0] > 0.5 * self.weights
-        return np.where(shown, np.array(self.class_codes, dtype)[best], dtype(BACKGROUND_CODE))
+        return np.where(shown, np.array(self.class_codes, dtype)[best], dtype(self.images.nothing_code))
 
 
 def _end(start_px: int, size_px: int, scale: float) -> int:

@@ -124,3 +124,10 @@ def test_two_codes_with_one_name_are_refused(tmp_path: Path) -> None:
         read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t\n"))
     merged = read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t1\n"))
     assert [entry.into for entry in merged] == [None, 1]
+
+
+def test_key_that_stands_twice_in_json_is_an_error(tmp_path: Path) -> None:
+    for text in ('{"19": 1, "20": 2, "19": 3}', '[{"code": 1, "name": "a", "code": 2}]'):
+        (tmp_path / "m.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"m.json: is not a class map \(the key (19|code) stands twice\)"):
+            read_class_map(tmp_path / "m.json")

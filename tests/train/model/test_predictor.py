@@ -37,6 +37,25 @@ def test_first_view_is_the_unchanged_image(tiny: PromptableSam, case: Any) -> No
     assert (predictor.predict(views, coords, labels, 128).logits - plain.logits).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("given", [None, (96, 160), 96, 160], ids=str)
+def test_image_that_is_not_square_has_masks_of_its_own_shape(
+    tiny: PromptableSam, given: int | tuple[int, int] | None
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
+    coords, labels = torch.tensor([[[120.0, 30.0]]]), torch.tensor([[1]], dtype=torch.int32)
+    predictor = MaskPredictor(tiny, CPU)
+    views = predictor.views(image)
+    answer = predictor.predict(views, coords, labels, given)
+    masks = answer.masks(given)
+    assert masks.shape == (1, 96, 160)
+    # Meta's predictor sees the same image, as a square of its input size, with x and y scaled each on its own.
+    square = predictor.predict(views, scale_points(coords, (160, 96), (128, 128)), labels, (128, 128))
+    assert torch.equal(answer.logits, square.logits)
+    for refused in (lambda: answer.masks(100), lambda: predictor.predict(views, coords, labels, 100)):
+        with pytest.raises(ConfigError, match="size_px 100: is no side of an image of 160 x 96 px; leave it out"):
+            refused()
+
+
 def test_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, store: Store) -> None:
     index = next(record.index for record in store if len(record.object_ids) >= 2)
     small = crop(read_sample(store.tile(index), store.prompts(index, "multi_point")), 10, 6, 96, 96)

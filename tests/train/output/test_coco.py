@@ -139,7 +139,9 @@ def test_png_has_the_sources_palette_and_the_smallest_mask_on_top(
     with Image.open(written / "masks" / "baseline_box" / "box" / entry["file_name"]) as picture:
         with Image.open(sample_source / "masks" / f"{record.frame_id}.png") as source:
             assert picture.mode == "P"
-            assert picture.getpalette() == source.getpalette()
+            own = source.getpalette() or []
+            assert own
+            assert (picture.getpalette() or [])[: len(own)] == own
         codes = np.asarray(picture)
     sides = [(right - left + 1) * (bottom - top + 1) for left, top, right, bottom in record.boxes_xyxy]
     expected = np.zeros_like(codes)

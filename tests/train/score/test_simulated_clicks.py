@@ -57,7 +57,12 @@ class Recorder(MaskPredictor):
         self.asked: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def predict(
-        self, views: Sequence[View], coords: Tensor, labels: Tensor, size_px: int, mask_logits: Tensor | None = None
+        self,
+        views: Sequence[View],
+        coords: Tensor,
+        labels: Tensor,
+        size_px: Any = None,
+        mask_logits: Tensor | None = None,
     ) -> Prediction:
         self.asked.append((coords, labels, mask_logits))
         return Prediction(self.logits, torch.ones(len(coords)))
