@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Cores that this process may use; a scheduler may give it fewer than the machine has."""
+
+MUCH_IGNORED = 1 / 3
+"""Share of ignored pixels above which a build warns: they may be the background of a data set with other rules."""
 
 app = typer.Typer(
     help="Build a Zarr store of tiles, segments and prompts from images and masks. "
@@ -109,11 +113,19 @@ def build(
         typer.Option(help="Make one object of each class in a tile, or of each connected component."),
     ] = "label",
     classes: Annotated[
-        str, typer.Option(help="Codes or names of classes that become objects, or 'all'.")
-    ] = "1,2,3,4,18",
+        str | None,
+        typer.Option(
+            help="Codes, ranges or names of classes that become objects, or 'all'; those of --class-map or 1,2,3,4,18 "
+            "unless given."
+        ),
+    ] = None,
     ignore: Annotated[
-        str, typer.Option(help="Codes or names of classes that are left out of loss and scores.")
-    ] = "0,7,15",
+        str | None,
+        typer.Option(
+            help="Codes or names of classes that are left out of loss and scores, or 'none'; unless given 0,7,15 for "
+            "files named as in BCSS, else none."
+        ),
+    ] = None,
     class_map: Annotated[
         Path | None, typer.Option(help="TSV or JSON file with code, name, and 'into' to merge codes.")
     ] = None,
@@ -153,14 +165,15 @@ def build(
 ) -> None:
     """Build a store from images and masks; after an interruption, repeat the command to continue."""
     from prep.build import BuildOptions, build_store
-    from prep.config import ALL_CLASSES, BuildConfig, parse_codes
+    from prep.config import BuildConfig
+    from prep.dataset_rules import dataset_rules
     from prep.inspect import class_counts, ignored_share
     from prep.source.class_map import read_class_map
     from prep.source.split import file_patients
     from prep.summary_tables import print_classes
     from schemas.store.store import open_store
 
-    entries = read_class_map(class_map) if class_map else ()
+    rules = dataset_rules(src_dir / masks, classes, ignore, read_class_map(class_map) if class_map else ())
     config = BuildConfig(
         images=images,
         masks=masks,
@@ -171,9 +184,9 @@ def build(
         mpp_um=mpp,
         min_tissue=min_tissue,
         objects=objects,
-        classes=ALL_CLASSES if classes.strip().lower() == ALL_CLASSES else parse_codes(classes, entries),
-        ignore=parse_codes(ignore, entries),
-        class_map=entries,
+        classes=rules.classes,
+        ignore=rules.ignore,
+        class_map=rules.class_map,
         min_area_px=min_area or 0,
         positive_points=positive_points,
         negative_points=negative_points,
@@ -186,9 +199,11 @@ def build(
         manifest = build_store(src_dir, out, config, options, splitter, file_patients(patients) if patients else None)
     print_classes(class_counts(open_store(out)))
     counts = f"{manifest.complete.tiles} tiles, {manifest.complete.objects} objects"
-    typer.echo(
-        f"{printable(out)}: {counts}; {ignored_share(manifest):.0%} of the pixels are ignored (--ignore {ignore})"
-    )
+    share, codes = ignored_share(manifest), ignore or ",".join(map(str, rules.ignore)) or "none"
+    typer.echo(f"{printable(out)}: {counts}; {share:.0%} of the pixels are ignored (--ignore {codes})")
+    if share > MUCH_IGNORED:
+        warning = "more than a third of the pixels count neither in training nor in scores; check --ignore"
+        logging.getLogger(__name__).warning("%s: %s", printable(out), warning)
 
 
 @app.command()

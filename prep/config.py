@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -143,12 +144,13 @@ def _described(class_map: tuple[ClassEntry, ...]) -> tuple[ClassInfo, ...]:
     return BCSS_CLASSES
 
 
-def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int, ...]:
+def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = (), without: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Parse a list of class codes, ranges of codes and class names, as in `1,2,10-20,dcis`.
 
     Args:
         text: The list; an empty text is an empty list.
         class_map: Names the classes; they are those of BCSS unless given.
+        without: Codes that a range leaves out.
 
     Returns:
         The codes, each once.
@@ -162,11 +164,12 @@ def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = ()) -> tuple[int,
         first, dash, last = entry.partition("-")
         ends = [end for end in (first, last if dash else first) if end.isascii() and end.isdigit()]
         if len(ends) == 2 and int(ends[0]) <= int(ends[1]) <= MAX_CODE:
-            codes.extend(range(int(ends[0]), int(ends[1]) + 1))
+            span = range(int(ends[0]), int(ends[1]) + 1)
+            codes.extend(code for code in span if len(span) == 1 or code not in without)
         elif entry in by_name:
             codes.append(by_name[entry])
         else:
-            raise ConfigError(
-                f"class {entry!r}", "is neither a code nor a class name", f"use one of {', '.join(by_name)}"
-            )
+            near = get_close_matches(entry, list(by_name), n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(by_name)}"
+            raise ConfigError(f"class {entry!r}", "is neither a code nor a class name", remedy)
     return tuple(dict.fromkeys(codes))

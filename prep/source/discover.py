@@ -43,6 +43,11 @@ class RoiSource:
     mpp_um: float | None = None
 
 
+def has_tcga_barcode(stem: str) -> bool:
+    """Return whether a file's name begins with a barcode of TCGA, as those of BCSS do."""
+    return _TCGA_BARCODE.match(stem) is not None
+
+
 def find_pairs(
     source_dir: Path, images: str = "images", masks: str = "masks", patients: Mapping[str, str] | None = None
 ) -> list[RoiSource]:

@@ -84,7 +84,7 @@ def test_names_with_brackets_and_escapes_are_shown_as_text(write_roi, tmp_path: 
     names = tmp_path / "names.json"
     names.write_text(json.dumps([{"code": 1, "name": "[/tumor]:skull:\x1b[2J"}, {"code": 9}]))
     out = tmp_path / "b[old]" / "s.zarr"
-    arguments = ("--class-map", names, "--size", 64, "--workers", 1)
+    arguments = ("--class-map", names, "--classes", 1, "--size", 64, "--workers", 1)
     assert _run(monkeypatch, "build", source, "--out", out, *arguments) == 0
     assert "[/tumor]:skull:\ufffd[2J" in capsys.readouterr().out
     metadata = json.loads((out / "zarr.json").read_text())
