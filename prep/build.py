@@ -183,6 +183,14 @@ def _reported(
         if not source.objects:
             why = "contains no selected class" if source.tiles else "has no tile with --min-tissue"
             logger.warning("%s %s and is left out", source.mask, why)
+        if folder.rims:
+            rims = ", ".join(f"{code} ({count} px)" for code, count in sorted(folder.rims.items()))
+            logger.warning(
+                "%s: the codes %s are only thin rims between two others, as if the mask had been turned or resized "
+                "with blending; check it, and export it again without",
+                source.mask,
+                rims,
+            )
         logger.debug("ROI %s: %d tiles, %d objects", source.frame_id, source.tiles, source.objects)
         tiles += source.tiles
         # Three bytes of color and one of label a pixel.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from prep.config import ALL_CLASSES, BuildConfig
 from prep.derive.points import PaddedPoints, derive_points
+from prep.derive.rims import rim_classes
 from prep.derive.segments import Segment, component_segments, label_segments, number_components, present_codes
 from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
 from prep.source.decode import LabelArray, read_image, read_mask
@@ -61,6 +62,7 @@ class DecodedRoi:
         wanted: The codes in the ROI, after merges, that become objects.
         size_xy: Width and height of the files in pixels.
         scale_xy: Pixels of these arrays for each pixel of the files, along x and y.
+        rims: Number of pixels of each code that looks like a blend of two others; see `prep.derive.rims`.
     """
 
     image: NDArray[np.uint8]
@@ -68,6 +70,7 @@ class DecodedRoi:
     wanted: frozenset[int]
     size_xy: tuple[int, int]
     scale_xy: tuple[float, float]
+    rims: dict[int, int]
 
 
 def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
@@ -79,6 +82,7 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
     labels = read_mask(roi.mask_path)
     present = present_codes(labels)
     _check_codes(roi, present, config)
+    rims = rim_classes(labels, present)
     image = read_image(roi.image_path)
     if image.shape[:2] != labels.shape:
         raise size_mismatch(roi, (image.shape[1], image.shape[0]), (labels.shape[1], labels.shape[0]))
@@ -86,7 +90,7 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
     if config.mpp_um is not None:
         image, labels, scale_xy = resample(image, labels, _scale_to(roi, config.mpp_um))
     merged = [config.merges.get(code, code) for code in present]
-    return DecodedRoi(image, labels, config.wanted(merged), size_xy, scale_xy)
+    return DecodedRoi(image, labels, config.wanted(merged), size_xy, scale_xy, rims)
 
 
 def _scale_to(roi: RoiSource, mpp_um: float) -> float:

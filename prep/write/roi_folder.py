@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from prep.config import BuildConfig
 from prep.derive.roi import DecodedRoi, PreparedTile, decode_roi, object_row, prepare_tiles, tile_row
@@ -72,10 +72,12 @@ class RoiFolder:
     Attributes:
         directory: The folder with its encoded chunks and its columns.
         source: Its entry in the manifest.
+        rims: Number of pixels of each code that looks like a blend of two others.
     """
 
     directory: Path
     source: SourceRecord
+    rims: dict[int, int]
 
 
 class RoiRecord(BaseModel):
@@ -84,12 +86,14 @@ class RoiRecord(BaseModel):
     Attributes:
         source: The ROI's entry in the manifest.
         files: SHA-256 of each other file of the folder, by its name.
+        rims: Number of pixels of each code that looks like a blend of two others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: SourceRecord
     files: dict[str, str]
+    rims: dict[int, int] = Field(default_factory=dict[int, int])
 
 
 def write_roi_folder(task: RoiTask) -> RoiFolder:
@@ -106,7 +110,7 @@ def write_roi_folder(task: RoiTask) -> RoiFolder:
             what = "or its image has changed since the build began"
             raise SourceError(task.roi.mask_path, what, "give --overwrite to prepare it again")
         record = _write_beside(task, digests)
-    return RoiFolder(task.directory, record.source)
+    return RoiFolder(task.directory, record.source, record.rims)
 
 
 def _write_beside(task: RoiTask, digests: tuple[str, str]) -> RoiRecord:
@@ -168,7 +172,9 @@ def _write_files(task: RoiTask, directory: Path, digests: tuple[str, str]) -> Ro
     with timed("columns"):
         _save_columns(directory, task.specs, rows, extra)
     counts = {"tiles": len(object_counts), "objects": sum(object_counts), "ignored_px": ignored_px}
-    return RoiRecord(source=_source_record(task, pixels, digests, counts), files=_file_digests(directory))
+    return RoiRecord(
+        source=_source_record(task, pixels, digests, counts), files=_file_digests(directory), rims=pixels.rims
+    )
 
 
 def _append_pixels(files: dict[str, ChunkFile], prepared: PreparedTile, label_dtype: str) -> None:

@@ -14,7 +14,7 @@ def _tiles(labels: np.ndarray, frame_id: str = "a", **settings: object) -> list[
     config = BuildConfig.model_validate({"size_px": 64, **settings})
     size = labels.shape[1], labels.shape[0]
     image = np.zeros((*labels.shape, 3), np.uint8)
-    pixels = DecodedRoi(image, labels, config.wanted(np.unique(labels).tolist()), size, (1.0, 1.0))
+    pixels = DecodedRoi(image, labels, config.wanted(np.unique(labels).tolist()), size, (1.0, 1.0), {})
     roi = RoiSource(frame_id, Path("images/a.png"), Path("masks/a.png"), "a", "A1", None)
     return list(prepare_tiles(roi, pixels, config))
 

@@ -1,0 +1,50 @@
+"""Find classes that nobody drew: a mask that was turned or resized with blending has them along its edges."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.source.decode import LabelArray
+
+MIN_PX = 20
+"""Fewer pixels of a class are not judged."""
+
+BETWEEN_SHARE = 0.9
+"""Share of a class's pixels that must lie between a lower and a higher code."""
+
+
+def rim_classes(labels: LabelArray, present: list[int]) -> dict[int, int]:
+    """Return the codes that look like a blend of two others, with their numbers of pixels.
+
+    No 3 x 3 block of such a code is whole, and nearly each of its pixels has a lower and a higher code within two
+    pixels, as a mean of the two would.
+
+    Args:
+        labels: The mask, uint8 or uint16 (H, W).
+        present: Its codes, in ascending order.
+    """
+    lowest, highest = _extremes(labels, 3)
+    solid = set(np.unique(labels[lowest == highest]).tolist())
+    suspects = [code for code in present[1:-1] if code not in solid]
+    if not suspects:
+        return {}
+    lowest, highest = _extremes(labels, 5)
+    found: dict[int, int] = {}
+    for code in suspects:
+        places = labels == code
+        count = int(np.count_nonzero(places))
+        between = np.count_nonzero(places & (lowest < code) & (highest > code))
+        if count >= MIN_PX and between >= BETWEEN_SHARE * count:
+            found[code] = count
+    return found
+
+
+def _extremes(labels: LabelArray, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the lowest and the highest code in the square around each pixel."""
+    square = np.ones((side, side), np.uint8)
+    source = cast("Any", labels)
+    return np.asarray(cv2.erode(source, square)), np.asarray(cv2.dilate(source, square))
