@@ -116,7 +116,7 @@ def test_lock_and_folder_of_a_build_killed_at_its_end_are_removed(
     bucket: str, write_roi, tmp_path: Path, held_by_another: bool
 ) -> None:
     url, work = f"{bucket}/s.zarr", tmp_path / "work"
-    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("TCGA-A1-A001", np.full((40, 40), 1, np.uint8))
     # Killed when the store is complete, before the lock object is removed.
     dying = (
         "import os, obstore; from prep.cli import main\n"

@@ -327,7 +327,7 @@ def test_work_on_another_file_system_is_copied_into_place(write_roi, far: Path, 
 def test_copy_of_a_killed_build_on_another_file_system_is_removed(
     write_roi, far: Path, tmp_path: Path, earlier: bool
 ) -> None:
-    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    source = write_roi("TCGA-A1-A001", np.full((40, 40), 1, np.uint8))
     out = tmp_path / "new" / "s.zarr"
     options = BuildOptions(work_dir=far / "work", overwrite=True)
     if earlier:
