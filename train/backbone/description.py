@@ -56,6 +56,7 @@ class Backbone:
         presence_head: Name of the head that predicts the object score.
         level_strides: Number of input pixels per cell along one axis for each feature level, the finest level first.
         level_layers: Name of the decoder's own layer for each feature level, or None if it has no such layer.
+        newer_weights: Names of the weights that an older version of the networks lacks.
     """
 
     networks: Mapping[str, Network]
@@ -73,6 +74,7 @@ class Backbone:
     presence_head: str
     level_strides: tuple[int, ...]
     level_layers: tuple[str | None, ...]
+    newer_weights: tuple[str, ...] = ()
 
     def expand_presets(self, names: Iterable[str]) -> tuple[str, ...]:
         """Replace each preset name by the names of the modules that the preset freezes; other names stay."""

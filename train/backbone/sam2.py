@@ -79,4 +79,6 @@ SAM2 = Backbone(
     presence_head="sam_mask_decoder.pred_obj_score_head",
     level_strides=(4, 8, 16),
     level_layers=("sam_mask_decoder.conv_s0", "sam_mask_decoder.conv_s1", None),
+    # SAM 2.1 added these to SAM 2.0.
+    newer_weights=("no_obj_embed_spatial", "obj_ptr_tpos_proj.weight", "obj_ptr_tpos_proj.bias"),
 )

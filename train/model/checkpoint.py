@@ -8,6 +8,7 @@ need. So sizes and names are checked before the call.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickletools
 import re
@@ -25,6 +26,9 @@ from schemas.errors import CheckpointError
 from train.backbone.catalog import MODEL_SIZES, ModelSize
 from train.choices import MAX_IMAGE_SIZE
 from train.model.promptable import PromptableSam
+from train.model.wrappers import SAFETENSORS_SUFFIX, check_no_pointer, read_safetensors, with_weights
+
+logger = logging.getLogger(__name__)
 
 Weights = dict[str, Tensor]
 
@@ -105,6 +109,11 @@ def load_identified(path: Path) -> tuple[dict[str, Any], WeightsFile]:
 def _load(path: Path, *, hashed: bool) -> tuple[dict[str, Any], str]:
     try:
         with path.open("rb") as file:
+            check_no_pointer(path, file.read(64))
+            file.seek(0)
+            if path.suffix == SAFETENSORS_SUFFIX:
+                data = file.read()
+                return _checked(read_safetensors(path, data), path), hashlib.sha256(data).hexdigest() if hashed else ""
             _check_archive(path, file)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest() if hashed else ""
@@ -127,6 +136,7 @@ def _checked(content: object, path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is not a checkpoint.
     """
+    content = with_weights(content, path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(path, "holds no weights under 'model'", "give a checkpoint of SAM 2 or of bcss-train")
     for name, weight in cast("dict[object, object]", content["model"]).items():
@@ -208,6 +218,11 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
         CheckpointError: Names or shapes differ. The message lists some, and the network that the weights fit, if any.
     """
     own = model.sam.state_dict()
+    older = [name for name in model.backbone.newer_weights if name not in weights]
+    if older and len(older) == len(model.backbone.newer_weights):
+        # They serve the memory of videos, which training on images does not run.
+        logger.warning("%s lacks %s, as SAM 2.0 does; they keep their start values", path, ", ".join(older))
+        weights = {**weights, **{name: own[name] for name in older}}
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     misshapen = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
     if missing or unexpected or misshapen:
@@ -217,9 +232,14 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
             if keys
         ]
         guess = model.backbone.recognize(weights) or " or ".join(MODEL_SIZES)
-        remedy = (
-            "save or download it again, because it is incomplete" if guess == model.size else f"try --model {guess}"
-        )
+        remedy = f"try --model {guess}"
+        if guess == model.size:
+            is_whole = not missing and not misshapen
+            remedy = (
+                "remove them from it; the others are whole"
+                if is_whole
+                else "save or download it again, because it is incomplete"
+            )
         raise CheckpointError(path, f"does not fit the model {model.size}: {'; '.join(parts)}", remedy)
     try:
         model.sam.load_state_dict(weights)

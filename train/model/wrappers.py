@@ -1,0 +1,91 @@
+"""Find SAM 2's weights in the files of other programs: bare state dicts, Lightning, DDP, `torch.compile`, safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+
+from schemas.errors import CheckpointError
+
+SAFETENSORS_SUFFIX = ".safetensors"
+
+_PREFIXES = ("module.", "_orig_mod.", "model.", "sam.")
+"""What DDP, `torch.compile`, Lightning and other wrappers put before each name."""
+
+_SAM_1 = "image_encoder.patch_embed.proj.weight"
+"""A weight that SAM 1 and the models made from it have, and SAM 2 has not."""
+
+_LFS = b"version https://git-lfs.github.com/"
+
+
+def check_no_pointer(path: Path, start: bytes) -> None:
+    """Refuse a Git LFS pointer, which stands in for a file that was not fetched.
+
+    Args:
+        path: The file.
+        start: Its first bytes.
+
+    Raises:
+        CheckpointError: It is a pointer.
+    """
+    if start.startswith(_LFS[: len(start)]) and len(start) >= 8:
+        raise CheckpointError(path, "is a Git LFS pointer and not the weights", "run `git lfs pull` in its repository")
+
+
+def read_safetensors(path: Path, data: bytes) -> dict[str, Any]:
+    """Read the content of a safetensors file as a checkpoint.
+
+    Args:
+        path: The file, for messages.
+        data: All of its bytes.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return {"model": load(data)}
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(path, f"cannot be read ({error})", "download or save it again") from error
+
+
+def with_weights(content: object, path: Path) -> object:
+    """Return the content of a file with its weights under `model` and Meta's names; other content stays as it is.
+
+    Args:
+        content: What was read from the file.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: The weights are those of SAM 1, which is another network.
+    """
+    if not isinstance(content, dict):
+        return content
+    found = cast("dict[str, Any]", content)
+    if not isinstance(found.get("model"), dict):
+        if isinstance(found.get("state_dict"), dict):
+            found = {"model": found["state_dict"]}
+        elif found and all(isinstance(value, Tensor) for value in found.values()):
+            found = {"model": found}
+        else:
+            return content
+    weights = cast("dict[object, Any]", found["model"])
+    if not all(isinstance(name, str) for name in weights):
+        return content
+    plain = _plain_names(cast("dict[str, Any]", weights))
+    if _SAM_1 in plain:
+        what = "holds weights of SAM 1 or of a model made from it, such as MedSAM, which is another network"
+        raise CheckpointError(path, what, "give a checkpoint of SAM 2")
+    return {**found, "model": plain}
+
+
+def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
+    """Remove what a wrapper put before all names, and what `torch.compile` put within them."""
+    plain = weights
+    while plain and (prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in plain)), "")):
+        plain = {name.removeprefix(prefix): weight for name, weight in plain.items()}
+    return {name.replace("._orig_mod.", "."): weight for name, weight in plain.items()}
