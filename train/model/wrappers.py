@@ -1,4 +1,4 @@
-"""Find SAM 2's weights in the files of other programs: bare state dicts, Lightning, DDP, `torch.compile`, safetensors."""
+"""Find SAM 2's weights in files of other programs: bare state dicts, Lightning, DDP, `torch.compile`, safetensors."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class ClassImages:
         """
         image = Image.fromarray(codes)
         if codes.dtype == np.uint8:
-            image.putpalette(self._palette(frame_id))
+            image.putpalette(self._palette(frame_id, int(codes.max(initial=0))))
         return image
 
     def write_codes(self, folder: Path) -> None:
@@ -87,12 +87,12 @@ class ClassImages:
         text = json.dumps({"nothing": self.nothing_code, "classes": classes}, indent=1)
         (folder / "classes.json").write_text(f"{text}\n", encoding="utf-8")
 
-    def _palette(self, frame_id: str) -> bytes:
-        """Return 256 colors: those of the source's mask, and for codes beyond them those of the classes.
+    def _palette(self, frame_id: str, highest: int) -> bytes:
+        """Return the colors of the source's mask; if a code is beyond them, all 256, the others from the classes.
 
-        A shorter palette would make the PNG writer store fewer bits, and cut off the higher codes.
+        With a palette that is too short, the PNG writer would store fewer bits, and cut off the higher codes.
         """
         colors = {info.code: info.color for info in self.classes}
         own = bytes.fromhex(self.rois[frame_id].palette_hex)
         every = bytes(channel for code in range(_CODES) for channel in colors.get(code, (0, 0, 0)))
-        return own + every[len(own) :]
+        return own if highest < len(own) // 3 else own + every[len(own) :]

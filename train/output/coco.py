@@ -57,8 +57,7 @@ class MaskWriter:
             )
 
     def close(self) -> None:
-        """Write the COCO results and `classes.json`."""
-        self.images.write_codes(self.out)
+        """Write the COCO results."""
         for folder, results in self._results.items():
             (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
 

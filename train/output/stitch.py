@@ -58,8 +58,7 @@ class RoiStitcher:
         canvas.blend(answer)
 
     def close(self) -> None:
-        """Write the ROIs that are not written yet, and `classes.json`."""
-        self.images.write_codes(self.out)
+        """Write the ROIs that are not written yet."""
         for key in list(self._open):
             self._finish(key)
 

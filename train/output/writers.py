@@ -13,7 +13,7 @@ from train.score.sinks import AnswerSink, ScoredAnswerSink, WithoutTruth
 
 
 def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: bool) -> tuple[AnswerSink, ...]:
-    """Return the writers that need no truth.
+    """Return the writers that need no truth, and write `out/classes.json` for readers of their PNGs.
 
     Args:
         images: Makes the PNGs.
@@ -22,6 +22,8 @@ def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: 
         stitch: Whether to write an image of each ROI below `out/stitched`.
     """
     writers: list[AnswerSink] = []
+    if save_masks or stitch:
+        images.write_codes(out)
     if save_masks:
         writers.append(MaskWriter(images, out / "masks"))
     if stitch:
