@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prep.built_store import built_store
 from prep.config import BuildConfig
+from prep.inspect import ignored_share
 from prep.parallel import task_map
 from prep.place.destination import check_replaceable, linked_place, occupied
 from prep.place.local_store import publish_local, recover
@@ -29,6 +30,9 @@ from schemas.manifest import SPLITS, Manifest
 from schemas.store.location import is_remote, normal_location, remote_errors
 
 logger = logging.getLogger(__name__)
+
+MUCH_IGNORED = 1 / 3
+"""Share of ignored pixels above which a build warns: they may be the background of a data set with other rules."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,10 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
         folders = list(_reported(run(write_roi_folder, tasks), len(tasks), options.on_progress))
         _check_splits(plan, folders)
         manifest = assemble(work, folders, plan.config, plan.specs, run)
+        if ignored_share(manifest) > MUCH_IGNORED:
+            logger.warning(
+                "%s: more than a third of the pixels count neither in training nor in scores; check --ignore", location
+            )
         with timed("publish"):
             _publish(work, location)
     return manifest

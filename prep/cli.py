@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Cores that this process may use; a scheduler may give it fewer than the machine has."""
-
-MUCH_IGNORED = 1 / 3
-"""Share of ignored pixels above which a build warns: they may be the background of a data set with other rules."""
 
 app = typer.Typer(
     help="Build a Zarr store of tiles, segments and prompts from images and masks. "
@@ -201,9 +197,6 @@ def build(
     counts = f"{manifest.complete.tiles} tiles, {manifest.complete.objects} objects"
     share, codes = ignored_share(manifest), ignore or ",".join(map(str, rules.ignore)) or "none"
     typer.echo(f"{printable(out)}: {counts}; {share:.0%} of the pixels are ignored (--ignore {codes})")
-    if share > MUCH_IGNORED:
-        warning = "more than a third of the pixels count neither in training nor in scores; check --ignore"
-        logging.getLogger(__name__).warning("%s: %s", printable(out), warning)
 
 
 @app.command()

@@ -87,16 +87,13 @@ def _label_dtype(rois: list[RoiSource]) -> str:
     dtype = "uint8"
     turned: list[Path] = []
     for roi in rois:
-        image, mask = image_header(roi.image_path), image_header(roi.mask_path)
+        paths = roi.image_path, roi.mask_path
+        image, mask = map(image_header, paths)
         if image.size != mask.size:
             raise size_mismatch(roi, image.size, mask.size)
         if mask.wide:
             dtype = "uint16"
-        turned += [
-            header_path
-            for header_path, header in ((roi.image_path, image), (roi.mask_path, mask))
-            if header.orientation != 1
-        ]
+        turned += [path for path, header in zip(paths, (image, mask), strict=True) if header.turned]
     if turned:
-        logger.warning("%d files are turned as their orientation tag says, such as %s", len(turned), turned[0])
+        logger.warning("files that are turned as their orientation tag says: %d, such as %s", len(turned), turned[0])
     return dtype

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,8 @@ class WarmProcess:
     ) -> None:
         assert command[:2] == [sys.executable, "-m"], command
         self._folder = Path(tempfile.mkdtemp())
-        self._printed = [self._folder / "stdout", self._folder / "stderr"]
+        self._printed = [self._folder / name for name in ("stdout", "stderr")]
+        self._said: tuple[str, str] | None = None
         environment = dict(os.environ if env is None else env)
         arguments = (command[2], [*command[3:]], environment, self._printed, start_new_session)
         self._process = _SERVER.Process(target=_run, args=arguments)
@@ -73,8 +75,11 @@ class WarmProcess:
         self._process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
-        out, err = (path.read_text(encoding="utf-8", errors="replace") for path in self._printed)
-        return out, err
+        if self._said is None:
+            out, err = (path.read_text(encoding="utf-8", errors="replace") for path in self._printed)
+            self._said = out, err
+            shutil.rmtree(self._folder)
+        return self._said
 
 
 def run_warm(command: Sequence[str], timeout: float | None = None) -> subprocess.CompletedProcess[str]:

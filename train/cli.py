@@ -274,8 +274,8 @@ def evaluate(
     if zero_shot:
         predictors |= load_initial_weights(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
-    sinks = evaluation_writers(opened, out, save_masks=save_masks, stitch=stitch)
     with locked_folder(out), progress_bar("evaluate", "tile") as bar:
+        sinks = evaluation_writers(opened, out, save_masks=save_masks, stitch=stitch)
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -55,7 +55,7 @@ def check_joined(where: object, given: Collection[str], wanted: Collection[str],
         raise ConfigError(where, f"{what}{hint}", "name each ROI as its files are named, with or without extension")
     if strangers:
         shown = ", ".join(strangers[:_SHOWN])
-        logger.warning("%s: %d lines name no ROI of this data set, such as %s", where, len(strangers), shown)
+        logger.warning("%s: lines that name no ROI of this data set: %d, such as %s", where, len(strangers), shown)
 
 
 def _stem(name: str) -> str:

@@ -19,18 +19,23 @@ import tifffile
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from prep.source.orientation import TAG as ORIENTATION
+from prep.source.orientation import UPRIGHT, turned_array, turned_size, valid_orientation
 from schemas.errors import SourceError
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0")
+"""Starts of little-endian and big-endian files, and of little-endian BigTIFFs; Pillow reads no other BigTIFF."""
+
 _BIG_TIFF = 43
 
 # Tags, and one value of the tag 254.
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_DESCRIPTION, _ORIENTATION, _SAMPLES, _SAMPLE_FORMAT = 270, 274, 277, 339
+_DESCRIPTION, _SAMPLES, _SAMPLE_FORMAT = 270, 277, 339
 _REDUCED = 1
 
-_UNCOMPRESSED, _PALETTE, _WHITE_IS_ZERO = 1, 3, 0
+_UNCOMPRESSED, _PALETTE = 1, 3
 _UNSIGNED, _SIGNED = 1, 2
+_KINDS = {_UNSIGNED: "unsigned integers", _SIGNED: "signed integers", 3: "floating-point numbers"}
 
 _LOSSY = {
     **dict.fromkeys((6, 7, 33007, 34892), "JPEG"),
@@ -40,8 +45,11 @@ _LOSSY = {
 }
 """Names of the compressions that may lose details, by their number in the tag 259."""
 
+_NUMBERS = {3: "H", 4: "L"}
+"""Types of a tag's value that are one number within its entry, as `struct` names them."""
+
 MAX_PAGES = 10_000
-"""Pages that are counted; a file that has more is refused, as is one whose pages form a circle."""
+"""Most pages that are counted. Counting also ends where the pages of a damaged file form a circle."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,14 @@ class TiffContent:
     description: str
 
     @property
+    def kind(self) -> str:
+        """What a sample is, in words."""
+        return _KINDS.get(self.sample_format, "values of an unknown kind")
+
+    @property
     def shown_size(self) -> tuple[int, int]:
         """Width and height in pixels after turning by the orientation tag."""
-        width, height = self.pages[0].size
-        return (height, width) if self.orientation >= 5 else (width, height)
+        return turned_size(self.pages[0].size, self.orientation)
 
     @property
     def lossy(self) -> str:
@@ -131,17 +143,18 @@ def _content(file: IO[bytes]) -> TiffContent | None:
         return None
     if header[2] == _BIG_TIFF:
         header += file.read(8)
-    pages: list[TiffPage] = []
-    first = tags = ImageFileDirectory_v2(header)
-    place, seen = tags.next, set[int]()
+    first = ImageFileDirectory_v2(header)
+    place, pages, seen = first.next, list[TiffPage](), set[int]()
     while place and place not in seen and len(pages) < MAX_PAGES:
         seen.add(place)
-        tags = ImageFileDirectory_v2(header)
         file.seek(place)
-        tags.load(file)
-        first = tags if not pages else first
-        pages.append(TiffPage((_number(tags, _WIDTH, 0), _number(tags, _HEIGHT, 0)), _is_reduced(tags)))
-        place = tags.next
+        if pages:
+            page, place = _later_page(file, header)
+        else:
+            first.load(file)
+            size = _number(first, _WIDTH, 0), _number(first, _HEIGHT, 0)
+            page, place = TiffPage(size, bool(_number(first, _SUBFILE, 0) & _REDUCED)), first.next
+        pages.append(page)
     if not pages:
         return None
     return TiffContent(
@@ -152,9 +165,28 @@ def _content(file: IO[bytes]) -> TiffContent | None:
         sample_format=_number(first, _SAMPLE_FORMAT, _UNSIGNED),
         compression=_number(first, _COMPRESSION, _UNCOMPRESSED),
         photometric=_number(first, _PHOTOMETRIC, 1),
-        orientation=_number(first, _ORIENTATION, 1),
+        orientation=valid_orientation(_number(first, ORIENTATION, UPRIGHT)),
         description=str(first.get(_DESCRIPTION, "")),
     )
+
+
+def _later_page(file: IO[bytes], header: bytes) -> tuple[TiffPage, int]:
+    """Read the size of a page after the first, and the place of the next one.
+
+    Pillow's class would read all tags of the page, and in a hostile file each of many pages can claim the same
+    megabytes.
+    """
+    order = "<>"[header[:2] == b"MM"]
+    forms = ("Q", "HHQ8s", "Q") if header[2] == _BIG_TIFF else ("H", "HHL4s", "L")
+    count_form, entry_form, place_form = (struct.Struct(order + form) for form in forms)
+    (count,) = count_form.unpack(file.read(count_form.size))
+    values: dict[int, int] = {}
+    for tag, kind, _, value in entry_form.iter_unpack(file.read(count * entry_form.size)):
+        if kind in _NUMBERS:
+            (values[tag],) = struct.unpack_from(order + _NUMBERS[kind], value)
+    (following,) = place_form.unpack(file.read(place_form.size))
+    page = TiffPage((values.get(_WIDTH, 0), values.get(_HEIGHT, 0)), bool(values.get(_SUBFILE, 0) & _REDUCED))
+    return page, following
 
 
 def check_pages(path: Path, content: TiffContent) -> None:
@@ -194,12 +226,8 @@ def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArra
         SourceError: The values are no integers of 0 to 65535, or the compression is unknown.
     """
     if content.sample_format not in (_UNSIGNED, _SIGNED):
-        kind = "floating-point numbers" if content.sample_format == 3 else "complex numbers"
-        raise SourceError(
-            path,
-            f"holds {kind} of {content.bits} bits, but a mask has integers",
-            "save it as unsigned 8- or 16-bit integers",
-        )
+        what = f"holds {content.kind} of {content.bits} bits, but a mask has integers"
+        raise SourceError(path, what, "save it as unsigned 8- or 16-bit integers")
     if content.samples != 1 or content.photometric == _PALETTE:
         what = f"has {content.samples} samples of {content.bits} bits a pixel, but a mask has one class code a pixel"
         raise SourceError(path, what, "save it palettized or gray, with the code as pixel value")
@@ -217,24 +245,12 @@ def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArra
             raise SourceError(path, what, "run `pip install imagecodecs`, or save it uncompressed") from error
     if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
         raise SourceError(path, "has values beyond 16 bits", "save the mask with values of 0 to 65535")
-    return np.ascontiguousarray(turned(values.astype(np.uint16), content.orientation))
-
-
-def turned(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn stored rows and columns (H, W, ...) as the orientation tag says: TIFF 6.0, page 36, and the same in EXIF."""
-    if orientation >= 5:
-        values = values.swapaxes(0, 1)
-    upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-    return values[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return np.ascontiguousarray(turned_array(values.astype(np.uint16), content.orientation))
 
 
 def _number(tags: Any, tag: int, default: int) -> int:
     value: Any = tags.get(tag, default)
     return int(cast("Any", value)[0] if isinstance(value, tuple) else value)
-
-
-def _is_reduced(tags: Any) -> bool:
-    return bool(_number(tags, _SUBFILE, 0) & _REDUCED)
 
 
 def _is_smaller(size: tuple[int, int], first: tuple[int, int]) -> bool:

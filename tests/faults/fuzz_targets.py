@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from prep.source import decode
+from prep.source import picture_file
 from prep.source.class_map import read_class_map
 from prep.source.split import file_split
 from schemas.store.file_list import FileList
@@ -39,7 +39,7 @@ class Target:
 
 def image(folder: Path) -> Target:
     """Masks and images."""
-    decode.MAX_ROI_PX = masks.SMALL_BOUND_PX
+    picture_file.MAX_ROI_PX = masks.SMALL_BOUND_PX
     path = folder / "roi.png"
     return Target(_written(path, masks.use), masks.valid_files())
 

@@ -79,6 +79,15 @@ class Batch:
         """Pin the memory of all tensors; the DataLoader calls this."""
         return self.with_each(lambda tensor: tensor.pin_memory())
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell the allocator that a stream reads these tensors, so that it does not reuse their memory too early."""
+
+        def record(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self.with_each(record)
+
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Apply a function to every tensor of the batch, including those in `features` and `groups`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -65,7 +65,8 @@ class _Ahead:
         if loaded is None:
             return cls(step, None, None, copies)
         # The step waits only for the time in which the GPU had nothing to compute.
-        hidden_s = asked.elapsed_time(computed) / 1000 if computed.query() else loaded.wait_s
+        is_idle = asked.query() and computed.query()
+        hidden_s = asked.elapsed_time(computed) / 1000 if is_idle else loaded.wait_s
         with torch.cuda.stream(copies):
             batches = [batch.to(device) for batch in loaded.batches]
         return cls(step, replace(loaded, batches=batches, wait_s=max(0.0, loaded.wait_s - hidden_s)), None, copies)
@@ -78,8 +79,7 @@ class _Ahead:
             computing = torch.cuda.current_stream()
             computing.wait_stream(self.copies)
             for batch in self.loaded.batches:
-                # Tell the allocator which stream reads the copies, so that it does not reuse their memory too early.
-                batch.with_each(lambda tensor: (tensor.record_stream(computing), tensor)[1])
+                batch.record_stream(computing)
         return self.loaded
 
 

@@ -17,7 +17,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "sam.")
 _SAM_1 = "image_encoder.patch_embed.proj.weight"
 """A weight that SAM 1 and the models made from it have, and SAM 2 has not."""
 
-_LFS = b"version https://git-lfs.github.com/"
+_LFS = b"version https://git-lfs"
 
 
 def check_no_pointer(path: Path, start: bytes) -> None:
@@ -30,7 +30,7 @@ def check_no_pointer(path: Path, start: bytes) -> None:
     Raises:
         CheckpointError: It is a pointer.
     """
-    if start.startswith(_LFS[: len(start)]) and len(start) >= 8:
+    if start.startswith(_LFS):
         raise CheckpointError(path, "is a Git LFS pointer and not the weights", "run `git lfs pull` in its repository")
 
 

@@ -16,7 +16,7 @@ from schemas.errors import StoreError
 from schemas.prompt_kinds import PromptKind
 from train.loss.pixel_terms import upsample
 from train.model.predictor import OBJECTS_PER_PASS
-from train.output.class_images import ClassImages, Roi
+from train.output.class_images import ClassImages
 from train.output.model_folders import ModelFolders
 from train.score.tile_answer import Answer
 
@@ -77,9 +77,8 @@ class _Canvas:
     def __init__(self, frame_id: str, images: ClassImages) -> None:
         self.frame_id = frame_id
         self.images = images
-        self.roi: Roi = images.rois[frame_id]
-        self.class_codes = [info.code for info in images.classes]
-        roi, class_codes = self.roi, self.class_codes
+        self.roi = roi = images.rois[frame_id]
+        self.class_codes = class_codes = [info.code for info in images.classes]
         size_bytes = (len(class_codes) + 1) * roi.height_px * roi.width_px * 2
         if size_bytes > MAX_CANVAS_BYTES:
             what = f"needs {size_bytes / 2**30:.0f} GiB of memory to be stitched with {len(class_codes)} classes"

@@ -39,8 +39,9 @@ def locked_folder(out: Path) -> Generator[None]:
     try:
         yield
     finally:
-        if is_new and {path.name for path in out.iterdir()} <= {LOCK_FILE}:
-            (out / LOCK_FILE).unlink(missing_ok=True)
-            with suppress(OSError):
+        # A failure here would hide that of the run.
+        with suppress(OSError):
+            if is_new and [path.name for path in out.iterdir()] == [LOCK_FILE]:
+                (out / LOCK_FILE).unlink()
                 out.rmdir()
         lock.release()

@@ -47,7 +47,7 @@ def test_roi_that_the_table_of_patients_does_not_name_is_an_error_with_the_neare
 
 def test_lines_that_name_no_roi_are_counted(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     find_pairs(source, patients=_patients(tmp_path, [*STEMS, "w", "x", "y", "z"]))
-    assert "--patients: 4 lines name no ROI of this data set, such as w, x, y" in caplog.text
+    assert "--patients: lines that name no ROI of this data set: 4, such as w, x, y" in caplog.text
 
 
 def test_split_file_is_compared_both_ways_too(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -55,7 +55,7 @@ def test_split_file_is_compared_both_ways_too(source: Path, tmp_path: Path, capl
     path = tmp_path / "split.csv"
     path.write_text("name,split\nanna_roi1.png,train\nanna_roi2.tif,train\nbert,val\ndora,test\nemil,train\n")
     assert file_split(rois, path) == {"anna": "train", "bert": "val", "dora": "test"}
-    assert "split.csv: 1 lines name no ROI of this data set, such as emil" in caplog.text
+    assert "split.csv: lines that name no ROI of this data set: 1, such as emil" in caplog.text
     path.write_text("name,split\nanna_roi1,train\nanna-roi2,train\nbert,val\ndora,test\n")
     with pytest.raises(ConfigError, match="does not name anna_roi2; the nearest name in it is anna-roi2"):
         file_split(rois, path)

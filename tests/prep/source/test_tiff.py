@@ -79,24 +79,29 @@ def test_jpeg_under_the_name_of_a_png_is_refused(tmp_path: Path) -> None:
         read_mask(tmp_path / "m.png")
 
 
-def _saved(path: Path, pages: list[np.ndarray], **options: list[int]) -> Path:
-    with tifffile.TiffWriter(path) as writer:
+def _saved(path: Path, pages: list[np.ndarray], kind: str = "<", **options: list[int]) -> Path:
+    order: Any = kind[0]
+    with tifffile.TiffWriter(path, byteorder=order, bigtiff=kind.endswith("big")) as writer:
         for number, page in enumerate(pages):
             of_page: dict[str, Any] = {name: value[number] for name, value in options.items()}
             writer.write(page, metadata=None, **of_page)
     return path
 
 
-def test_file_of_several_pictures_is_refused_with_their_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["<", ">", "<big"])
+def test_file_of_several_pictures_is_refused_with_their_number(tmp_path: Path, kind: str) -> None:
     page = np.zeros((64, 64), np.uint8)
-    several = _saved(tmp_path / "several.tif", [page, page + 1, page + 2])
+    several = _saved(tmp_path / "several.tif", [page, page + 1, page + 2], kind)
     small = page[::4, ::4]
-    thumbnail = _saved(tmp_path / "thumbnail.tif", [small, page], subfiletype=[1, 0])
-    unmarked = _saved(tmp_path / "unmarked.tif", [small, page])
+    thumbnail = _saved(tmp_path / "thumbnail.tif", [small, page], kind, subfiletype=[1, 0])
+    unmarked = _saved(tmp_path / "unmarked.tif", [small, page], kind)
     for path, said in ((several, "has 3 pages"), (thumbnail, "has 2 pages"), (unmarked, "has 2 pages")):
         for read in (read_mask, read_image, image_header):
             with pytest.raises(SourceError, match=rf"{path.name}: {said}, and .*; save .* in its own file"):
                 read(path)
+
+
+def test_imagej_stack_of_one_page_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "imagej.tif", np.zeros((5, 16, 16), np.uint8), imagej=True)
     (tmp_path / "imagej.tif").write_bytes(_one_page_of(tmp_path / "imagej.tif"))
     with pytest.raises(SourceError, match="is an ImageJ stack of 5 images"):
@@ -113,11 +118,12 @@ def _one_page_of(path: Path) -> bytes:
     return kept.getvalue()
 
 
+@pytest.mark.parametrize("kind", ["<", ">", "<big"])
 @pytest.mark.parametrize("marked", [False, True])
-def test_pyramid_gives_its_full_resolution(tmp_path: Path, marked: bool) -> None:
+def test_pyramid_gives_its_full_resolution(tmp_path: Path, marked: bool, kind: str) -> None:
     page = (np.arange(65 * 90) % 7).reshape(65, 90).astype(np.uint8)
     levels = [page, page[::2, ::2], page[::4, ::4]]
-    path = _saved(tmp_path / "p.tif", levels, subfiletype=[0, int(marked), int(marked)])
+    path = _saved(tmp_path / "p.tif", levels, kind, subfiletype=[0, int(marked), int(marked)])
     np.testing.assert_array_equal(read_mask(path), page)
 
 
@@ -145,7 +151,7 @@ def test_image_is_turned_as_its_tag_says(tmp_path: Path, suffix: str, orientatio
     ][orientation - 1]
     assert np.abs(read_image(path).astype(int) - shown).max() <= (3 if suffix == ".jpg" else 0)
     header = image_header(path)
-    assert (header.size, header.orientation) == ((shown.shape[1], shown.shape[0]), orientation)
+    assert (header.size, header.turned) == ((shown.shape[1], shown.shape[0]), orientation != 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
