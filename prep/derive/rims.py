@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from prep.derive.segments import present_codes
 from prep.source.decode import LabelArray
 
 MIN_PX = 20
@@ -28,7 +29,8 @@ def rim_classes(labels: LabelArray, present: list[int]) -> dict[int, int]:
         present: Its codes, in ascending order.
     """
     lowest, highest = _extremes(labels, 3)
-    solid = set(np.unique(labels[lowest == highest]).tolist())
+    # Most masks need nothing more: each of their codes fills some 3 x 3 block.
+    solid = set(present_codes(labels, lowest == highest))
     suspects = [code for code in present[1:-1] if code not in solid]
     if not suspects:
         return {}

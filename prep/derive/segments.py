@@ -57,11 +57,17 @@ class Segment:
         return left == 0 or top == 0 or right == width - 1 or bottom == height - 1
 
 
-def present_codes(labels: LabelArray) -> list[int]:
-    """List the pixel values that occur, in ascending order."""
+def present_codes(labels: LabelArray, where: NDArray[np.bool_] | None = None) -> list[int]:
+    """List the pixel values that occur, in ascending order.
+
+    Args:
+        labels: uint8 or uint16 (H, W).
+        where: bool (H, W), the pixels to look at; None looks at all.
+    """
+    chosen = None if where is None else where.view(np.uint8)
     bins = int(np.iinfo(labels.dtype).max) + 1
     # About thirty times as fast as bincount, which widens every pixel first.
-    counts = cv2.calcHist([np.asarray(labels)], [0], None, [bins], [0, bins])
+    counts = cv2.calcHist([np.asarray(labels)], [0], chosen, [bins], [0, bins])
     return [int(code) for code in np.flatnonzero(counts)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -33,9 +32,6 @@ _PX_A_BYTE = {"PNG": 8 * 1032, "JPEG": _JPEG_PX, "MPO": _JPEG_PX, "TIFF": 1 << 1
 Deflate makes at most 1032 bytes of one byte, and a pixel of a PNG takes at least one bit. In a JPEG a block of 64
 pixels takes at least two bits. In a TIFF with Group 4 compression a blank line takes one bit.
 """
-
-_COLOR_MAP = 320
-"""TIFF's tag of the palette."""
 
 
 class FileReader(io.BufferedReader):
@@ -157,16 +153,12 @@ def open_picture(path: Path) -> Generator[PictureFile]:
 
 @contextmanager
 def _metadata_warnings(path: Path) -> Generator[None]:
-    """Log what Pillow warns of. The pixels are all there, unless it skipped the palette, which then is an error."""
+    """Log what Pillow warns of: the pixels are all there. A file whose palette is skipped does not open."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    texts = [str(warning.message).strip() for warning in caught]
-    for text in texts:
-        if re.search(rf"\btag {_COLOR_MAP}\b", text):
-            raise SourceError(path, f"is damaged ({text})", "download or export it again")
-    if texts:
-        logger.warning("%s: its metadata is odd (%s); its pixels are read", path, texts[0])
+    if caught:
+        logger.warning("%s: its metadata is odd (%s); its pixels are read", path, str(caught[0].message).strip())
 
 
 def _what_it_is(tiff: TiffContent | None) -> tuple[str, str]:

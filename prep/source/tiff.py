@@ -1,7 +1,7 @@
 """Look into a TIFF before its pixels are decoded: what it holds, how many pages, and whether Pillow reads its values.
 
-Pillow decodes most files. It swaps the bytes of compressed big-endian values, and knows no integers of 64 bits; such
-masks are decoded by tifffile. Arrays are H, W.
+Pillow decodes most files. It swaps the bytes of signed big-endian values that are compressed, and knows no integers of
+64 bits; such masks are decoded by tifffile. Arrays are H, W.
 Source: TIFF 6.0, sections 2, 8 and 12; ImageJ's `FileInfo` for its stacks.
 """
 
@@ -71,7 +71,6 @@ class TiffContent:
 
     Attributes:
         pages: All pages, in the order of the file.
-        big_endian: Whether values are stored with their highest byte first.
         bits: Bits of a sample of the first page.
         samples: Samples of a pixel of the first page.
         sample_format: 1 for unsigned integers, 2 for signed ones, 3 for floats.
@@ -82,7 +81,6 @@ class TiffContent:
     """
 
     pages: tuple[TiffPage, ...]
-    big_endian: bool
     bits: int
     samples: int
     sample_format: int
@@ -109,10 +107,7 @@ class TiffContent:
     @property
     def pillow_reads_codes(self) -> bool:
         """Whether Pillow returns the stored integers of one sample a pixel."""
-        if self.sample_format != _UNSIGNED:
-            return False
-        whole = not self.big_endian or self.compression == _UNCOMPRESSED
-        return self.bits <= 8 or (self.bits == 16 and whole)
+        return self.sample_format == _UNSIGNED and self.bits <= 16
 
 
 def tiff_content(file: IO[bytes]) -> TiffContent | None:
@@ -159,7 +154,6 @@ def _content(file: IO[bytes]) -> TiffContent | None:
         return None
     return TiffContent(
         pages=tuple(pages),
-        big_endian=header[:2] == b"MM",
         bits=_number(first, _BITS, 1),
         samples=_number(first, _SAMPLES, 1),
         sample_format=_number(first, _SAMPLE_FORMAT, _UNSIGNED),

@@ -95,9 +95,10 @@ def test_file_of_several_pictures_is_refused_with_their_number(tmp_path: Path, k
     small = page[::4, ::4]
     thumbnail = _saved(tmp_path / "thumbnail.tif", [small, page], kind, subfiletype=[1, 0])
     unmarked = _saved(tmp_path / "unmarked.tif", [small, page], kind)
-    for path, said in ((several, "has 3 pages"), (thumbnail, "has 2 pages"), (unmarked, "has 2 pages")):
+    smaller_first = "has 2 pages, and the first is a smaller version of another"
+    for path, said in ((several, "has 3 pages"), (thumbnail, smaller_first), (unmarked, "has 2 pages")):
         for read in (read_mask, read_image, image_header):
-            with pytest.raises(SourceError, match=rf"{path.name}: {said}, and .*; save .* in its own file"):
+            with pytest.raises(SourceError, match=rf"{path.name}: {said}.*; save .* in its own file"):
                 read(path)
 
 
