@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prep.source import decode
+from prep.source import picture_file
 from prep.source.decode import image_header, read_image, read_mask
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
@@ -99,7 +99,7 @@ png_files = st.builds(
 
 @pytest.mark.parametrize("inputs", forms(100, 10_000))
 def test_image_files_are_read_or_refused(tmp_path: Path, inputs: int, monkeypatch, tally) -> None:
-    monkeypatch.setattr(decode, "MAX_ROI_PX", SMALL_BOUND_PX)
+    monkeypatch.setattr(picture_file, "MAX_ROI_PX", SMALL_BOUND_PX)
     path, guard, files = tmp_path / "roi.png", Guard(tmp_path), valid_files()
     for data in files:
         path.write_bytes(data)
