@@ -19,8 +19,10 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 
-_SERVER = get_context("forkserver")
-_SERVER.set_forkserver_preload(
+SERVER = get_context("forkserver")
+"""Processes are forked from a server that has imported these modules."""
+
+SERVER.set_forkserver_preload(
     [
         "torch._dynamo",
         "tensorboard.summary",
@@ -50,7 +52,7 @@ class WarmProcess:
         self._said: tuple[str, str] | None = None
         environment = dict(os.environ if env is None else env)
         arguments = (command[2], [*command[3:]], environment, self._printed, start_new_session)
-        self._process = _SERVER.Process(target=_run, args=arguments)
+        self._process = SERVER.Process(target=_run, args=arguments)
         self._process.start()
         self.pid: int = self._process.pid or 0
         # Only a process that has opened its files has a group of its own, if it is to have one.

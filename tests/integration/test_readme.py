@@ -5,6 +5,7 @@ The how-to pages have a file of their own, so that both run side by side.
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from docs import command_line
 from schemas.store.store import Store
-from tests.integration.pages import PAGES, ROOT, blocks, prepare_folder, run_page
+from tests.integration.pages import PAGES, ROOT, Prepared, blocks, prepare_folder, run_page
 from train.backbone.sam2 import NANO_OVERRIDES
 from train.config import FitConfig, setting_keys
 
@@ -31,13 +32,14 @@ def test_python_of_the_readme_runs(store: Store, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
-def prepared(module_path: Path) -> Path:
-    return prepare_folder(module_path)
+def prepared(module_path: Path) -> Iterator[Prepared]:
+    with prepare_folder(module_path) as prepared:
+        yield prepared
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if "how-to" not in page and blocks(page, "bash|python")])
-def test_page_runs(page: str, prepared: Path, tmp_path: Path) -> None:
+def test_page_runs(page: str, prepared: Prepared, tmp_path: Path) -> None:
     run_page(page, prepared, tmp_path)
 
 

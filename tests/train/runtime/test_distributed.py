@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store.store import Store, open_store
 from tests.conftest import WriteRoi
+from tests.warm_commands import warm_commands
 from train.config import read_config
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
@@ -73,9 +74,14 @@ def _launch(program: Sequence[str], temporary: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _torchrun(
-    store: Store, out: Path, *flags: str, program: Sequence[str] = ("-m", "train.cli")
-) -> subprocess.Popen[bytes]:
+@pytest.fixture(scope="module")
+def programs(module_path: Path) -> Iterator[Path]:
+    """Programs that torchrun starts in the place of ours; each starts as a fork that has imported the libraries."""
+    with warm_commands(module_path) as folder:
+        yield folder
+
+
+def _torchrun(store: Store, out: Path, *flags: str, program: Sequence[object]) -> subprocess.Popen[bytes]:
     common = [
         "--out",
         str(out),
@@ -91,13 +97,17 @@ def _torchrun(
         "0",
         "--no-report",
     ]
-    return _launch([*program, "fit", store.path, *common, "--device", "cpu", *flags], out.parent)
+    return _launch([*map(str, program), "fit", store.path, *common, "--device", "cpu", *flags], out.parent)
 
 
-def test_two_processes_train_as_one_does(store: Store, tmp_path: Path) -> None:
+def _fit(programs: Path) -> tuple[object, ...]:
+    return "--no-python", programs / "bcss-train"
+
+
+def test_two_processes_train_as_one_does(store: Store, programs: Path, tmp_path: Path) -> None:
     alone = read_config(None, {**FLAGS, "batch_size": 10, "max_steps": 8})
     fit(store, alone, tmp_path / "alone")
-    process = _torchrun(store, tmp_path / "two", "--batch-size", "5", "--max-steps", "8")
+    process = _torchrun(store, tmp_path / "two", "--batch-size", "5", "--max-steps", "8", program=_fit(programs))
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said.decode()[-3000:]
     one, two = read_steps(tmp_path / "alone"), read_steps(tmp_path / "two")
@@ -120,22 +130,24 @@ def _nine_tiles(write_roi: WriteRoi, folder: Path) -> Store:
     return open_store(folder / "nine.zarr")
 
 
-def test_process_without_a_tile_joins_every_collective(write_roi: WriteRoi, tmp_path: Path) -> None:
+def test_process_without_a_tile_joins_every_collective(write_roi: WriteRoi, programs: Path, tmp_path: Path) -> None:
     # Nine tiles in global batches of eight leave one tile, which the first process takes.
     nine = _nine_tiles(write_roi, tmp_path)
-    process = _torchrun(nine, tmp_path / "run", "--batch-size", "4", "--epochs", "1")
+    process = _torchrun(nine, tmp_path / "run", "--batch-size", "4", "--epochs", "1", program=_fit(programs))
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said.decode()[-3000:]
     assert [step.images for step in read_steps(tmp_path / "run")] == [8, 1]
 
 
-def test_processes_that_find_different_features_missing_fill_them_together(write_roi: WriteRoi, tmp_path: Path) -> None:
+def test_processes_that_find_different_features_missing_fill_them_together(
+    write_roi: WriteRoi, programs: Path, tmp_path: Path
+) -> None:
     nine = _nine_tiles(write_roi, tmp_path)
     shutil.copytree(nine.path, tmp_path / "copy" / "nine.zarr")
     frozen = {"freeze": "decoder_only", "cache_features": True, "batch_size": 2, "max_steps": 6}
     fit(open_store(tmp_path / "copy" / "nine.zarr"), read_config(None, {**FLAGS, **frozen}), tmp_path / "alone")
     flags = ["--freeze", "decoder_only", "--cache-features", "--batch-size", "1", "--max-steps", "6"]
-    program = ["--no-python", sys.executable, "-c", SECOND_SEES_NOTHING_MISSING]
+    program = ["--no-python", programs / "python", "-c", SECOND_SEES_NOTHING_MISSING]
     process = _torchrun(nine, tmp_path / "two", *flags, program=program)
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said.decode()[-3000:]
@@ -144,9 +156,10 @@ def test_processes_that_find_different_features_missing_fill_them_together(write
         assert a.loss == pytest.approx(b.loss, rel=1e-3)
 
 
-def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_path: Path) -> None:
+def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, programs: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = _torchrun(store, out, "--batch-size", "1", "--max-steps", "30", "--save-every-steps", "2")
+    flags = ["--batch-size", "1", "--max-steps", "30", "--save-every-steps", "2"]
+    process = _torchrun(store, out, *flags, program=("-m", "train.cli"))
     metrics = out / "metrics.jsonl"
     while not metrics.exists() or metrics.read_text().count('"grad_norm"') < 4:
         assert process.poll() is None
@@ -158,16 +171,17 @@ def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, tmp_p
     process.communicate(timeout=90)
     assert process.returncode != 0
     done = load_checkpoint(out / "checkpoints" / "checkpoint.pt")["steps"]
-    again = _torchrun(store, out, "--batch-size", "1", "--max-steps", str(done + 2), "--resume")
+    flags = ["--batch-size", "1", "--max-steps", str(done + 2), "--resume"]
+    again = _torchrun(store, out, *flags, program=_fit(programs))
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0, said.decode()[-3000:]
     assert load_checkpoint(out / "checkpoints" / "checkpoint.pt")["steps"] == done + 2
 
 
-def test_processes_can_leave_their_group_many_times(tmp_path: Path) -> None:
+def test_processes_can_leave_their_group_many_times(programs: Path, tmp_path: Path) -> None:
     # Up to torch 2.7, the group was freed while the interpreter's lock was held, and a thread of the group needed that
     # lock to release the last collective. The process then hung, in this test after a few groups.
-    process = _launch(["--no-python", sys.executable, "-c", LEAVE_OFTEN], tmp_path)
+    process = _launch(["--no-python", str(programs / "python"), "-c", LEAVE_OFTEN], tmp_path)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said.decode()[-3000:]
 
@@ -198,7 +212,7 @@ def test_only_tensors_on_gpus_of_their_own_go_by_nccl(
 def test_two_processes_share_one_gpu(store: Store, tmp_path: Path, cuda: torch.device) -> None:
     fit(store, read_config(None, {**FLAGS, "batch_size": 10, "max_steps": 4, "device": cuda.type}), tmp_path / "alone")
     flags = ["--batch-size", "5", "--max-steps", "4", "--device", cuda.type]
-    process = _torchrun(store, tmp_path / "two", *flags)
+    process = _torchrun(store, tmp_path / "two", *flags, program=("-m", "train.cli"))
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said.decode()[-3000:]
     one, two = read_steps(tmp_path / "alone"), read_steps(tmp_path / "two")
