@@ -26,7 +26,9 @@ from prep.write.assemble import STORE_DIR, assemble
 from prep.write.roi_folder import RoiFolder, RoiTask, write_roi_folder
 from schemas.command.stage_timer import timed
 from schemas.errors import ConfigError, SourceError, StoreError
+from schemas.file_names import bounded_name
 from schemas.manifest import SPLITS, Manifest
+from schemas.script_guard import refuse_while_imported
 from schemas.store.location import is_remote, normal_location, remote_errors
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,7 @@ def build_store(
         StoreError: The destination holds something else, or a file cannot be read or written.
         ConfigError: The configuration contradicts the sources, or the destination has no name.
     """
+    refuse_while_imported("build_store")
     location = linked_place(normal_location(destination))
     work_dir = _work_dir(location, options)
     plan = plan_build(source_dir, config, splitter, patients)
@@ -126,7 +129,7 @@ def _work_dir(location: str, options: BuildOptions) -> Path:
         raise ConfigError(f"--out {location}", "does not name a store", "give it a name, such as ./bcss.zarr")
     if options.work_dir is not None:
         return options.work_dir.absolute()
-    beside = f"{name}.partial"
+    beside = bounded_name(name, ".partial")
     return (Path(beside) if is_remote(location) else Path(location).with_name(beside)).absolute()
 
 

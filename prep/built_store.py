@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
 from prep.files import sha256_of
 from prep.place.destination import check_replaceable, occupied
 from prep.plan import BuildPlan
@@ -9,6 +13,9 @@ from prep.write.checksums import check_sizes
 from schemas.errors import StoreError
 from schemas.manifest import fingerprint
 from schemas.store.store import Store, open_store
+
+SHOWN = 4
+"""Number of settings that a message names."""
 
 
 def built_store(location: str, plan: BuildPlan) -> Store | None:
@@ -32,27 +39,47 @@ def built_store(location: str, plan: BuildPlan) -> Store | None:
         check_replaceable(location)
         _, what, _ = error.args
         raise StoreError(location, what, "choose another --out, or give --overwrite") from error
-    if not _is_built_from(store, plan):
-        raise StoreError(
-            location, "was built from other sources or settings", "choose another --out, or give --overwrite"
-        )
+    difference = _difference(store, plan)
+    if difference is not None:
+        raise StoreError(location, f"was built from {difference}", "choose another --out, or give --overwrite")
     return store
 
 
-def _is_built_from(store: Store, plan: BuildPlan) -> bool:
-    """Compare a store with a plan; the cheap comparisons come first, and the sources are hashed last.
+def _difference(store: Store, plan: BuildPlan) -> str | None:
+    """Say in which way a store differs from a plan; None if it does not.
+
+    The cheap comparisons come first, and the sources are hashed last.
 
     Raises:
         StoreError: A file of the store is missing or has another length.
     """
-    manifest = store.manifest
-    if manifest.config_fingerprint != fingerprint(plan.config.model_dump(mode="json")):
-        return False
+    manifest, settings = store.manifest, plan.config.model_dump(mode="json")
+    if manifest.config_fingerprint != fingerprint(settings):
+        return f"other settings ({changed_settings(manifest.config, settings)})"
     built = {source.frame_id: (source.image_sha256, source.mask_sha256) for source in manifest.sources}
-    if built.keys() != {roi.frame_id for roi in plan.rois}:
-        return False
+    only_one = sorted(built.keys() ^ {roi.frame_id for roi in plan.rois})
+    if only_one:
+        where = "the store" if only_one[0] in built else "the folder"
+        return f"other ROIs ({len(only_one)} differ; {only_one[0]} is only in {where})"
     check_sizes(store)
     held = dict(zip(store.column("tiles/patient").tolist(), store.column("tiles/split").tolist(), strict=True))
-    if any(plan.splits.get(patient) != split for patient, split in held.items()):
-        return False
-    return all((sha256_of(roi.image_path), sha256_of(roi.mask_path)) == built[roi.frame_id] for roi in plan.rois)
+    for patient, split in held.items():
+        if plan.splits.get(patient) != split:
+            return f"other splits (patient {patient} was in {split} and would be in {plan.splits.get(patient)})"
+    for roi in plan.rois:
+        for path, sha256 in zip((roi.image_path, roi.mask_path), built[roi.frame_id], strict=True):
+            if sha256_of(path) != sha256:
+                return f"another content of {path}"
+    return None
+
+
+def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Name the settings that differ, with both values."""
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    shown = [f"{key} was {_shown(before.get(key))} and is now {_shown(after.get(key))}" for key in changed[:SHOWN]]
+    more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
+    return "; ".join(shown + more)
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else reprlib.repr(value)

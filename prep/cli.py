@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from schemas.codec_names import CodecName
-from schemas.command.console import printable, progress_bar, run_command, show_version
+from schemas.command.console import interrupted_as_line, printable, progress_bar, run_command, show_version
 from schemas.limits import MAX_POINTS, MAX_TILE_PX
 
 if TYPE_CHECKING:
@@ -101,6 +101,12 @@ def build(
             help="Resample ROIs to this many micrometers a pixel; their own is read from the file names.",
         ),
     ] = None,
+    source_mpp: Annotated[
+        float | None,
+        typer.Option(
+            callback=_positive, help="Micrometers a pixel of ROIs whose names do not tell it as MPP-0.2500 does."
+        ),
+    ] = None,
     min_tissue: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out tiles with a smaller share of pixels that are not ignored.")
     ] = 0.0,
@@ -178,6 +184,7 @@ def build(
         stride_px=stride or size,
         edge=edge,
         mpp_um=mpp,
+        source_mpp_um=source_mpp,
         min_tissue=min_tissue,
         objects=objects,
         classes=rules.classes,
@@ -190,7 +197,8 @@ def build(
         seed=seed,
     )
     splitter = _splitter(config, split_file, split_fractions)
-    with progress_bar("prepare", "ROI") as bar:
+    continues = "what is done is kept, and the same command continues from it"
+    with interrupted_as_line(continues), progress_bar("prepare", "ROI") as bar:
         options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
         manifest = build_store(src_dir, out, config, options, splitter, file_patients(patients) if patients else None)
     print_classes(class_counts(open_store(out)))
@@ -224,7 +232,7 @@ def verify(store: Annotated[str, typer.Argument(help="Path or URL of a store.")]
     from schemas.store.store import open_store
 
     opened = open_store(store)
-    with progress_bar("verify", "check") as bar:
+    with interrupted_as_line("nothing was changed"), progress_bar("verify", "check") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -250,7 +258,7 @@ def view(
     from prep.view import write_view
     from schemas.store.store import open_store
 
-    with progress_bar("draw", "tile") as bar:
+    with interrupted_as_line("the same command draws all tiles again"), progress_bar("draw", "tile") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from prep.source.class_map import ClassEntry
 from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
@@ -44,6 +51,7 @@ class BuildConfig(BaseModel):
         mpp_um: Resolution to which ROIs are resampled, in micrometers a pixel; native unless given.
         min_tissue: Minimum share of a tile's pixels that are not ignored; other tiles are left out.
         class_map: Codes with names and merges; those of BCSS unless given.
+        source_mpp_um: Resolution of the ROIs whose names do not tell it, in micrometers a pixel.
         codec: How images are compressed: `fast` to read quickly, `small` to take little space; both without loss.
     """
 
@@ -66,6 +74,15 @@ class BuildConfig(BaseModel):
     min_tissue: float = Field(default=0.0, ge=0, le=1)
     class_map: tuple[ClassEntry, ...] = ()
     codec: CodecName = "fast"
+    source_mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Stores of versions without this setting have the same settings and so the same fingerprint.
+        values: dict[str, Any] = write(self)
+        if self.source_mpp_um is None:
+            del values["source_mpp_um"]
+        return values
 
     @model_validator(mode="before")
     @classmethod

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event as EventType
 from threading import Event, Thread
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from schemas.command.stage_timer import TimedTask, add_timings, is_collecting
 from schemas.errors import ConfigError, SourceError
+from schemas.script_guard import GUARD_REMEDY, is_script
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,9 @@ DASK_TIMEOUT_S = 15
 
 DASK_LOOK_S = 10.0
 """Seconds without a result after which the scheduler is asked whether it has workers at all."""
+
+INTERRUPTED = 130
+"""Exit status of a worker process that Ctrl-C ends."""
 
 _LOGGERS_OF_LOSS = ("distributed.client", "distributed.batched")
 """Loggers with which Dask logs a traceback when it loses the scheduler."""
@@ -77,11 +85,19 @@ def _timed(run: TaskMap) -> TaskMap:
     return timed
 
 
-def _end_with_parent() -> None:
-    """End this worker process when its parent ends: a build that a signal ends cannot tell its workers."""
+def _begin_worker(begun: EventType) -> None:
+    """Set up a worker process: it ends when its parent ends, because a killed build cannot tell its workers."""
+    begun.set()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C goes to the workers, too. They end without a traceback, and free their semaphores.
+        signal.signal(signal.SIGINT, _end_interrupted)
     parent = parent_process()
     if parent is not None:
         Thread(target=_wait_and_end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_interrupted(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(INTERRUPTED)
 
 
 def _wait_and_end(sentinel: int) -> None:
@@ -94,8 +110,10 @@ def _wait_and_end(sentinel: int) -> None:
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
     # Spawned, not forked: a fork copies the locks that the parent's libraries hold.
+    context = get_context("spawn")
     try:
-        executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+        begun = context.Event()
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(begun,))
     except OSError as error:
         # The locks of processes are files in shared memory.
         raise ConfigError(
@@ -111,6 +129,10 @@ def _process_map(workers: int) -> Generator[TaskMap]:
                 yield result
                 done += 1
         except BrokenProcessPool as error:
+            if not begun.is_set() and is_script():
+                raise ConfigError(
+                    "the worker processes", "ended while they imported this script", GUARD_REMEDY
+                ) from error
             raise SourceError(
                 f"a worker process, at {listed[done]} or one of the next {workers}",
                 "died, often because memory ran out",

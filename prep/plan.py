@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,8 @@ def plan_build(
     """
     # Worker processes may have another current folder.
     source_dir = source_dir.absolute()
-    rois = find_pairs(source_dir, config.images, config.masks, patients)
+    found = find_pairs(source_dir, config.images, config.masks, patients)
+    rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in found]
     specs = tuple(array_specs(config.size_px, _label_dtype(rois), config.point_counts))
     return BuildPlan(source_dir, config, rois, splitter(rois), specs)
 

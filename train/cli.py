@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.command.console import printable, progress_bar, run_command, show_version
+from schemas.command.console import interrupted_as_line, printable, progress_bar, run_command, show_version
 from train.backbone.catalog import ModelSize
 from train.choices import (
     BASELINES,
@@ -178,7 +178,8 @@ def fit(
     settings = read_config(config, flags_as_settings(context.params))
     opened = open_store(store)
     silent = int(os.environ.get("RANK", "0")) > 0
-    with progress_bar("fit", "step", silent=silent) as bar:
+    continues = "--resume continues from the last checkpoint"
+    with interrupted_as_line(continues), progress_bar("fit", "step", silent=silent) as bar:
         summary = run_fit(opened, settings, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
     if silent:
         return
@@ -274,7 +275,8 @@ def evaluate(
     if zero_shot:
         predictors |= load_initial_weights(checkpoint or [], pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
-    with locked_folder(out), progress_bar("evaluate", "tile") as bar:
+    lost = interrupted_as_line("no scores were written, and the same command starts again")
+    with lost, locked_folder(out), progress_bar("evaluate", "tile") as bar:
         sinks = evaluation_writers(opened, out, save_masks=save_masks, stitch=stitch)
 
         def show(done: int, total: int) -> None:

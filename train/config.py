@@ -109,6 +109,11 @@ class FitConfig(Settings):
             raise ConfigError("--negatives", "cannot be used with --prompt random", "use --corrections")
         return self
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the number of steps of the whole run."""
+        steps = self.epochs * steps_per_epoch
+        return min(steps, self.max_steps or steps)
+
     @property
     def prompt_kinds(self) -> tuple[PromptKind, ...]:
         """Prompt kinds that validation scores."""

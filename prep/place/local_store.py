@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prep.files import write_atomically
 from prep.place.workspace import REPLACED_RECORD, open_workspace, remove_left_over, restore_replaced
+from schemas.file_names import bounded_name
 from schemas.store.location import is_remote
 
 
@@ -46,7 +47,7 @@ def recover(location: str, work: Path) -> None:
 
 def _beside(destination: Path) -> Path:
     """The folder beside the destination into which a store is copied from another file system; a working folder."""
-    return destination.with_name(f"{destination.name}.arriving")
+    return destination.with_name(bounded_name(destination.name, ".arriving"))
 
 
 def _copy_plan(destination: Path) -> dict[str, str]:

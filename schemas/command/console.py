@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+LOG_EVERY_S = 30.0
+"""Seconds between lines of progress where stderr is no terminal."""
+
+_LOG_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} done, {remaining} left{postfix}"
+
+
 def run_command(app: Callable[..., object], program: str) -> None:
     """Run a command-line application and turn an expected failure into one line and exit status 1.
 
@@ -61,7 +67,9 @@ def as_markup(text: object) -> str:
 
 @contextmanager
 def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqdm[Any]]:
-    """Open a progress bar on stderr that does not break log lines; it shows nothing under `--log-json`.
+    """Open a progress bar on stderr that does not break log lines.
+
+    It shows nothing under `--log-json`. If stderr is no terminal, it writes a plain line every half minute.
 
     Args:
         desc: The name of the work.
@@ -72,11 +80,39 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     as_json = any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
-    with (
-        logging_redirect_tqdm(),
-        tqdm(desc=desc, unit=unit, mininterval=0.5, disable=silent or as_json) as bar,
-    ):
+    style: dict[str, Any] = {"mininterval": 0.5}
+    if not sys.stderr.isatty():
+        # A log file gets a line now and then. At the end there is none, so that an error is the only line.
+        pace = {"mininterval": LOG_EVERY_S, "maxinterval": LOG_EVERY_S, "delay": LOG_EVERY_S, "miniters": 1}
+        style = {"file": _Lines(), "leave": False, "bar_format": _LOG_LINE, **pace}
+    with logging_redirect_tqdm(), tqdm(desc=desc, unit=unit, disable=silent or as_json, **style) as bar:
         yield bar
+
+
+@contextmanager
+def interrupted_as_line(then: str) -> Generator[None]:
+    """Turn Ctrl-C into one line and exit status 130, as shells expect.
+
+    Args:
+        then: What the user should know: how to continue, or what is lost.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).warning("interrupted; %s", then)
+        sys.exit(130)
+
+
+class _Lines:
+    """A file for a progress bar that writes lines to stderr instead of redrawing one line."""
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line:
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def show_version(wanted: bool) -> None:

@@ -1,6 +1,11 @@
 import json
 import logging
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import cast
 
@@ -83,10 +88,12 @@ def test_other_settings_or_sources_replace_a_store_only_with_overwrite(write_roi
     build_store(source, out, SMALL)
     before = _files(out)
     other = BuildConfig(size_px=64)
-    with pytest.raises(StoreError, match=r"s.zarr: was built from other sources or settings; .*--overwrite"):
+    with pytest.raises(
+        StoreError, match=r"s.zarr: was built from other settings \(size_px was 128 and is now 64; .*--overwrite"
+    ):
         build_store(source, out, other)
     write_roi("a", np.full((40, 40), 2, np.uint8))
-    with pytest.raises(StoreError, match="other sources"):
+    with pytest.raises(StoreError, match=r"was built from another content of .*masks.a.png"):
         build_store(source, out, SMALL)
     assert _files(out) == before
     build_store(source, out, other, BuildOptions(overwrite=True))
@@ -119,8 +126,65 @@ def test_store_with_other_patients_is_not_up_to_date(write_roi, tmp_path: Path) 
     build_store(source, tmp_path / "s.zarr", SMALL)
     # As long as the earlier name, so that the size of the file does not change.
     cast("zarr.Array", zarr.open_group(tmp_path / "s.zarr", mode="r+")["tiles/patient"])[:] = "b"
-    with pytest.raises(StoreError, match="was built from other sources or settings"):
+    with pytest.raises(StoreError, match=r"was built from other splits .patient b was in train and would be in None"):
         build_store(source, tmp_path / "s.zarr", SMALL)
+
+
+def test_message_names_the_roi_that_is_only_in_the_folder(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    write_roi("b", np.full((40, 40), 1, np.uint8))
+    with pytest.raises(StoreError, match=r"was built from other ROIs .1 differ; b is only in the folder"):
+        build_store(source, tmp_path / "s.zarr", SMALL)
+
+
+def test_resolution_that_names_do_not_tell_can_be_given(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((256, 256), 1, np.uint8))
+    write_roi("b_MPP-0.2500", np.full((256, 256), 1, np.uint8))
+    given = BuildConfig(size_px=64, source_mpp_um=0.5)
+    build_store(source, tmp_path / "s.zarr", given)
+    assert [roi.mpp_um for roi in open_store(tmp_path / "s.zarr").manifest.sources] == [0.5, 0.25]
+    # At one micrometer a pixel, the first ROI has half and the second a quarter of its pixels a side.
+    resampled = BuildConfig(size_px=64, source_mpp_um=0.5, mpp_um=1.0)
+    build_store(source, tmp_path / "r.zarr", resampled)
+    assert [roi.tiles for roi in open_store(tmp_path / "r.zarr").manifest.sources] == [4, 1]
+    with pytest.raises(StoreError, match=r"source_mpp_um was 0.5 and is now none"):
+        build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64))
+
+
+def test_settings_without_the_resolution_have_the_fingerprint_of_earlier_versions() -> None:
+    assert "source_mpp_um" not in BuildConfig().model_dump(mode="json")
+    assert BuildConfig(source_mpp_um=0.5).model_dump(mode="json")["source_mpp_um"] == 0.5
+
+
+SCRIPT = """
+from pathlib import Path
+from prep.build import BuildOptions, build_store
+from prep.config import BuildConfig
+build_store(Path({source!r}), {out!r}, BuildConfig(size_px=64), BuildOptions(workers=2))
+"""
+
+
+def test_script_without_a_guard_is_told_so(write_roi, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        source = write_roi(name, np.full((64, 64), 1, np.uint8))
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(source=str(source), out=str(tmp_path / "s.zarr")))
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    said = [line for line in ran.stderr.splitlines() if line.startswith("schemas.errors")]
+    remedy = 'put the script\'s calls below a line `if __name__ == "__main__":`'
+    assert f"{script}, line 5: calls build_store again while a worker process imports the script; {remedy}" in said[0]
+    assert said[-1].endswith(f"ended while they imported this script; {remedy}")
+    assert "memory" not in ran.stderr
+
+
+def test_store_whose_name_is_as_long_as_a_name_can_be_is_built(write_roi, tmp_path: Path) -> None:
+    source, out = write_roi("a", np.full((64, 64), 1, np.uint8)), tmp_path / ("s" * 250 + ".zarr")
+    build_store(source, out, SMALL)
+    build_store(source, out, BuildConfig(size_px=64), BuildOptions(overwrite=True))
+    assert open_store(out).manifest.tile_size_px == 64
+    assert [path.name for path in tmp_path.iterdir() if path.name != "source"] == [out.name]
 
 
 def test_store_with_a_foreign_file_is_not_replaced(write_roi, tmp_path: Path) -> None:
@@ -333,3 +397,27 @@ def test_empty_splits_are_logged(write_roi, tmp_path: Path, caplog) -> None:
         "val",
         "test",
     ]
+
+
+def test_interrupted_build_says_that_it_continues(write_roi, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in "abcdef":
+        write_roi(name, generator.integers(1, 4, (640, 640), np.uint8))
+    folders = [str(tmp_path / "source"), "--out", str(tmp_path / "s.zarr")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prep.cli", "build", *folders, "--size", "64", "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(tmp_path.glob("s.zarr.partial/rois/*/staged.json")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = said.splitlines()[-1]
+    assert last == "bcss-prep: interrupted; what is done is kept, and the same command continues from it"
+    assert "Traceback" not in said
+    assert list(tmp_path.glob("s.zarr.partial/rois/*/staged.json"))

@@ -51,6 +51,16 @@ def make_optimizer(model: PromptableSam, config: OptimizerConfig) -> torch.optim
     )
 
 
+def schedule_factor(step: int, total_steps: int, config: OptimizerConfig) -> float:
+    """Return the share of the peak learning rate at a step, counted from 0: a linear rise, then a cosine."""
+    warmup = config.warmup_steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min((step - warmup) / max(total_steps - warmup - 1, 1), 1.0)
+    floor = config.final_lr_fraction
+    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+
+
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, step: int, total_steps: int, config: OptimizerConfig
 ) -> dict[str, float]:
@@ -65,13 +75,7 @@ def set_learning_rates(
     Returns:
         The highest learning rate by group name.
     """
-    warmup = config.warmup_steps
-    if step < warmup:
-        factor = (step + 1) / (warmup + 1)
-    else:
-        progress = min((step - warmup) / max(total_steps - warmup - 1, 1), 1.0)
-        floor = config.final_lr_fraction
-        factor = floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+    factor = schedule_factor(step, total_steps, config)
     rates: dict[str, float] = {}
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.config import FitConfig
 from train.data.loader import training_dataset, training_loader
@@ -66,6 +67,7 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     train_tiles, val_tiles = tiles_with_objects(store, "train"), tiles_with_objects(store, "val", may_be_empty=True)
     if not len(val_tiles):
         logger.warning("%s has no validation tile, so best.pt is not written", store.path)
+    _check_class_weights(store, config)
     accumulate = config.optimizer.accumulate
     sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
     dataset = training_dataset(store, config)
@@ -80,7 +82,7 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     if config.compile:
         run.model.compile_parts()
     loader = training_loader(dataset, config, sampler, device)
-    total_steps = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
+    total_steps = config.total_steps(per_epoch)
     return PreparedRun(
         run,
         StepBatches(loader, sampler, accumulate, per_epoch, machine),
@@ -88,6 +90,22 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
         Policies(per_epoch, total_steps, config.save_every_steps, config.patience),
         val_tiles,
     )
+
+
+def _check_class_weights(store: Store, config: FitConfig) -> None:
+    """Compare the codes of `loss.class_weights` with the classes of the store.
+
+    Raises:
+        ConfigError: None of the codes is a class of the store.
+    """
+    known = {info.code: info.name for info in store.manifest.classes}
+    strangers = sorted(config.loss.class_weights.keys() - known.keys())
+    if not strangers:
+        return
+    classes = ", ".join(f"{code} ({name})" for code, name in sorted(known.items()))
+    if len(strangers) == len(config.loss.class_weights):
+        raise ConfigError("loss.class_weights", f"names no class of {store.path}", f"name codes among {classes}")
+    logger.warning("loss.class_weights: %s are no classes of the store, which has %s", strangers, classes)
 
 
 def _begin_or_resume(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import torch
@@ -56,7 +57,10 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
     last = group.passes[-1]
     best = last.logits[torch.arange(len(last.ious), device=device), last.ious.argmax(1)]
     masks = (upsample(best[:, None], size, size)[:, 0] > 0).cpu().numpy()
-    theirs = SAM2ImagePredictor(model.sam)
+    with warnings.catch_warnings():
+        # Meta's code uses torch.jit.script, which newer versions of torch deprecate; users can do nothing about it.
+        warnings.filterwarnings("ignore", message="`torch.jit.script")
+        theirs = SAM2ImagePredictor(model.sam)
     theirs._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]
     coords = scale_points(batch.point_coords[0], (side, side), (size, size)).numpy()
     with autocast(device):

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from schemas.errors import CheckpointError, ConfigError
 from train.config import FitConfig
-from train.fit.optimizer import make_optimizer
+from train.fit.optimizer import make_optimizer, schedule_factor
 from train.model.checkpoint import Weights, load_checkpoint, load_identified, load_weights
 from train.model.lora import add_adapters, load_adapted, weights_of
 from train.model.promptable import PromptableSam
@@ -39,6 +39,9 @@ FREE_SETTINGS = {
 
 SPLIT_SETTINGS = {"batch_size", "optimizer.accumulate"}
 """Settings that may change together with the number of processes, if the images per step stay the same."""
+
+RISE_WORTH_SAYING = 1.05
+"""A resumed run says that its learning rate rises if it does by more than this factor."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,7 @@ def restore_run(run: Run, path: Path) -> None:
     except Exception as error:
         # Values of a wrong type make the optimizer and the generators raise errors of any type.
         raise CheckpointError(path, f"cannot be resumed ({error})", "start a new run with --init") from error
+    _warn_of_longer_schedule(run, state)
     if state.threads != torch.get_num_threads():
         logger.warning(
             "%s was written with %d threads and this process has %d: sums may differ in their last bits",
@@ -232,6 +236,25 @@ def restore_run(run: Run, path: Path) -> None:
             torch.get_num_threads(),
         )
     logger.info("resuming from %s after step %d", path, run.steps)
+
+
+def _warn_of_longer_schedule(run: Run, state: TrainState) -> None:
+    """Say that the learning rate rises, if the run is longer now: the cosine ends at the run's last step."""
+    before = FitConfig.model_validate({**FitConfig().model_dump(), **_known(state.config)})
+    steps = [config.total_steps(run.origin.steps_per_epoch) for config in (before, run.config)]
+    was, now = (schedule_factor(run.steps, total, run.config.optimizer) for total in steps)
+    if now > was * RISE_WORTH_SAYING:
+        logger.warning(
+            "the run now has %d steps instead of %d, so the learning rate rises from %.0f%% to %.0f%% of its peak, and "
+            "falls again until the new end",
+            *reversed(steps),
+            100 * was,
+            100 * now,
+        )
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in ("epochs", "max_steps") if key in settings}
 
 
 def _restore(run: Run, state: TrainState, path: Path) -> None:

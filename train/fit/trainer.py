@@ -16,6 +16,7 @@ import torch
 
 from schemas.command.stage_timer import timed
 from schemas.errors import CheckpointError, TrainingError
+from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.config import FitConfig
 from train.fit.epoch_end import end_epoch
@@ -24,7 +25,7 @@ from train.fit.optimizer import set_learning_rates
 from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.state import Run, previous_of, save_last
 from train.fit.step_batches import LoadedStep
-from train.runtime.device import out_of_memory_as_error, pick_device
+from train.runtime.device import failed_compilation_as_error, out_of_memory_as_error, pick_device
 from train.runtime.distributed import open_world
 from train.runtime.folder_lock import locked_folder
 from train.runtime.loading_process import deaths_as_errors
@@ -54,14 +55,16 @@ def fit(
         StoreError: The store has no training tile, or lacks the prompts.
         ConfigError: The configuration does not fit the store, the machine or the resumed run.
         CheckpointError: A checkpoint cannot be read or written, or the folder holds another run.
-        TrainingError: Another run writes to the folder, the loss is not finite, a loading process failed, the disk is
-            full, or memory ran out.
+        TrainingError: Another run writes to the folder, the model cannot be compiled, the loss is not finite, a loading
+            process failed, the disk is full, or memory ran out.
     """
+    refuse_while_imported("fit")
     device_type = pick_device(config.device).type
     with (
         open_world(device_type) as world,
         stop_on_signals() as stop,
         out_of_memory_as_error(config),
+        failed_compilation_as_error(config),
         deaths_as_errors("give --resume"),
     ):
         device = torch.device(device_type, world.gpu) if device_type == "cuda" else torch.device("cpu")

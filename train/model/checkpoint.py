@@ -27,6 +27,7 @@ from train.backbone.catalog import MODEL_SIZES, ModelSize
 from train.choices import MAX_IMAGE_SIZE
 from train.model.promptable import PromptableSam
 from train.model.wrappers import SAFETENSORS_SUFFIX, check_no_pointer, read_safetensors, with_weights
+from train.runtime.stop import finish_before_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = 
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with timed("save"):
+        with timed("save"), finish_before_interrupt():
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 torch.save(content, file)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from schemas.file_names import bounded_name
 from train.output.class_images import ClassImages
 from train.output.model_folders import ModelFolders
 from train.score.tile_answer import Answer
@@ -88,7 +89,7 @@ class ObjectNumbers:
 def tile_file_name(frame_id: str, origin_xy: tuple[int, int]) -> str:
     """Return the file name of a tile's PNG; `truth.json` lists the same name."""
     x, y = origin_xy
-    return f"{frame_id}_x{x}_y{y}.png"
+    return bounded_name(frame_id, f"_x{x}_y{y}.png")
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:

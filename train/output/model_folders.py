@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from schemas.file_names import bounded_name
+
 
 class ModelFolders:
     """Gives each model a folder name of its own.
@@ -15,9 +17,9 @@ class ModelFolders:
     def __call__(self, model: str) -> str:
         """Return the folder name of a model, which is the same at each call."""
         if model not in self._names:
-            plain = name = model.replace("/", "_").replace(":", "_")
+            plain = name = bounded_name(model.replace("/", "_").replace(":", "_"), "")
             number = 2
             while name in self._names.values():
-                name, number = f"{plain}_{number}", number + 1
+                name, number = bounded_name(plain, f"_{number}"), number + 1
             self._names[model] = name
         return self._names[model]

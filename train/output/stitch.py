@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from schemas.errors import StoreError
+from schemas.file_names import bounded_name
 from schemas.prompt_kinds import PromptKind
 from train.loss.pixel_terms import upsample
 from train.model.predictor import OBJECTS_PER_PASS
@@ -68,7 +69,7 @@ class RoiStitcher:
             return
         folder = self.out / self._folder_of(key[0]) / key[1]
         folder.mkdir(parents=True, exist_ok=True)
-        self.images.image(canvas.codes(), canvas.frame_id).save(folder / f"{canvas.frame_id}.png")
+        self.images.image(canvas.codes(), canvas.frame_id).save(folder / bounded_name(canvas.frame_id, ".png"))
 
 
 class _Canvas:

@@ -50,6 +50,27 @@ def out_of_memory_as_error(config: FitConfig) -> Generator[None]:
         ) from error
 
 
+@contextmanager
+def failed_compilation_as_error(config: FitConfig) -> Generator[None]:
+    """Turn the error of torch's compiler, such as a missing C++ compiler, into one line.
+
+    Raises:
+        TrainingError: The model cannot be compiled.
+    """
+    if not config.compile:
+        yield
+        return
+    # Importing the compiler takes seconds, and only compiled runs need it.
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        first = str(error).strip().splitlines()[0]
+        remedy = "install a C++ compiler such as g++ (on a GPU also Triton), or leave out --compile"
+        raise TrainingError("--compile", f"fails ({first})", remedy) from error
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Return the peak memory of this process in bytes: GPU memory on CUDA, else resident memory."""
     if device.type == "cuda":

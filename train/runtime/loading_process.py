@@ -13,6 +13,7 @@ import cv2
 import numcodecs.blosc
 
 from schemas.errors import TrainingError
+from schemas.script_guard import GUARD_REMEDY, is_script
 
 KEPT_BYTES = 128 << 20
 """Bytes of freed memory that a loading process keeps; about the size of one batch of tiles."""
@@ -39,6 +40,9 @@ def loading_error(where: str, error: RuntimeError, then: str) -> TrainingError:
     last = str(error).strip().splitlines()[-1]
     if "Traceback (most recent call last)" in str(error):
         return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), f"fix that, and {then}")
+    if is_script() and "exited unexpectedly" in last:
+        remedy = f"{GUARD_REMEDY}, if it has none; else try fewer workers, or 0"
+        return TrainingError(where, f"failed ({last})", remedy)
     return TrainingError(where, f"failed ({last})", f"try fewer --workers, or 0, and {then}")
 
 

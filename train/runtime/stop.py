@@ -34,6 +34,22 @@ class StopRequest:
 
 
 @contextmanager
+def finish_before_interrupt() -> Generator[None]:
+    """Let a block end before a Ctrl-C takes effect, so that a file is whole or unchanged."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[FrameType | None] = []
+    before = signal.signal(signal.SIGINT, lambda _, frame: arrived.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if arrived and callable(before):
+        before(signal.SIGINT, arrived[0])
+
+
+@contextmanager
 def stop_on_signals() -> Generator[StopRequest]:
     """Handle SIGTERM and SIGINT during a run. Python allows this only in the main thread; in others it does nothing."""
     request = StopRequest()

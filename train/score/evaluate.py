@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.runtime.loading_process import deaths_as_errors
@@ -57,6 +58,7 @@ def evaluate(
     Raises:
         StoreError: No tile of the split has an object.
     """
+    refuse_while_imported("evaluate")
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
     drawn_model = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)][0]
     panels = OverlayPanels(store, tiles, drawn_model, protocol.kinds[0])

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -186,3 +187,54 @@ def test_wrong_call_is_one_json_line_and_status_2() -> None:
 def test_version_is_the_installed_one(module: str) -> None:
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, version("bcss-sam2"), "")
+
+
+PROGRESS = """
+import sys, time
+from schemas.command import console
+from schemas.command.console import progress_bar, run_command
+from schemas.errors import SourceError
+console.LOG_EVERY_S = 0.2
+def work():
+    with progress_bar("fit", "step") as bar:
+        bar.total = 30
+        for step in range(30):
+            time.sleep(0.02)
+            bar.update(1)
+        raise SourceError("mask.png", "is damaged", "export it again")
+run_command(work, "bcss-train")
+"""
+
+
+def test_progress_in_a_log_file_is_a_line_now_and_then_and_an_error_is_the_last_line() -> None:
+    ran = subprocess.run([sys.executable, "-c", PROGRESS], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "\r" not in ran.stderr
+    *progress, last = ran.stderr.splitlines()
+    assert last == "bcss-train: error: mask.png: is damaged; export it again"
+    assert 1 <= len(progress) <= 3
+    assert all(re.fullmatch(r"fit: \d+ of 30 steps, 00:0\d done, 00:0\d left", line) for line in progress), progress
+
+
+def test_fast_work_writes_no_progress_to_a_log_file() -> None:
+    code = PROGRESS.replace("time.sleep(0.02)", "pass").replace("raise SourceError", "SourceError")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flags", [[], ["--log-json"]])
+def test_interrupt_is_one_line_and_status_130(flags: list[str]) -> None:
+    code = (
+        "import os, signal, time\n"
+        "from schemas.command.console import interrupted_as_line, progress_bar, run_command\n"
+        "def work():\n"
+        "    with interrupted_as_line('nothing is lost'), progress_bar('fit', 'step') as bar:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(5)\n"
+        "run_command(work, 'bcss-train')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=False)
+    assert ran.returncode == 130
+    (line,) = ran.stderr.splitlines()
+    said = json.loads(line)["message"] if flags else line.removeprefix("bcss-train: ")
+    assert said == "interrupted; nothing is lost"

@@ -276,3 +276,18 @@ def test_damaged_checkpoint_is_renamed_and_the_one_before_is_used(tmp_path: Path
     assert readable_checkpoint(path) == tmp_path / "previous.pt"
     assert (tmp_path / "checkpoint.damaged").read_bytes() == b"half of it"
     assert "resuming from the checkpoint before it" in caplog.text
+
+
+def test_longer_run_says_that_its_learning_rate_rises(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = {**FLAGS, "workers": 0, "corrections": 0, "optimizer.warmup_steps": 0}
+    fit(store, read_config(None, {**flags, "max_steps": 2}), tmp_path)
+    fit(store, read_config(None, {**flags, "max_steps": 4}), tmp_path, resume=True)
+    said = "the run now has 4 steps instead of 2, so the learning rate rises from 10% to 33% of its peak"
+    assert said in caplog.text
+    # The cosine of a third before the end is -1/2, and the floor a tenth.
+    assert read_steps(tmp_path)[2].lr == pytest.approx(1e-4 * (0.1 + 0.9 * 0.25))
+    caplog.clear()
+    fit(store, read_config(None, {**flags, "max_steps": 4}), tmp_path, resume=True)
+    assert "learning rate" not in caplog.text

@@ -333,3 +333,10 @@ def test_error_of_a_loading_process_shows_only_its_cause(store: Store, tmp_path:
     said = str(caught.value)
     cause = r"/.*copy.zarr/images row \d+: is missing; [^;]*"
     assert re.fullmatch(rf"a loading process, at the tiles \[[\d, ]+\]: {cause}; fix that, and give --resume", said)
+
+
+def test_class_weights_are_compared_with_the_classes(store: Store, tmp_path: Path, caplog) -> None:
+    with pytest.raises(ConfigError, match=r"^loss.class_weights: names no class of .*name codes among 1 \(tumor\)"):
+        fit(store, _with(max_steps=1, loss={"class_weights": {99: 2.0}}), tmp_path / "none")
+    fit(store, _with(max_steps=1, loss={"class_weights": {1: 2.0, 99: 2.0}}), tmp_path / "one")
+    assert "loss.class_weights: [99] are no classes of the store" in caplog.text

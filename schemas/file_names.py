@@ -1,0 +1,21 @@
+"""Names of files that are made from other names, and must stay within what file systems allow."""
+
+from __future__ import annotations
+
+import hashlib
+
+MAX_NAME_BYTES = 255
+"""Longest file name, in bytes of UTF-8, on Linux and macOS."""
+
+
+def bounded_name(stem: str, ending: str) -> str:
+    """Return `stem + ending`, shortened if a file system would refuse it.
+
+    A shortened stem ends in `~` and eight hexadecimal digits of the whole stem's SHA-256, so that two long stems with
+    a common beginning stay apart.
+    """
+    room = MAX_NAME_BYTES - len(ending.encode())
+    if len(stem.encode()) <= room:
+        return stem + ending
+    mark = "~" + hashlib.sha256(stem.encode()).hexdigest()[:8]
+    return stem.encode()[: room - len(mark)].decode(errors="ignore") + mark + ending
