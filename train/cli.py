@@ -238,6 +238,10 @@ def evaluate(
     ] = True,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
     stitch: Annotated[bool, typer.Option("--stitch", help="Write one palettized PNG per ROI.")] = False,
+    allow_seen: Annotated[
+        bool,
+        typer.Option("--allow-seen", help="Score test patients that a model was trained on; each number is marked."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation in that folder.")
     ] = False,
@@ -267,7 +271,13 @@ def evaluate(
     chosen = cast("list[StoredChoice]", prompt or ["mixed"])
     kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
     protocol = ScoringProtocol(
-        split, tuple(kinds), negatives, tta=tta, corrections=corrections, tolerance_um=tolerance_um or None
+        split,
+        tuple(kinds),
+        negatives,
+        tta=tta,
+        corrections=corrections,
+        tolerance_um=tolerance_um or None,
+        allow_seen=allow_seen,
     )
     if not checkpoint and baseline:
         protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from train.fit.optimizer import make_optimizer, schedule_factor
 from train.model.checkpoint import Weights, load_checkpoint, load_identified, load_weights
 from train.model.lora import add_adapters, load_adapted, weights_of
 from train.model.promptable import PromptableSam
+from train.model.seen_patients import SeenPatients
 from train.model.train_state import TrainState
 from train.runtime.random_state import rng_states, set_rng_states
 
@@ -70,6 +71,7 @@ class Run:
         origin: Data and batches of the run.
         ema: Moving average of the weights; None if the run keeps none.
         init_sha256: SHA-256 of the file of `--init`; None without `--init`.
+        seen: Patients of training and validation, and those of the start.
         steps: Number of steps done.
         elapsed_s: Seconds spent in steps, including earlier parts of a resumed run.
         loss: Loss of the last step.
@@ -85,6 +87,7 @@ class Run:
     origin: Origin
     ema: AveragedModel | None = None
     init_sha256: str | None = None
+    seen: SeenPatients = field(default_factory=SeenPatients)
     steps: int = 0
     elapsed_s: float = 0.0
     loss: float = float("nan")
@@ -118,6 +121,7 @@ class Run:
             sampler={"epoch": epoch, "batch": self.steps % self.origin.steps_per_epoch},
             origin=asdict(self.origin),
             init_sha256=self.init_sha256,
+            patients=self.seen.content(),
             loss=self.loss,
             time_elapsed=self.elapsed_s,
             best_meter_values={} if self.best_score is None else {config.best_by: self.best_score},
@@ -154,11 +158,12 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     """
     torch.manual_seed(config.seed)
     model = PromptableSam(config.model, config.image_size, mask_prompts=config.corrections > 0)
-    digest = None
+    digest, seen = None, SeenPatients()
     if config.init:
         content, weights = load_identified(config.init)
         load_weights(model, content["model"], config.init)
         digest = weights.sha256
+        seen = seen.joined(SeenPatients.from_checkpoint(content))
     # Without its loss term, the head of the object score gets no gradient.
     unused = () if config.loss.predict_presence else (model.backbone.presence_head,)
     model.freeze((*config.freeze, *unused))
@@ -168,7 +173,7 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     average = None
     if config.optimizer.ema_decay:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay))
-    return Run(config, model, make_optimizer(model, config.optimizer), origin, average, digest)
+    return Run(config, model, make_optimizer(model, config.optimizer), origin, average, digest, seen)
 
 
 def save_last(run: Run, path: Path) -> None:
@@ -277,6 +282,7 @@ def _restore(run: Run, state: TrainState, path: Path) -> None:
     # The run keeps the start that it was given first, even if other flags are given now.
     run.config = FitConfig.model_validate(run.config.model_dump() | {"init": state.config.get("init")})
     run.init_sha256 = state.init_sha256
+    run.seen = SeenPatients.from_checkpoint({"patients": state.patients}) or SeenPatients()
     set_rng_states(state.rng)
 
 

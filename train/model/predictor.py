@@ -23,6 +23,7 @@ from train.data.point_groups import group_by_points
 from train.loss.pixel_terms import upsample
 from train.model.checkpoint import WeightsFile, load_identified, load_weights, trained_with
 from train.model.promptable import ImageFeatures, PromptableSam
+from train.model.seen_patients import SeenPatients
 from train.runtime.device import autocast
 from train.transforms.geometry import scale_points
 from train.transforms.orientation import ORIENTATIONS, Orientation
@@ -98,12 +99,20 @@ class MaskPredictor:
         model: The model; it is moved to the device. It predicts in evaluation mode, and then returns to its own mode.
         device: Device that the model runs on.
         weights: File that the weights come from; None if there is no file.
+        seen: The patients that the weights were trained and validated on; None if that is not recorded.
     """
 
-    def __init__(self, model: PromptableSam, device: torch.device, weights: WeightsFile | None = None) -> None:
+    def __init__(
+        self,
+        model: PromptableSam,
+        device: torch.device,
+        weights: WeightsFile | None = None,
+        seen: SeenPatients | None = None,
+    ) -> None:
         self.model = model.to(device)
         self.device = device
         self.weights = weights
+        self.seen = seen
 
     @torch.inference_mode()
     def views(self, image: NDArray[np.uint8], *, all_eight: bool = False) -> list[View]:
@@ -210,7 +219,7 @@ def load_predictor(
     assert own_size is not None
     model = PromptableSam(own_size, own_image_size)
     load_weights(model, content["model"], path)
-    return MaskPredictor(model.eval(), device, weights)
+    return MaskPredictor(model.eval(), device, weights, SeenPatients.from_checkpoint(content))
 
 
 def load_predictors(

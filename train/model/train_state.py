@@ -47,6 +47,8 @@ class TrainState(BaseModel):
     origin: dict[str, Any]
     # The SHA-256 of the file of `--init`: read by `evaluate`, which also scores that file.
     init_sha256: str | None = None
+    # Digests of the patients of training and validation, and of those of the start: read by `evaluate`.
+    patients: dict[str, list[str]] | None = None
     # The loss of the last step, read by `--resume` for summary.json.
     loss: float
     # Seconds spent in steps, read by `--resume` for summary.json.

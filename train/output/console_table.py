@@ -9,6 +9,9 @@ from rich.table import Table
 
 from schemas.command.console import as_markup
 
+SEEN_MARK = "†"
+"""Stands behind each score of a model that was trained or chosen on patients that are scored."""
+
 
 def print_scores(result: dict[str, Any]) -> None:
     """Print the mean scores of each model and prompt kind over all classes.
@@ -17,13 +20,18 @@ def print_scores(result: dict[str, Any]) -> None:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
     table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects")
+    seen = result["seen_patients"]
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
-            table.add_row(as_markup(model), kind, *_cells(scores["overall"]))
-    Console(emoji=False).print(table)
+            mark = SEEN_MARK if model in seen else ""
+            table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark))
+    console = Console(emoji=False)
+    console.print(table)
+    for model, patients in seen.items():
+        console.print(f"{SEEN_MARK} {as_markup(model)} was {patients['said']}")
 
 
-def _cells(means: dict[str, Any]) -> tuple[str, str, str, str]:
+def _cells(means: dict[str, Any], mark: str) -> tuple[str, str, str, str]:
     ends = means["ci95"]["dice"]
     interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "one patient"
-    return f"{means['dice']:.3f}", interval, f"{means['iou']:.3f}", str(means["n"])
+    return f"{means['dice']:.3f}{mark}", interval, f"{means['iou']:.3f}{mark}", str(means["n"])

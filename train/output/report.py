@@ -11,6 +11,7 @@ import jinja2
 
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
+from train.output.console_table import SEEN_MARK
 from train.output.object_pictures import object_pictures
 from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, training_curves
 from train.runtime.run_log import METRICS_FILE
@@ -94,13 +95,14 @@ def _score_figures(evaluation: Evaluation) -> list[dict[str, str]]:
 def _scores(evaluation: Evaluation) -> dict[str, Any]:
     """Collect the values that the template shows above the figures."""
     result = evaluation.result
+    seen = result["seen_patients"]
     rows = [
         {
             "model": model,
             "prompt": kind,
             "class_name": name,
             "is_baseline": model.startswith("baseline:"),
-            "cells": _cells(means),
+            "cells": _cells(means, SEEN_MARK if model in seen else ""),
         }
         for model, kinds in result["models"].items()
         for kind, scores in kinds.items()
@@ -113,7 +115,8 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
         "heads": _HEADS,
         "rows": rows,
         "classes": list(dict.fromkeys([OVERALL, *(row["class_name"] for row in rows)])),
-        "pairs": [_pair(pair) for pair in result["paired"]],
+        "seen": [f"{SEEN_MARK} {name} was {patients['said']}" for name, patients in seen.items()],
+        "pairs": [_pair(pair, seen) for pair in result["paired"]],
     }
 
 
@@ -124,29 +127,30 @@ def _facts(asked: dict[str, Any]) -> str:
     return facts + ("; mean of eight flips and turns" if asked["tta"] else "")
 
 
-def _pair(pair: dict[str, Any]) -> dict[str, Any]:
+def _pair(pair: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
     """Format the difference between two models."""
+    mark = SEEN_MARK if pair["model"] in seen or pair["minus"] in seen else ""
     return {
         **pair,
-        "dice": f"{pair['dice']:+.3f}",
+        "dice": f"{pair['dice']:+.3f}{mark}",
         "interval": _interval(pair["ci95"], "+.3f"),
         "better_on": f"{pair['better_on']:.0%}",
     }
 
 
-def _cells(means: dict[str, Any]) -> list[_Cell]:
+def _cells(means: dict[str, Any], mark: str) -> list[_Cell]:
     """Make the cells of one row, in the order of the heads after model and prompt."""
 
     def measured(name: str) -> _Cell:
         if name not in means:
             return _Cell(math.nan, "-")
-        return _Cell(means[name], f"{means[name]:.3f}", _interval(means["ci95"][name], ".3f"))
+        return _Cell(means[name], f"{means[name]:.3f}{mark}", _interval(means["ci95"][name], ".3f"))
 
     estimate = means.get("iou_estimate")
     off = _Cell(math.nan, "-")
     if estimate:
         error = estimate["absolute_error"]
-        off = _Cell(error, f"{error:.3f}", _interval(estimate["ci95"]["absolute_error"], ".3f"))
+        off = _Cell(error, f"{error:.3f}{mark}", _interval(estimate["ci95"]["absolute_error"], ".3f"))
     counts = [_Cell(means[name], str(means[name])) for name in ("n", "patients")]
     return [measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]
 

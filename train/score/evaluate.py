@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.errors import ConfigError
 from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
+from train.model.seen_patients import SeenAmong
 from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.overlay_panels import OverlayPanels
@@ -57,9 +59,11 @@ def evaluate(
 
     Raises:
         StoreError: No tile of the split has an object.
+        ConfigError: A model was trained or validated on patients of the test split.
     """
     refuse_while_imported("evaluate")
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
+    seen = _seen(store, tiles, predictors, protocol)
     drawn_model = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)][0]
     panels = OverlayPanels(store, tiles, drawn_model, protocol.kinds[0])
     progress = _Progress(len(tiles), on_tile)
@@ -70,10 +74,40 @@ def evaluate(
         sink.close()
     result: dict[str, Any] = {
         "protocol": _describe(store, predictors, protocol, len(tiles), drawn_model),
+        "seen_patients": {name: _seen_as_json(among) for name, among in seen.items()},
         "models": summarize(tables, store),
         "paired": paired_differences(tables, protocol.kinds),
     }
     return Evaluation(result, tables, panels.pictures)
+
+
+def _seen(
+    store: Store, tiles: list[int], predictors: dict[str, MaskPredictor], protocol: ScoringProtocol
+) -> dict[str, SeenAmong]:
+    """Find the models that have seen patients that are scored.
+
+    Raises:
+        ConfigError: The test split is scored, and the protocol does not allow that.
+    """
+    patients = set(store.column("tiles/patient")[tiles].tolist())
+    found: dict[str, SeenAmong] = {}
+    for name, predictor in predictors.items():
+        among = None if predictor.seen is None else predictor.seen.among(patients)
+        if not among:
+            continue
+        if protocol.split == "test" and not protocol.allow_seen:
+            shown = ", ".join((*among.trained, *among.validated)[:3])
+            raise ConfigError(
+                predictor.weights.path if predictor.weights else name,
+                f"was {among} ({shown})",
+                "score a store with the splits of its training, or give --allow-seen, which marks each number",
+            )
+        found[name] = among
+    return found
+
+
+def _seen_as_json(among: SeenAmong) -> dict[str, Any]:
+    return {"trained": list(among.trained), "validated": list(among.validated), "said": str(among)}
 
 
 class _Progress:

@@ -22,6 +22,7 @@ class ScoringProtocol:
         tta: Whether a model's logits are averaged over the eight flips and quarter turns of the tile.
         corrections: Number of simulated clicks on the error after the prompt.
         tolerance_um: Distance in micrometers up to which outlines agree; without it, outlines are not compared.
+        allow_seen: Whether a model's own training and validation patients may be in the test split.
         thresholds: The logit above which a pixel is in the mask, by (model, prompt kind); 0 where none is given.
     """
 
@@ -32,6 +33,7 @@ class ScoringProtocol:
     tta: bool = False
     corrections: int = 0
     tolerance_um: float | None = None
+    allow_seen: bool = False
     thresholds: Mapping[tuple[str, PromptKind], float] = field(default_factory=dict[tuple[str, PromptKind], float])
 
     def threshold(self, model: str, kind: PromptKind) -> float:

@@ -1,0 +1,94 @@
+"""The patients that a model was trained or validated on, so that no evaluation mistakes them for unseen ones.
+
+Checkpoints hold digests instead of names, because names of patients may be private.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+DIGEST_LENGTH = 16
+"""Hexadecimal digits of a patient's SHA-256 in a checkpoint."""
+
+
+@dataclass(frozen=True)
+class SeenPatients:
+    """Digests of the patients that weights have seen, from their start on.
+
+    Attributes:
+        trained: Patients whose tiles changed the weights.
+        validated: Patients whose scores chose `best.pt` or ended the run.
+    """
+
+    trained: frozenset[str] = frozenset()
+    validated: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_names(cls, trained: Collection[str], validated: Collection[str]) -> SeenPatients:
+        """Make the digests of patients' names."""
+        return cls(frozenset(map(digest_of, trained)), frozenset(map(digest_of, validated)))
+
+    @classmethod
+    def from_checkpoint(cls, content: Mapping[str, Any]) -> SeenPatients | None:
+        """Read the patients from a checkpoint; official ones and those of older versions record none."""
+        recorded = content.get("patients")
+        if not isinstance(recorded, dict):
+            return None
+        lists = cast("dict[str, object]", recorded)
+        found = [lists.get(key) for key in ("trained", "validated")]
+        if not all(isinstance(part, list) for part in found):
+            return None
+        return cls(*(frozenset(map(str, cast("list[object]", part))) for part in found))
+
+    def content(self) -> dict[str, list[str]]:
+        """Return what a checkpoint holds."""
+        return {"trained": sorted(self.trained), "validated": sorted(self.validated)}
+
+    def joined(self, other: SeenPatients | None) -> SeenPatients:
+        """Return the patients of both."""
+        if other is None:
+            return self
+        return SeenPatients(self.trained | other.trained, self.validated | other.validated)
+
+    def among(self, names: Collection[str]) -> SeenAmong:
+        """Find the patients among those that are scored."""
+        digests = {name: digest_of(name) for name in sorted(names)}
+        return SeenAmong(
+            tuple(name for name, digest in digests.items() if digest in self.trained),
+            tuple(name for name, digest in digests.items() if digest in self.validated - self.trained),
+            len(digests),
+        )
+
+
+@dataclass(frozen=True)
+class SeenAmong:
+    """Which of the scored patients a model has seen.
+
+    Attributes:
+        trained: Names of those that it was trained on.
+        validated: Names of those that it was only validated on.
+        scored: Number of all patients that are scored.
+    """
+
+    trained: tuple[str, ...]
+    validated: tuple[str, ...]
+    scored: int
+
+    def __bool__(self) -> bool:
+        return bool(self.trained or self.validated)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{how} {len(names)}"
+            for how, names in (("trained on", self.trained), ("chosen on", self.validated))
+            if names
+        ]
+        return f"{' and '.join(parts)} of the {self.scored} patients that are scored"
+
+
+def digest_of(patient: str) -> str:
+    """Return the first digits of the SHA-256 of a patient's name."""
+    return hashlib.sha256(patient.encode()).hexdigest()[:DIGEST_LENGTH]
