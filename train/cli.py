@@ -236,6 +236,14 @@ def evaluate(
         bool,
         typer.Option("--zero-shot/--no-zero-shot", help="Also score the weights that a checkpoint was trained from."),
     ] = True,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL,MINUS,PROMPT",
+            help="Comparison that you name before you look; the others are adjusted for their number. The first model "
+            "minus its start, under the first prompt, unless given.",
+        ),
+    ] = None,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
     stitch: Annotated[bool, typer.Option("--stitch", help="Write one palettized PNG per ROI.")] = False,
     allow_seen: Annotated[
@@ -278,6 +286,7 @@ def evaluate(
         corrections=corrections,
         tolerance_um=tolerance_um or None,
         allow_seen=allow_seen,
+        primary=tuple(primary.split(",")) if primary else None,
     )
     if not checkpoint and baseline:
         protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))

@@ -14,12 +14,12 @@ SEEN_MARK = "†"
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """Print the mean scores of each model and prompt kind over all classes.
+    """Print the mean scores of each model and prompt kind; the class mean is the primary number.
 
     Args:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
-    table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects")
+    table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects", "patients")
     seen = result["seen_patients"]
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
@@ -27,11 +27,15 @@ def print_scores(result: dict[str, Any]) -> None:
             table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark))
     console = Console(emoji=False)
     console.print(table)
+    console.print("Dice and IoU: mean over classes of the mean over the patients that have the class")
     for model, patients in seen.items():
         console.print(f"{SEEN_MARK} {as_markup(model)} was {patients['said']}")
 
 
-def _cells(means: dict[str, Any], mark: str) -> tuple[str, str, str, str]:
-    ends = means["ci95"]["dice"]
+def _cells(means: dict[str, Any], mark: str) -> tuple[str, ...]:
+    primary = means["class_mean"]["dice"]
+    ends = primary["ci95"]
     interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "one patient"
-    return f"{means['dice']:.3f}{mark}", interval, f"{means['iou']:.3f}{mark}", str(means["n"])
+    interval += ", few patients" if ends and primary["few_patients"] else ""
+    iou = means["class_mean"]["iou"]["value"]
+    return f"{primary['value']:.3f}{mark}", interval, f"{iou:.3f}{mark}", str(means["n"]), str(means["patients"])

@@ -26,24 +26,35 @@ _METADATA = {"Date": None, "Creator": None}
 
 
 def bars_by_class(models: dict[str, Any]) -> str:
-    """Draw the mean Dice of each class with its interval, one bar for each model and prompt kind."""
+    """Draw the mean Dice over patients of each class with its interval, one bar for each model and prompt kind.
+
+    The bar of a class that only one patient has is hollow, since nothing tells its error.
+    """
     series = _series(models)
     classes = list(dict.fromkeys(name for *_, scores in series for name in scores["classes"]))
     figure = _figure(0.28 * len(classes) * max(len(series), 2) + 1.2 + 0.12 * len(series))
     axes = figure.subplots()
     height = 0.8 / len(series)
+    patients = [0] * len(classes)
     for number, (label, color, place, scores) in enumerate(series):
-        means = [scores["classes"].get(name) for name in classes]
-        dice = np.array([entry["dice"] if entry else np.nan for entry in means])
-        ends = np.array([entry["ci95"]["dice"] or (np.nan, np.nan) if entry else (np.nan, np.nan) for entry in means])
+        nothing: dict[str, Any] = {"value": np.nan, "ci95": None, "patients": 0}
+        entries = [scores["classes"].get(name) for name in classes]
+        means = [entry["class_mean"]["dice"] if entry else nothing for entry in entries]
+        patients = [max(count, mean["patients"]) for count, mean in zip(patients, means, strict=True)]
+        dice = np.array([mean["value"] for mean in means])
+        ends = np.array([mean["ci95"] or (np.nan, np.nan) for mean in means])
         places = np.arange(len(classes)) + (number + 0.5) * height - 0.4
         hatch = _HATCHES[place % len(_HATCHES)]
-        axes.barh(places, dice, height, label=label, color=color, hatch=hatch, edgecolor="white", linewidth=0)
+        bars = axes.barh(places, dice, height, label=label, color=color, hatch=hatch, edgecolor="white", linewidth=0)
+        for bar, mean in zip(bars, means, strict=True):
+            if mean["patients"] == 1:
+                bar.set(facecolor="white", edgecolor=color, linewidth=1)
         axes.errorbar(dice, places, xerr=_arms(dice, ends), fmt="none", ecolor="#222222", elinewidth=1)
-    axes.set_yticks(range(len(classes)), [_plain(name) for name in classes])
+    names = [f"{_plain(name)} ({count})" for name, count in zip(classes, patients, strict=True)]
+    axes.set_yticks(range(len(classes)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("Dice, 95 % interval over patients")
+    axes.set_xlabel("Dice, mean and 95 % interval over patients (their number)")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     return _svg(figure)
 

@@ -21,7 +21,17 @@ from train.score.protocol import ScoringProtocol
 OVERALL = "all classes"
 """Stands for a class name in the rows of means over all objects."""
 
-_HEADS = ("model", "prompt", "Dice", "IoU", "surface Dice", "IoU estimate off by", "objects", "patients")
+_HEADS = (
+    "model",
+    "prompt",
+    "Dice, class mean",
+    "Dice, objects",
+    "IoU, objects",
+    "surface Dice, objects",
+    "IoU estimate off by",
+    "objects",
+    "patients",
+)
 _TEMPLATE = "report.html.j2"
 
 
@@ -129,11 +139,16 @@ def _facts(asked: dict[str, Any]) -> str:
 
 def _pair(pair: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
     """Format the difference between two models."""
+    mean = pair["class_mean"]
     mark = SEEN_MARK if pair["model"] in seen or pair["minus"] in seen else ""
     return {
         **pair,
-        "dice": f"{pair['dice']:+.3f}{mark}",
-        "interval": _interval(pair["ci95"], "+.3f"),
+        "dice": f"{mean['value']:+.3f}{mark}",
+        "interval": _interval(mean["interval"], "+.3f") or "one patient",
+        "level": f"{mean['level']:.2%}",
+        "p": "-" if mean["p"] is None else f"{mean['p']:.3f}",
+        "few": ", few patients" if mean["interval"] and mean["few_patients"] else "",
+        "by_object": f"{pair['dice']:+.3f}{mark}",
         "better_on": f"{pair['better_on']:.0%}",
     }
 
@@ -144,15 +159,21 @@ def _cells(means: dict[str, Any], mark: str) -> list[_Cell]:
     def measured(name: str) -> _Cell:
         if name not in means:
             return _Cell(math.nan, "-")
-        return _Cell(means[name], f"{means[name]:.3f}{mark}", _interval(means["ci95"][name], ".3f"))
+        count = means["counts"][name]["n"]
+        text = f"{means[name]:.3f}{mark}" + (f" ({count} objects)" if count < means["n"] else "")
+        return _Cell(means[name], text, _interval(means["ci95"][name], ".3f"))
 
+    dice = means["class_mean"]["dice"]
+    interval = _interval(dice["ci95"], ".3f") or "one patient"
+    interval += ", few patients" if dice["ci95"] and dice["few_patients"] else ""
+    primary = _Cell(dice["value"], f"{dice['value']:.3f}{mark}", interval)
     estimate = means.get("iou_estimate")
     off = _Cell(math.nan, "-")
     if estimate:
         error = estimate["absolute_error"]
         off = _Cell(error, f"{error:.3f}{mark}", _interval(estimate["ci95"]["absolute_error"], ".3f"))
     counts = [_Cell(means[name], str(means[name])) for name in ("n", "patients")]
-    return [measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]
+    return [primary, measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]
 
 
 def _interval(ends: tuple[float, float] | None, form: str) -> str:

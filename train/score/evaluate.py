@@ -16,10 +16,11 @@ from train.model.predictor import MaskPredictor
 from train.model.seen_patients import SeenAmong
 from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
+from train.score.comparisons import paired_differences
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
 from train.score.sinks import ScoredAnswerSink
-from train.score.tables import Tables, gather_scores, paired_differences, summarize
+from train.score.tables import Tables, gather_scores, summarize
 from train.score.tile_answer import ScoredAnswer
 
 
@@ -76,7 +77,7 @@ def evaluate(
         "protocol": _describe(store, predictors, protocol, len(tiles), drawn_model),
         "seen_patients": {name: _seen_as_json(among) for name, among in seen.items()},
         "models": summarize(tables, store),
-        "paired": paired_differences(tables, protocol.kinds),
+        "paired": paired_differences(tables, protocol.kinds, protocol.primary),
     }
     return Evaluation(result, tables, panels.pictures)
 
@@ -143,6 +144,6 @@ def _describe(
         "tta": protocol.tta,
         "corrections": protocol.corrections,
         "thresholds": {f"{model}, {kind}": value for (model, kind), value in protocol.thresholds.items()},
-        "intervals": "95 %, bootstrap over patients",
+        "intervals": "95 %, Student's t over patients",
         "overlays_show": drawn_model,
     }

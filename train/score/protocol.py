@@ -23,6 +23,8 @@ class ScoringProtocol:
         corrections: Number of simulated clicks on the error after the prompt.
         tolerance_um: Distance in micrometers up to which outlines agree; without it, outlines are not compared.
         allow_seen: Whether a model's own training and validation patients may be in the test split.
+        primary: Model, model to subtract and prompt kind of the comparison that is not adjusted for the number of
+            comparisons; None takes the first model against its start under the first prompt kind.
         thresholds: The logit above which a pixel is in the mask, by (model, prompt kind); 0 where none is given.
     """
 
@@ -34,6 +36,7 @@ class ScoringProtocol:
     corrections: int = 0
     tolerance_um: float | None = None
     allow_seen: bool = False
+    primary: tuple[str, ...] | None = None
     thresholds: Mapping[tuple[str, PromptKind], float] = field(default_factory=dict[tuple[str, PromptKind], float])
 
     def threshold(self, model: str, kind: PromptKind) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.record import Record
-from train.score.bootstrap import mean_interval
+from train.score.estimate import class_mean, object_mean, patient_mean
 from train.score.metrics import MaskScores
 
 MEASURES = ("dice", "iou", "surface_dice")
@@ -89,13 +89,15 @@ class ScoreTable:
         return cls(**{name: values[order] for name, values in columns.items()})
 
     def summary(self, class_names: dict[int, str]) -> dict[str, Any]:
-        """Compute means over objects with their intervals.
+        """Compute means with their intervals.
 
         Args:
             class_names: Class names by class code; classes without an object are left out.
 
         Returns:
-            `{"overall": {...}, "classes": {NAME: {"dice", "iou", "n", "patients", "ci95", ...}}}`.
+            `{"overall": {...}, "classes": {NAME: {"dice", "iou", "n", "patients", "ci95", ...}}}`. The means of `dice`,
+            `iou` and `surface_dice` count every object alike; `class_mean`, the primary number, and `patient_mean` have
+            those of the same names that `train.score.estimate` describes.
         """
         return {
             "overall": self._means(np.ones(len(self.dice), bool)),
@@ -107,40 +109,27 @@ class ScoreTable:
         }
 
     def _means(self, rows: NDArray[np.bool_]) -> dict[str, Any]:
-        patients = self.patient[rows]
-        measured = [name for name in MEASURES if not np.isnan(getattr(self, name)[rows]).all()]
-        error = (self.iou_estimate - self.iou)[rows]
+        patients, classes = self.patient[rows], self.class_id[rows]
+        values = {name: getattr(self, name)[rows] for name in MEASURES}
         # Surface Dice may be NaN for some objects: outlines are compared only if the resolution is known.
-        means: dict[str, Any] = {name: float(np.nanmean(getattr(self, name)[rows])) for name in measured}
+        values = {name: column for name, column in values.items() if not np.isnan(column).all()}
+        by_object = {name: object_mean(column, patients) for name, column in values.items()}
+        means: dict[str, Any] = {name: estimate.value for name, estimate in by_object.items()}
         means |= {"n": int(np.count_nonzero(rows)), "patients": len(set(patients.tolist()))}
-        means["ci95"] = {name: mean_interval(getattr(self, name)[rows], patients) for name in measured}
+        means["ci95"] = {name: estimate.share_interval() for name, estimate in by_object.items()}
+        means["counts"] = {name: {"n": e.objects, "patients": e.patients} for name, e in by_object.items()}
+        means["class_mean"] = {name: class_mean(column, patients, classes).as_json() for name, column in values.items()}
+        means["patient_mean"] = {name: patient_mean(column, patients).as_json() for name, column in values.items()}
+        error = (self.iou_estimate - self.iou)[rows]
         if not np.isnan(error).all():
             # The error of the model's own IoU estimate; a positive bias means that it estimates too high.
-            off = {"absolute_error": np.abs(error), "bias": error}
+            off = {"absolute_error": object_mean(np.abs(error), patients), "bias": object_mean(error, patients)}
             means["iou_estimate"] = {
-                **{name: float(values.mean()) for name, values in off.items()},
-                "ci95": {name: mean_interval(values, patients) for name, values in off.items()},
+                **{name: estimate.value for name, estimate in off.items()},
+                "ci95": {name: estimate.interval() for name, estimate in off.items()},
             }
         if self.clicks_dice.shape[1] > 1:
             last = self.clicks_dice.shape[1] - 1
             reported = sorted({last, *(clicks for clicks in REPORTED_CLICKS if clicks < last)})
             means["dice_after_clicks"] = {str(c): float(self.clicks_dice[rows, c].mean()) for c in reported}
         return means
-
-
-def paired_difference(first: ScoreTable, second: ScoreTable) -> dict[str, Any]:
-    """Compare the Dice of two tables of the same objects.
-
-    Returns:
-        `dice`, the mean of first minus second; `ci95`, its interval; `n`, the number of objects; `better_on`, the
-        share of objects on which the first has the higher Dice.
-    """
-    assert np.array_equal(first.tile_index, second.tile_index)
-    assert np.array_equal(first.object_id, second.object_id)
-    difference = first.dice - second.dice
-    return {
-        "dice": float(difference.mean()),
-        "ci95": mean_interval(difference, first.patient),
-        "n": len(difference),
-        "better_on": float(np.mean(difference > 0)),
-    }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
 from typing import Any
 
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
-from train.score.score_table import ScoreTable, paired_difference
+from train.score.score_table import ScoreTable
 from train.score.tile_answer import ScoredAnswer
 
 Tables = dict[str, dict[PromptKind, ScoreTable]]
@@ -52,21 +51,6 @@ def summarize(tables: Tables, store: Store) -> dict[str, dict[str, Any]]:
     """
     names = {info.code: info.name for info in store.manifest.classes}
     return {model: {kind: table.summary(names) for kind, table in by_kind.items()} for model, by_kind in tables.items()}
-
-
-def paired_differences(tables: Tables, kinds: Sequence[PromptKind]) -> list[dict[str, Any]]:
-    """Compare each model with the models after it and with every baseline, on the same objects."""
-    return [
-        {
-            "prompt": kind,
-            "model": first,
-            "minus": second,
-            **paired_difference(tables[first][kind], tables[second][kind]),
-        }
-        for kind in kinds
-        for first, second in combinations(tables, 2)
-        if not first.startswith("baseline:")
-    ]
 
 
 def _joined(parts: _Parts) -> Tables:

@@ -33,7 +33,7 @@ def _texts(svg: str) -> set[str]:
 
 def test_names_are_shown_as_they_are() -> None:
     names = ["_hidden", r"$\none$", "plain"]
-    entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": (0.4, 0.6)}}
+    entry: dict[str, Any] = {"class_mean": {"dice": {"value": 0.5, "ci95": (0.4, 0.6), "patients": 3}}}
     models = {name: {"box": {"overall": entry, "classes": {r"$\class$": entry}}} for name in names}
     tables: Tables = {name: {"box": _table([10, 20], clicks=1)} for name in names}
     for svg in (bars_by_class(models), dice_by_size(tables), dice_by_clicks(tables)):
@@ -51,15 +51,15 @@ def test_without_clicks_there_is_no_curve_of_clicks() -> None:
 
 
 def test_a_class_that_one_model_lacks_and_one_patient_have_bars_without_intervals() -> None:
-    entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": None}}
+    entry: dict[str, Any] = {"class_mean": {"dice": {"value": 0.5, "ci95": None, "patients": 1}}}
     models = {name: {"box": {"overall": entry, "classes": {name: entry}}} for name in ("a", "b")}
-    assert {"a, box", "b, box", "a", "b"} <= _texts(bars_by_class(models))
+    assert {"a, box", "b, box", "a (1)", "b (1)"} <= _texts(bars_by_class(models))
 
 
 def test_no_two_curves_look_alike() -> None:
     models = ["a", "b", "baseline:zero_shot", "baseline:zero_shot:b", "baseline:box", "baseline:image", "baseline:disc"]
     tables: Tables = {name: {kind: _table([10, 20], clicks=1) for kind in ("box", "centroid")} for name in models}
-    entry: dict[str, Any] = {"dice": 0.5, "ci95": {"dice": None}}
+    entry: dict[str, Any] = {"class_mean": {"dice": {"value": 0.5, "ci95": None, "patients": 1}}}
     scores = {name: {kind: {"overall": entry, "classes": {"c": entry}} for kind in by} for name, by in tables.items()}
     for svg in (dice_by_size(tables), dice_by_clicks(tables)):
         styles = set(re.findall(r'style="fill: none; ((?:stroke-dasharray: [\d.,]+; )?)[^"]*?stroke: (#\w{6})', svg))
@@ -67,3 +67,16 @@ def test_no_two_curves_look_alike() -> None:
         assert len([style for style in styles if style[1] in model_colors(models).values()]) == 2 * len(models)
     bars = set(re.findall(r"fill: (url\(#h\w+\)|#\w{6})", bars_by_class(scores))) - {"#ffffff"}
     assert len(bars) == 2 * len(models)
+
+
+def test_bars_name_the_number_of_patients_and_one_patient_is_hollow() -> None:
+    def entry(patients: int) -> dict[str, Any]:
+        return {
+            "class_mean": {"dice": {"value": 0.5, "ci95": (0.4, 0.6) if patients > 1 else None, "patients": patients}}
+        }
+
+    models = {"m": {"box": {"classes": {"tumor": entry(3), "stroma": entry(1)}}}}
+    drawn = bars_by_class(models)
+    assert "tumor (3)" in drawn
+    assert "stroma (1)" in drawn
+    assert drawn.count("fill: #ffffff; stroke: ") == 1

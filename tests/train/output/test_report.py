@@ -151,7 +151,7 @@ def test_choosing_a_class_shows_its_rows_alone(opened: Opened, evaluation: Evalu
         return [(model, kind, str(entry["n"])) for model, kind, entry in means if entry]
 
     def shown() -> list[tuple[str, str, str]]:
-        return list(zip(opened.column(1), opened.column(2), opened.column(7), strict=True))
+        return list(zip(opened.column(1), opened.column(2), opened.column(8), strict=True))
 
     assert shown() == [(model, kind, str(scores["overall"]["n"])) for model, kind, scores in rows]
     classes = list(next(iter(models.values()))["box"]["classes"])
@@ -171,10 +171,10 @@ def test_a_click_on_a_head_sorts_and_another_one_turns_the_order_round(opened: O
         return [float(text.split()[0]) for text in opened.column(3)]
 
     unsorted = dice()
-    page.get_by_role("button", name="Dice", exact=True).click()
+    page.get_by_role("button", name="Dice, class mean", exact=True).click()
     assert dice() == sorted(unsorted, reverse=True)
-    assert page.locator("th[aria-sort=descending]").all_inner_texts() == ["Dice"]
-    page.get_by_role("button", name="Dice", exact=True).click()
+    assert page.locator("th[aria-sort=descending]").all_inner_texts() == ["Dice, class mean"]
+    page.get_by_role("button", name="Dice, class mean", exact=True).click()
     assert dice() == sorted(unsorted)
     assert page.locator("th[aria-sort]").count() == 1
     page.get_by_role("button", name="model").click()
@@ -184,7 +184,7 @@ def test_a_click_on_a_head_sorts_and_another_one_turns_the_order_round(opened: O
     )
     # Baselines have no IoU estimate; missing values come last when the highest value comes first.
     page.get_by_role("button", name="IoU estimate off by").click()
-    texts = opened.column(6)
+    texts = opened.column(7)
     assert texts == [text for text in texts if text != "-"] + ["-"] * 6
     assert len(texts) == 10
     assert opened.troubles == []

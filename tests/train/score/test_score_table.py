@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from schemas.store.store import Store
-from train.score.bootstrap import mean_interval
+from train.score.estimate import class_mean, object_mean, patient_mean
 from train.score.metrics import score_masks
-from train.score.score_table import ScoreTable, paired_difference
+from train.score.score_table import ScoreTable
 
 NAMES = {1: "tumor", 2: "stroma", 3: "absent"}
 
@@ -39,7 +39,7 @@ def test_means_are_over_objects_and_by_class(table: ScoreTable) -> None:
     overall = summary["overall"]
     assert (overall["dice"], overall["iou"]) == (pytest.approx(0.6), pytest.approx(0.3))
     assert (overall["n"], overall["patients"]) == (5, 3)
-    assert overall["ci95"]["dice"] == mean_interval(table.dice, table.patient)
+    assert overall["ci95"]["dice"] == object_mean(table.dice, table.patient).share_interval()
     assert set(summary["classes"]) == {"tumor", "stroma"}
     tumor, stroma = summary["classes"]["tumor"], summary["classes"]["stroma"]
     assert (tumor["dice"], tumor["n"], tumor["patients"]) == (pytest.approx(1.6 / 3), 3, 3)
@@ -51,7 +51,7 @@ def test_the_error_of_iou_estimates_has_a_size_and_a_sign(table: ScoreTable) -> 
     assert estimate["absolute_error"] == pytest.approx(0.1)
     assert estimate["bias"] == pytest.approx(0.06)
     assert estimate["ci95"]["absolute_error"] == pytest.approx((0.1, 0.1))
-    assert estimate["ci95"]["bias"] == mean_interval(table.iou_estimate - table.iou, table.patient)
+    assert estimate["ci95"]["bias"] == object_mean(table.iou_estimate - table.iou, table.patient).interval()
     silent = replace(table, iou_estimate=np.full(5, np.nan))
     assert "iou_estimate" not in silent.summary(NAMES)["overall"]
 
@@ -95,14 +95,17 @@ def test_of_tile_takes_the_pixels_that_count(store: Store) -> None:
     np.testing.assert_array_equal(table.clicks_dice, np.ones((len(segments), 1)))
 
 
-def test_paired_difference_is_of_the_same_objects(table: ScoreTable) -> None:
-    better = replace(table, dice=table.dice + np.array([0.1, 0.1, 0.1, -0.1, 0.0]))
-    difference = paired_difference(better, table)
-    assert difference["dice"] == pytest.approx(0.04)
-    assert difference["better_on"] == pytest.approx(0.6)
-    assert difference["n"] == 5
-    assert difference["ci95"] == mean_interval(better.dice - table.dice, table.patient)
-    with pytest.raises(AssertionError):
-        paired_difference(better, replace(table, object_id=table.object_id + 1))
-    with pytest.raises(AssertionError):
-        paired_difference(better, _rows(table, slice(0, 4)))
+def test_the_primary_number_stands_beside_the_mean_over_objects(table: ScoreTable) -> None:
+    overall = table.summary(NAMES)["overall"]
+    assert overall["class_mean"]["dice"] == class_mean(table.dice, table.patient, table.class_id).as_json()
+    assert overall["patient_mean"]["iou"] == patient_mean(table.iou, table.patient).as_json()
+    # The class of two patients decides what the interval can say.
+    assert overall["class_mean"]["dice"]["fewest_patients"] == 2
+    assert overall["class_mean"]["dice"]["few_patients"]
+
+
+def test_each_measure_says_how_many_objects_and_patients_it_has(table: ScoreTable) -> None:
+    measured = replace(table, surface_dice=np.array([0.1, 0.2, 0.3, np.nan, np.nan]))
+    counts = measured.summary(NAMES)["overall"]["counts"]
+    assert counts["dice"] == {"n": 5, "patients": 3}
+    assert counts["surface_dice"] == {"n": 3, "patients": 2}

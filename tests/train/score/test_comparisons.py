@@ -1,0 +1,117 @@
+"""Differences between models: which is primary, how the others are adjusted, and how often equal models differ."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.errors import ConfigError
+from train.score.comparisons import holm, paired_difference, paired_differences
+from train.score.estimate import object_mean
+from train.score.score_table import ScoreTable
+
+GROUPS = 10
+
+
+def _table(dice: np.ndarray, patients: np.ndarray, classes: np.ndarray) -> ScoreTable:
+    count = len(dice)
+    return ScoreTable(
+        tile_index=np.arange(count),
+        object_id=np.ones(count, np.int64),
+        class_id=classes,
+        patient=patients,
+        area_px=np.ones(count, np.int64),
+        dice=dice,
+        iou=dice,
+        surface_dice=np.full(count, np.nan),
+        iou_estimate=np.full(count, np.nan),
+        clicks_dice=dice[:, None],
+    )
+
+
+def _tables(seed: int, names: list[str], kinds: Any, shift: float = 0.0) -> Any:
+    """Equal models on the same objects; the first is better by `shift`."""
+    generator = np.random.default_rng(seed)
+    patients = np.repeat([f"p{number}" for number in range(GROUPS)], 6)
+    classes = np.tile([1, 2], GROUPS * 3)
+    base = generator.normal(0.7, 0.1, GROUPS).repeat(6)
+    return {
+        name: {
+            kind: _table(
+                base
+                + generator.normal(0, 0.05, GROUPS).repeat(6)
+                + generator.normal(0, 0.05, len(base))
+                + shift * (name == names[0]),
+                patients,
+                classes,
+            )
+            for kind in kinds
+        }
+        for name in names
+    }
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+    # A comparison without a p is a test all the same.
+    assert holm([None, 0.02]) == [None, pytest.approx(0.04)]
+
+
+def test_the_start_under_the_first_prompt_is_the_primary_comparison() -> None:
+    names = ["best", "other", "baseline:box", "baseline:zero_shot"]
+    found = paired_differences(_tables(0, names, ["box", "centroid"], 0.2), ["box", "centroid"])
+    (primary,) = [entry for entry in found if entry["role"] == "primary"]
+    assert (primary["model"], primary["minus"], primary["prompt"]) == ("best", "baseline:zero_shot", "box")
+    assert primary["class_mean"]["level"] == 0.95
+    others = [entry for entry in found if entry["role"] == "adjusted"]
+    # Five pairs under two prompts, without the primary one.
+    assert {entry["class_mean"]["level"] for entry in others} == {1 - 0.05 / 9}
+    assert all(entry["class_mean"]["p"] >= primary["class_mean"]["p"] or entry["model"] == "best" for entry in others)
+    assert primary["class_mean"]["interval"][0] > 0
+
+
+def test_another_comparison_can_be_named_before() -> None:
+    tables = _tables(0, ["a", "b", "baseline:box"], ["box", "centroid"])
+    found = paired_differences(tables, ["box", "centroid"], ("b", "baseline:box", "centroid"))
+    (primary,) = [entry for entry in found if entry["role"] == "primary"]
+    assert (primary["model"], primary["minus"], primary["prompt"]) == ("b", "baseline:box", "centroid")
+    with pytest.raises(ConfigError, match="--primary a,c,box: is not compared; name one of a,b,box"):
+        paired_differences(tables, ["box"], ("a", "c", "box"))
+
+
+def test_without_a_start_the_first_comparison_is_primary() -> None:
+    found = paired_differences(_tables(0, ["a", "b"], ["box"]), ["box"])
+    assert [(entry["minus"], entry["role"]) for entry in found] == [("b", "primary")]
+
+
+def test_equal_models_rarely_differ() -> None:
+    names = ["a", "b", "c", "d"]
+    kinds: list[Any] = ["box", "centroid"]
+    adjusted = alone = 0
+    for seed in range(300):
+        found = paired_differences(_tables(seed, names, kinds), kinds)
+        others = [entry["class_mean"] for entry in found if entry["role"] == "adjusted"]
+        assert len(others) == 11
+        adjusted += any(entry["p"] < 0.05 for entry in others)
+        alone += any(abs(entry["dice"]) > 0 and not entry["ci95"][0] <= 0 <= entry["ci95"][1] for entry in found)
+        for entry in others:
+            excludes = not entry["interval"][0] <= 0 <= entry["interval"][1]
+            # Bonferroni's interval never says more than Holm's p.
+            assert not excludes or entry["p"] < 0.05
+    # Of 12 intervals that are not adjusted, one or more excludes 0 in four tables of ten.
+    assert alone / 300 > 0.25
+    assert adjusted / 300 < 0.08
+
+
+def test_the_object_mean_of_a_difference_is_reported_too() -> None:
+    tables = _tables(4, ["a", "b"], ["box"])
+    first, second = tables["a"]["box"], tables["b"]["box"]
+    found = paired_difference(first, second)
+    assert found["dice"] == pytest.approx((first.dice - second.dice).mean())
+    assert found["ci95"] == object_mean(first.dice - second.dice, first.patient).interval()
+    assert found["better_on"] == np.mean(first.dice > second.dice)
+    with pytest.raises(AssertionError):
+        paired_difference(first, replace(second, object_id=second.object_id + 1))

@@ -1,0 +1,144 @@
+"""Differences between models on the same objects: one is named before, and the others are adjusted for their number.
+
+Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979; the intervals have Bonferroni's level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import ConfigError
+from schemas.prompt_kinds import PromptKind
+from train.score.estimate import FEW_PATIENTS, LEVEL, Estimate, class_mean, object_mean
+from train.score.score_table import ScoreTable
+from train.score.tables import Tables
+
+STARTS = ("baseline:zero_shot", "baseline:untrained")
+"""Names of a checkpoint's start; the default comparison is with the first that was scored."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models under one prompt kind, on the same objects.
+
+    Attributes:
+        model: Name of the first model.
+        minus: Name of the model whose scores are subtracted.
+        kind: The prompt kind.
+    """
+
+    model: str
+    minus: str
+    kind: PromptKind
+
+    def __str__(self) -> str:
+        return f"{self.model},{self.minus},{self.kind}"
+
+
+def paired_differences(
+    tables: Tables, kinds: Sequence[PromptKind], primary: tuple[str, ...] | None = None
+) -> list[dict[str, Any]]:
+    """Compare each model with the models after it and with every baseline.
+
+    Args:
+        tables: The scores of every object.
+        kinds: The prompt kinds.
+        primary: Model, model to subtract and prompt kind of the comparison that was named before; None takes the first
+            model against its start under the first prompt kind.
+
+    Returns:
+        For each comparison the means of the difference in Dice, its interval and p, and whether it is the primary one.
+
+    Raises:
+        ConfigError: `primary` names no comparison that is made.
+    """
+    pairs = [pair for pair in combinations(tables, 2) if not pair[0].startswith("baseline:")]
+    made = [Comparison(model, minus, kind) for kind in kinds for model, minus in pairs]
+    if not made:
+        return []
+    named = _primary(made, primary)
+    estimates = [_difference(tables[pair.model][pair.kind], tables[pair.minus][pair.kind]) for pair in made]
+    others = [number for number, pair in enumerate(made) if pair != named]
+    adjusted = dict(zip(others, holm([estimates[number].p_value() for number in others]), strict=True))
+    entries: list[dict[str, Any]] = []
+    for number, (pair, estimate) in enumerate(zip(made, estimates, strict=True)):
+        is_primary = number not in adjusted
+        level = LEVEL if is_primary else 1 - (1 - LEVEL) / len(others)
+        p = estimate.p_value() if is_primary else adjusted[number]
+        entries.append(
+            {
+                "prompt": pair.kind,
+                "model": pair.model,
+                "minus": pair.minus,
+                **paired_difference(tables[pair.model][pair.kind], tables[pair.minus][pair.kind]),
+                "role": "primary" if is_primary else "adjusted",
+                "class_mean": {
+                    "value": estimate.value,
+                    "interval": estimate.interval(level),
+                    "level": level,
+                    "p": p,
+                    "patients": estimate.patients,
+                    "few_patients": estimate.fewest < FEW_PATIENTS,
+                },
+            }
+        )
+    return entries
+
+
+def paired_difference(first: ScoreTable, second: ScoreTable) -> dict[str, Any]:
+    """Compare the Dice of two tables of the same objects, every object counted alike.
+
+    Returns:
+        `dice`, the mean of first minus second; `ci95`, its interval; `n`, the number of objects; `better_on`, the
+        share of objects on which the first has the higher Dice.
+    """
+    assert np.array_equal(first.tile_index, second.tile_index)
+    assert np.array_equal(first.object_id, second.object_id)
+    difference = first.dice - second.dice
+    return {
+        "dice": float(difference.mean()),
+        "ci95": object_mean(difference, first.patient).interval(),
+        "n": len(difference),
+        "better_on": float(np.mean(difference > 0)),
+    }
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust p values so that the chance of one or more false differences is at most that of a single test.
+
+    Args:
+        p_values: The p of each comparison; None where there is none, which counts as a test all the same.
+
+    Returns:
+        The adjusted p values in the same order, at most 1.
+    """
+    order = sorted(range(len(p_values)), key=lambda number: _or_one(p_values[number]))
+    adjusted: list[float | None] = [None] * len(p_values)
+    reached = 0.0
+    for rank, number in enumerate(order):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * _or_one(p_values[number])))
+        adjusted[number] = None if p_values[number] is None else reached
+    return adjusted
+
+
+def _or_one(p: float | None) -> float:
+    return 1.0 if p is None else p
+
+
+def _primary(made: list[Comparison], named: tuple[str, ...] | None) -> Comparison:
+    if named is None:
+        starts = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
+        return (starts or made)[0]
+    for pair in made:
+        if (pair.model, pair.minus, pair.kind) == named:
+            return pair
+    raise ConfigError(f"--primary {','.join(named)}", "is not compared", f"name one of {'; '.join(map(str, made[:6]))}")
+
+
+def _difference(first: ScoreTable, second: ScoreTable) -> Estimate:
+    return class_mean(first.dice - second.dice, first.patient, first.class_id)
