@@ -11,11 +11,12 @@ from PIL import Image
 
 from schemas.errors import ConfigError
 from schemas.overlay import side_by_side
+from train.score.click_counts import IOU_GOALS, clicks_needed
 from train.score.evaluate import Evaluation
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
 
-COLUMNS = tuple(field.name for field in fields(ScoreTable) if field.name != "clicks_dice")
+COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.startswith("clicks_"))
 """Columns of `objects.csv` after the model and the prompt kind."""
 
 
@@ -41,8 +42,10 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
 def _write_objects(path: Path, tables: Tables) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["model", "prompt", *COLUMNS])
+        writer.writerow(["model", "prompt", *COLUMNS, *(f"clicks_to_iou_{goal}" for goal in IOU_GOALS)])
         for model, by_kind in tables.items():
             for kind, table in by_kind.items():
-                for row in zip(*(getattr(table, name).tolist() for name in COLUMNS), strict=True):
+                # -1 stands for an object that does not reach the goal with the clicks that were made.
+                clicks = [clicks_needed(table.clicks_iou, goal).tolist() for goal in IOU_GOALS]
+                for row in zip(*(getattr(table, name).tolist() for name in COLUMNS), *clicks, strict=True):
                     writer.writerow([model, kind, *row])

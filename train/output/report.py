@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from train.output.console_table import SEEN_MARK
 from train.output.object_pictures import object_pictures
 from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, training_curves
 from train.runtime.run_log import METRICS_FILE
+from train.score.click_counts import IOU_GOALS
 from train.score.evaluate import Evaluation
 from train.score.protocol import ScoringProtocol
 
@@ -125,8 +127,37 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
         "heads": _HEADS,
         "rows": rows,
         "classes": list(dict.fromkeys([OVERALL, *(row["class_name"] for row in rows)])),
+        "clicks": [_click_row(model, kind, scores["overall"], seen) for model, kind, scores in _asked(result)],
+        "goals": IOU_GOALS,
         "seen": [f"{SEEN_MARK} {name} was {patients['said']}" for name, patients in seen.items()],
         "pairs": [_pair(pair, seen) for pair in result["paired"]],
+    }
+
+
+def _asked(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield model, prompt kind and scores where clicks were simulated; baselines do not answer to clicks."""
+    for model, kinds in result["models"].items():
+        for kind, scores in kinds.items():
+            if "clicks" in scores["overall"]:
+                yield model, kind, scores
+
+
+def _click_row(model: str, kind: str, overall: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+    """Format the numbers of clicks of one model under one prompt kind."""
+    mark, clicks = SEEN_MARK if model in seen else "", overall["clicks"]
+
+    def cell(entry: dict[str, Any], form: str) -> _Cell:
+        return _Cell(entry["value"], f"{entry['value']:{form}}{mark}", _interval(entry["ci95"], form))
+
+    needed = [cell(clicks["noc"][str(goal)], ".2f") for goal in IOU_GOALS]
+    failed = [cell(clicks["failures"][str(goal)], ".0%") for goal in IOU_GOALS]
+    after = ", ".join(f"{entry['value']:.3f} after {count}" for count, entry in clicks["iou_after"].items())
+    return {
+        "model": model,
+        "prompt": kind,
+        "cells": [*needed, *failed],
+        "after": f"{after}{mark}",
+        "cap": clicks["cap"],
     }
 
 

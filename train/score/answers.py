@@ -24,7 +24,7 @@ from train.score.baselines import baseline_masks, disc_radius_px
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
-from train.score.simulated_clicks import click_dice
+from train.score.simulated_clicks import click_scores
 from train.score.tile_answer import Answer, Question, ScoredAnswer
 from train.transforms.sample import pad_prompts
 
@@ -150,11 +150,12 @@ def _model_scores(
     """Score a model's masks, and its masks after each simulated click."""
     assert answer.prediction is not None
     scores = score_masks(answer.masks, record.segments, record.ignore, tolerance_px)
-    clicks = None
+    clicks: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     if corrections:
         prompt = pad_prompts(answer.question.prompts)
-        found = click_dice(predictor, views, record, prompt, answer.prediction, corrections, answer.threshold)
-        clicks = np.column_stack([scores.dice, *found])
+        after = list(click_scores(predictor, views, record, prompt, answer.prediction, corrections, answer.threshold))
+        steps = [scores, *after]
+        clicks = np.column_stack([step.dice for step in steps]), np.column_stack([step.iou for step in steps])
     return ScoreTable.of_tile(record, scores, answer.iou_estimates, clicks)
 
 

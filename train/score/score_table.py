@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.record import Record
+from train.score.click_counts import summarize_clicks
 from train.score.estimate import class_mean, object_mean, patient_mean
 from train.score.metrics import MaskScores
 
@@ -38,6 +39,7 @@ class ScoreTable:
         surface_dice: float64 (n,), surface Dice, 0 to 1; NaN without a tolerance, or if the truth has no outline.
         iou_estimate: float64 (n,), the model's own estimate of the IoU of its mask; NaN for baselines.
         clicks_dice: float64 (n, C + 1), Dice after 0 to C simulated clicks.
+        clicks_iou: float64 (n, C + 1), IoU after 0 to C simulated clicks.
     """
 
     tile_index: NDArray[np.int64]
@@ -50,6 +52,7 @@ class ScoreTable:
     surface_dice: NDArray[np.float64]
     iou_estimate: NDArray[np.float64]
     clicks_dice: NDArray[np.float64]
+    clicks_iou: NDArray[np.float64]
 
     @classmethod
     def of_tile(
@@ -57,7 +60,7 @@ class ScoreTable:
         record: Record,
         scores: MaskScores,
         iou_estimate: NDArray[np.float64] | None = None,
-        clicks_dice: NDArray[np.float64] | None = None,
+        clicks: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
     ) -> ScoreTable:
         """Make the table of one tile's objects.
 
@@ -65,7 +68,7 @@ class ScoreTable:
             record: The tile.
             scores: The scores of its O objects.
             iou_estimate: float64 (O,), the model's own IoU estimates; None for a baseline.
-            clicks_dice: float64 (O, C + 1), Dice after 0 to C clicks; None if no clicks are simulated.
+            clicks: float64 (O, C + 1) each, Dice and IoU after 0 to C clicks; None if no clicks are simulated.
         """
         count = len(record.object_ids)
         return cls(
@@ -78,7 +81,8 @@ class ScoreTable:
             iou=scores.iou,
             surface_dice=scores.surface_dice,
             iou_estimate=np.full(count, np.nan) if iou_estimate is None else iou_estimate,
-            clicks_dice=scores.dice[:, None] if clicks_dice is None else clicks_dice,
+            clicks_dice=scores.dice[:, None] if clicks is None else clicks[0],
+            clicks_iou=scores.iou[:, None] if clicks is None else clicks[1],
         )
 
     @classmethod
@@ -132,4 +136,5 @@ class ScoreTable:
             last = self.clicks_dice.shape[1] - 1
             reported = sorted({last, *(clicks for clicks in REPORTED_CLICKS if clicks < last)})
             means["dice_after_clicks"] = {str(c): float(self.clicks_dice[rows, c].mean()) for c in reported}
+            means["clicks"] = summarize_clicks(self.clicks_iou[rows], patients)
         return means

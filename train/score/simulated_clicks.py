@@ -1,13 +1,18 @@
-"""Simulate interactive correction: after the prompt, each click falls on the center of the largest error.
+"""Simulate interactive correction: after the prompt, each click falls into the middle of an error.
+
+The click is the published one of SAM 2's evaluation: the pixel farthest inside the missed region or the falsely covered
+region, whichever lies deeper. A click into the missed region is positive, the other negative. Two things are our own:
+ignored pixels are in neither region, and a pixel is clicked only once.
 
 Axes: O objects, S pixels a side, C clicks. Coordinates are x, y.
-Source: Sofiiuk et al., Reviving iterative training with mask guidance for interactive segmentation, 2021, for the
-protocol; Kirillov et al., Segment Anything, 2023, appendix D, for its use with SAM.
+Sources: Sofiiuk et al., Reviving Iterative Training with Mask Guidance for Interactive Segmentation, 2021; Ravi et al.,
+SAM 2, 2024, whose code has the click as `sample_one_point_from_error_center`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -18,10 +23,28 @@ from torch import Tensor
 from schemas.points import PointLabel
 from schemas.record import Record
 from train.model.predictor import MaskPredictor, Prediction, View
-from train.score.metrics import score_masks
+from train.score.metrics import MaskScores, score_masks
+
+FED_BACK_LIMIT = 32.0
+"""Mask logits that are fed back are clamped to this magnitude, as in Meta's image predictor."""
 
 
-def click_dice(
+@dataclass(frozen=True)
+class Click:
+    """One simulated click.
+
+    Attributes:
+        x: Column of the pixel.
+        y: Row of the pixel.
+        positive: Whether the pixel belongs to the object.
+    """
+
+    x: int
+    y: int
+    positive: bool
+
+
+def click_scores(
     predictor: MaskPredictor,
     views: Sequence[View],
     record: Record,
@@ -29,7 +52,7 @@ def click_dice(
     first: Prediction,
     corrections: int,
     threshold: float = 0.0,
-) -> Iterator[NDArray[np.float64]]:
+) -> Iterator[MaskScores]:
     """Simulate clicks, and score the masks after each of them.
 
     For each click the model receives all points so far and the mask logits of its last prediction.
@@ -44,51 +67,77 @@ def click_dice(
         threshold: The logit above which a pixel is in the mask.
 
     Yields:
-        float64 (O,), Dice of each object after one more click.
+        The scores of all objects after one more click.
     """
     size = record.image.shape[0]
     (coords, labels), prediction = prompt, first
+    clicked: list[set[tuple[int, int]]] = [set() for _ in record.segments]
     for _ in range(corrections):
-        wrong = (prediction.masks(size, threshold) != record.segments) & ~record.ignore
-        clicks = [error_center(region) for region in wrong]
-        coords, labels, clicked = _with_clicks(coords, labels, clicks, record.segments)
-        answer = predictor.predict(views, coords, labels, size, prediction.logits)
+        masks = prediction.masks(size, threshold)
+        clicks = [
+            next_click(truth, mask, ~record.ignore, before)
+            for truth, mask, before in zip(record.segments, masks, clicked, strict=True)
+        ]
+        for click, before in zip(clicks, clicked, strict=True):
+            if click is not None:
+                before.add((click.x, click.y))
+        coords, labels, has_click = _with_clicks(coords, labels, clicks)
+        fed_back = prediction.logits.clamp(-FED_BACK_LIMIT, FED_BACK_LIMIT)
+        answer = predictor.predict(views, coords, labels, size, fed_back)
         # An object without an error gets no click and keeps its mask.
-        prediction = prediction.replaced(clicked.to(answer.ious.device), answer)
-        yield score_masks(prediction.masks(size, threshold), record.segments, record.ignore).dice
+        prediction = prediction.replaced(has_click.to(answer.ious.device), answer)
+        yield score_masks(prediction.masks(size, threshold), record.segments, record.ignore)
 
 
-def error_center(wrong: NDArray[np.bool_]) -> tuple[int, int] | None:
-    """Return the pixel of the largest connected error that is farthest from the border of that error.
+def next_click(
+    truth: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
+    counted: NDArray[np.bool_],
+    clicked: Collection[tuple[int, int]] = (),
+) -> Click | None:
+    """Return the click that a careful person would make next.
 
     Args:
-        wrong: bool (H, W), True where the mask is wrong.
+        truth: bool (H, W), the object.
+        mask: bool (H, W), the prediction.
+        counted: bool (H, W), false for ignored pixels.
+        clicked: x, y of pixels that are not clicked again.
 
     Returns:
-        x, y of the pixel, or None if nothing is wrong.
+        The click, or None if nothing is wrong, or only pixels that were clicked.
     """
-    if not wrong.any():
+    missed_depth, missed = _deepest(truth & ~mask & counted, clicked)
+    false_depth, false = _deepest(mask & ~truth & counted, clicked)
+    if max(missed_depth, false_depth) <= 0:
         return None
-    _, numbers, stats, _ = cv2.connectedComponentsWithStats(wrong.view(np.uint8), connectivity=8)
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    left, top, width, height, _ = stats[largest].tolist()
-    region = numbers[top : top + height, left : left + width] == largest
+    if missed_depth > false_depth:
+        return Click(*missed, positive=True)
+    return Click(*false, positive=False)
+
+
+def _deepest(region: NDArray[np.bool_], clicked: Collection[tuple[int, int]]) -> tuple[float, tuple[int, int]]:
+    """Return the largest distance to a region's border in pixels, and x, y of its first pixel; 0 without a pixel."""
+    left, top, width, height = cv2.boundingRect(region.view(np.uint8))
+    if not width:
+        return 0.0, (0, 0)
+    inside = region[top : top + height, left : left + width]
     # The border of zeros makes the tile's edge count as a border of the region.
-    distance = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return int(x) + left, int(y) + top
+    padded = np.pad(inside, 1).astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    for x, y in clicked:
+        if left <= x < left + width and top <= y < top + height:
+            depth[y - top, x - left] = 0
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(depth[y, x]), (int(x) + left, int(y) + top)
 
 
-def _with_clicks(
-    coords: Tensor, labels: Tensor, clicks: list[tuple[int, int] | None], segments: NDArray[np.bool_]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _with_clicks(coords: Tensor, labels: Tensor, clicks: list[Click | None]) -> tuple[Tensor, Tensor, Tensor]:
     """Append one click to the points of each object.
 
     Args:
         coords: float32 (O, K, 2), padded coordinates.
         labels: int32 (O, K), padded labels.
-        clicks: x, y of each object's click, None for an object without one.
-        segments: bool (O, S, S), the truth, which says whether a click is positive.
+        clicks: The click of each object, None for an object without one.
 
     Returns:
         Coordinates (O, K + 1, 2), labels (O, K + 1), and bool (O,), True for objects that got a click.
@@ -96,11 +145,10 @@ def _with_clicks(
     counts = (labels != PointLabel.PADDING).sum(1)
     coords = torch.cat([coords, torch.zeros(len(coords), 1, 2)], 1)
     labels = torch.cat([labels, torch.full((len(labels), 1), int(PointLabel.PADDING), dtype=labels.dtype)], 1)
-    clicked = torch.zeros(len(labels), dtype=torch.bool)
+    has_click = torch.zeros(len(labels), dtype=torch.bool)
     for row, click in enumerate(clicks):
         if click is not None:
-            x, y = click
-            coords[row, counts[row]] = torch.tensor([x, y], dtype=coords.dtype)
-            labels[row, counts[row]] = int(segments[row, y, x])
-            clicked[row] = True
-    return coords, labels, clicked
+            coords[row, counts[row]] = torch.tensor([click.x, click.y], dtype=coords.dtype)
+            labels[row, counts[row]] = int(PointLabel.POSITIVE if click.positive else PointLabel.NEGATIVE)
+            has_click[row] = True
+    return coords, labels, has_click

@@ -23,6 +23,7 @@ def _table(areas: list[int], clicks: int = 0) -> ScoreTable:
         surface_dice=np.full(n, np.nan),
         iou_estimate=np.full(n, np.nan),
         clicks_dice=np.repeat(dice[:, None], clicks + 1, 1),
+        clicks_iou=np.repeat(dice[:, None], clicks + 1, 1),
     )
 
 

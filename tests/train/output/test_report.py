@@ -115,6 +115,7 @@ def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: P
     assert headings == [
         "Scores",
         "Differences on the same objects",
+        "Clicks until the mask is good",
         "Dice by class",
         "Dice against size of the object",
         "Dice after simulated clicks",

@@ -27,6 +27,7 @@ def _table(dice: np.ndarray, patients: np.ndarray, classes: np.ndarray) -> Score
         surface_dice=np.full(count, np.nan),
         iou_estimate=np.full(count, np.nan),
         clicks_dice=dice[:, None],
+        clicks_iou=dice[:, None],
     )
 
 

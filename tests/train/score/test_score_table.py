@@ -27,6 +27,7 @@ def table() -> ScoreTable:
         surface_dice=np.full(5, np.nan),
         iou_estimate=dice / 2 + np.array([0.1, -0.1, 0.1, 0.1, 0.1]),
         clicks_dice=np.column_stack([dice, dice, (dice + 1) / 2, np.ones(5)]),
+        clicks_iou=np.column_stack([dice / 2, dice / 2, dice, np.ones(5)]),
     )
 
 
@@ -68,7 +69,7 @@ def test_outlines_are_reported_where_they_were_measured(table: ScoreTable) -> No
 
 def test_clicks_are_reported_as_far_as_they_were_made(table: ScoreTable) -> None:
     assert table.summary(NAMES)["overall"]["dice_after_clicks"] == pytest.approx({"0": 0.6, "1": 0.6, "3": 1.0})
-    two = replace(table, clicks_dice=table.clicks_dice[:, :3])
+    two = replace(table, clicks_dice=table.clicks_dice[:, :3], clicks_iou=table.clicks_iou[:, :3])
     assert list(two.summary(NAMES)["overall"]["dice_after_clicks"]) == ["0", "1", "2"]
     without = replace(table, clicks_dice=table.dice[:, None])
     assert "dice_after_clicks" not in without.summary(NAMES)["overall"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sam2.modeling.sam2_utils import sample_one_point_from_error_center
 from scipy import ndimage
 from torch import Tensor
 
@@ -17,35 +18,53 @@ from train.model.promptable import PromptableSam
 from train.score.answers import score_tiles, tile_prompts, tiles_with_objects
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
-from train.score.simulated_clicks import click_dice, error_center
+from train.score.simulated_clicks import FED_BACK_LIMIT, click_scores, next_click
 from train.transforms.sample import pad_prompts
 
 
-def _blobs(seed: int) -> np.ndarray:
+def _blobs(seed: int, level: float = 0.05) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    return ndimage.gaussian_filter(generator.normal(size=(40, 50)), 2.5) > 0.05
+    return ndimage.gaussian_filter(generator.normal(size=(40, 50)), 2.5) > level
+
+
+EVERYWHERE = np.ones((40, 50), bool)
 
 
 @given(st.integers(0, 10_000))
-def test_the_click_is_in_the_largest_error_farthest_from_its_border(seed: int) -> None:
-    wrong = _blobs(seed)
-    click = error_center(wrong)
-    if not wrong.any():
-        assert click is None
-        return
+def test_the_click_is_that_of_sam_2(seed: int) -> None:
+    truth, mask = _blobs(seed), _blobs(seed + 1)
+    points, labels = sample_one_point_from_error_center(
+        torch.from_numpy(truth)[None, None], torch.from_numpy(mask)[None, None]
+    )
+    click = next_click(truth, mask, EVERYWHERE)
     assert click is not None
-    x, y = click
-    numbers = np.zeros(wrong.shape, np.int32)
-    ndimage.label(wrong, np.ones((3, 3)), numbers)
-    sizes = np.bincount(numbers.ravel())[1:]
-    assert sizes[numbers[y, x] - 1] == sizes.max()
-    inside = np.pad(np.asarray(numbers) == numbers[y, x], 1)
-    distance = np.asarray(ndimage.distance_transform_edt(inside))[1:-1, 1:-1]
-    assert distance[y, x] == pytest.approx(distance.max(), rel=1e-5)
+    assert ([click.x, click.y], int(click.positive)) == (points[0, 0].tolist(), labels[0, 0].item())
+
+
+@given(st.integers(0, 10_000))
+def test_ignored_and_clicked_pixels_are_left_out(seed: int) -> None:
+    truth, mask, counted = _blobs(seed), _blobs(seed + 1), ~_blobs(seed + 2, 0.1)
+    clicked: set[tuple[int, int]] = set()
+    for _ in range(5):
+        click = next_click(truth, mask, counted, clicked)
+        if click is None:
+            return
+        assert counted[click.y, click.x]
+        assert truth[click.y, click.x] == click.positive
+        assert mask[click.y, click.x] != click.positive
+        assert (click.x, click.y) not in clicked
+        clicked.add((click.x, click.y))
 
 
 def test_where_nothing_is_wrong_there_is_no_click() -> None:
-    assert error_center(np.zeros((5, 5), bool)) is None
+    truth = _blobs(0)
+    assert next_click(truth, truth, EVERYWHERE) is None
+    one = truth.copy()
+    one[0, 0] ^= True
+    click = next_click(truth, one, EVERYWHERE)
+    assert click is not None
+    assert (click.x, click.y) == (0, 0)
+    assert next_click(truth, one, EVERYWHERE, {(0, 0)}) is None
 
 
 class Recorder(MaskPredictor):
@@ -76,8 +95,10 @@ def case(store: Store) -> Any:
     """
     record = next(r for r in store if len(r.object_ids) > 1 and r.ignore.any())
     ignore = record.ignore.copy()
+    nothing = np.zeros_like(record.ignore)
     for region in (*record.segments, *~record.segments):
-        x, y = error_center(region) or (0, 0)
+        click = next_click(region, nothing, ~nothing)
+        x, y = (click.x, click.y) if click else (0, 0)
         ignore[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = True
     record = replace(record, ignore=ignore)
     prompt = pad_prompts(tile_prompts(store, record, "multi_point", negatives=True))
@@ -90,7 +111,7 @@ def test_clicks_are_put_behind_real_points_on_errors_that_count(tiny: Promptable
     record, (coords, labels), logits = case
     recorder = Recorder(tiny, logits)
     first = Prediction(logits, torch.ones(len(logits)))
-    list(click_dice(recorder, [], record, (coords, labels), first, 2))
+    list(click_scores(recorder, [], record, (coords, labels), first, 2))
     assert len(recorder.asked) == 2
     for number, (asked_coords, asked_labels, before) in enumerate(recorder.asked, start=1):
         assert before is not None
@@ -113,7 +134,7 @@ def test_a_click_on_background_is_negative(tiny: PromptableSam, case: Any) -> No
     record, (coords, labels), logits = case
     everything = torch.full_like(logits, 10)
     recorder = Recorder(tiny, everything)
-    list(click_dice(recorder, [], record, (coords, labels), Prediction(everything, torch.ones(len(logits))), 1))
+    list(click_scores(recorder, [], record, (coords, labels), Prediction(everything, torch.ones(len(logits))), 1))
     asked_coords, asked_labels, _ = recorder.asked[0]
     for row in range(len(logits)):
         count = int((labels[row] != PointLabel.PADDING).sum())
@@ -128,8 +149,8 @@ def test_an_error_is_one_at_the_given_threshold(tiny: PromptableSam, case: Any) 
     logits = torch.from_numpy(record.segments).float() * 3 + 1
     recorder = Recorder(tiny, logits)
     first = Prediction(logits, torch.ones(len(logits)))
-    (dice,) = click_dice(recorder, [], record, (coords, labels), first, 1, threshold=2.0)
-    assert (dice == 1).all()
+    (scores,) = click_scores(recorder, [], record, (coords, labels), first, 1, threshold=2.0)
+    assert (scores.dice == 1).all()
     _, asked_labels, _ = recorder.asked[0]
     assert torch.equal((asked_labels != PointLabel.PADDING).sum(1), (labels != PointLabel.PADDING).sum(1))
 
@@ -137,9 +158,19 @@ def test_an_error_is_one_at_the_given_threshold(tiny: PromptableSam, case: Any) 
 def test_an_object_without_error_keeps_its_mask(tiny: PromptableSam, case: Any) -> None:
     record, prompt, logits = case
     worse = Recorder(tiny, torch.full_like(logits, -10))
-    (dice,) = click_dice(worse, [], record, prompt, Prediction(logits, torch.ones(len(logits))), 1)
-    assert dice[0] == 1
-    assert (dice[1:] == 0).all()
+    (scores,) = click_scores(worse, [], record, prompt, Prediction(logits, torch.ones(len(logits))), 1)
+    assert scores.dice[0] == 1
+    assert (scores.dice[1:] == 0).all()
+
+
+def test_logits_that_are_fed_back_are_clamped(tiny: PromptableSam, case: Any) -> None:
+    record, prompt, logits = case
+    recorder = Recorder(tiny, logits)
+    list(click_scores(recorder, [], record, prompt, Prediction(logits * 10, torch.ones(len(logits))), 1))
+    ((_, _, fed_back),) = recorder.asked
+    assert fed_back is not None
+    assert torch.equal(fed_back, (logits * 10).clamp(-FED_BACK_LIMIT, FED_BACK_LIMIT))
+    assert fed_back.abs().max() == 32
 
 
 class Scripted(MaskPredictor):
@@ -175,6 +206,8 @@ def test_dice_is_reported_after_the_prompt_and_each_click(store: Store, tiny: Pr
         prompt = pad_prompts(answer.question.prompts)
         assert answer.prediction is not None
         views = predictor.views(record.image)
-        found = click_dice(predictor, views, record, prompt, answer.prediction, 2)
-        np.testing.assert_allclose(np.column_stack(list(found)), clicks[:, 1:], atol=1e-9)
+        found = click_scores(predictor, views, record, prompt, answer.prediction, 2)
+        for number, after in enumerate(found, start=1):
+            np.testing.assert_allclose(after.dice, clicks[:, number], atol=1e-9)
+            np.testing.assert_allclose(after.iou, scored.scores.clicks_iou[:, number], atol=1e-9)
         assert score_masks(answer.masks, record.segments, record.ignore).dice.tolist() == dice.tolist()
