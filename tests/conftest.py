@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from schemas.store.store import Store, open_store
 # Tests run in parallel, and sums of floats depend on the number of threads. So this process and all processes that
 # tests start use one thread. The variable must be set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell starts a background job with Ctrl-C ignored, and all processes of the job inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Examples have no deadline, because a busy machine is not a defect. Continuous integration draws the same examples in
 # each run, so that only a change can make it fail; elsewhere, each run draws new ones.

@@ -16,7 +16,7 @@ from train.score.evaluate import Evaluation
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
 
-COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.startswith("clicks_"))
+COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.startswith(("clicks_", "surface_curve")))
 """Columns of `objects.csv` after the model and the prompt kind."""
 
 

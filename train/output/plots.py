@@ -78,6 +78,25 @@ def dice_by_size(tables: Tables) -> str:
     return _svg(figure)
 
 
+def surface_by_tolerance(models: dict[str, Any]) -> str:
+    """Draw the class mean of surface Dice against the tolerance; empty if no resolution is known."""
+    drawn = [series for series in _series(models) if series[-1]["overall"]["surface_dice_by_um"]]
+    if not drawn:
+        return ""
+    figure = _figure(3.0 + 0.12 * len(drawn))
+    axes = figure.subplots()
+    for label, color, place, scores in drawn:
+        curve = scores["overall"]["surface_dice_by_um"]
+        means, reach_um = [entry["value"] for entry in curve.values()], [float(um) for um in curve]
+        dashes = _DASHES[place % len(_DASHES)]
+        axes.plot(reach_um, means, label=label, color=color, linestyle=dashes, marker="o", markersize=4)
+    axes.set_xlabel("tolerance in µm")
+    axes.set_ylabel("surface Dice, class mean")
+    axes.set_ylim(0, 1)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
 def dice_by_clicks(tables: Tables) -> str:
     """Draw the mean Dice after each simulated click; return an empty text if no clicks were simulated."""
     drawn = [series for series in _series(tables) if series[-1].clicks_dice.shape[1] > 1]

@@ -14,7 +14,7 @@ from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.output.console_table import SEEN_MARK
 from train.output.object_pictures import object_pictures
-from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, training_curves
+from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, surface_by_tolerance, training_curves
 from train.runtime.run_log import METRICS_FILE
 from train.score.click_counts import IOU_GOALS
 from train.score.evaluate import Evaluation
@@ -100,6 +100,8 @@ def _score_figures(evaluation: Evaluation) -> list[dict[str, str]]:
         {"title": "Dice by class", "svg": bars_by_class(evaluation.result["models"])},
         {"title": "Dice against size of the object", "svg": dice_by_size(evaluation.tables)},
     ]
+    outlines = surface_by_tolerance(evaluation.result["models"])
+    figures += [{"title": "Surface Dice against tolerance", "svg": outlines}] if outlines else []
     clicks = dice_by_clicks(evaluation.tables)
     return [*figures, {"title": "Dice after simulated clicks", "svg": clicks}] if clicks else figures
 

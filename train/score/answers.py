@@ -25,6 +25,7 @@ from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
 from train.score.simulated_clicks import click_scores
+from train.score.surface_dice import OutlineRule
 from train.score.tile_answer import Answer, Question, ScoredAnswer
 from train.transforms.sample import pad_prompts
 
@@ -108,15 +109,15 @@ def score_tiles(
     """
     radius_px = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
     for record in read_records(store, indices, workers):
-        tolerance_px = protocol.tolerance_px(store.source(record.frame_id).mpp_um, record.scale_xy)
+        rule = protocol.outline_rule(store.source(record.frame_id).mpp_um, record.scale_xy)
         views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
-        baselines = list(_baseline_scores(store, record, protocol, radius_px, tolerance_px))
+        baselines = list(_baseline_scores(store, record, protocol, radius_px, rule))
         for kind in protocol.kinds:
             prompts = tile_prompts(store, record, kind, negatives=protocol.negatives)
             question = Question.from_record(record, kind, prompts)
             for name, predictor in predictors.items():
                 answer = answer_question(predictor, name, views[name], question, protocol.threshold(name, kind))
-                scores = _model_scores(predictor, views[name], answer, record, protocol.corrections, tolerance_px)
+                scores = _model_scores(predictor, views[name], answer, record, protocol.corrections, rule)
                 yield ScoredAnswer(answer, record, scores)
             for name, masks, scores in baselines:
                 yield ScoredAnswer(Answer(name, question, masks), record, scores)
@@ -145,11 +146,11 @@ def _model_scores(
     answer: Answer,
     record: Record,
     corrections: int,
-    tolerance_px: float | None,
+    rule: OutlineRule | None,
 ) -> ScoreTable:
     """Score a model's masks, and its masks after each simulated click."""
     assert answer.prediction is not None
-    scores = score_masks(answer.masks, record.segments, record.ignore, tolerance_px)
+    scores = score_masks(answer.masks, record.segments, record.ignore, rule)
     clicks: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     if corrections:
         prompt = pad_prompts(answer.question.prompts)
@@ -160,7 +161,7 @@ def _model_scores(
 
 
 def _baseline_scores(
-    store: Store, record: Record, protocol: ScoringProtocol, radius_px: float, tolerance_px: float | None
+    store: Store, record: Record, protocol: ScoringProtocol, radius_px: float, rule: OutlineRule | None
 ) -> Iterator[tuple[str, NDArray[np.bool_], ScoreTable]]:
     """Yield name, masks and scores of each baseline.
 
@@ -169,7 +170,7 @@ def _baseline_scores(
     clicks = np.stack([p["point_coords"][0] for p in tile_prompts(store, record, "centroid", negatives=False)])
     for name in protocol.baselines:
         masks = baseline_masks(name, record, clicks, radius_px)
-        scores = score_masks(masks, record.segments, record.ignore, tolerance_px)
+        scores = score_masks(masks, record.segments, record.ignore, rule)
         yield f"baseline:{name}", masks, ScoreTable.of_tile(record, scores)
 
 

@@ -1,6 +1,6 @@
 """Score masks by Dice, IoU and the agreement of outlines, over the pixels that are not ignored.
 
-Axes: O objects, H and W pixels.
+Axes: O objects, H and W pixels, Q further tolerances.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train.score.surface_dice import surface_dice
+from train.score.surface_dice import OutlineRule, surface_dice
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,21 @@ class MaskScores:
         dice: float64 (O,), Dice of each mask, 0 to 1.
         iou: float64 (O,), IoU of each mask, 0 to 1.
         surface_dice: float64 (O,), surface Dice of each mask, 0 to 1; NaN if no tolerance is given or the truth has
-            no outline.
+            no outline that counts. It is the agreement at the rule's first tolerance.
+        surface_curve: float64 (O, Q), surface Dice at the other tolerances of the rule; Q is 0 without a rule.
     """
 
     dice: NDArray[np.float64]
     iou: NDArray[np.float64]
     surface_dice: NDArray[np.float64]
+    surface_curve: NDArray[np.float64]
 
 
 def score_masks(
     predicted: NDArray[np.bool_],
     truth: NDArray[np.bool_],
     ignore: NDArray[np.bool_],
-    tolerance_px: float | None = None,
+    rule: OutlineRule | None = None,
 ) -> MaskScores:
     """Score masks against the truth. If both masks of an object are empty, Dice and IoU are 1.
 
@@ -41,14 +43,16 @@ def score_masks(
         predicted: bool (O, H, W), the predicted masks.
         truth: bool (O, H, W), the true masks.
         ignore: bool (H, W), True for pixels that are left out.
-        tolerance_px: Distance in pixels up to which outlines agree; without it, outlines are not compared.
+        rule: How outlines are compared; without it, they are not.
     """
     counts = ~ignore
     overlap = np.count_nonzero(predicted & truth & counts, axis=(1, 2))
     sizes = np.count_nonzero(predicted & counts, axis=(1, 2)) + np.count_nonzero(truth & counts, axis=(1, 2))
     dice = np.divide(2 * overlap, sizes, out=np.ones(len(sizes)), where=sizes > 0)
-    outlines = np.full(len(dice), np.nan)
-    if tolerance_px is not None:
+    outlines = np.full((len(dice), 1), np.nan)
+    if rule is not None:
+        depth_um = rule.depth_um(ignore)
         pairs = zip(predicted, truth, strict=True)
-        outlines = np.array([surface_dice(ours, theirs, ignore, tolerance_px) for ours, theirs in pairs], float)
-    return MaskScores(dice, dice / (2 - dice), outlines)
+        found = [surface_dice(ours, theirs, ignore, rule, depth_um) for ours, theirs in pairs]
+        outlines = np.array(found, float).reshape(len(dice), len(rule.tolerances_um))
+    return MaskScores(dice, dice / (2 - dice), outlines[:, 0], outlines[:, 1:])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import sqrt
 
 from schemas.prompt_kinds import PromptKind
 from train.choices import BASELINES, BaselineName
+from train.score.surface_dice import OutlineRule
+
+CURVE_UM = (2.0, 5.0, 10.0, 20.0)
+"""Tolerances in micrometers of the curve of surface Dice."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,17 @@ class ScoringProtocol:
         """Return the logit above which a pixel is in the masks of a model under a prompt kind."""
         return self.thresholds.get((model, kind), 0.0)
 
-    def tolerance_px(self, mpp_um: float | None, scale_xy: tuple[float, float]) -> float | None:
-        """Convert the tolerance of outlines to pixels of one tile.
+    def outline_rule(self, mpp_um: float | None, scale_xy: tuple[float, float]) -> OutlineRule | None:
+        """Return how outlines of one tile are compared.
 
         Args:
             mpp_um: Width of a source pixel in micrometers; None if the name of the ROI does not give the resolution.
             scale_xy: Tile pixels per source pixel, along x and y.
 
         Returns:
-            The tolerance in tile pixels, or None if the protocol sets no tolerance or the resolution is unknown.
+            The tolerance of the protocol and those of the curve, or None if the protocol sets no tolerance or the
+            resolution is unknown.
         """
         if self.tolerance_um is None or mpp_um is None:
             return None
-        return self.tolerance_um / mpp_um * sqrt(scale_xy[0] * scale_xy[1])
+        return OutlineRule((self.tolerance_um, *CURVE_UM), (mpp_um / scale_xy[0], mpp_um / scale_xy[1]))

@@ -16,6 +16,7 @@ from schemas.record import Record
 from train.score.click_counts import summarize_clicks
 from train.score.estimate import class_mean, object_mean, patient_mean
 from train.score.metrics import MaskScores
+from train.score.protocol import CURVE_UM
 
 MEASURES = ("dice", "iou", "surface_dice")
 """Columns whose means are reported."""
@@ -37,6 +38,7 @@ class ScoreTable:
         dice: float64 (n,), Dice after the prompt, 0 to 1.
         iou: float64 (n,), IoU after the prompt, 0 to 1.
         surface_dice: float64 (n,), surface Dice, 0 to 1; NaN without a tolerance, or if the truth has no outline.
+        surface_curve: float64 (n, Q), surface Dice at the tolerances of the curve; NaN where there is none.
         iou_estimate: float64 (n,), the model's own estimate of the IoU of its mask; NaN for baselines.
         clicks_dice: float64 (n, C + 1), Dice after 0 to C simulated clicks.
         clicks_iou: float64 (n, C + 1), IoU after 0 to C simulated clicks.
@@ -50,6 +52,7 @@ class ScoreTable:
     dice: NDArray[np.float64]
     iou: NDArray[np.float64]
     surface_dice: NDArray[np.float64]
+    surface_curve: NDArray[np.float64]
     iou_estimate: NDArray[np.float64]
     clicks_dice: NDArray[np.float64]
     clicks_iou: NDArray[np.float64]
@@ -71,6 +74,7 @@ class ScoreTable:
             clicks: float64 (O, C + 1) each, Dice and IoU after 0 to C clicks; None if no clicks are simulated.
         """
         count = len(record.object_ids)
+        curve = scores.surface_curve if scores.surface_curve.shape[1] else np.full((count, len(CURVE_UM)), np.nan)
         return cls(
             tile_index=np.full(count, record.index),
             object_id=record.object_ids.astype(np.int64),
@@ -80,6 +84,7 @@ class ScoreTable:
             dice=scores.dice,
             iou=scores.iou,
             surface_dice=scores.surface_dice,
+            surface_curve=curve,
             iou_estimate=np.full(count, np.nan) if iou_estimate is None else iou_estimate,
             clicks_dice=scores.dice[:, None] if clicks is None else clicks[0],
             clicks_iou=scores.iou[:, None] if clicks is None else clicks[1],
@@ -124,6 +129,12 @@ class ScoreTable:
         means["counts"] = {name: {"n": e.objects, "patients": e.patients} for name, e in by_object.items()}
         means["class_mean"] = {name: class_mean(column, patients, classes).as_json() for name, column in values.items()}
         means["patient_mean"] = {name: patient_mean(column, patients).as_json() for name, column in values.items()}
+        curve = {f"{um:g}": self.surface_curve[rows, place] for place, um in enumerate(CURVE_UM)}
+        means["surface_dice_by_um"] = {
+            um: class_mean(column, patients, classes).as_json()
+            for um, column in curve.items()
+            if not np.isnan(column).all()
+        }
         error = (self.iou_estimate - self.iou)[rows]
         if not np.isnan(error).all():
             # The error of the model's own IoU estimate; a positive bias means that it estimates too high.

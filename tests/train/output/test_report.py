@@ -118,13 +118,14 @@ def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: P
         "Clicks until the mask is good",
         "Dice by class",
         "Dice against size of the object",
+        "Surface Dice against tolerance",
         "Dice after simulated clicks",
         "Training",
         "Best objects",
         "Middle objects",
         "Worst objects",
     ]
-    assert opened.page.locator(".figure svg").count() == 4
+    assert opened.page.locator(".figure svg").count() == 5
     sizes = opened.page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
     assert sizes == [320] * 12
     assert opened.requests[0] == report.as_uri()

@@ -74,9 +74,11 @@ def test_a_tolerance_in_micrometers_needs_the_resolution(store: Store, predictor
         return next(iter(score_tiles(store, tiles, {}, protocol))).scores.surface_dice
 
     assert np.isnan(outlines(None)).all()
-    # A pixel of the sample is 0.25 um wide: 32 um is the side of the tile, and 0.2 um is less than a pixel.
-    assert (outlines(32.0) == 1).all()
+    # A pixel of the sample is 0.25 um wide, so 0.2 um is less than a pixel. The tile is 32 um wide, so that no pixel is
+    # farther than 16 um from its edge.
+    assert np.isnan(outlines(16.1)).all()
     assert (outlines(0.2) < 1).any()
+    assert (outlines(2.0) > outlines(0.2)).any()
 
 
 def test_asking_for_negatives_that_the_store_lacks_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ def _table(dice: np.ndarray, patients: np.ndarray, classes: np.ndarray) -> Score
         dice=dice,
         iou=dice,
         surface_dice=np.full(count, np.nan),
+        surface_curve=np.full((count, 4), np.nan),
         iou_estimate=np.full(count, np.nan),
         clicks_dice=dice[:, None],
         clicks_iou=dice[:, None],

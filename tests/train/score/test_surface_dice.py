@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.score.surface_dice import outline, surface_dice
+from train.score.surface_dice import OutlineRule, outline, surface_dice
 
 MASKS = arrays(bool, (7, 9))
 NOTHING = np.zeros((7, 9), bool)
@@ -21,21 +21,76 @@ def _outline_by_definition(mask: np.ndarray, ignore: np.ndarray) -> set[tuple[in
     return found
 
 
-def _near(point: tuple[int, int], line: set[tuple[int, int]], tolerance_px: float) -> bool:
-    return any(np.hypot(point[0] - y, point[1] - x) <= tolerance_px for y, x in line)
+def _near(
+    point: tuple[int, int], line: set[tuple[int, int]], tolerance_um: float, spacing: tuple[float, float]
+) -> bool:
+    x_um, y_um = spacing
+    return any(np.hypot((point[0] - y) * y_um, (point[1] - x) * x_um) <= tolerance_um + 1e-9 for y, x in line)
 
 
-@given(MASKS, MASKS, arrays(bool, (7, 9)), st.sampled_from([0.0, 1.0, 1.5, 2.0, 5.0]))
-@example(NOTHING, NOTHING, NOTHING, 1.0)
-@example(~NOTHING, NOTHING, NOTHING, 1.0)
-@example(NOTHING, ~NOTHING, NOTHING, 1.0)
+def _counts(point: tuple[int, int], ignore: np.ndarray, tolerance_um: float, spacing: tuple[float, float]) -> bool:
+    """Whether a pixel is farther than the tolerance from all ignored pixels and all pixels beyond the edge."""
+    height, width = ignore.shape
+    around = [(y, x) for y in range(-1, height + 1) for x in range(-1, width + 1)]
+    gone = {(y, x) for y, x in around if not (0 <= y < height and 0 <= x < width) or ignore[y, x]}
+    return not _near(point, gone, tolerance_um, spacing)
+
+
+@given(
+    MASKS, MASKS, arrays(bool, (7, 9)), st.sampled_from([0.0, 1.0, 1.5, 2.0]), st.sampled_from([(1.0, 1.0), (0.5, 0.8)])
+)
+@example(NOTHING, NOTHING, NOTHING, 1.0, (1.0, 1.0))
+@example(~NOTHING, NOTHING, NOTHING, 1.0, (1.0, 1.0))
+@example(NOTHING, ~NOTHING, NOTHING, 1.0, (1.0, 1.0))
 def test_surface_dice_is_that_of_the_definition(
-    predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray, tolerance_px: float
+    predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray, tolerance_um: float, spacing: tuple[float, float]
 ) -> None:
     ours, theirs = _outline_by_definition(predicted, ignore), _outline_by_definition(truth, ignore)
-    near = sum(_near(p, theirs, tolerance_px) for p in ours) + sum(_near(p, ours, tolerance_px) for p in theirs)
-    expected = near / (len(ours) + len(theirs)) if theirs else np.nan
-    assert surface_dice(predicted, truth, ignore, tolerance_px) == pytest.approx(expected, nan_ok=True)
+    kept = [{p for p in line if _counts(p, ignore, tolerance_um, spacing)} for line in (ours, theirs)]
+    near = sum(_near(p, theirs, tolerance_um, spacing) for p in kept[0])
+    near += sum(_near(p, ours, tolerance_um, spacing) for p in kept[1])
+    expected = near / (len(kept[0]) + len(kept[1])) if kept[1] else np.nan
+    (found,) = surface_dice(predicted, truth, ignore, OutlineRule((tolerance_um,), spacing))
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def _at(predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray, *tolerances_um: float) -> list[float]:
+    return surface_dice(predicted, truth, ignore, OutlineRule(tolerances_um, (1.0, 1.0))).tolist()
+
+
+def test_prediction_that_stops_a_pixel_before_the_edge_agrees() -> None:
+    truth, predicted, ignore = (np.zeros((100, 100), bool) for _ in range(3))
+    truth[:, :60] = True
+    predicted[1:-1, 1:60] = True
+    assert _at(predicted, truth, ignore, 2.0) == [1.0]
+    # The same before ignored pixels.
+    ignore[:, :20] = True
+    predicted[:, :] = False
+    predicted[:, 21:60] = True
+    assert _at(predicted, truth, ignore, 2.0) == [1.0]
+    # An outline in the middle of the tile is missing all the same.
+    predicted[:, 50:] = False
+    assert _at(predicted, truth, ignore, 2.0)[0] < 0.1
+
+
+def test_pixels_that_are_not_square_have_two_spacings() -> None:
+    truth, predicted, ignore = (np.zeros((64, 64), bool) for _ in range(3))
+    truth[20:40, 20:40] = True
+    for shift, tolerance_um in (((0, 3), 1.5), ((3, 0), 6.0)):
+        predicted[:] = np.roll(truth, shift, (0, 1))
+        rule = OutlineRule((tolerance_um, tolerance_um - 0.25), (0.5, 2.0))
+        at, below = surface_dice(predicted, truth, ignore, rule)
+        assert at == 1
+        assert below < 1
+
+
+def test_a_larger_tolerance_agrees_more() -> None:
+    truth, predicted, ignore = (np.zeros((64, 64), bool) for _ in range(3))
+    truth[20:40, 20:40] = True
+    predicted[20:40, 24:44] = True
+    curve = _at(predicted, truth, ignore, 0.0, 1.0, 2.0, 4.0)
+    assert curve == sorted(curve)
+    assert curve[-1] == 1
 
 
 def test_the_tiles_edge_and_ignored_pixels_make_no_outline() -> None:
@@ -52,6 +107,6 @@ def test_a_shifted_square_agrees_from_that_tolerance_on(shift: int) -> None:
     truth, predicted, ignore = (np.zeros((64, 64), bool) for _ in range(3))
     truth[20:40, 20:40] = True
     predicted[20:40, 20 + shift : 40 + shift] = True
-    assert surface_dice(predicted, truth, ignore, shift) == 1
-    assert surface_dice(predicted, truth, ignore, shift - 0.5) < 1
-    assert surface_dice(predicted, predicted, ignore, 0) == 1
+    assert _at(predicted, truth, ignore, shift) == [1]
+    assert _at(predicted, truth, ignore, shift - 0.5)[0] < 1
+    assert _at(predicted, predicted, ignore, 0) == [1]
