@@ -5,6 +5,7 @@ Axes: C classes, H and W pixels of a ROI, O objects of a tile, S pixels a side o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -12,16 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas.errors import StoreError
 from schemas.prompt_kinds import PromptKind
 from train.loss.pixel_terms import upsample
 from train.model.predictor import OBJECTS_PER_PASS
 from train.output.class_images import ClassImages
+from train.output.class_sums import ClassSums
 from train.output.model_folders import ModelFolders
 from train.score.tile_answer import Answer
-
-MAX_CANVAS_BYTES = 1 << 35
-"""Bound on the memory of one ROI while its tiles are blended: half a gigapixel with thirty classes."""
 
 _CERTAIN = 20.0
 """Logit that stands for a pixel inside a baseline's mask, since a baseline has no logits."""
@@ -78,17 +76,13 @@ class _Canvas:
         self.frame_id = frame_id
         self.images = images
         self.roi = roi = images.rois[frame_id]
-        self.class_codes = class_codes = [info.code for info in images.classes]
-        size_bytes = (len(class_codes) + 1) * roi.height_px * roi.width_px * 2
-        if size_bytes > MAX_CANVAS_BYTES:
-            what = f"needs {size_bytes / 2**30:.0f} GiB of memory to be stitched with {len(class_codes)} classes"
-            raise StoreError(frame_id, what, "leave out --stitch")
-        # Half precision: a ROI of 64 megapixels with five classes takes 640 MB.
-        self.sums = np.zeros((len(class_codes), roi.height_px, roi.width_px), np.float16)
+        self.class_codes = [info.code for info in images.classes]
+        self.sums = ClassSums(frame_id, roi.height_px, roi.width_px)
         self.weights = np.zeros((roi.height_px, roi.width_px), np.float16)
+        self._started: dict[int, NDArray[np.float32]] = {}
 
     def blend(self, answer: Answer) -> None:
-        """Add the weighted probabilities of one tile."""
+        """Add the weighted probabilities of one tile, or of some of its objects if others follow."""
         question, size = answer.question, answer.masks.shape[-1]
         left, top = question.origin_xy
         right, bottom = (_end(start, size, scale) for start, scale in zip((left, top), question.scale_xy, strict=True))
@@ -98,19 +92,34 @@ class _Canvas:
         rows = slice(top, min(bottom, self.roi.height_px))
         columns = slice(left, min(right, self.roi.width_px))
         inside = slice(0, rows.stop - top), slice(0, columns.stop - left)
-        self.weights[rows, columns] += weight[inside].astype(np.float16)
+        for place, probability in self._class_probabilities(answer):
+            weighted = (_resized(probability, width, height) * weight)[inside].astype(np.float16)
+            self.sums.add(place, weighted, top, left)
+        if not question.more_follow:
+            self.weights[rows, columns] += weight[inside].astype(np.float16)
+
+    def _class_probabilities(self, answer: Answer) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield place and highest probability, (S, S), of each class whose objects of the tile have all come."""
+        class_ids = answer.question.class_ids
         for place, code in enumerate(self.class_codes):
-            chosen = np.flatnonzero(question.class_ids == code)
+            chosen = np.flatnonzero(class_ids == code)
+            parts = [self._started.pop(place)] if place in self._started else []
             if len(chosen):
-                best = _resized(_probability(answer, chosen), width, height)
-                self.sums[place, rows, columns] += (best * weight)[inside].astype(np.float16)
+                parts.append(_probability(answer, chosen))
+            if not parts:
+                continue
+            probability = np.maximum.reduce(parts)
+            if answer.question.more_follow and code == class_ids[-1]:
+                self._started[place] = probability
+            else:
+                yield place, probability
 
     def codes(self) -> NDArray[np.uint8 | np.uint16]:
         """Return the class code of each pixel, (H, W)."""
         dtype = self.images.dtype
-        best = self.sums.argmax(0)
-        shown = np.take_along_axis(self.sums, best[None], 0)[0] > 0.5 * self.weights
-        return np.where(shown, np.array(self.class_codes, dtype)[best], dtype(self.images.nothing_code))
+        places, sums = self.sums.best()
+        shown = sums > 0.5 * self.weights
+        return np.where(shown, np.array(self.class_codes, dtype)[places], dtype(self.images.nothing_code))
 
 
 def _end(start_px: int, size_px: int, scale: float) -> int:
