@@ -1,4 +1,4 @@
-"""Weighted sums of class probabilities over a ROI, kept only where they are not zero.
+"""Weighted sums of class probabilities over a ROI, without a plane of the ROI for each class.
 
 Axes: H and W pixels of the ROI, h and w pixels of a part of it.
 """
@@ -20,20 +20,20 @@ _BLOCK_PX = 64
 
 
 class ClassSums:
-    """The sums of one ROI, block by block, and in each block only those of classes that have a pixel there.
+    """The sums of one ROI, in half precision.
 
-    A mask of instances has a thousand classes, each of them in a small part of the ROI. Sums are in half precision: a
-    ROI of 64 megapixels with five classes everywhere takes 640 MB.
+    A mask of instances has a thousand classes. So only the highest value of a pixel is kept where no tiles overlap. The
+    rest is kept block by block, in each block for the classes that have a pixel there.
 
     Args:
         name: Name of the ROI, for messages.
-        height_px: H.
-        width_px: W.
+        alone: bool (H, W), true where at most one value is added for each class, in the order of the classes.
     """
 
-    def __init__(self, name: str, height_px: int, width_px: int) -> None:
+    def __init__(self, name: str, alone: NDArray[np.bool_]) -> None:
         self._name = name
-        self._shape = (height_px, width_px)
+        self._alone = alone
+        self._places, self._highest = np.zeros(alone.shape, np.uint16), np.zeros(alone.shape, np.float16)
         self._blocks: dict[tuple[int, int], dict[int, NDArray[np.float16]]] = {}
         self._size_bytes = 0
 
@@ -50,18 +50,23 @@ class ClassSums:
             StoreError: The sums exceed `MAX_SUMS_BYTES`.
         """
         height, width = values.shape
+        window = (slice(top, top + height), slice(left, left + width))
+        alone, highest = self._alone[window], self._highest[window]
+        higher = alone & (values > highest)
+        self._places[window][higher], highest[higher] = place, values[higher]
+        values = np.where(alone, np.float16(0), values)
         for y, rows, own_rows in _overlaps(top, height):
             for x, columns, own_columns in _overlaps(left, width):
                 added = values[own_rows, own_columns]
                 if added.any():
                     self._block(y, x, place)[rows, columns] += added
 
-    def best(self) -> tuple[NDArray[np.intp], NDArray[np.float16]]:
+    def best(self) -> tuple[NDArray[np.uint16], NDArray[np.float16]]:
         """Return the class with the highest sum at each pixel, the first of equal ones, and that sum; both (H, W).
 
         Where all sums are zero, it is the class at place 0.
         """
-        places, sums = np.zeros(self._shape, np.intp), np.zeros(self._shape, np.float16)
+        places, sums = self._places.copy(), self._highest.copy()
         for (y, x), by_place in self._blocks.items():
             window = tuple(slice(start * _BLOCK_PX, (start + 1) * _BLOCK_PX) for start in (y, x))
             for place, own in sorted(by_place.items()):
@@ -72,7 +77,7 @@ class ClassSums:
     def _block(self, y: int, x: int, place: int) -> NDArray[np.float16]:
         by_place = self._blocks.setdefault((y, x), {})
         if place not in by_place:
-            height, width = self._shape
+            height, width = self._alone.shape
             shape = (min(height - y * _BLOCK_PX, _BLOCK_PX), min(width - x * _BLOCK_PX, _BLOCK_PX))
             by_place[place] = np.zeros(shape, np.float16)
             self._size_bytes += by_place[place].nbytes

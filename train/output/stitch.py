@@ -5,7 +5,7 @@ Axes: C classes, H and W pixels of a ROI, O objects of a tile, S pixels a side o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ from train.model.predictor import OBJECTS_PER_PASS
 from train.output.class_images import ClassImages
 from train.output.class_sums import ClassSums
 from train.output.model_folders import ModelFolders
-from train.score.tile_answer import Answer
+from train.score.tile_answer import Answer, Question
 
 _CERTAIN = 20.0
 """Logit that stands for a pixel inside a baseline's mask, since a baseline has no logits."""
@@ -37,11 +37,16 @@ class RoiStitcher:
     Args:
         images: Gives the classes and the sizes of the ROIs, and makes the PNGs.
         out: The folder to write to.
+        origins_xy: Gives the origins of all tiles of a ROI, int (n, 2) as x, y in source pixels. With many classes this
+            saves memory where no tiles overlap; unless given, any tiles may overlap.
     """
 
-    def __init__(self, images: ClassImages, out: Path) -> None:
+    def __init__(
+        self, images: ClassImages, out: Path, origins_xy: Callable[[str], NDArray[np.integer]] | None = None
+    ) -> None:
         self.images = images
         self.out = out
+        self.origins_xy = origins_xy
         self._folder_of = ModelFolders()
         self._open: dict[tuple[str, PromptKind], _Canvas] = {}
 
@@ -52,7 +57,8 @@ class RoiStitcher:
         canvas = self._open.get(key)
         if canvas is None or canvas.frame_id != frame_id:
             self._finish(key)
-            canvas = self._open[key] = _Canvas(frame_id, self.images)
+            origins_xy = self.origins_xy(frame_id).tolist() if self.origins_xy else None
+            canvas = self._open[key] = _Canvas(answer.question, self.images, origins_xy)
         canvas.blend(answer)
 
     def close(self) -> None:
@@ -70,24 +76,27 @@ class RoiStitcher:
 
 
 class _Canvas:
-    """The weighted sums of class probabilities of one ROI."""
+    """The weighted sums of class probabilities of one ROI, whose tiles are all of the size of the first."""
 
-    def __init__(self, frame_id: str, images: ClassImages) -> None:
-        self.frame_id = frame_id
+    def __init__(self, first: Question, images: ClassImages, origins_xy: list[tuple[int, int]] | None) -> None:
+        self.frame_id = first.frame_id
         self.images = images
-        self.roi = roi = images.rois[frame_id]
+        self.roi = roi = images.rois[first.frame_id]
         self.class_codes = [info.code for info in images.classes]
-        self.sums = ClassSums(frame_id, roi.height_px, roi.width_px)
+        tiles = np.zeros((roi.height_px, roi.width_px), np.uint16)
+        for origin_xy in origins_xy or []:
+            left, top, right, bottom = _place(first, origin_xy)
+            tiles[top:bottom, left:right] += 1
+        self.sums = ClassSums(first.frame_id, tiles == 1)
         self.weights = np.zeros((roi.height_px, roi.width_px), np.float16)
         self._started: dict[int, NDArray[np.float32]] = {}
 
     def blend(self, answer: Answer) -> None:
         """Add the weighted probabilities of one tile, or of some of its objects if others follow."""
-        question, size = answer.question, answer.masks.shape[-1]
-        left, top = question.origin_xy
-        right, bottom = (_end(start, size, scale) for start, scale in zip((left, top), question.scale_xy, strict=True))
+        question = answer.question
+        left, top, right, bottom = _place(question, question.origin_xy)
         width, height = right - left, bottom - top
-        weight = _resized(_taper(size), width, height)
+        weight = _resized(_taper(question.size_px), width, height)
         # A padded tile reaches beyond the ROI.
         rows = slice(top, min(bottom, self.roi.height_px))
         columns = slice(left, min(right, self.roi.width_px))
@@ -120,6 +129,12 @@ class _Canvas:
         places, sums = self.sums.best()
         shown = sums > 0.5 * self.weights
         return np.where(shown, np.array(self.class_codes, dtype)[places], dtype(self.images.nothing_code))
+
+
+def _place(question: Question, origin_xy: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom (exclusive) of a tile of a question's size, in source pixels."""
+    (left, top), (across, down) = origin_xy, question.scale_xy
+    return left, top, _end(left, question.size_px, across), _end(top, question.size_px, down)
 
 
 def _end(start_px: int, size_px: int, scale: float) -> int:
