@@ -24,6 +24,9 @@ from train.score.tile_answer import Answer, Question
 _CERTAIN = 20.0
 """Logit that stands for a pixel inside a baseline's mask, since a baseline has no logits."""
 
+_ROUNDED_TO_ZERO = 2.0**-25
+"""Half of the smallest number above zero in half precision."""
+
 
 class RoiStitcher:
     """Blends answers into ROIs, and writes `OUT/MODEL/PROMPT/FRAME.png`.
@@ -102,8 +105,10 @@ class _Canvas:
         columns = slice(left, min(right, self.roi.width_px))
         inside = slice(0, rows.stop - top), slice(0, columns.stop - left)
         for place, probability in self._class_probabilities(answer):
-            weighted = (_resized(probability, width, height) * weight)[inside].astype(np.float16)
-            self.sums.add(place, weighted, top, left)
+            weighted = (_resized(probability, width, height) * weight)[inside]
+            # NumPy rounds these to zero, too, but takes ten times as long for each.
+            weighted[weighted <= _ROUNDED_TO_ZERO] = 0
+            self.sums.add(place, weighted.astype(np.float16), top, left)
         if not question.more_follow:
             self.weights[rows, columns] += weight[inside].astype(np.float16)
 
