@@ -40,21 +40,57 @@ def draw_overlay(
     Returns:
         uint8 (side_px, side_px, 3), RGB.
     """
-    picture = np.asarray(cv2.resize(record.image, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)
-    _hatch(picture, _resized(record.ignore, side_px))
-    object_colors = [colors[int(class_id)] for class_id in record.class_ids]
-    for mask, color in zip(masks if masks is not None else [], object_colors, strict=masks is not None):
-        tint = _resized(mask, side_px)
-        picture[tint] = (0.6 * picture[tint] + 0.4 * np.array(color)).astype(np.uint8)
-    # Predictions overlap, so all outlines are drawn after all tints.
-    for truth, color in zip(record.segments, object_colors, strict=True):
-        outlines = _outlines(_resized(truth, side_px))
-        cv2.drawContours(picture, outlines, -1, _BLACK, 4)
-        cv2.drawContours(picture, outlines, -1, color, 2)
-    owners = prompt_objects if prompt_objects is not None else range(len(object_colors))
-    for prompt, owner in zip(prompts, owners, strict=True):
-        _draw_prompt(picture, prompt, side_px / record.image.shape[0], object_colors[owner])
-    return picture
+    overlay = Overlay(record, colors, side_px)
+    overlay.add(record, prompts, masks, prompt_objects)
+    return overlay.picture()
+
+
+class Overlay:
+    """The picture of one tile, whose objects are added in one or several parts.
+
+    Args:
+        record: The tile; its objects are not drawn.
+        colors: Color of each class id.
+        side_px: Side of the picture in pixels.
+    """
+
+    def __init__(self, record: Record, colors: dict[int, Color], side_px: int) -> None:
+        image = cv2.resize(record.image, (side_px, side_px), interpolation=cv2.INTER_AREA)
+        self._tinted = np.asarray(image, np.uint8)
+        _hatch(self._tinted, _resized(record.ignore, side_px))
+        self._colors = colors
+        self._outlines: list[tuple[list[NDArray[np.int32]], Color]] = []
+        self._prompts: list[tuple[Prompt, Color]] = []
+        self._factor = side_px / record.image.shape[0]
+
+    def add(
+        self,
+        record: Record,
+        prompts: list[Prompt],
+        masks: NDArray[np.bool_] | None = None,
+        prompt_objects: list[int] | None = None,
+    ) -> None:
+        """Add the objects of a record of this tile; see `draw_overlay`."""
+        side_px = len(self._tinted)
+        object_colors = [self._colors[int(class_id)] for class_id in record.class_ids]
+        for mask, color in zip(masks if masks is not None else [], object_colors, strict=masks is not None):
+            tint = _resized(mask, side_px)
+            self._tinted[tint] = (0.6 * self._tinted[tint] + 0.4 * np.array(color)).astype(np.uint8)
+        for truth, color in zip(record.segments, object_colors, strict=True):
+            self._outlines.append((_outlines(_resized(truth, side_px)), color))
+        owners = prompt_objects if prompt_objects is not None else range(len(object_colors))
+        self._prompts += [(prompt, object_colors[owner]) for prompt, owner in zip(prompts, owners, strict=True)]
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return the picture, uint8 (side_px, side_px, 3), RGB."""
+        picture = self._tinted.copy()
+        # Predictions overlap, so all outlines are drawn after all tints.
+        for outlines, color in self._outlines:
+            cv2.drawContours(picture, outlines, -1, _BLACK, 4)
+            cv2.drawContours(picture, outlines, -1, color, 2)
+        for prompt, color in self._prompts:
+            _draw_prompt(picture, prompt, self._factor, color)
+        return picture
 
 
 def side_by_side(panels: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,10 +147,8 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
                 segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
         # Keyed by the tile's place and not by the order of work, so the number of workers changes nothing.
         key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
-        # A negative click on another component of the same class lies off the segment, but would contradict the class.
         with timed("prompts"):
-            backgrounds = {code: (codes != code) & ~ignore for code in {segment.class_id for segment in segments}}
-            objects = [_prepare_object(s, backgrounds[s.class_id], config, key) for s in segments]
+            objects = list(_prepare_objects(segments, codes, ignore, config, key))
         yield PreparedTile(tile, ignore, objects)
 
 
@@ -171,12 +170,17 @@ def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], La
     return lambda values: table[values]
 
 
-def _prepare_object(
-    segment: Segment, background: NDArray[np.bool_], config: BuildConfig, key: list[int]
-) -> PreparedObject:
-    generator = np.random.default_rng([*key, segment.object_id])
-    points = derive_points(segment, background, config.point_counts, generator)
-    return PreparedObject(segment, points)
+def _prepare_objects(
+    segments: list[Segment], codes: LabelArray, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
+) -> Iterator[PreparedObject]:
+    """Yield a tile's objects, whose segments are sorted by class, with their points."""
+    for code, of_class in groupby(segments, key=lambda segment: segment.class_id):
+        # A negative click on another component of the class lies off the segment, but would contradict the class.
+        # Made class by class, since a mask of instances has as many classes as objects.
+        background = (codes != code) & ~ignore
+        for segment in of_class:
+            generator = np.random.default_rng([*key, segment.object_id])
+            yield PreparedObject(segment, derive_points(segment, background, config.point_counts, generator))
 
 
 def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict[str, object]:

@@ -87,7 +87,8 @@ def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_a
             area = int(np.count_nonzero(mask))
             if area >= max(min_area_px, 1):
                 box = _box(mask)
-                crop = mask[box[1] : box[3] + 1, box[0] : box[2] + 1]
+                # Copied, since a view would keep the mask of the whole tile.
+                crop = mask[box[1] : box[3] + 1, box[0] : box[2] + 1].copy()
                 segments.append(Segment(crop, mask.shape, code, code, NO_COMPONENT, box, area))
     return segments
 

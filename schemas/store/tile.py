@@ -96,9 +96,27 @@ class Tile:
             for object_id, row in self._rows_of(object_ids).items()
         }
 
-    def record(self) -> Record:
-        """Read the whole tile; its arrays belong to the caller."""
-        column, index, rows = self.store.column, self.index, self.object_rows
+    def object_groups(self, max_bytes: int) -> list[list[int]]:
+        """Divide the objects into groups whose segments can be read one group at a time.
+
+        Args:
+            max_bytes: Maximum size of the segments of a group of several objects.
+
+        Returns:
+            The object ids of each group, in the order of the store; one empty group for a tile without objects.
+        """
+        ids = list(self._row_of)
+        count = max(max_bytes // self.store.manifest.tile_size_px**2, 1)
+        return [ids[start : start + count] for start in range(0, max(len(ids), 1), count)]
+
+    def record(self, object_ids: Collection[int] | None = None) -> Record:
+        """Read the tile; its arrays belong to the caller.
+
+        Args:
+            object_ids: The objects that it is read with; all of them unless given.
+        """
+        column, index = self.store.column, self.index
+        rows = list(self._rows_of(object_ids).values())
         origin, scale, roi = (column(f"tiles/{name}")[index] for name in ("origin_xy", "scale_xy", "roi_size_xy"))
         return Record(
             index=index,
@@ -112,10 +130,10 @@ class Tile:
             image=self.image,
             labels=self.labels,
             ignore=self.ignore,
-            segments=self.segments(),
-            object_ids=column("objects/object_id")[rows].copy(),
-            class_ids=column("objects/class_id")[rows].copy(),
-            boxes_xyxy=column("objects/box_xyxy")[rows].copy(),
+            segments=self.segments(object_ids),
+            object_ids=column("objects/object_id")[rows],
+            class_ids=column("objects/class_id")[rows],
+            boxes_xyxy=column("objects/box_xyxy")[rows],
         )
 
     @cached_property

@@ -35,16 +35,22 @@ class MaskWriter:
         self.out = out
         self._folder_of = ModelFolders()
         self._results: dict[Path, list[dict[str, Any]]] = {}
+        self._open: dict[Path, _TileCodes] = {}
         self._numbers = ObjectNumbers()
 
     def __call__(self, answer: Answer) -> None:
-        """Write the PNG of one answer, and keep its results."""
+        """Keep the results of one answer, and write the PNG of its tile if no other answer about it follows."""
         question = answer.question
         folder = self.out / self._folder_of(answer.model) / question.kind
         folder.mkdir(parents=True, exist_ok=True)
-        picture = self.images.image(_class_codes(answer, self.images), question.frame_id)
-        picture.save(folder / tile_file_name(question.frame_id, question.origin_xy))
-        numbers = self._numbers.of_tile(question.index, len(question.object_ids))
+        codes = self._open.pop(folder, None) or _TileCodes(question.size_px, self.images)
+        codes.add(answer)
+        if question.more_follow:
+            self._open[folder] = codes
+        else:
+            picture = self.images.image(codes.codes, question.frame_id)
+            picture.save(folder / tile_file_name(question.frame_id, question.origin_xy))
+        numbers = self._numbers.of_objects(question.index, question.object_ids)
         results = self._results.setdefault(folder, [])
         for row, (mask, estimate) in enumerate(zip(answer.masks & ~question.ignore, answer.iou_estimates, strict=True)):
             results.append(
@@ -64,26 +70,22 @@ class MaskWriter:
 
 
 class ObjectNumbers:
-    """Numbers objects from 1 on, in the order in which their tiles first appear.
+    """Numbers objects from 1 on, in the order in which they first appear.
 
-    The numbers depend on that order alone, so truth and results that see the same tiles number their objects alike.
+    The numbers depend on that order alone, so truth and results that see the same objects number them alike.
     """
 
     def __init__(self) -> None:
-        self._of_tile: dict[int, list[int]] = {}
-        self._count = 0
+        self._numbers: dict[tuple[int, int], int] = {}
 
-    def of_tile(self, index: int, objects: int) -> list[int]:
-        """Return the number of each object of a tile.
+    def of_objects(self, index: int, object_ids: NDArray[np.int32]) -> list[int]:
+        """Return the numbers of objects of a tile.
 
         Args:
             index: Number of the tile.
-            objects: How many objects it has.
+            object_ids: int32 (O,), the objects.
         """
-        if index not in self._of_tile:
-            self._of_tile[index] = list(range(self._count + 1, self._count + 1 + objects))
-            self._count += objects
-        return self._of_tile[index]
+        return [self._numbers.setdefault((index, i), len(self._numbers) + 1) for i in object_ids.tolist()]
 
 
 def tile_file_name(frame_id: str, origin_xy: tuple[int, int]) -> str:
@@ -98,9 +100,21 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")}
 
 
-def _class_codes(answer: Answer, images: ClassImages) -> NDArray[np.uint8 | np.uint16]:
-    """Return class codes, (S, S). Where masks overlap, the smallest is on top, since a larger one would hide it."""
-    codes = np.full(answer.masks.shape[1:], images.nothing_code, images.dtype)
-    for row in np.argsort(-answer.masks.sum((1, 2)), kind="stable"):
-        codes[answer.masks[row]] = answer.question.class_ids[row]
-    return codes
+class _TileCodes:
+    """The class of each pixel of a tile. Where masks overlap, the smallest is on top, since a larger one would hide it.
+
+    Attributes:
+        codes: uint8 or uint16 (S, S), `ClassImages.nothing_code` where no mask is.
+    """
+
+    def __init__(self, size_px: int, images: ClassImages) -> None:
+        self.codes: NDArray[np.uint8 | np.uint16] = np.full((size_px, size_px), images.nothing_code, images.dtype)
+        self._area_on_top = np.full((size_px, size_px), size_px**2, np.int64)
+
+    def add(self, answer: Answer) -> None:
+        """Add the masks of some objects; of equal ones, the last is on top."""
+        for mask, class_id in zip(answer.masks, answer.question.class_ids, strict=True):
+            area = np.count_nonzero(mask)
+            on_top = mask & (area <= self._area_on_top)
+            self.codes[on_top] = class_id
+            self._area_on_top[on_top] = area

@@ -31,13 +31,17 @@ class TruthWriter:
         self.out = out
         self._numbers = ObjectNumbers()
         self._images: dict[int, dict[str, Any]] = {}
+        self._seen: set[tuple[int, ...]] = set()
         self._annotations: list[dict[str, Any]] = []
 
     def __call__(self, scored: ScoredAnswer) -> None:
-        """Keep the objects of a tile the first time that it is seen."""
+        """Keep the objects of a record the first time that they are seen."""
         record = scored.record
-        if record.index in self._images:
+        # A tile with many objects comes in parts, which differ in their first object.
+        part = (record.index, *record.object_ids[:1].tolist())
+        if part in self._seen:
             return
+        self._seen.add(part)
         height, width = record.ignore.shape
         self._images[record.index] = {
             "id": record.index,
@@ -58,7 +62,7 @@ class TruthWriter:
         (self.out / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
 
     def _tile_annotations(self, record: Record) -> list[dict[str, Any]]:
-        numbers = self._numbers.of_tile(record.index, len(record.object_ids))
+        numbers = self._numbers.of_objects(record.index, record.object_ids)
         masks = record.segments & ~record.ignore
         return [
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -16,11 +16,11 @@ from schemas.overlay import draw_overlay
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
-from train.score.answers import score_tiles
+from train.score.answers import answer_question, tile_prompts
 from train.score.evaluate import Evaluation
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
-from train.score.tile_answer import ScoredAnswer
+from train.score.tile_answer import Question
 
 OBJECTS_SHOWN = 4
 """Number of objects under each heading."""
@@ -34,7 +34,7 @@ def object_pictures(
 ) -> list[dict[str, Any]]:
     """Draw the best, the middle and the worst objects of the first model under the first prompt kind.
 
-    An evaluation keeps no masks, so the model predicts the tiles of these objects once more.
+    An evaluation keeps no masks, so the model predicts these objects once more.
 
     Args:
         store: The store that was scored.
@@ -48,14 +48,17 @@ def object_pictures(
     model, kind = next(iter(predictors)), protocol.kinds[0]
     table = evaluation.tables[model][kind]
     chosen = _chosen_rows(table)
-    tiles = sorted({int(tile) for rows in chosen.values() for tile in table.tile_index[rows]})
-    asked = replace(protocol, kinds=(kind,), baselines=(), corrections=0, tolerance_um=None)
-    scored = score_tiles(store, tiles, {model: predictors[model]}, asked)
-    answers = {entry.record.index: entry for entry in scored}
-    return [
-        {"title": title, "pictures": [_picture(store, table, int(row), kind, answers) for row in rows]}
-        for title, rows in chosen.items()
-    ]
+    rows_of: dict[int, list[int]] = {}
+    # An object of a small store may be under two headings.
+    for row in sorted({int(row) for rows in chosen.values() for row in rows}):
+        rows_of.setdefault(int(table.tile_index[row]), []).append(row)
+    pictures: dict[int, dict[str, str]] = {}
+    for tile, rows in sorted(rows_of.items()):
+        drawn = _drawn_objects(store, tile, table.object_id[rows].tolist(), (model, predictors[model]), protocol)
+        captions = [_caption(store, table, row, kind) for row in rows]
+        for row, picture, caption in zip(rows, drawn, captions, strict=True):
+            pictures[row] = {"jpeg": _jpeg(picture), "caption": caption}
+    return [{"title": title, "pictures": [pictures[int(row)] for row in rows]} for title, rows in chosen.items()]
 
 
 def _chosen_rows(table: ScoreTable) -> dict[str, NDArray[np.int64]]:
@@ -69,27 +72,28 @@ def _chosen_rows(table: ScoreTable) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def _picture(
-    store: Store, table: ScoreTable, row: int, kind: PromptKind, answers: dict[int, ScoredAnswer]
-) -> dict[str, str]:
-    """Draw the object of one row with its prompt, truth and predicted mask."""
-    found = answers[int(table.tile_index[row])]
-    answer, record = found.answer, found.record
-    place = int(np.flatnonzero(record.object_ids == table.object_id[row])[0])
-    one = slice(place, place + 1)
-    alone = replace(
-        record,
-        segments=record.segments[one],
-        object_ids=record.object_ids[one],
-        class_ids=record.class_ids[one],
-        boxes_xyxy=record.boxes_xyxy[one],
-    )
+def _drawn_objects(
+    store: Store, tile: int, object_ids: list[int], named: tuple[str, MaskPredictor], protocol: ScoringProtocol
+) -> Iterator[NDArray[np.uint8]]:
+    """Predict some objects of a tile, and draw each of them alone with its prompt, truth and predicted mask."""
+    (model, predictor), kind = named, protocol.kinds[0]
     colors = {info.code: info.color for info in store.manifest.classes}
+    views = predictor.views(store.tile(tile).image, all_eight=protocol.tta)
+    for object_id in object_ids:
+        record = store.tile(tile).record([object_id])
+        prompts = tile_prompts(store, record, kind, negatives=protocol.negatives)
+        question = Question.from_record(record, kind, prompts)
+        answer = answer_question(predictor, model, views, question, protocol.threshold(model, kind))
+        yield draw_overlay(record, prompts, colors, answer.masks, side_px=2 * PICTURE_PX)
+
+
+def _caption(store: Store, table: ScoreTable, row: int, kind: PromptKind) -> str:
+    """Describe the object of one row."""
     names = {info.code: info.name for info in store.manifest.classes}
-    drawn = draw_overlay(alone, [answer.question.prompts[place]], colors, answer.masks[one], side_px=2 * PICTURE_PX)
-    class_name = names[int(table.class_id[row])]
-    caption = f"Dice {table.dice[row]:.3f}, {class_name}, {int(table.area_px[row])} px, {kind}; {record.frame_id}"
-    return {"jpeg": _jpeg(drawn), "caption": f"{caption} at {record.origin_xy[0]}, {record.origin_xy[1]}"}
+    tile, class_name = int(table.tile_index[row]), names[int(table.class_id[row])]
+    x, y = store.column("tiles/origin_xy")[tile].tolist()
+    frame_id = store.column("tiles/frame_id")[tile]
+    return f"Dice {table.dice[row]:.3f}, {class_name}, {int(table.area_px[row])} px, {kind}; {frame_id} at {x}, {y}"
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> str:

@@ -5,6 +5,7 @@ Axes: C classes, H and W pixels of a ROI, O objects of a tile, S pixels a side o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -12,20 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas.errors import StoreError
 from schemas.file_names import bounded_name
 from schemas.prompt_kinds import PromptKind
 from train.loss.pixel_terms import upsample
 from train.model.predictor import OBJECTS_PER_PASS
 from train.output.class_images import ClassImages
+from train.output.class_sums import ClassSums
 from train.output.model_folders import ModelFolders
-from train.score.tile_answer import Answer
-
-MAX_CANVAS_BYTES = 1 << 35
-"""Bound on the memory of one ROI while its tiles are blended: half a gigapixel with thirty classes."""
+from train.score.tile_answer import Answer, Question
 
 _CERTAIN = 20.0
 """Logit that stands for a pixel inside a baseline's mask, since a baseline has no logits."""
+
+_ROUNDED_TO_ZERO = 2.0**-25
+"""Half of the smallest number above zero in half precision."""
 
 
 class RoiStitcher:
@@ -40,11 +41,16 @@ class RoiStitcher:
     Args:
         images: Gives the classes and the sizes of the ROIs, and makes the PNGs.
         out: The folder to write to.
+        origins_xy: Gives the origins of all tiles of a ROI, int (n, 2) as x, y in source pixels. With many classes this
+            saves memory where no tiles overlap; unless given, any tiles may overlap.
     """
 
-    def __init__(self, images: ClassImages, out: Path) -> None:
+    def __init__(
+        self, images: ClassImages, out: Path, origins_xy: Callable[[str], NDArray[np.integer]] | None = None
+    ) -> None:
         self.images = images
         self.out = out
+        self.origins_xy = origins_xy
         self._folder_of = ModelFolders()
         self._open: dict[tuple[str, PromptKind], _Canvas] = {}
 
@@ -55,7 +61,8 @@ class RoiStitcher:
         canvas = self._open.get(key)
         if canvas is None or canvas.frame_id != frame_id:
             self._finish(key)
-            canvas = self._open[key] = _Canvas(frame_id, self.images)
+            origins_xy = self.origins_xy(frame_id).tolist() if self.origins_xy else None
+            canvas = self._open[key] = _Canvas(answer.question, self.images, origins_xy)
         canvas.blend(answer)
 
     def close(self) -> None:
@@ -73,45 +80,67 @@ class RoiStitcher:
 
 
 class _Canvas:
-    """The weighted sums of class probabilities of one ROI."""
+    """The weighted sums of class probabilities of one ROI, whose tiles are all of the size of the first."""
 
-    def __init__(self, frame_id: str, images: ClassImages) -> None:
-        self.frame_id = frame_id
+    def __init__(self, first: Question, images: ClassImages, origins_xy: list[tuple[int, int]] | None) -> None:
+        self.frame_id = first.frame_id
         self.images = images
-        self.roi = roi = images.rois[frame_id]
-        self.class_codes = class_codes = [info.code for info in images.classes]
-        size_bytes = (len(class_codes) + 1) * roi.height_px * roi.width_px * 2
-        if size_bytes > MAX_CANVAS_BYTES:
-            what = f"needs {size_bytes / 2**30:.0f} GiB of memory to be stitched with {len(class_codes)} classes"
-            raise StoreError(frame_id, what, "leave out --stitch")
-        # Half precision: a ROI of 64 megapixels with five classes takes 640 MB.
-        self.sums = np.zeros((len(class_codes), roi.height_px, roi.width_px), np.float16)
+        self.roi = roi = images.rois[first.frame_id]
+        self.class_codes = [info.code for info in images.classes]
+        tiles = np.zeros((roi.height_px, roi.width_px), np.uint16)
+        for origin_xy in origins_xy or []:
+            left, top, right, bottom = _place(first, origin_xy)
+            tiles[top:bottom, left:right] += 1
+        self.sums = ClassSums(first.frame_id, tiles == 1)
         self.weights = np.zeros((roi.height_px, roi.width_px), np.float16)
+        self._started: dict[int, NDArray[np.float32]] = {}
 
     def blend(self, answer: Answer) -> None:
-        """Add the weighted probabilities of one tile."""
-        question, size = answer.question, answer.masks.shape[-1]
-        left, top = question.origin_xy
-        right, bottom = (_end(start, size, scale) for start, scale in zip((left, top), question.scale_xy, strict=True))
+        """Add the weighted probabilities of one tile, or of some of its objects if others follow."""
+        question = answer.question
+        left, top, right, bottom = _place(question, question.origin_xy)
         width, height = right - left, bottom - top
-        weight = _resized(_taper(size), width, height)
+        weight = _resized(_taper(question.size_px), width, height)
         # A padded tile reaches beyond the ROI.
         rows = slice(top, min(bottom, self.roi.height_px))
         columns = slice(left, min(right, self.roi.width_px))
         inside = slice(0, rows.stop - top), slice(0, columns.stop - left)
-        self.weights[rows, columns] += weight[inside].astype(np.float16)
+        for place, probability in self._class_probabilities(answer):
+            weighted = (_resized(probability, width, height) * weight)[inside]
+            # NumPy rounds these to zero, too, but takes ten times as long for each.
+            weighted[weighted <= _ROUNDED_TO_ZERO] = 0
+            self.sums.add(place, weighted.astype(np.float16), top, left)
+        if not question.more_follow:
+            self.weights[rows, columns] += weight[inside].astype(np.float16)
+
+    def _class_probabilities(self, answer: Answer) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield place and highest probability, (S, S), of each class whose objects of the tile have all come."""
+        class_ids = answer.question.class_ids
         for place, code in enumerate(self.class_codes):
-            chosen = np.flatnonzero(question.class_ids == code)
+            chosen = np.flatnonzero(class_ids == code)
+            parts = [self._started.pop(place)] if place in self._started else []
             if len(chosen):
-                best = _resized(_probability(answer, chosen), width, height)
-                self.sums[place, rows, columns] += (best * weight)[inside].astype(np.float16)
+                parts.append(_probability(answer, chosen))
+            if not parts:
+                continue
+            probability = np.maximum.reduce(parts)
+            if answer.question.more_follow and code == class_ids[-1]:
+                self._started[place] = probability
+            else:
+                yield place, probability
 
     def codes(self) -> NDArray[np.uint8 | np.uint16]:
         """Return the class code of each pixel, (H, W)."""
         dtype = self.images.dtype
-        best = self.sums.argmax(0)
-        shown = np.take_along_axis(self.sums, best[None], 0)[0] > 0.5 * self.weights
-        return np.where(shown, np.array(self.class_codes, dtype)[best], dtype(self.images.nothing_code))
+        places, sums = self.sums.best()
+        shown = sums > 0.5 * self.weights
+        return np.where(shown, np.array(self.class_codes, dtype)[places], dtype(self.images.nothing_code))
+
+
+def _place(question: Question, origin_xy: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom (exclusive) of a tile of a question's size, in source pixels."""
+    (left, top), (across, down) = origin_xy, question.scale_xy
+    return left, top, _end(left, question.size_px, across), _end(top, question.size_px, down)
 
 
 def _end(start_px: int, size_px: int, scale: float) -> int:

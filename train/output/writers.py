@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.store.store import Store
 from train.output.class_images import ClassImages
@@ -12,7 +16,14 @@ from train.output.stitch import RoiStitcher
 from train.score.sinks import AnswerSink, ScoredAnswerSink, WithoutTruth
 
 
-def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: bool) -> tuple[AnswerSink, ...]:
+def answer_writers(
+    images: ClassImages,
+    out: Path,
+    *,
+    save_masks: bool,
+    stitch: bool,
+    origins_xy: Callable[[str], NDArray[np.integer]] | None = None,
+) -> tuple[AnswerSink, ...]:
     """Return the writers that need no truth, and write `out/classes.json` for readers of their PNGs.
 
     Args:
@@ -20,6 +31,7 @@ def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: 
         out: The folder to write to.
         save_masks: Whether to write the masks of each tile below `out/masks`.
         stitch: Whether to write an image of each ROI below `out/stitched`.
+        origins_xy: Gives the origins of all tiles of a ROI; see `RoiStitcher`.
     """
     writers: list[AnswerSink] = []
     if save_masks or stitch:
@@ -27,7 +39,7 @@ def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: 
     if save_masks:
         writers.append(MaskWriter(images, out / "masks"))
     if stitch:
-        writers.append(RoiStitcher(images, out / "stitched"))
+        writers.append(RoiStitcher(images, out / "stitched", origins_xy))
     return tuple(writers)
 
 
@@ -37,5 +49,10 @@ def evaluation_writers(store: Store, out: Path, *, save_masks: bool, stitch: boo
     writers: list[ScoredAnswerSink] = []
     if save_masks:
         writers.append(TruthWriter(images.classes, out / "masks"))
-    writers += [WithoutTruth(writer) for writer in answer_writers(images, out, save_masks=save_masks, stitch=stitch)]
+
+    def origins_xy(frame_id: str) -> NDArray[np.int32]:
+        return store.column("tiles/origin_xy")[store.column("tiles/frame_id") == frame_id]
+
+    without_truth = answer_writers(images, out, save_masks=save_masks, stitch=stitch, origins_xy=origins_xy)
+    writers += [WithoutTruth(writer) for writer in without_truth]
     return tuple(writers)

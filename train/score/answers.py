@@ -6,11 +6,9 @@ Axes: O objects of a tile, S pixels a side, C simulated clicks. Masks are compar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from schemas.errors import StoreError
 from schemas.manifest import SPLITS
@@ -18,8 +16,8 @@ from schemas.points import Prompt
 from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.store import Store
+from train.data.tile_parts import read_parts
 from train.model.predictor import MaskPredictor, View
-from train.runtime.loading_process import loading_error, prepare_process
 from train.score.baselines import baseline_masks, disc_radius_px
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
@@ -51,42 +49,13 @@ def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) 
 
 
 def tile_prompts(store: Store, record: Record, kind: PromptKind, *, negatives: bool) -> list[Prompt]:
-    """Return the stored prompt of each object of a tile, in the record's order.
+    """Return the stored prompt of each object of a record, in its order.
 
     Raises:
         StoreError: The store has no negative points, and they are asked for.
     """
-    prompts = store.prompts(record.index, kind, negatives=negatives)
+    prompts = store.prompts(record.index, kind, negatives=negatives, object_ids=set(record.object_ids.tolist()))
     return [prompts[int(object_id)] for object_id in record.object_ids]
-
-
-def read_records(store: Store, indices: Sequence[int], workers: int) -> Iterator[Record]:
-    """Read tiles in order.
-
-    Args:
-        store: The store.
-        indices: Indices of the tiles.
-        workers: Number of processes that read; 0 reads in this process.
-
-    Raises:
-        StoreError: A tile is damaged.
-        TrainingError: A worker process read a damaged tile, or died.
-    """
-    loader = DataLoader(
-        cast("Dataset[Record]", store),
-        batch_size=None,
-        sampler=indices,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=prepare_process,
-    )
-    records = iter(loader)
-    for index in indices:
-        try:
-            yield next(records)
-        except RuntimeError as error:
-            raise loading_error(f"a loading process, at the tile {index}", error, "repeat the command") from error
 
 
 def score_tiles(
@@ -98,7 +67,8 @@ def score_tiles(
 ) -> Iterator[ScoredAnswer]:
     """Ask every model and baseline about every tile under every prompt kind, and score each answer.
 
-    A model encodes each tile once, and uses the features for all prompt kinds.
+    A model encodes each tile once, and uses the features for all prompt kinds. A tile with many objects is asked about
+    in parts, each of which has its answers; see `train.data.tile_parts`.
 
     Args:
         store: The store with the tiles and prompts.
@@ -108,13 +78,17 @@ def score_tiles(
         workers: Number of processes that read tiles; 0 reads them in this process.
     """
     radius_px = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
-    for record in read_records(store, indices, workers):
+    views: dict[str, list[View]] = {}
+    encoded: int | None = None
+    for part, record in read_parts(store, indices, workers):
         rule = protocol.outline_rule(store.source(record.frame_id).mpp_um, record.scale_xy)
-        views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
+        if part.index != encoded:
+            views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
+            encoded = part.index
         baselines = list(_baseline_scores(store, record, protocol, radius_px, rule))
         for kind in protocol.kinds:
             prompts = tile_prompts(store, record, kind, negatives=protocol.negatives)
-            question = Question.from_record(record, kind, prompts)
+            question = Question.from_record(record, kind, prompts, more_follow=part.more_follow)
             for name, predictor in predictors.items():
                 answer = answer_question(predictor, name, views[name], question, protocol.threshold(name, kind))
                 scores = _model_scores(predictor, views[name], answer, record, protocol.corrections, rule)
@@ -172,8 +146,3 @@ def _baseline_scores(
         masks = baseline_masks(name, record, clicks, radius_px)
         scores = score_masks(masks, record.segments, record.ignore, rule)
         yield f"baseline:{name}", masks, ScoreTable.of_tile(record, scores)
-
-
-def _unchanged(record: Any) -> Any:
-    """Stand in for the loader's own collation, which would turn arrays into tensors."""
-    return record

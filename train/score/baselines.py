@@ -38,11 +38,17 @@ def baseline_masks(
         bool (O, S, S), one mask for each object.
     """
     size = record.image.shape[0]
-    y, x = np.mgrid[:size, :size]
-    masks = np.ones((len(record.object_ids), size, size), bool)
-    for row, (box, click) in enumerate(zip(record.boxes_xyxy, clicks_xy, strict=True)):
+    masks = np.full((len(record.object_ids), size, size), name == "image")
+    for mask, (left, top, right, bottom), (x, y) in zip(masks, record.boxes_xyxy, clicks_xy, strict=True):
         if name == "box":
-            masks[row] = (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
+            mask[top : bottom + 1, left : right + 1] = True
         elif name == "disc":
-            masks[row] = (x - click[0]) ** 2 + (y - click[1]) ** 2 <= radius_px**2
+            # Only where the disc may lie: a tile may have a thousand objects.
+            rows, columns = (_reach(center, radius_px, size) for center in (y, x))
+            mask[np.ix_(rows, columns)] = (columns - x) ** 2 + (rows[:, None] - y) ** 2 <= radius_px**2
     return masks
+
+
+def _reach(center: float, radius: float, size: int) -> NDArray[np.int64]:
+    """Return the places from 0 to size - 1 that are no farther from the center than the radius, and their neighbors."""
+    return np.arange(max(int(center - radius) - 1, 0), min(int(center + radius) + 2, size))

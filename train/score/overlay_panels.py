@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.overlay import draw_overlay
+from schemas.overlay import Overlay
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
 from train.score.tile_answer import ScoredAnswer
@@ -37,10 +37,15 @@ class OverlayPanels:
         self._drawn = (model, kind)
         self._colors = {info.code: info.color for info in store.manifest.classes}
         self._side_px = side_px
+        self._open: Overlay | None = None
 
     def __call__(self, scored: ScoredAnswer) -> None:
         """Draw one answer, if it is for a chosen tile and comes from the model and prompt kind that are drawn."""
         answer, question = scored.answer, scored.answer.question
-        if question.index in self._tiles and (answer.model, question.kind) == self._drawn:
-            picture = draw_overlay(scored.record, question.prompts, self._colors, answer.masks, side_px=self._side_px)
-            self.pictures.append(picture)
+        if question.index not in self._tiles or (answer.model, question.kind) != self._drawn:
+            return
+        overlay = self._open or Overlay(scored.record, self._colors, self._side_px)
+        overlay.add(scored.record, question.prompts, answer.masks)
+        self._open = overlay if question.more_follow else None
+        if self._open is None:
+            self.pictures.append(overlay.picture())

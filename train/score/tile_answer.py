@@ -33,6 +33,8 @@ class Question:
         object_ids: int32 (O,), a number for each object that is unique within the tile.
         class_ids: int32 (O,), the class code of each object.
         ignore: bool (S, S), True where a pixel counts neither as object nor as background.
+        more_follow: Whether the tile has further objects, which the next question of this kind asks about. The objects
+            of one class then follow each other.
     """
 
     kind: PromptKind
@@ -44,9 +46,12 @@ class Question:
     object_ids: NDArray[np.int32]
     class_ids: NDArray[np.int32]
     ignore: NDArray[np.bool_]
+    more_follow: bool = False
 
     @classmethod
-    def from_record(cls, record: Record, kind: PromptKind, prompts: list[Prompt]) -> Question:
+    def from_record(
+        cls, record: Record, kind: PromptKind, prompts: list[Prompt], *, more_follow: bool = False
+    ) -> Question:
         """Ask about a tile of a store; its segments, which are the truth, stay behind."""
         return cls(
             kind=kind,
@@ -58,6 +63,7 @@ class Question:
             object_ids=record.object_ids,
             class_ids=record.class_ids,
             ignore=record.ignore,
+            more_follow=more_follow,
         )
 
     @property

@@ -1,5 +1,6 @@
 """Which pixels of a ROI count, where its points may lie, and what the points depend on."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,16 @@ def test_points_of_equal_segments_differ_by_seed_tile_and_roi(change: str) -> No
     for ours, theirs in zip(first.objects, again.objects, strict=True):
         np.testing.assert_array_equal(ours.points["positive"].coords, theirs.points["positive"].coords)
         np.testing.assert_array_equal(ours.points["negative"].coords, theirs.points["negative"].coords)
+
+
+@pytest.mark.parametrize("objects", ["label", "component"])
+def test_memory_grows_with_the_areas_of_objects(objects: str) -> None:
+    # A mask of instances: 400 squares, each of a class of its own.
+    numbers = np.arange(1, 401, dtype=np.uint16).reshape(20, 20)
+    labels = np.kron(numbers, np.pad(np.ones((10, 10), np.uint16), 1))
+    tracemalloc.start()
+    (tile,) = _tiles(labels, size_px=240, classes=tuple(range(1, 401)), ignore=(), objects=objects)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [item.segment.area_px for item in tile.objects] == [100] * 400
+    assert peak < 100 * labels.size

@@ -15,10 +15,12 @@ from prep.config import BuildConfig
 from prep.synthetic import write_sample
 from schemas.record import Record
 from schemas.store.store import Store, open_store
+from tests.folders import bytes_of
 from train.model.predictor import MaskPredictor, Prediction
 from train.model.promptable import PromptableSam
 from train.output.class_images import ClassImages
 from train.output.stitch import RoiStitcher
+from train.output.writers import evaluation_writers
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.protocol import ScoringProtocol
 from train.score.tile_answer import Answer, Question
@@ -159,3 +161,24 @@ def test_pixels_of_class_0_differ_from_pixels_without_a_mask(source: Path, tmp_p
         with Image.open(source / "masks" / f"{roi.frame_id}.png") as mask:
             drawn = np.asarray(mask)
         np.testing.assert_array_equal(written, np.where(drawn <= 1, drawn, 255))
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride_px": 40}, {"edge": "pad"}, {"mpp_um": 0.6, "size_px": 40}], ids=str)
+def test_knowing_the_tiles_changes_no_pixel(
+    source: Path, nano: PromptableSam, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    store = _store(source, tmp_path / "s.zarr", **settings)
+    indices = tiles_with_objects(store, "all").tolist()
+    predictors = {"m": MaskPredictor(nano, torch.device("cpu"))}
+    scored = score_tiles(store, indices, predictors, ScoringProtocol("all", ("box",), baselines=()))
+    knowing = evaluation_writers(store, tmp_path / "knowing", save_masks=False, stitch=True)
+    plain = RoiStitcher(ClassImages.from_store(store), tmp_path / "plain" / "stitched")
+    for entry in scored:
+        plain(entry.answer)
+        for writer in knowing:
+            writer(entry)
+    for writer in (plain, *knowing):
+        writer.close()
+    found = bytes_of(tmp_path / "plain" / "stitched")
+    assert len(found) == 2
+    assert bytes_of(tmp_path / "knowing" / "stitched") == found

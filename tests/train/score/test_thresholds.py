@@ -1,3 +1,4 @@
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from schemas.errors import ConfigError
 from schemas.record import Record
 from schemas.store.store import Store
+from schemas.store.tile import Tile
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.score.evaluate import evaluate
@@ -16,14 +18,14 @@ from train.score.thresholds import CANDIDATE_THRESHOLDS, with_thresholds
 def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam, monkeypatch) -> None:
     predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
     read: list[str] = []
-    original = Store.__getitem__
+    original = Tile.record
 
-    def spied(self: Store, index: int) -> Record:
-        record = original(self, index)
+    def spied(self: Tile, object_ids: Collection[int] | None = None) -> Record:
+        record = original(self, object_ids)
         read.append(record.split)
         return record
 
-    monkeypatch.setattr(Store, "__getitem__", spied)
+    monkeypatch.setattr(Tile, "record", spied)
     asked = ScoringProtocol("test", ("box",), baselines=("box",), corrections=1)
     chosen = with_thresholds("val", store, predictors, asked)
     assert set(read) == {"val"}
