@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import struct
 from collections.abc import Collection
@@ -112,14 +113,24 @@ def compare_json(
     return found.comparison()
 
 
-def compare_checkpoints(name: str, then: Path, now: Path) -> Comparison:
+def compare_columns(name: str, then: Path, now: Path, left_out: Collection[str] = ()) -> Comparison:
+    """Compare the columns of two CSV files that the revision wrote; further columns of the checkout are noted."""
+    found = _Found(name)
+    with then.open(newline="", encoding="utf-8") as before, now.open(newline="", encoding="utf-8") as after:
+        rows = [list(csv.DictReader(file)) for file in (before, after)]
+    kept = [[{key: value for key, value in row.items() if key not in left_out} for row in side] for side in rows]
+    found.values("", kept[0], kept[1], (), may_grow=True)
+    return found.comparison()
+
+
+def compare_checkpoints(name: str, then: Path, now: Path, left_out: Collection[str] = ()) -> Comparison:
     """Compare two checkpoints: every tensor by its bits, and every other value except times.
 
     A plain value that only the checkout writes, such as a new setting, is noted.
     """
     found = _Found(name)
     contents = [torch.load(path, map_location="cpu", weights_only=True, mmap=True) for path in (then, now)]
-    found.values("", contents[0], contents[1], TIMES | UNSEEDED, may_grow=True)
+    found.values("", contents[0], contents[1], {*TIMES, *UNSEEDED, *left_out}, may_grow=True)
     return found.comparison()
 
 

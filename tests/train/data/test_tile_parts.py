@@ -12,12 +12,12 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store.store import Store, open_store
 from tests.folders import bytes_of
+from train.data import tile_parts
 from train.data.tile_parts import read_parts
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.object_pictures import object_pictures
 from train.output.writers import evaluation_writers
-from train.score import tile_parts
 from train.score.evaluate import Evaluation, evaluate
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
