@@ -48,8 +48,8 @@ RUNS: dict[str, tuple[object, ...]] = {
     "cached": ("--prompt", "box", "--freeze", "decoder_only", "--cache-features"),
 }
 
-RESCORED = ("ci95", "intervals", "surface_dice", "paired")
-"""Entries of scores whose definition has changed since: intervals, and which outlines count."""
+RESCORED = ("ci95", "intervals", "surface_dice", "paired", "dice_after_clicks")
+"""Entries of scores whose definition has changed since: intervals, which outlines count, and where clicks fall."""
 
 EVALUATED = "box"
 
