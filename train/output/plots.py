@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from train.runtime.run_log import METRICS_FILE, read_steps
+from train.score.protocol import CURVE_UM
 from train.score.tables import Tables
 
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
@@ -36,6 +38,7 @@ def bars_by_class(models: dict[str, Any]) -> str:
     axes = figure.subplots()
     height = 0.8 / len(series)
     patients = [0] * len(classes)
+    legend: list[Patch] = []
     for number, (label, color, place, scores) in enumerate(series):
         nothing: dict[str, Any] = {"value": np.nan, "ci95": None, "patients": 0}
         entries = [scores["classes"].get(name) for name in classes]
@@ -45,7 +48,9 @@ def bars_by_class(models: dict[str, Any]) -> str:
         ends = np.array([mean["ci95"] or (np.nan, np.nan) for mean in means])
         places = np.arange(len(classes)) + (number + 0.5) * height - 0.4
         hatch = _HATCHES[place % len(_HATCHES)]
-        bars = axes.barh(places, dice, height, label=label, color=color, hatch=hatch, edgecolor="white", linewidth=0)
+        style: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+        legend.append(Patch(label=label, facecolor=color, hatch=hatch, edgecolor="white", linewidth=0))
+        bars = axes.barh(places, dice, height, **style)
         for bar, mean in zip(bars, means, strict=True):
             if mean["patients"] == 1:
                 bar.set(facecolor="white", edgecolor=color, linewidth=1)
@@ -55,7 +60,7 @@ def bars_by_class(models: dict[str, Any]) -> str:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("Dice, mean and 95 % interval over patients (their number)")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    figure.legend(handles=legend, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     return _svg(figure)
 
 
@@ -90,6 +95,7 @@ def surface_by_tolerance(models: dict[str, Any]) -> str:
         means, reach_um = [entry["value"] for entry in curve.values()], [float(um) for um in curve]
         dashes = _DASHES[place % len(_DASHES)]
         axes.plot(reach_um, means, label=label, color=color, linestyle=dashes, marker="o", markersize=4)
+    axes.set_xticks(CURVE_UM)
     axes.set_xlabel("tolerance in µm")
     axes.set_ylabel("surface Dice, class mean")
     axes.set_ylim(0, 1)

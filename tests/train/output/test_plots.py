@@ -61,7 +61,7 @@ def test_a_class_that_one_model_lacks_and_one_patient_have_bars_without_interval
 def test_no_two_curves_look_alike() -> None:
     models = ["a", "b", "baseline:zero_shot", "baseline:zero_shot:b", "baseline:box", "baseline:image", "baseline:disc"]
     tables: Tables = {name: {kind: _table([10, 20], clicks=1) for kind in ("box", "centroid")} for name in models}
-    entry: dict[str, Any] = {"class_mean": {"dice": {"value": 0.5, "ci95": None, "patients": 1}}}
+    entry: dict[str, Any] = {"class_mean": {"dice": {"value": 0.5, "ci95": None, "patients": 2}}}
     scores = {name: {kind: {"overall": entry, "classes": {"c": entry}} for kind in by} for name, by in tables.items()}
     for svg in (dice_by_size(tables), dice_by_clicks(tables)):
         styles = set(re.findall(r'style="fill: none; ((?:stroke-dasharray: [\d.,]+; )?)[^"]*?stroke: (#\w{6})', svg))
