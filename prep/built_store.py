@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Mapping
-from typing import Any
-
+from prep.changed_settings import changed_settings
 from prep.files import sha256_of
 from prep.place.destination import check_replaceable, occupied
 from prep.plan import BuildPlan
@@ -13,9 +10,6 @@ from prep.write.checksums import check_sizes
 from schemas.errors import StoreError
 from schemas.manifest import fingerprint
 from schemas.store.store import Store, open_store
-
-SHOWN = 4
-"""Number of settings that a message names."""
 
 
 def built_store(location: str, plan: BuildPlan) -> Store | None:
@@ -71,15 +65,3 @@ def _difference(store: Store, plan: BuildPlan) -> str | None:
             if sha256_of(path) != sha256:
                 return f"another content of {path}"
     return None
-
-
-def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Name the settings that differ, with both values."""
-    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    shown = [f"{key} was {_shown(before.get(key))} and is now {_shown(after.get(key))}" for key in changed[:SHOWN]]
-    more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
-    return "; ".join(shown + more)
-
-
-def _shown(value: object) -> str:
-    return "none" if value is None else reprlib.repr(value)

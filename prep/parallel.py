@@ -17,6 +17,7 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+from schemas.command.console import INTERRUPTED
 from schemas.command.stage_timer import TimedTask, add_timings, is_collecting
 from schemas.errors import ConfigError, SourceError
 from schemas.script_guard import GUARD_REMEDY, is_script
@@ -33,9 +34,6 @@ DASK_TIMEOUT_S = 15
 
 DASK_LOOK_S = 10.0
 """Seconds without a result after which the scheduler is asked whether it has workers at all."""
-
-INTERRUPTED = 130
-"""Exit status of a worker process that Ctrl-C ends."""
 
 _LOGGERS_OF_LOSS = ("distributed.client", "distributed.batched")
 """Loggers with which Dask logs a traceback when it loses the scheduler."""

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
+from prep.changed_settings import changed_settings
 from prep.files import is_there, write_atomically
 from schemas.errors import StoreError
 
@@ -178,7 +179,7 @@ def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
         else:
             raise StoreError(
                 folder,
-                f"contains an unfinished build with another plan ({_difference(begun, wanted)})",
+                f"contains an unfinished build with another plan ({changed_settings(begun, wanted)})",
                 "repeat the command that began it, or give --overwrite to start again",
             )
     write_atomically(path, json.dumps(plan, indent=1))
@@ -196,14 +197,3 @@ def _begun_plan(folder: Path) -> dict[str, Any] | None:
 def _as_stored(plan: dict[str, Any]) -> dict[str, Any]:
     """The plan as JSON stores it, where tuples are lists and keys are text."""
     return json.loads(json.dumps(plan))
-
-
-def _difference(begun: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
-    """Name the first setting in which two plans differ."""
-    for key in sorted(begun.keys() | wanted.keys()):
-        one, other = begun.get(key), wanted.get(key)
-        if one != other:
-            if isinstance(one, dict) and isinstance(other, dict):
-                return _difference(cast("dict[str, Any]", one), cast("dict[str, Any]", other), f"{prefix}{key}.")
-            return f"{prefix}{key}: {one} then, {other} now"
-    return "nothing"

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+INTERRUPTED = 130
+"""Exit status of a process that Ctrl-C ends, as shells expect it."""
+
 LOG_EVERY_S = 30.0
 """Seconds between lines of progress where stderr is no terminal."""
 
@@ -91,7 +94,7 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
 
 @contextmanager
 def interrupted_as_line(then: str) -> Generator[None]:
-    """Turn Ctrl-C into one line and exit status 130, as shells expect.
+    """Turn Ctrl-C into one line and the exit status `INTERRUPTED`.
 
     Args:
         then: What the user should know: how to continue, or what is lost.
@@ -100,7 +103,7 @@ def interrupted_as_line(then: str) -> Generator[None]:
         yield
     except KeyboardInterrupt:
         logging.getLogger(__name__).warning("interrupted; %s", then)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 class _Lines:

@@ -19,7 +19,8 @@ from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated
 from train.config import FitConfig
-from train.fit.state import Origin, Run, restore_run, start_run
+from train.fit.resume import restore_run
+from train.fit.state import Origin, Run, start_run
 from train.model.checkpoint import load_checkpoint, load_weights, trained_with
 from train.model.promptable import PromptableSam
 

@@ -16,8 +16,9 @@ from train.data.loader import training_dataset, training_loader
 from train.data.sampler import EpochSampler
 from train.features.fill import check_cacheable, filled_features
 from train.fit.policies import Policies
+from train.fit.resume import readable_checkpoint, restore_run
 from train.fit.start_check import check_against_predictor
-from train.fit.state import Origin, Run, readable_checkpoint, restore_run, start_run
+from train.fit.state import Origin, Run, start_run
 from train.fit.step import TrainStep
 from train.fit.step_batches import StepBatches
 from train.model.acceleration import recompute_activations

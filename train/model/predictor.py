@@ -6,6 +6,7 @@ Coordinates are x, y.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from train.data.point_groups import group_by_points
 from train.loss.pixel_terms import upsample
 from train.model.checkpoint import WeightsFile, load_identified, load_weights, trained_with
 from train.model.promptable import ImageFeatures, PromptableSam
-from train.model.seen_patients import SeenPatients
+from train.model.seen_patients import SeenPatients, seen_patients
 from train.runtime.device import autocast
 from train.transforms.geometry import scale_points
 from train.transforms.orientation import ORIENTATIONS, Orientation
+
+logger = logging.getLogger(__name__)
 
 OBJECTS_PER_PASS = 32
 """Largest number of objects in one decoder pass: the masks of 32 objects at 1024 px take 400 MB."""
@@ -219,7 +222,10 @@ def load_predictor(
     assert own_size is not None
     model = PromptableSam(own_size, own_image_size)
     load_weights(model, content["model"], path)
-    return MaskPredictor(model.eval(), device, weights, SeenPatients.from_checkpoint(content))
+    seen = seen_patients(content, path)
+    if seen is None and own is not None:
+        logger.warning("%s does not record its patients: they may be among those that are scored", path)
+    return MaskPredictor(model.eval(), device, weights, seen)
 
 
 def load_predictors(

@@ -8,10 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from schemas.errors import CheckpointError
 
 DIGEST_LENGTH = 16
 """Hexadecimal digits of a patient's SHA-256 in a checkpoint."""
+
+_DIGESTS = TypeAdapter(list[str])
 
 
 @dataclass(frozen=True)
@@ -30,18 +37,6 @@ class SeenPatients:
     def from_names(cls, trained: Collection[str], validated: Collection[str]) -> SeenPatients:
         """Make the digests of patients' names."""
         return cls(frozenset(map(digest_of, trained)), frozenset(map(digest_of, validated)))
-
-    @classmethod
-    def from_checkpoint(cls, content: Mapping[str, Any]) -> SeenPatients | None:
-        """Read the patients from a checkpoint; official ones and those of older versions record none."""
-        recorded = content.get("patients")
-        if not isinstance(recorded, dict):
-            return None
-        lists = cast("dict[str, object]", recorded)
-        found = [lists.get(key) for key in ("trained", "validated")]
-        if not all(isinstance(part, list) for part in found):
-            return None
-        return cls(*(frozenset(map(str, cast("list[object]", part))) for part in found))
 
     def content(self) -> dict[str, list[str]]:
         """Return what a checkpoint holds."""
@@ -92,3 +87,23 @@ class SeenAmong:
 def digest_of(patient: str) -> str:
     """Return the first digits of the SHA-256 of a patient's name."""
     return hashlib.sha256(patient.encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def seen_patients(content: Mapping[str, Any], path: Path) -> SeenPatients | None:
+    """Read the patients from a checkpoint; None if it records none, as official ones and those of older versions.
+
+    Args:
+        content: Content of the checkpoint.
+        path: Path of the checkpoint, for the error.
+
+    Raises:
+        CheckpointError: The record is damaged, so nobody can tell whom the weights have seen.
+    """
+    recorded = content.get("patients")
+    if recorded is None:
+        return None
+    try:
+        parts = [_DIGESTS.validate_python(recorded[key]) for key in ("trained", "validated")]
+    except (TypeError, KeyError, ValidationError) as error:
+        raise CheckpointError(path, "has a damaged record of its patients", "save or download it again") from error
+    return SeenPatients(*map(frozenset, parts))

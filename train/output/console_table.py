@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas.command.console import as_markup
+from train.output.interval_text import class_mean_interval
 
 SEEN_MARK = "†"
 """Stands behind each score of a model that was trained or chosen on patients that are scored."""
@@ -34,8 +35,6 @@ def print_scores(result: dict[str, Any]) -> None:
 
 def _cells(means: dict[str, Any], mark: str) -> tuple[str, ...]:
     primary = means["class_mean"]["dice"]
-    ends = primary["ci95"]
-    interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "one patient"
-    interval += ", few patients" if ends and primary["few_patients"] else ""
+    interval = class_mean_interval(primary, "ci95", ".3f")
     iou = means["class_mean"]["iou"]["value"]
     return f"{primary['value']:.3f}{mark}", interval, f"{iou:.3f}{mark}", str(means["n"]), str(means["patients"])

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from train.runtime.run_log import METRICS_FILE, read_steps
-from train.score.protocol import CURVE_UM
+from train.score.surface_dice import CURVE_UM
 from train.score.tables import Tables
 
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")

@@ -13,6 +13,7 @@ import jinja2
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.output.console_table import SEEN_MARK
+from train.output.interval_text import class_mean_interval, interval_text
 from train.output.object_pictures import object_pictures
 from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, surface_by_tolerance, training_curves
 from train.runtime.run_log import METRICS_FILE
@@ -149,7 +150,7 @@ def _click_row(model: str, kind: str, overall: dict[str, Any], seen: dict[str, A
     mark, clicks = SEEN_MARK if model in seen else "", overall["clicks"]
 
     def cell(entry: dict[str, Any], form: str) -> _Cell:
-        return _Cell(entry["value"], f"{entry['value']:{form}}{mark}", _interval(entry["ci95"], form))
+        return _Cell(entry["value"], f"{entry['value']:{form}}{mark}", interval_text(entry["ci95"], form))
 
     needed = [cell(clicks["noc"][str(goal)], ".2f") for goal in IOU_GOALS]
     failed = [cell(clicks["failures"][str(goal)], ".0%") for goal in IOU_GOALS]
@@ -177,10 +178,9 @@ def _pair(pair: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
     return {
         **pair,
         "dice": f"{mean['value']:+.3f}{mark}",
-        "interval": _interval(mean["interval"], "+.3f") or "one patient",
+        "interval": class_mean_interval(mean, "interval", "+.3f"),
         "level": f"({mean['level']:.2%})" if mean["interval"] else "",
         "p": "-" if mean["p"] is None else f"{mean['p']:.3f}",
-        "few": ", few patients" if mean["interval"] and mean["few_patients"] else "",
         "by_object": f"{pair['dice']:+.3f}{mark}",
         "better_on": f"{pair['better_on']:.0%}",
     }
@@ -194,20 +194,14 @@ def _cells(means: dict[str, Any], mark: str) -> list[_Cell]:
             return _Cell(math.nan, "-")
         count = means["counts"][name]["n"]
         text = f"{means[name]:.3f}{mark}" + (f" ({count} objects)" if count < means["n"] else "")
-        return _Cell(means[name], text, _interval(means["ci95"][name], ".3f"))
+        return _Cell(means[name], text, interval_text(means["ci95"][name], ".3f"))
 
     dice = means["class_mean"]["dice"]
-    interval = _interval(dice["ci95"], ".3f") or "one patient"
-    interval += ", few patients" if dice["ci95"] and dice["few_patients"] else ""
-    primary = _Cell(dice["value"], f"{dice['value']:.3f}{mark}", interval)
+    primary = _Cell(dice["value"], f"{dice['value']:.3f}{mark}", class_mean_interval(dice, "ci95", ".3f"))
     estimate = means.get("iou_estimate")
     off = _Cell(math.nan, "-")
     if estimate:
         error = estimate["absolute_error"]
-        off = _Cell(error, f"{error:.3f}{mark}", _interval(estimate["ci95"]["absolute_error"], ".3f"))
+        off = _Cell(error, f"{error:.3f}{mark}", interval_text(estimate["ci95"]["absolute_error"], ".3f"))
     counts = [_Cell(means[name], str(means[name])) for name in ("n", "patients")]
     return [primary, measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]
-
-
-def _interval(ends: tuple[float, float] | None, form: str) -> str:
-    return f"{ends[0]:{form}} to {ends[1]:{form}}" if ends else ""

@@ -23,7 +23,7 @@ from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
 from train.score.simulated_clicks import click_scores
-from train.score.surface_dice import OutlineRule
+from train.score.surface_dice import TileOutlines
 from train.score.tile_answer import Answer, Question, ScoredAnswer
 from train.transforms.sample import pad_prompts
 
@@ -81,17 +81,17 @@ def score_tiles(
     views: dict[str, list[View]] = {}
     encoded: int | None = None
     for part, record in read_parts(store, indices, workers):
-        rule = protocol.outline_rule(store.source(record.frame_id).mpp_um, record.scale_xy)
+        outlines = protocol.outlines(record, store.source(record.frame_id).mpp_um)
         if part.index != encoded:
             views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
             encoded = part.index
-        baselines = list(_baseline_scores(store, record, protocol, radius_px, rule))
+        baselines = list(_baseline_scores(store, record, protocol, radius_px, outlines))
         for kind in protocol.kinds:
             prompts = tile_prompts(store, record, kind, negatives=protocol.negatives)
             question = Question.from_record(record, kind, prompts, more_follow=part.more_follow)
             for name, predictor in predictors.items():
                 answer = answer_question(predictor, name, views[name], question, protocol.threshold(name, kind))
-                scores = _model_scores(predictor, views[name], answer, record, protocol.corrections, rule)
+                scores = _model_scores(predictor, views[name], answer, record, protocol.corrections, outlines)
                 yield ScoredAnswer(answer, record, scores)
             for name, masks, scores in baselines:
                 yield ScoredAnswer(Answer(name, question, masks), record, scores)
@@ -120,11 +120,11 @@ def _model_scores(
     answer: Answer,
     record: Record,
     corrections: int,
-    rule: OutlineRule | None,
+    outlines: TileOutlines | None,
 ) -> ScoreTable:
     """Score a model's masks, and its masks after each simulated click."""
     assert answer.prediction is not None
-    scores = score_masks(answer.masks, record.segments, record.ignore, rule)
+    scores = score_masks(answer.masks, record.segments, record.ignore, outlines)
     clicks: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     if corrections:
         prompt = pad_prompts(answer.question.prompts)
@@ -135,7 +135,7 @@ def _model_scores(
 
 
 def _baseline_scores(
-    store: Store, record: Record, protocol: ScoringProtocol, radius_px: float, rule: OutlineRule | None
+    store: Store, record: Record, protocol: ScoringProtocol, radius_px: float, outlines: TileOutlines | None
 ) -> Iterator[tuple[str, NDArray[np.bool_], ScoreTable]]:
     """Yield name, masks and scores of each baseline.
 
@@ -144,5 +144,5 @@ def _baseline_scores(
     clicks = np.stack([p["point_coords"][0] for p in tile_prompts(store, record, "centroid", negatives=False)])
     for name in protocol.baselines:
         masks = baseline_masks(name, record, clicks, radius_px)
-        scores = score_masks(masks, record.segments, record.ignore, rule)
+        scores = score_masks(masks, record.segments, record.ignore, outlines)
         yield f"baseline:{name}", masks, ScoreTable.of_tile(record, scores)

@@ -40,54 +40,65 @@ class Comparison:
         return f"{self.model},{self.minus},{self.kind}"
 
 
-def paired_differences(
-    tables: Tables, kinds: Sequence[PromptKind], primary: tuple[str, ...] | None = None
-) -> list[dict[str, Any]]:
-    """Compare each model with the models after it and with every baseline.
+def planned_comparisons(
+    models: Sequence[str], kinds: Sequence[PromptKind], primary: tuple[str, ...] | None = None
+) -> list[Comparison]:
+    """Return the comparisons of each model with the models after it and with every baseline, the primary one first.
 
     Args:
-        tables: The scores of every object.
+        models: Names of models and baselines.
         kinds: The prompt kinds.
         primary: Model, model to subtract and prompt kind of the comparison that was named before; None takes the first
             model against its start under the first prompt kind.
 
-    Returns:
-        For each comparison the means of the difference in Dice, its interval and p, and whether it is the primary one.
-
     Raises:
         ConfigError: `primary` names no comparison that is made.
     """
-    pairs = [pair for pair in combinations(tables, 2) if not pair[0].startswith("baseline:")]
+    pairs = [pair for pair in combinations(models, 2) if not pair[0].startswith("baseline:")]
     made = [Comparison(model, minus, kind) for kind in kinds for model, minus in pairs]
-    if not made:
-        return []
-    named = _primary(made, primary)
-    estimates = [_difference(tables[pair.model][pair.kind], tables[pair.minus][pair.kind]) for pair in made]
-    others = [number for number, pair in enumerate(made) if pair != named]
-    adjusted = dict(zip(others, holm([estimates[number].p_value() for number in others]), strict=True))
-    entries: list[dict[str, Any]] = []
-    for number, (pair, estimate) in enumerate(zip(made, estimates, strict=True)):
-        is_primary = number not in adjusted
-        level = LEVEL if is_primary else 1 - (1 - LEVEL) / len(others)
-        p = estimate.p_value() if is_primary else adjusted[number]
-        entries.append(
-            {
-                "prompt": pair.kind,
-                "model": pair.model,
-                "minus": pair.minus,
-                **paired_difference(tables[pair.model][pair.kind], tables[pair.minus][pair.kind]),
-                "role": "primary" if is_primary else "adjusted",
-                "class_mean": {
-                    "value": estimate.value,
-                    "interval": estimate.interval(level),
-                    "level": level,
-                    "p": p,
-                    "patients": estimate.patients,
-                    "few_patients": estimate.fewest < FEW_PATIENTS,
-                },
-            }
-        )
-    return entries
+    if primary is None:
+        starts = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
+        first = (starts or made)[:1]
+    else:
+        first = [pair for pair in made if (pair.model, pair.minus, pair.kind) == primary]
+        if not first:
+            named = "; ".join(map(str, made[:6])) or "a checkpoint with --checkpoint"
+            raise ConfigError(f"--primary {','.join(primary)}", "is not compared", f"name one of these: {named}")
+    return first + [pair for pair in made if pair not in first]
+
+
+def paired_differences(tables: Tables, planned: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Compare models on the same objects.
+
+    Args:
+        tables: The scores of every object.
+        planned: What `planned_comparisons` returned; the first is primary, and the others are adjusted.
+
+    Returns:
+        For each comparison the means of the difference in Dice, its interval and p, and whether it is the primary one.
+    """
+    estimates = [_difference(tables[pair.model][pair.kind], tables[pair.minus][pair.kind]) for pair in planned]
+    p_values = [estimate.p_value() for estimate in estimates]
+    p_values = p_values[:1] + holm(p_values[1:])
+    adjusted_level = 1 - (1 - LEVEL) / max(len(planned) - 1, 1)
+    return [
+        {
+            "prompt": pair.kind,
+            "model": pair.model,
+            "minus": pair.minus,
+            **paired_difference(tables[pair.model][pair.kind], tables[pair.minus][pair.kind]),
+            "role": "adjusted" if number else "primary",
+            "class_mean": {
+                "value": estimate.value,
+                "interval": estimate.interval(adjusted_level if number else LEVEL),
+                "level": adjusted_level if number else LEVEL,
+                "p": p,
+                "patients": estimate.patients,
+                "few_patients": estimate.fewest < FEW_PATIENTS,
+            },
+        }
+        for number, (pair, estimate, p) in enumerate(zip(planned, estimates, p_values, strict=True))
+    ]
 
 
 def paired_difference(first: ScoreTable, second: ScoreTable) -> dict[str, Any]:
@@ -128,16 +139,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _or_one(p: float | None) -> float:
     return 1.0 if p is None else p
-
-
-def _primary(made: list[Comparison], named: tuple[str, ...] | None) -> Comparison:
-    if named is None:
-        starts = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
-        return (starts or made)[0]
-    for pair in made:
-        if (pair.model, pair.minus, pair.kind) == named:
-            return pair
-    raise ConfigError(f"--primary {','.join(named)}", "is not compared", f"name one of {'; '.join(map(str, made[:6]))}")
 
 
 def _difference(first: ScoreTable, second: ScoreTable) -> Estimate:

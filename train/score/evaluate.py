@@ -16,7 +16,7 @@ from train.model.predictor import MaskPredictor
 from train.model.seen_patients import SeenAmong
 from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
-from train.score.comparisons import paired_differences
+from train.score.comparisons import paired_differences, planned_comparisons
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
 from train.score.sinks import ScoredAnswerSink
@@ -60,13 +60,15 @@ def evaluate(
 
     Raises:
         StoreError: No tile of the split has an object.
-        ConfigError: A model was trained or validated on patients of the test split.
+        ConfigError: A model was trained or validated on patients of the test split, or the primary comparison is none
+            that is made.
     """
     refuse_while_imported("evaluate")
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
+    models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
+    planned = planned_comparisons(models, protocol.kinds, protocol.primary)
     seen = _seen(store, tiles, predictors, protocol)
-    drawn_model = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)][0]
-    panels = OverlayPanels(store, tiles, drawn_model, protocol.kinds[0])
+    panels = OverlayPanels(store, tiles, models[0], protocol.kinds[0])
     progress = _Progress(len(tiles), on_tile)
     with deaths_as_errors("repeat the command"):
         scored = score_tiles(store, tiles, predictors, protocol, workers)
@@ -74,10 +76,10 @@ def evaluate(
     for sink in sinks:
         sink.close()
     result: dict[str, Any] = {
-        "protocol": _describe(store, predictors, protocol, len(tiles), drawn_model),
+        "protocol": _describe(store, predictors, protocol, len(tiles), models[0]),
         "seen_patients": {name: _seen_as_json(among) for name, among in seen.items()},
         "models": summarize(tables, store),
-        "paired": paired_differences(tables, protocol.kinds, protocol.primary),
+        "paired": paired_differences(tables, planned),
     }
     return Evaluation(result, tables, panels.pictures)
 

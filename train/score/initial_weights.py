@@ -15,7 +15,7 @@ from train.backbone.catalog import ModelSize
 from train.model.checkpoint import load_checkpoint, load_identified, load_weights
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
-from train.model.seen_patients import SeenPatients
+from train.model.seen_patients import seen_patients
 from train.model.train_state import RunStart, run_start
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _load_start(start: RunStart, path: Path, device: torch.device) -> MaskPredic
         return None
     model = _random_model(start)
     load_weights(model, content["model"], init)
-    return MaskPredictor(model.eval(), device, weights, SeenPatients.from_checkpoint(content))
+    return MaskPredictor(model.eval(), device, weights, seen_patients(content, init))
 
 
 def _random_model(start: RunStart) -> PromptableSam:

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.prompt_kinds import PromptKind
+from schemas.record import Record
 from train.choices import BASELINES, BaselineName
-from train.score.surface_dice import OutlineRule
-
-CURVE_UM = (2.0, 5.0, 10.0, 20.0)
-"""Tolerances in micrometers of the curve of surface Dice."""
+from train.score.surface_dice import TileOutlines
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,17 @@ class ScoringProtocol:
         """Return the logit above which a pixel is in the masks of a model under a prompt kind."""
         return self.thresholds.get((model, kind), 0.0)
 
-    def outline_rule(self, mpp_um: float | None, scale_xy: tuple[float, float]) -> OutlineRule | None:
-        """Return how outlines of one tile are compared.
+    def outlines(self, record: Record, mpp_um: float | None) -> TileOutlines | None:
+        """Return what compares outlines in one tile.
 
         Args:
-            mpp_um: Width of a source pixel in micrometers; None if the name of the ROI does not give the resolution.
-            scale_xy: Tile pixels per source pixel, along x and y.
+            record: The tile.
+            mpp_um: Width of a source pixel in micrometers; None if the resolution of the ROI is not known.
 
         Returns:
-            The tolerance of the protocol and those of the curve, or None if the protocol sets no tolerance or the
-            resolution is unknown.
+            None if the protocol sets no tolerance or the resolution is not known.
         """
         if self.tolerance_um is None or mpp_um is None:
             return None
-        return OutlineRule((self.tolerance_um, *CURVE_UM), (mpp_um / scale_xy[0], mpp_um / scale_xy[1]))
+        across, down = record.scale_xy
+        return TileOutlines(record.ignore, (mpp_um / across, mpp_um / down), self.tolerance_um)

@@ -16,7 +16,7 @@ from schemas.record import Record
 from train.score.click_counts import summarize_clicks
 from train.score.estimate import class_mean, object_mean, patient_mean
 from train.score.metrics import MaskScores
-from train.score.protocol import CURVE_UM
+from train.score.surface_dice import CURVE_UM
 
 MEASURES = ("dice", "iou", "surface_dice")
 """Columns whose means are reported."""
@@ -74,7 +74,6 @@ class ScoreTable:
             clicks: float64 (O, C + 1) each, Dice and IoU after 0 to C clicks; None if no clicks are simulated.
         """
         count = len(record.object_ids)
-        curve = scores.surface_curve if scores.surface_curve.shape[1] else np.full((count, len(CURVE_UM)), np.nan)
         return cls(
             tile_index=np.full(count, record.index),
             object_id=record.object_ids.astype(np.int64),
@@ -84,7 +83,7 @@ class ScoreTable:
             dice=scores.dice,
             iou=scores.iou,
             surface_dice=scores.surface_dice,
-            surface_curve=curve,
+            surface_curve=scores.surface_curve,
             iou_estimate=np.full(count, np.nan) if iou_estimate is None else iou_estimate,
             clicks_dice=scores.dice[:, None] if clicks is None else clicks[0],
             clicks_iou=scores.iou[:, None] if clicks is None else clicks[1],

@@ -72,8 +72,8 @@ def click_scores(
     size = record.image.shape[0]
     (coords, labels), prediction = prompt, first
     clicked: list[set[tuple[int, int]]] = [set() for _ in record.segments]
+    masks = first.masks(size, threshold)
     for _ in range(corrections):
-        masks = prediction.masks(size, threshold)
         clicks = [
             next_click(truth, mask, ~record.ignore, before)
             for truth, mask, before in zip(record.segments, masks, clicked, strict=True)
@@ -86,7 +86,8 @@ def click_scores(
         answer = predictor.predict(views, coords, labels, size, fed_back)
         # An object without an error gets no click and keeps its mask.
         prediction = prediction.replaced(has_click.to(answer.ious.device), answer)
-        yield score_masks(prediction.masks(size, threshold), record.segments, record.ignore)
+        masks = prediction.masks(size, threshold)
+        yield score_masks(masks, record.segments, record.ignore)
 
 
 def next_click(

@@ -165,7 +165,7 @@ def test_build_with_other_settings_does_not_continue_an_unfinished_one(sample_so
     process.kill()
     process.wait()
     other = BuildConfig(size_px=64)
-    with pytest.raises(StoreError, match=r"config.size_px: 128 then, 64 now.*--overwrite to start again"):
+    with pytest.raises(StoreError, match=r"config.size_px was 128 and is now 64.*--overwrite to start again"):
         build_store(sample_source, out, other)
     build_store(sample_source, out, other, BuildOptions(overwrite=True))
     assert open_store(out).manifest.tile_size_px == 64

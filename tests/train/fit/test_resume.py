@@ -19,7 +19,7 @@ from schemas.errors import CheckpointError, ConfigError
 from schemas.store.store import Store, open_store
 from tests.warm_start import WarmProcess
 from train.config import read_config
-from train.fit.state import readable_checkpoint
+from train.fit.resume import readable_checkpoint
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint, save_checkpoint
 from train.runtime.run_log import StepRecord, read_steps

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import ConfigError
-from train.score.comparisons import holm, paired_difference, paired_differences
+from train.score.comparisons import holm, paired_difference, paired_differences, planned_comparisons
 from train.score.estimate import object_mean
 from train.score.score_table import ScoreTable
 
@@ -54,6 +54,10 @@ def _tables(seed: int, names: list[str], kinds: Any, shift: float = 0.0) -> Any:
     }
 
 
+def _compared(tables: Any, kinds: Any, primary: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
+    return paired_differences(tables, planned_comparisons(list(tables), kinds, primary))
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
@@ -64,7 +68,7 @@ def test_holm_by_hand() -> None:
 
 def test_the_start_under_the_first_prompt_is_the_primary_comparison() -> None:
     names = ["best", "other", "baseline:box", "baseline:zero_shot"]
-    found = paired_differences(_tables(0, names, ["box", "centroid"], 0.2), ["box", "centroid"])
+    found = _compared(_tables(0, names, ["box", "centroid"], 0.2), ["box", "centroid"])
     (primary,) = [entry for entry in found if entry["role"] == "primary"]
     assert (primary["model"], primary["minus"], primary["prompt"]) == ("best", "baseline:zero_shot", "box")
     assert primary["class_mean"]["level"] == 0.95
@@ -77,15 +81,15 @@ def test_the_start_under_the_first_prompt_is_the_primary_comparison() -> None:
 
 def test_another_comparison_can_be_named_before() -> None:
     tables = _tables(0, ["a", "b", "baseline:box"], ["box", "centroid"])
-    found = paired_differences(tables, ["box", "centroid"], ("b", "baseline:box", "centroid"))
+    found = _compared(tables, ["box", "centroid"], ("b", "baseline:box", "centroid"))
     (primary,) = [entry for entry in found if entry["role"] == "primary"]
     assert (primary["model"], primary["minus"], primary["prompt"]) == ("b", "baseline:box", "centroid")
-    with pytest.raises(ConfigError, match="--primary a,c,box: is not compared; name one of a,b,box"):
-        paired_differences(tables, ["box"], ("a", "c", "box"))
+    with pytest.raises(ConfigError, match="--primary a,c,box: is not compared; name one of these: a,b,box"):
+        planned_comparisons(list(tables), ["box"], ("a", "c", "box"))
 
 
 def test_without_a_start_the_first_comparison_is_primary() -> None:
-    found = paired_differences(_tables(0, ["a", "b"], ["box"]), ["box"])
+    found = _compared(_tables(0, ["a", "b"], ["box"]), ["box"])
     assert [(entry["minus"], entry["role"]) for entry in found] == [("b", "primary")]
 
 
@@ -94,7 +98,7 @@ def test_equal_models_rarely_differ() -> None:
     kinds: list[Any] = ["box", "centroid"]
     adjusted = alone = 0
     for seed in range(300):
-        found = paired_differences(_tables(seed, names, kinds), kinds)
+        found = _compared(_tables(seed, names, kinds), kinds)
         others = [entry["class_mean"] for entry in found if entry["role"] == "adjusted"]
         assert len(others) == 11
         adjusted += any(entry["p"] < 0.05 for entry in others)
@@ -117,3 +121,7 @@ def test_the_object_mean_of_a_difference_is_reported_too() -> None:
     assert found["better_on"] == np.mean(first.dice > second.dice)
     with pytest.raises(AssertionError):
         paired_difference(first, replace(second, object_id=second.object_id + 1))
+
+
+def test_baselines_alone_are_not_compared() -> None:
+    assert planned_comparisons(["baseline:box", "baseline:image"], ["box"]) == []

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from schemas.errors import ConfigError
+from schemas.errors import CheckpointError, ConfigError
 from schemas.manifest import Split
 from schemas.store.store import Store, open_store
 from train.cli import app
@@ -17,7 +17,7 @@ from train.config import read_config
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
 from train.model.predictor import MaskPredictor, load_predictor
-from train.model.seen_patients import SeenPatients, digest_of
+from train.model.seen_patients import digest_of, seen_patients
 from train.score.evaluate import evaluate
 from train.score.protocol import ScoringProtocol
 
@@ -113,5 +113,24 @@ def test_splits_of_training_are_marked_and_not_refused(store: Store, run: Path, 
 
 def test_models_of_unknown_history_are_not_refused(turned: Store, run: Path) -> None:
     predictor = load_predictor(run, CPU)
-    unknown = MaskPredictor(predictor.model, CPU, predictor.weights, SeenPatients.from_checkpoint({"patients": [1]}))
+    unknown = MaskPredictor(predictor.model, CPU, predictor.weights, seen_patients({}, run))
     assert evaluate(turned, {"m": unknown}, ScoringProtocol("test", ("box",))).result["seen_patients"] == {}
+
+
+@pytest.mark.parametrize("record", [[1], {"trained": ["a"]}, {"trained": [1], "validated": []}, "none"])
+def test_a_damaged_record_of_patients_is_an_error(record: object, run: Path) -> None:
+    with pytest.raises(CheckpointError, match="damaged record of its patients"):
+        seen_patients({"patients": record}, run)
+
+
+def test_our_own_checkpoint_without_a_record_is_named(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = load_checkpoint(run)
+    del content["patients"]
+    torch.save(content, tmp_path / "old.pt")
+    load_predictor(tmp_path / "old.pt", CPU)
+    assert "patients" in caplog.text
+    caplog.clear()
+    load_predictor(run, CPU)
+    assert "patients" not in caplog.text

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from train.score.surface_dice import OutlineRule, outline, surface_dice
+from train.score.surface_dice import CURVE_UM, TileOutlines, outline
 
 MASKS = arrays(bool, (7, 9))
 NOTHING = np.zeros((7, 9), bool)
@@ -50,27 +50,27 @@ def test_surface_dice_is_that_of_the_definition(
     near = sum(_near(p, theirs, tolerance_um, spacing) for p in kept[0])
     near += sum(_near(p, ours, tolerance_um, spacing) for p in kept[1])
     expected = near / (len(kept[0]) + len(kept[1])) if kept[1] else np.nan
-    (found,) = surface_dice(predicted, truth, ignore, OutlineRule((tolerance_um,), spacing))
+    found, *_ = TileOutlines(ignore, spacing, tolerance_um).surface_dice(predicted, truth)
     assert found == pytest.approx(expected, nan_ok=True)
 
 
-def _at(predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray, *tolerances_um: float) -> list[float]:
-    return surface_dice(predicted, truth, ignore, OutlineRule(tolerances_um, (1.0, 1.0))).tolist()
+def _at(predicted: np.ndarray, truth: np.ndarray, ignore: np.ndarray, tolerance_um: float) -> float:
+    return TileOutlines(ignore, (1.0, 1.0), tolerance_um).surface_dice(predicted, truth)[0]
 
 
 def test_prediction_that_stops_a_pixel_before_the_edge_agrees() -> None:
     truth, predicted, ignore = (np.zeros((100, 100), bool) for _ in range(3))
     truth[:, :60] = True
     predicted[1:-1, 1:60] = True
-    assert _at(predicted, truth, ignore, 2.0) == [1.0]
+    assert _at(predicted, truth, ignore, 2.0) == 1
     # The same before ignored pixels.
     ignore[:, :20] = True
     predicted[:, :] = False
     predicted[:, 21:60] = True
-    assert _at(predicted, truth, ignore, 2.0) == [1.0]
+    assert _at(predicted, truth, ignore, 2.0) == 1
     # An outline in the middle of the tile is missing all the same.
     predicted[:, 50:] = False
-    assert _at(predicted, truth, ignore, 2.0)[0] < 0.1
+    assert _at(predicted, truth, ignore, 2.0) < 0.1
 
 
 def test_pixels_that_are_not_square_have_two_spacings() -> None:
@@ -78,19 +78,22 @@ def test_pixels_that_are_not_square_have_two_spacings() -> None:
     truth[20:40, 20:40] = True
     for shift, tolerance_um in (((0, 3), 1.5), ((3, 0), 6.0)):
         predicted[:] = np.roll(truth, shift, (0, 1))
-        rule = OutlineRule((tolerance_um, tolerance_um - 0.25), (0.5, 2.0))
-        at, below = surface_dice(predicted, truth, ignore, rule)
+        at, below = (
+            TileOutlines(ignore, (0.5, 2.0), limit_um).surface_dice(predicted, truth)[0]
+            for limit_um in (tolerance_um, tolerance_um - 0.25)
+        )
         assert at == 1
         assert below < 1
 
 
-def test_a_larger_tolerance_agrees_more() -> None:
-    truth, predicted, ignore = (np.zeros((64, 64), bool) for _ in range(3))
-    truth[20:40, 20:40] = True
-    predicted[20:40, 24:44] = True
-    curve = _at(predicted, truth, ignore, 0.0, 1.0, 2.0, 4.0)
+def test_the_curve_has_the_scores_of_its_tolerances() -> None:
+    truth, predicted, ignore = (np.zeros((128, 128), bool) for _ in range(3))
+    truth[40:80, 40:80] = True
+    predicted[40:80, 52:92] = True
+    _, *curve = TileOutlines(ignore, (1.0, 1.0), 0.0).surface_dice(predicted, truth)
+    assert curve == [_at(predicted, truth, ignore, tolerance_um) for tolerance_um in CURVE_UM]
     assert curve == sorted(curve)
-    assert curve[-1] == 1
+    assert curve[0] < curve[-1] == 1
 
 
 def test_the_tiles_edge_and_ignored_pixels_make_no_outline() -> None:
@@ -107,6 +110,6 @@ def test_a_shifted_square_agrees_from_that_tolerance_on(shift: int) -> None:
     truth, predicted, ignore = (np.zeros((64, 64), bool) for _ in range(3))
     truth[20:40, 20:40] = True
     predicted[20:40, 20 + shift : 40 + shift] = True
-    assert _at(predicted, truth, ignore, shift) == [1]
-    assert _at(predicted, truth, ignore, shift - 0.5)[0] < 1
-    assert _at(predicted, predicted, ignore, 0) == [1]
+    assert _at(predicted, truth, ignore, shift) == 1
+    assert _at(predicted, truth, ignore, shift - 0.5) < 1
+    assert _at(predicted, predicted, ignore, 0) == 1
