@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 from numpy.typing import NDArray
 
-from train.score.estimate import class_mean, object_mean, patient_mean
+from train.statistics.estimate import class_mean, object_mean, patient_mean
 
 CLASS_MEANS = np.array([0.8, 0.7, 0.6])
 HAS_CLASS = np.array([0.95, 0.9, 0.6])

@@ -31,6 +31,9 @@ class Record:
         object_ids: int32 (O,), unique in the tile.
         class_ids: int32 (O,), the pixel value of each object's class.
         boxes_xyxy: int32 (O, 4), left, top, right and bottom, inclusive pixel indices.
+        roi_components: int32 (O,), the number of each object's component in the whole ROI from 1; 0 for an object that
+            may have several components.
+        touches_edge: bool (O,), whether each object reaches the tile's edge, beyond which it may continue.
     """
 
     index: int
@@ -48,6 +51,8 @@ class Record:
     object_ids: NDArray[np.int32]
     class_ids: NDArray[np.int32]
     boxes_xyxy: NDArray[np.int32]
+    roi_components: NDArray[np.int32]
+    touches_edge: NDArray[np.bool_]
 
     @property
     def scale(self) -> tuple[float, float]:

@@ -134,6 +134,8 @@ class Tile:
             object_ids=column("objects/object_id")[rows],
             class_ids=column("objects/class_id")[rows],
             boxes_xyxy=column("objects/box_xyxy")[rows],
+            roi_components=column("objects/roi_component")[rows],
+            touches_edge=column("objects/touches_edge")[rows],
         )
 
     @cached_property

@@ -144,7 +144,7 @@ class MaskPredictor:
         size_px: int | tuple[int, int] | None = None,
         mask_logits: Tensor | None = None,
     ) -> Prediction:
-        """Predict one mask per prompt; the logits of several views are averaged.
+        """Predict one mask per prompt; each candidate is averaged over the views before one is chosen.
 
         Args:
             views: Features of the image from `views`.
@@ -155,7 +155,7 @@ class MaskPredictor:
             mask_logits: float32 (O, s/4, s/4), logits of a previous pass, as further prompts; None gives none.
 
         Returns:
-            The masks' logits and IoU estimates, each averaged over the views.
+            Of each object's candidates the one whose mean IoU estimate is best: its mean logits and that estimate.
 
         Raises:
             ConfigError: The size contradicts the image.
@@ -163,35 +163,40 @@ class MaskPredictor:
         side = self.model.image_size
         height, width = _size_hw(size_px, views[0].size_hw)
         scaled = scale_points(coords, (width, height), (side, side))
-        sums: tuple[Tensor, Tensor] | None = None
-        for view in views:
-            moved = view.orientation.points(scaled, labels, (side, side))
-            before = None if mask_logits is None else view.orientation.tensor(mask_logits)[:, None]
-            found = self._decode(view.features, moved, labels, before)
-            logits = view.orientation.inverse.tensor(found.logits)
-            sums = (logits, found.ious) if sums is None else (sums[0] + logits, sums[1] + found.ious)
-        assert sums is not None
-        return Prediction(sums[0] / len(views), sums[1] / len(views), (height, width))
-
-    def _decode(
-        self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None
-    ) -> Prediction:
-        low = self.model.image_size // 4
-        logits = torch.zeros(len(coords), low, low, device=self.device)
+        logits = torch.zeros(len(coords), side // 4, side // 4, device=self.device)
         ious = torch.zeros(len(coords), device=self.device)
         for group in group_by_points(labels):
             for rows in group.objects.split(self._objects_per_pass()):
-                first = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
-                own_coords = coords[rows, : group.count].to(self.device)
-                own_labels = labels[rows, : group.count].to(self.device)
+                own_coords, own_labels = scaled[rows, : group.count], labels[rows, : group.count]
                 places = rows.to(self.device)
                 before = None if mask_logits is None else mask_logits[places]
-                with _evaluating(self.model), autocast(self.device):
-                    found = self.model.decode(features.of_objects(first), own_coords, own_labels, before)
-                best = found.ious.argmax(1)
+                masks, estimates = self._mean_candidates(views, own_coords, own_labels, before)
+                best = estimates.argmax(1)
                 row = torch.arange(len(best), device=self.device)
-                logits[places], ious[places] = found.logits[row, best].float(), found.ious[row, best].float()
-        return Prediction(logits, ious)
+                logits[places], ious[places] = masks[row, best], estimates[row, best]
+        return Prediction(logits, ious, (height, width))
+
+    def _mean_candidates(
+        self, views: Sequence[View], coords: Tensor, labels: Tensor, mask_logits: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates, averaged over the views.
+
+        A candidate keeps its place in all views. If each view chose one of its own, masks of different parts of the
+        tissue would be averaged.
+        """
+        side = self.model.image_size
+        first = torch.zeros(len(coords), dtype=torch.int64, device=self.device)
+        sums: tuple[Tensor, Tensor] | None = None
+        for view in views:
+            moved = view.orientation.points(coords, labels, (side, side))
+            before = None if mask_logits is None else view.orientation.tensor(mask_logits)[:, None]
+            features = view.features.of_objects(first)
+            with _evaluating(self.model), autocast(self.device):
+                found = self.model.decode(features, moved.to(self.device), labels.to(self.device), before)
+            logits, ious = view.orientation.inverse.tensor(found.logits.float()), found.ious.float()
+            sums = (logits, ious) if sums is None else (sums[0] + logits, sums[1] + ious)
+        assert sums is not None
+        return sums[0] / len(views), sums[1] / len(views)
 
     def _objects_per_pass(self) -> int:
         if self.device.type != "cpu":

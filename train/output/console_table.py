@@ -13,6 +13,11 @@ from train.output.interval_text import class_mean_interval
 SEEN_MARK = "†"
 """Stands behind each score of a model that was trained or chosen on patients that are scored."""
 
+ORACLE_MARK = "‡"
+"""Stands behind a baseline that sees more of the truth than a model does under the same prompt."""
+
+ORACLE_NOTE = f"{ORACLE_MARK} sees more of the truth than this prompt tells"
+
 
 def print_scores(result: dict[str, Any]) -> None:
     """Print the mean scores of each model and prompt kind; the class mean is the primary number.
@@ -21,14 +26,17 @@ def print_scores(result: dict[str, Any]) -> None:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
     table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects", "patients")
-    seen = result["seen_patients"]
+    seen, oracles = result["seen_patients"], result["oracles"]
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
             mark = SEEN_MARK if model in seen else ""
-            table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark))
+            name = f"{as_markup(model)} {ORACLE_MARK}" if kind in oracles.get(model, []) else as_markup(model)
+            table.add_row(name, kind, *_cells(scores["overall"], mark))
     console = Console(emoji=False)
     console.print(table)
     console.print("Dice and IoU: mean over classes of the mean over the patients that have the class")
+    if any(oracles.values()):
+        console.print(ORACLE_NOTE)
     for model, patients in seen.items():
         console.print(f"{SEEN_MARK} {as_markup(model)} was {patients['said']}")
 

@@ -11,10 +11,10 @@ from PIL import Image
 
 from schemas.errors import ConfigError
 from schemas.overlay import side_by_side
-from train.score.click_counts import IOU_GOALS, clicks_needed
 from train.score.evaluate import Evaluation
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
+from train.statistics.click_counts import IOU_GOALS, clicks_needed
 
 COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.startswith(("clicks_", "surface_curve")))
 """Columns of `objects.csv` after the model and the prompt kind."""

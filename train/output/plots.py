@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -100,6 +101,33 @@ def surface_by_tolerance(models: dict[str, Any]) -> str:
     axes.set_ylabel("surface Dice, class mean")
     axes.set_ylim(0, 1)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return _svg(figure)
+
+
+def iou_by_estimate(models: dict[str, Any]) -> str:
+    """Draw the mean IoU of objects with like estimates; the area of a dot is its number of objects. Empty without any.
+
+    On the diagonal, a model estimates its IoU right.
+    """
+    drawn = [series for series in _series(models) if "iou_estimate" in series[-1]["overall"]]
+    if not drawn:
+        return ""
+    figure = _figure(3.6 + 0.12 * len(drawn))
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999", linewidth=1)
+    for label, color, place, scores in drawn:
+        bins = scores["overall"]["iou_estimate"]["reliability"]
+        estimates, ious, counts = ([entry[key] for entry in bins] for key in ("estimate", "iou", "n"))
+        sizes = 250 * np.array(counts) / sum(counts)
+        axes.plot(estimates, ious, color=color, linestyle=_DASHES[place % len(_DASHES)], linewidth=1)
+        axes.scatter(estimates, ious, sizes, color=color, label=label, alpha=0.7)
+    axes.set_xlabel("the model's estimate of its IoU")
+    axes.set_ylabel("true IoU, mean")
+    axes.set_ylim(0, 1)
+    legend = figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([20])
     return _svg(figure)
 
 

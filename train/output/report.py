@@ -12,14 +12,21 @@ import jinja2
 
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
-from train.output.console_table import SEEN_MARK
+from train.output.console_table import ORACLE_MARK, ORACLE_NOTE, SEEN_MARK
 from train.output.interval_text import class_mean_interval, interval_text
 from train.output.object_pictures import object_pictures
-from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, surface_by_tolerance, training_curves
+from train.output.plots import (
+    bars_by_class,
+    dice_by_clicks,
+    dice_by_size,
+    iou_by_estimate,
+    surface_by_tolerance,
+    training_curves,
+)
 from train.runtime.run_log import METRICS_FILE
-from train.score.click_counts import IOU_GOALS
 from train.score.evaluate import Evaluation
 from train.score.protocol import ScoringProtocol
+from train.statistics.click_counts import IOU_GOALS
 
 OVERALL = "all classes"
 """Stands for a class name in the rows of means over all objects."""
@@ -101,10 +108,12 @@ def _score_figures(evaluation: Evaluation) -> list[dict[str, str]]:
         {"title": "Dice by class", "svg": bars_by_class(evaluation.result["models"])},
         {"title": "Dice against size of the object", "svg": dice_by_size(evaluation.tables)},
     ]
-    outlines = surface_by_tolerance(evaluation.result["models"])
-    figures += [{"title": "Surface Dice against tolerance", "svg": outlines}] if outlines else []
-    clicks = dice_by_clicks(evaluation.tables)
-    return [*figures, {"title": "Dice after simulated clicks", "svg": clicks}] if clicks else figures
+    optional = {
+        "Surface Dice against tolerance": surface_by_tolerance(evaluation.result["models"]),
+        "True IoU against the model's own estimate": iou_by_estimate(evaluation.result["models"]),
+        "Dice after simulated clicks": dice_by_clicks(evaluation.tables),
+    }
+    return figures + [{"title": title, "svg": svg} for title, svg in optional.items() if svg]
 
 
 def _scores(evaluation: Evaluation) -> dict[str, Any]:
@@ -113,7 +122,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     seen = result["seen_patients"]
     rows = [
         {
-            "model": model,
+            "model": f"{model} {ORACLE_MARK}" if kind in result["oracles"].get(model, []) else model,
             "prompt": kind,
             "class_name": name,
             "is_baseline": model.startswith("baseline:"),
@@ -132,7 +141,10 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
         "classes": list(dict.fromkeys([OVERALL, *(row["class_name"] for row in rows)])),
         "clicks": [_click_row(model, kind, scores["overall"], seen) for model, kind, scores in _asked(result)],
         "goals": IOU_GOALS,
-        "seen": [f"{SEEN_MARK} {name} was {patients['said']}" for name, patients in seen.items()],
+        "notes": [
+            *(f"{SEEN_MARK} {name} was {patients['said']}" for name, patients in seen.items()),
+            *([ORACLE_NOTE] if any(result["oracles"].values()) else []),
+        ],
         "pairs": [_pair(pair, seen) for pair in result["paired"]],
     }
 
@@ -202,6 +214,12 @@ def _cells(means: dict[str, Any], mark: str) -> list[_Cell]:
     off = _Cell(math.nan, "-")
     if estimate:
         error = estimate["absolute_error"]
-        off = _Cell(error, f"{error:.3f}{mark}", interval_text(estimate["ci95"]["absolute_error"], ".3f"))
+        beside = [
+            interval_text(estimate["ci95"]["absolute_error"], ".3f"),
+            f"bias {estimate['bias']:+.3f}",
+            "" if estimate["spearman"] is None else f"rank correlation {estimate['spearman']:.2f}",
+            f"best constant {estimate['constant_error']:.3f}",
+        ]
+        off = _Cell(error, f"{error:.3f}{mark}", ", ".join(filter(None, beside)))
     counts = [_Cell(means[name], str(means[name])) for name in ("n", "patients")]
     return [primary, measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]

@@ -131,7 +131,9 @@ def _model_scores(
         after = list(click_scores(predictor, views, record, prompt, answer.prediction, corrections, answer.threshold))
         steps = [scores, *after]
         clicks = np.column_stack([step.dice for step in steps]), np.column_stack([step.iou for step in steps])
-    return ScoreTable.of_tile(record, scores, answer.iou_estimates, clicks)
+    # The model estimates the IoU of its own mask in one view, cut at a logit of 0.
+    has_estimates = len(views) == 1 and answer.threshold == 0
+    return ScoreTable.of_tile(record, scores, answer.iou_estimates if has_estimates else None, clicks)
 
 
 def _baseline_scores(

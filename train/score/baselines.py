@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.store import Store
 from train.choices import BaselineName
@@ -21,6 +22,14 @@ def disc_radius_px(store: Store) -> float:
     areas = store.column("objects/area_px")
     of_train = store.column("tiles/split")[store.column("objects/tile_index")] == "train"
     return float(np.sqrt(np.median(areas[of_train] if of_train.any() else areas) / np.pi))
+
+
+def is_oracle(name: BaselineName, kind: PromptKind) -> bool:
+    """Return whether a baseline sees more of the truth than a model does under a prompt kind.
+
+    `box` needs the object's box, and `disc` its interior point. `image` needs nothing.
+    """
+    return (name == "box" and kind != "box") or (name == "disc" and kind == "box")
 
 
 def baseline_masks(

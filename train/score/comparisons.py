@@ -14,9 +14,9 @@ import numpy as np
 
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
-from train.score.estimate import FEW_PATIENTS, LEVEL, Estimate, class_mean, object_mean
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
+from train.statistics.estimate import FEW_PATIENTS, LEVEL, Estimate, class_mean, object_mean
 
 STARTS = ("baseline:zero_shot", "baseline:untrained")
 """Names of a checkpoint's start; the default comparison is with the first that was scored."""
@@ -45,6 +45,8 @@ def planned_comparisons(
 ) -> list[Comparison]:
     """Return the comparisons of each model with the models after it and with every baseline, the primary one first.
 
+    A start is also compared with the filled box, which tells how hard the task is without training.
+
     Args:
         models: Names of models and baselines.
         kinds: The prompt kinds.
@@ -54,7 +56,11 @@ def planned_comparisons(
     Raises:
         ConfigError: `primary` names no comparison that is made.
     """
-    pairs = [pair for pair in combinations(models, 2) if not pair[0].startswith("baseline:")]
+    pairs = [
+        (model, minus)
+        for model, minus in combinations(models, 2)
+        if not model.startswith("baseline:") or (model.startswith(STARTS) and minus == "baseline:box")
+    ]
     made = [Comparison(model, minus, kind) for kind in kinds for model, minus in pairs]
     if primary is None:
         starts = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]

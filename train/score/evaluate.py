@@ -16,6 +16,7 @@ from train.model.predictor import MaskPredictor
 from train.model.seen_patients import SeenAmong
 from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
+from train.score.baselines import is_oracle
 from train.score.comparisons import paired_differences, planned_comparisons
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
@@ -78,6 +79,10 @@ def evaluate(
     result: dict[str, Any] = {
         "protocol": _describe(store, predictors, protocol, len(tiles), models[0]),
         "seen_patients": {name: _seen_as_json(among) for name, among in seen.items()},
+        "oracles": {
+            f"baseline:{name}": [kind for kind in protocol.kinds if is_oracle(name, kind)]
+            for name in protocol.baselines
+        },
         "models": summarize(tables, store),
         "paired": paired_differences(tables, planned),
     }
@@ -141,6 +146,12 @@ def _describe(
         "prompts": list(protocol.kinds),
         "negatives": protocol.negatives,
         "tiles": tiles,
+        "baselines": list(protocol.baselines),
+        "networks": {
+            name: {"size": own.model.size, "image_size_px": own.model.image_size} for name, own in predictors.items()
+        },
+        "object_kind": store.manifest.object_kind,
+        "classes": {str(info.code): info.name for info in store.manifest.classes},
         "resolution_px": store.manifest.tile_size_px,
         "surface_tolerance_um": protocol.tolerance_um,
         "tta": protocol.tta,

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.record import Record
-from train.score.click_counts import summarize_clicks
-from train.score.estimate import class_mean, object_mean, patient_mean
 from train.score.metrics import MaskScores
 from train.score.surface_dice import CURVE_UM
+from train.statistics.click_counts import summarize_clicks
+from train.statistics.estimate import class_mean, object_mean, patient_mean
+from train.statistics.iou_estimates import summarize_estimates
 
 MEASURES = ("dice", "iou", "surface_dice")
 """Columns whose means are reported."""
@@ -34,6 +35,9 @@ class ScoreTable:
         object_id: int64 (n,), number of the object, unique within its tile.
         class_id: int64 (n,), class code of the object.
         patient: str (n,), patient of the tile.
+        frame_id: str (n,), the ROI.
+        roi_component: int64 (n,), number of the object's component in the ROI; 0 if it may have several.
+        touches_edge: bool (n,), whether the object reaches the tile's edge, beyond which it may continue.
         area_px: int64 (n,), number of true pixels that are not ignored.
         dice: float64 (n,), Dice after the prompt, 0 to 1.
         iou: float64 (n,), IoU after the prompt, 0 to 1.
@@ -48,6 +52,9 @@ class ScoreTable:
     object_id: NDArray[np.int64]
     class_id: NDArray[np.int64]
     patient: NDArray[np.str_]
+    frame_id: NDArray[np.str_]
+    roi_component: NDArray[np.int64]
+    touches_edge: NDArray[np.bool_]
     area_px: NDArray[np.int64]
     dice: NDArray[np.float64]
     iou: NDArray[np.float64]
@@ -79,6 +86,9 @@ class ScoreTable:
             object_id=record.object_ids.astype(np.int64),
             class_id=record.class_ids.astype(np.int64),
             patient=np.full(count, record.patient),
+            frame_id=np.full(count, record.frame_id),
+            roi_component=record.roi_components.astype(np.int64),
+            touches_edge=record.touches_edge,
             area_px=np.count_nonzero(record.segments & ~record.ignore, axis=(1, 2)).astype(np.int64),
             dice=scores.dice,
             iou=scores.iou,
@@ -105,7 +115,7 @@ class ScoreTable:
         Returns:
             `{"overall": {...}, "classes": {NAME: {"dice", "iou", "n", "patients", "ci95", ...}}}`. The means of `dice`,
             `iou` and `surface_dice` count every object alike; `class_mean`, the primary number, and `patient_mean` have
-            those of the same names that `train.score.estimate` describes.
+            those of the same names that `train.statistics.estimate` describes.
         """
         return {
             "overall": self._means(np.ones(len(self.dice), bool)),
@@ -134,17 +144,21 @@ class ScoreTable:
             for um, column in curve.items()
             if not np.isnan(column).all()
         }
-        error = (self.iou_estimate - self.iou)[rows]
-        if not np.isnan(error).all():
-            # The error of the model's own IoU estimate; a positive bias means that it estimates too high.
-            off = {"absolute_error": object_mean(np.abs(error), patients), "bias": object_mean(error, patients)}
-            means["iou_estimate"] = {
-                **{name: estimate.value for name, estimate in off.items()},
-                "ci95": {name: estimate.interval() for name, estimate in off.items()},
-            }
+        means["complete"] = self._complete(rows)
+        estimates = self.iou_estimate[rows]
+        if not np.isnan(estimates).any():
+            means["iou_estimate"] = summarize_estimates(estimates, self.iou[rows], patients)
         if self.clicks_dice.shape[1] > 1:
             last = self.clicks_dice.shape[1] - 1
             reported = sorted({last, *(clicks for clicks in REPORTED_CLICKS if clicks < last)})
             means["dice_after_clicks"] = {str(c): float(self.clicks_dice[rows, c].mean()) for c in reported}
             means["clicks"] = summarize_clicks(self.clicks_iou[rows], patients)
         return means
+
+    def _complete(self, rows: NDArray[np.bool_]) -> dict[str, Any]:
+        """Return the class means of the objects that reach no edge of their tile, and so are certainly whole."""
+        whole = rows & ~self.touches_edge
+        patients, classes = self.patient[whole], self.class_id[whole]
+        values = {name: getattr(self, name)[whole] for name in MEASURES}
+        means = {n: class_mean(v, patients, classes).as_json() for n, v in values.items() if not np.isnan(v).all()}
+        return {"n": int(whole.sum()), "patients": len(set(patients.tolist())), "class_mean": means}

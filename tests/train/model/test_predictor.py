@@ -166,3 +166,24 @@ def test_checkpoint_of_another_network_is_refused(tiny: PromptableSam, tmp_path:
     with pytest.raises(ConfigError, match=r"--image-size 256: .*128"):
         load_predictors([ours], CPU, None, 256)
     assert load_predictors([ours], CPU, "tiny", 128)["ours"].model.image_size == 128
+
+
+def test_one_candidate_is_chosen_over_all_views(nano: PromptableSam, store: Store) -> None:
+    predictor, record = MaskPredictor(nano, CPU), store[0]
+    views = predictor.views(record.image, all_eight=True)
+    coords, labels = torch.tensor([[[40.0, 60.0]], [[90.0, 30.0]]]), torch.ones(2, 1, dtype=torch.int32)
+    found = predictor.predict(views, coords, labels)
+    side = nano.image_size
+    logits, ious = [], []
+    for view in views:
+        scaled = scale_points(coords, (128, 128), (side, side))
+        points = view.orientation.points(scaled, labels, (side, side))
+        with torch.inference_mode():
+            candidates = nano.eval().decode(view.features.of_objects(torch.zeros(2, dtype=torch.int64)), points, labels)
+        logits.append(view.orientation.inverse.tensor(candidates.logits))
+        ious.append(candidates.ious)
+    mean = torch.stack(ious).mean(0)
+    assert mean.shape[1] == 3
+    best = mean.argmax(1)
+    torch.testing.assert_close(found.ious, mean[[0, 1], best])
+    torch.testing.assert_close(found.logits, torch.stack(logits).mean(0)[[0, 1], best], atol=1e-4, rtol=1e-4)

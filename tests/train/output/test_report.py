@@ -119,13 +119,14 @@ def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: P
         "Dice by class",
         "Dice against size of the object",
         "Surface Dice against tolerance",
+        "True IoU against the model's own estimate",
         "Dice after simulated clicks",
         "Training",
         "Best objects",
         "Middle objects",
         "Worst objects",
     ]
-    assert opened.page.locator(".figure svg").count() == 5
+    assert opened.page.locator(".figure svg").count() == 6
     sizes = opened.page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
     assert sizes == [320] * 12
     assert opened.requests[0] == report.as_uri()
@@ -153,7 +154,8 @@ def test_choosing_a_class_shows_its_rows_alone(opened: Opened, evaluation: Evalu
         return [(model, kind, str(entry["n"])) for model, kind, entry in means if entry]
 
     def shown() -> list[tuple[str, str, str]]:
-        return list(zip(opened.column(1), opened.column(2), opened.column(8), strict=True))
+        names = [name.removesuffix(" ‡") for name in opened.column(1)]
+        return list(zip(names, opened.column(2), opened.column(8), strict=True))
 
     assert shown() == [(model, kind, str(scores["overall"]["n"])) for model, kind, scores in rows]
     classes = list(next(iter(models.values()))["box"]["classes"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from schemas.store.store import Store
-from train.score.baselines import baseline_masks, disc_radius_px
+from train.score.baselines import baseline_masks, disc_radius_px, is_oracle
 
 
 def test_baselines_look_at_box_and_click_alone(store: Store) -> None:
@@ -23,3 +23,11 @@ def test_disc_has_the_median_area_of_training_objects(store: Store) -> None:
     areas = store.column("objects/area_px")
     of_train = store.column("tiles/split")[store.column("objects/tile_index")] == "train"
     assert np.pi * disc_radius_px(store) ** 2 == pytest.approx(np.median(areas[of_train]))
+
+
+def test_a_baseline_that_sees_more_than_the_prompt_is_an_oracle() -> None:
+    assert is_oracle("box", "centroid")
+    assert is_oracle("disc", "box")
+    assert not is_oracle("box", "box")
+    assert not is_oracle("disc", "centroid")
+    assert not is_oracle("image", "box")

@@ -8,8 +8,8 @@ import pytest
 
 from schemas.errors import ConfigError
 from train.score.comparisons import holm, paired_difference, paired_differences, planned_comparisons
-from train.score.estimate import object_mean
 from train.score.score_table import ScoreTable
+from train.statistics.estimate import object_mean
 
 GROUPS = 10
 
@@ -21,6 +21,9 @@ def _table(dice: np.ndarray, patients: np.ndarray, classes: np.ndarray) -> Score
         object_id=np.ones(count, np.int64),
         class_id=classes,
         patient=patients,
+        frame_id=np.full(count, "roi"),
+        roi_component=np.zeros(count, np.int64),
+        touches_edge=np.zeros(count, bool),
         area_px=np.ones(count, np.int64),
         dice=dice,
         iou=dice,
@@ -125,3 +128,10 @@ def test_the_object_mean_of_a_difference_is_reported_too() -> None:
 
 def test_baselines_alone_are_not_compared() -> None:
     assert planned_comparisons(["baseline:box", "baseline:image"], ["box"]) == []
+
+
+def test_a_start_is_compared_with_the_filled_box() -> None:
+    planned = planned_comparisons(["m", "baseline:zero_shot", "baseline:box", "baseline:disc"], ["box"])
+    assert str(planned[0]) == "m,baseline:zero_shot,box"
+    assert "baseline:zero_shot,baseline:box,box" in map(str, planned)
+    assert not any(pair.model == "baseline:zero_shot" and pair.minus == "baseline:disc" for pair in planned)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from schemas.store.store import Store
-from train.score.estimate import class_mean, object_mean, patient_mean
 from train.score.metrics import score_masks
 from train.score.score_table import ScoreTable
+from train.statistics.estimate import class_mean, object_mean, patient_mean
 
 NAMES = {1: "tumor", 2: "stroma", 3: "absent"}
 
@@ -21,6 +21,9 @@ def table() -> ScoreTable:
         object_id=np.array([1, 2, 1, 1, 2]),
         class_id=np.array([1, 2, 1, 1, 2]),
         patient=np.array(["a", "a", "b", "c", "c"]),
+        frame_id=np.full(5, "roi"),
+        roi_component=np.zeros(5, np.int64),
+        touches_edge=np.zeros(5, bool),
         area_px=np.array([10, 20, 30, 40, 50]),
         dice=dice,
         iou=dice / 2,
@@ -111,3 +114,15 @@ def test_each_measure_says_how_many_objects_and_patients_it_has(table: ScoreTabl
     counts = measured.summary(NAMES)["overall"]["counts"]
     assert counts["dice"] == {"n": 5, "patients": 3}
     assert counts["surface_dice"] == {"n": 3, "patients": 2}
+
+
+def test_complete_objects_are_also_reported_alone(table: ScoreTable) -> None:
+    cut = replace(table, touches_edge=np.array([True, False, False, False, True]))
+    overall = cut.summary(NAMES)["overall"]
+    assert overall["n"] == 5
+    complete = overall["complete"]
+    assert (complete["n"], complete["patients"]) == (3, 3)
+    # Tumor of the patients b and c, stroma of a.
+    assert complete["class_mean"]["dice"]["value"] == pytest.approx(((0.6 + 0.8) / 2 + 0.4) / 2)
+    nothing = replace(table, touches_edge=np.ones(5, bool)).summary(NAMES)["overall"]["complete"]
+    assert nothing == {"n": 0, "patients": 0, "class_mean": {}}

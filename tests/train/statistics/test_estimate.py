@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from train.score.estimate import Estimate, class_mean, object_mean, patient_mean
+from train.statistics.estimate import Estimate, class_mean, object_mean, patient_mean
 
 
 def _patients(count: int, objects: int = 1) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.score.click_counts import clicks_needed, summarize_clicks
+from train.statistics.click_counts import clicks_needed, summarize_clicks
 
 # Good at once, after two clicks, and never; the last one is good in between alone.
 IOU = np.array([[0.9, 0.95, 0.95], [0.5, 0.7, 0.86], [0.1, 0.2, 0.3], [0.5, 0.82, 0.7]])

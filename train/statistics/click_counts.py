@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.score.estimate import object_mean
+from train.statistics.estimate import object_mean
 
 IOU_GOALS = (80, 85, 90)
 """IoU in percent that a mask must reach."""
