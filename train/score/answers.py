@@ -22,6 +22,7 @@ from train.score.baselines import baseline_masks, disc_radius_px
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
+from train.score.scored_once import ScoredOnce
 from train.score.simulated_clicks import click_scores
 from train.score.surface_dice import TileOutlines
 from train.score.tile_answer import Answer, Question, ScoredAnswer
@@ -68,7 +69,8 @@ def score_tiles(
     """Ask every model and baseline about every tile under every prompt kind, and score each answer.
 
     A model encodes each tile once, and uses the features for all prompt kinds. A tile with many objects is asked about
-    in parts, each of which has its answers; see `train.data.tile_parts`.
+    in parts, each of which has its answers; see `train.data.tile_parts`. Where tiles overlap, an answer has masks of
+    all objects, and scores of those that no other tile scores; see `train.score.scored_once`.
 
     Args:
         store: The store with the tiles and prompts.
@@ -78,23 +80,26 @@ def score_tiles(
         workers: Number of processes that read tiles; 0 reads them in this process.
     """
     radius_px = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
+    once = ScoredOnce(store, tiles_with_objects(store, protocol.split, may_be_empty=True))
     views: dict[str, list[View]] = {}
     encoded: int | None = None
     for part, record in read_parts(store, indices, workers):
-        outlines = protocol.outlines(record, store.source(record.frame_id).mpp_um)
+        counted = once.counted(record)
+        kept = once.kept(counted)
+        outlines = protocol.outlines(counted, store.source(record.frame_id).mpp_um)
         if part.index != encoded:
             views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
             encoded = part.index
-        baselines = list(_baseline_scores(store, record, protocol, radius_px, outlines))
+        baselines = list(_baseline_scores(store, counted, protocol, radius_px, outlines))
         for kind in protocol.kinds:
             prompts = tile_prompts(store, record, kind, negatives=protocol.negatives)
             question = Question.from_record(record, kind, prompts, more_follow=part.more_follow)
             for name, predictor in predictors.items():
                 answer = answer_question(predictor, name, views[name], question, protocol.threshold(name, kind))
-                scores = _model_scores(predictor, views[name], answer, record, protocol.corrections, outlines)
-                yield ScoredAnswer(answer, record, scores)
+                scores = _model_scores(predictor, views[name], answer, counted, protocol.corrections, outlines)
+                yield ScoredAnswer(answer, record, scores.rows(kept))
             for name, masks, scores in baselines:
-                yield ScoredAnswer(Answer(name, question, masks), record, scores)
+                yield ScoredAnswer(Answer(name, question, masks), record, scores.rows(kept))
 
 
 def answer_question(

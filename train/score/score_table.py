@@ -106,6 +106,10 @@ class ScoreTable:
         order = np.lexsort((columns["object_id"], columns["tile_index"]))
         return cls(**{name: values[order] for name, values in columns.items()})
 
+    def rows(self, chosen: NDArray[np.bool_]) -> ScoreTable:
+        """Return the table of the chosen objects, bool (n,)."""
+        return ScoreTable(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
     def summary(self, class_names: dict[int, str]) -> dict[str, Any]:
         """Compute means with their intervals.
 

@@ -105,7 +105,7 @@ class ScoredAnswer:
     Attributes:
         answer: The answer.
         record: The tile with its true segments.
-        scores: The scores of the masks, one row for each object.
+        scores: The scores of the masks, one row for each object that no other tile scores.
     """
 
     answer: Answer

@@ -1,0 +1,125 @@
+"""No pixel and no object of overlapping tiles is scored twice."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prep.build import build_store
+from prep.config import BuildConfig
+from schemas.store.store import Store, open_store
+from train.score.answers import score_tiles, tiles_with_objects
+from train.score.protocol import ScoringProtocol
+from train.score.scored_once import ScoredOnce
+from train.score.tables import gather_scores
+
+
+def _store(source: Path, out: Path, **settings: object) -> Store:
+    build_store(source, out, BuildConfig.model_validate({"size_px": 128, "stride_px": 80, **settings}))
+    return open_store(out)
+
+
+@pytest.fixture(scope="module")
+def by_label(sample_source: Path, module_path: Path) -> Store:
+    return _store(sample_source, module_path / "label.zarr")
+
+
+@pytest.fixture(scope="module")
+def by_component(sample_source: Path, module_path: Path) -> Store:
+    return _store(sample_source, module_path / "component.zarr", objects="component")
+
+
+def _square(store: Store, index: int) -> tuple[slice, slice]:
+    x, y = store.column("tiles/origin_xy")[index].tolist()
+    side = store.manifest.tile_size_px
+    return slice(y, y + side), slice(x, x + side)
+
+
+def test_every_pixel_of_a_roi_is_owned_once(by_label: Store) -> None:
+    once = ScoredOnce(by_label, range(len(by_label)))
+    frames = by_label.column("tiles/frame_id")
+    for frame in np.unique(frames):
+        tiles = np.flatnonzero(frames == frame).tolist()
+        width, height = by_label.column("tiles/roi_size_xy")[tiles[0]].tolist()
+        count, seen = np.zeros((height, width), int), np.zeros((height, width), bool)
+        for index in tiles:
+            place = _square(by_label, index)
+            count[place] += once.owned(by_label[index])
+            seen[place] = True
+        np.testing.assert_array_equal(count, seen)
+
+
+def test_pixels_are_owned_once_too_where_tiles_are_missing(by_label: Store) -> None:
+    tiles = [index for index in range(len(by_label)) if index % 3]
+    once = ScoredOnce(by_label, tiles)
+    frames = by_label.column("tiles/frame_id")
+    for frame in np.unique(frames[tiles]):
+        width, height = by_label.column("tiles/roi_size_xy")[np.flatnonzero(frames == frame)[0]].tolist()
+        count, seen = np.zeros((height, width), int), np.zeros((height, width), bool)
+        for index in (index for index in tiles if frames[index] == frame):
+            place = _square(by_label, index)
+            count[place] += once.owned(by_label[index])
+            seen[place] = True
+        np.testing.assert_array_equal(count, seen)
+
+
+def test_true_pixels_of_a_class_count_once(by_label: Store) -> None:
+    protocol = ScoringProtocol("all", ("box",), baselines=("image",))
+    tiles = tiles_with_objects(by_label, "all").tolist()
+    table = gather_scores(score_tiles(by_label, tiles, {}, protocol))["baseline:image"]["box"]
+    frames = by_label.column("tiles/frame_id")
+    expected = 0
+    for frame in np.unique(frames):
+        indices = [index for index in tiles if frames[index] == frame]
+        width, height = by_label.column("tiles/roi_size_xy")[indices[0]].tolist()
+        truth = np.zeros((height, width), bool)
+        for index in indices:
+            record = by_label[index]
+            truth[_square(by_label, index)] |= (record.segments & ~record.ignore).any(0)
+        expected += int(truth.sum())
+    assert table.area_px.sum() == expected
+    assert (table.area_px > 0).all()
+
+
+def test_pixels_of_a_component_count_at_most_once(by_component: Store) -> None:
+    once = ScoredOnce(by_component, range(len(by_component)))
+    frames = by_component.column("tiles/frame_id")
+    for frame in np.unique(frames):
+        tiles = np.flatnonzero(frames == frame).tolist()
+        width, height = by_component.column("tiles/roi_size_xy")[tiles[0]].tolist()
+        count, seen = np.zeros((height, width), int), set()
+        scored: set[int] = set()
+        for index in tiles:
+            record = by_component[index]
+            assert once.counted(record) is record
+            kept = once.kept(record)
+            count[_square(by_component, index)] += record.segments[kept].sum(0)
+            seen |= set(record.roi_components.tolist())
+            scored |= set(record.roi_components[kept].tolist())
+        assert count.max() == 1
+        assert scored == seen
+
+
+def test_a_whole_component_is_scored_where_it_is_whole(by_component: Store) -> None:
+    once = ScoredOnce(by_component, range(len(by_component)))
+    column = by_component.column
+    kept = np.concatenate([once.kept(by_component[index]) for index in range(len(by_component))])
+    whole = ~column("objects/touches_edge")
+    frames = column("tiles/frame_id")[column("objects/tile_index")]
+    names = [f"{frame} {number}" for frame, number in zip(frames, column("objects/roi_component"), strict=True)]
+    complete = {name for name, is_whole in zip(names, whole, strict=True) if is_whole}
+    assert complete
+    for name in complete:
+        rows = [row for row, own in enumerate(names) if own == name and kept[row]]
+        assert len(rows) == 1
+        assert whole[rows[0]]
+
+
+def test_tiles_that_do_not_overlap_are_scored_as_they_are(store: Store) -> None:
+    record = store[0]
+    alone = ScoredOnce(store, [0])
+    assert alone.owned(record).all()
+    np.testing.assert_array_equal(alone.counted(record).ignore, record.ignore)
+    hidden = replace(record, ignore=np.ones_like(record.ignore))
+    assert not alone.kept(hidden).any()
