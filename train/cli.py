@@ -245,7 +245,7 @@ def evaluate(
         ),
     ] = None,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
-    stitch: Annotated[bool, typer.Option("--stitch", help="Write one palettized PNG per ROI.")] = False,
+    stitch: Annotated[bool, typer.Option("--stitch", help="Write one palettized PNG per ROI, and score it.")] = False,
     allow_seen: Annotated[
         bool,
         typer.Option("--allow-seen", help="Score test patients that a model was trained on; each number is marked."),
@@ -264,7 +264,7 @@ def evaluate(
     from train.output.console_table import print_scores
     from train.output.evaluation_files import check_new, write_evaluation
     from train.output.report import run_of, write_report
-    from train.output.writers import evaluation_writers
+    from train.output.writers import evaluation_writers, roi_scorer
     from train.runtime.device import pick_device
     from train.runtime.folder_lock import locked_folder
     from train.score.evaluate import evaluate as run_evaluate
@@ -296,14 +296,16 @@ def evaluate(
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
     lost = interrupted_as_line("no scores were written, and the same command starts again")
     with lost, locked_folder(out), progress_bar("evaluate", "tile") as bar:
-        sinks = evaluation_writers(opened, out, save_masks=save_masks, stitch=stitch)
+        sinks = evaluation_writers(opened, out, save_masks=save_masks)
+        rois = roi_scorer(opened, out, protocol.tolerance_um) if stitch else None
+        sinks += (rois,) if rois else ()
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         found = run_evaluate(opened, predictors, protocol, workers=workers, sinks=sinks, on_tile=show)
-        write_evaluation(found, out)
+        write_evaluation(found, out, rois)
         run = run_of(checkpoint[0]) if checkpoint else None
         write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
     print_scores(found.result)

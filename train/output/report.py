@@ -145,6 +145,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
             *(f"{SEEN_MARK} {name} was {patients['said']}" for name, patients in seen.items()),
             *([ORACLE_NOTE] if any(result["oracles"].values()) else []),
         ],
+        "rois": list(_roi_rows(result, seen)),
         "pairs": [_pair(pair, seen) for pair in result["paired"]],
     }
 
@@ -155,6 +156,20 @@ def _asked(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for kind, scores in kinds.items():
             if "clicks" in scores["overall"]:
                 yield model, kind, scores
+
+
+def _roi_rows(result: dict[str, Any], seen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table of stitched ROIs; none if they were not stitched."""
+    for model, kinds in result.get("rois", {}).items():
+        for kind, scores in kinds.items():
+            mark, means = SEEN_MARK if model in seen else "", scores["class_mean"]
+            cells = [
+                _Cell(mean["value"], f"{mean['value']:.3f}{mark}", class_mean_interval(mean, "ci95", ".3f"))
+                if (mean := means.get(name))
+                else _Cell(math.nan, "-")
+                for name in ("dice", "surface_dice")
+            ]
+            yield {"model": model, "prompt": kind, "cells": cells, "rois": scores["rois"]}
 
 
 def _click_row(model: str, kind: str, overall: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Put the masks of tiles back into their ROI, and write each ROI as an image of class codes.
+"""Put the masks of tiles back into their ROI, as an image of class codes.
 
 Axes: C classes, H and W pixels of a ROI, O objects of a tile, S pixels a side of the tile.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -29,8 +30,36 @@ _ROUNDED_TO_ZERO = 2.0**-25
 """Half of the smallest number above zero in half precision."""
 
 
+class ReceiveRoi(Protocol):
+    """Receives a stitched ROI."""
+
+    def __call__(self, model: str, kind: PromptKind, frame_id: str, codes: NDArray[np.uint8 | np.uint16], /) -> None:
+        """Receive the class code of each pixel of a ROI, (H, W)."""
+        ...
+
+
+class RoiWriter:
+    """Writes stitched ROIs as `OUT/MODEL/PROMPT/FRAME.png`.
+
+    Args:
+        images: Makes the PNGs.
+        out: The folder to write to.
+    """
+
+    def __init__(self, images: ClassImages, out: Path) -> None:
+        self.images = images
+        self.out = out
+        self._folder_of = ModelFolders()
+
+    def __call__(self, model: str, kind: PromptKind, frame_id: str, codes: NDArray[np.uint8 | np.uint16]) -> None:
+        """Write one ROI."""
+        folder = self.out / self._folder_of(model) / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        self.images.image(codes, frame_id).save(folder / bounded_name(frame_id, ".png"))
+
+
 class RoiStitcher:
-    """Blends answers into ROIs, and writes `OUT/MODEL/PROMPT/FRAME.png`.
+    """Blends answers into ROIs, and passes each stitched ROI on.
 
     Call it with all answers of one ROI before those of the next, then `close`.
 
@@ -39,19 +68,21 @@ class RoiStitcher:
     each model and prompt kind is in memory at a time.
 
     Args:
-        images: Gives the classes and the sizes of the ROIs, and makes the PNGs.
-        out: The folder to write to.
+        images: Gives the classes and the sizes of the ROIs.
+        receive: Receives each stitched ROI.
         origins_xy: Gives the origins of all tiles of a ROI, int (n, 2) as x, y in source pixels. With many classes this
             saves memory where no tiles overlap; unless given, any tiles may overlap.
     """
 
     def __init__(
-        self, images: ClassImages, out: Path, origins_xy: Callable[[str], NDArray[np.integer]] | None = None
+        self,
+        images: ClassImages,
+        receive: ReceiveRoi,
+        origins_xy: Callable[[str], NDArray[np.integer]] | None = None,
     ) -> None:
         self.images = images
-        self.out = out
+        self.receive = receive
         self.origins_xy = origins_xy
-        self._folder_of = ModelFolders()
         self._open: dict[tuple[str, PromptKind], _Canvas] = {}
 
     def __call__(self, answer: Answer) -> None:
@@ -66,17 +97,14 @@ class RoiStitcher:
         canvas.blend(answer)
 
     def close(self) -> None:
-        """Write the ROIs that are not written yet."""
+        """Pass on the ROIs that are not finished yet."""
         for key in list(self._open):
             self._finish(key)
 
     def _finish(self, key: tuple[str, PromptKind]) -> None:
         canvas = self._open.pop(key, None)
-        if canvas is None:
-            return
-        folder = self.out / self._folder_of(key[0]) / key[1]
-        folder.mkdir(parents=True, exist_ok=True)
-        self.images.image(canvas.codes(), canvas.frame_id).save(folder / bounded_name(canvas.frame_id, ".png"))
+        if canvas is not None:
+            self.receive(*key, canvas.frame_id, canvas.codes())
 
 
 class _Canvas:
@@ -89,7 +117,7 @@ class _Canvas:
         self.class_codes = [info.code for info in images.classes]
         tiles = np.zeros((roi.height_px, roi.width_px), np.uint16)
         for origin_xy in origins_xy or []:
-            left, top, right, bottom = _place(first, origin_xy)
+            left, top, right, bottom = tile_place(origin_xy, first.size_px, first.scale_xy)
             tiles[top:bottom, left:right] += 1
         self.sums = ClassSums(first.frame_id, tiles == 1)
         self.weights = np.zeros((roi.height_px, roi.width_px), np.float16)
@@ -98,7 +126,7 @@ class _Canvas:
     def blend(self, answer: Answer) -> None:
         """Add the weighted probabilities of one tile, or of some of its objects if others follow."""
         question = answer.question
-        left, top, right, bottom = _place(question, question.origin_xy)
+        left, top, right, bottom = tile_place(question.origin_xy, question.size_px, question.scale_xy)
         width, height = right - left, bottom - top
         weight = _resized(_taper(question.size_px), width, height)
         # A padded tile reaches beyond the ROI.
@@ -137,10 +165,16 @@ class _Canvas:
         return np.where(shown, np.array(self.class_codes, dtype)[places], dtype(self.images.nothing_code))
 
 
-def _place(question: Question, origin_xy: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom (exclusive) of a tile of a question's size, in source pixels."""
-    (left, top), (across, down) = origin_xy, question.scale_xy
-    return left, top, _end(left, question.size_px, across), _end(top, question.size_px, down)
+def tile_place(origin_xy: tuple[int, int], size_px: int, scale_xy: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Return where a tile lies in its ROI: left, top, right and bottom (exclusive) in source pixels.
+
+    Args:
+        origin_xy: x, y of its top-left pixel in source pixels.
+        size_px: Its side in tile pixels.
+        scale_xy: Tile pixels for each source pixel along x and y.
+    """
+    (left, top), (across, down) = origin_xy, scale_xy
+    return left, top, _end(left, size_px, across), _end(top, size_px, down)
 
 
 def _end(start_px: int, size_px: int, scale: float) -> int:

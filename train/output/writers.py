@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from schemas.store.store import Store
 from train.output.class_images import ClassImages
 from train.output.coco import MaskWriter
 from train.output.coco_truth import TruthWriter
-from train.output.stitch import RoiStitcher
+from train.output.roi_scores import RoiScorer
+from train.output.stitch import RoiStitcher, RoiWriter
 from train.score.sinks import AnswerSink, ScoredAnswerSink, WithoutTruth
 
 
@@ -22,7 +19,6 @@ def answer_writers(
     *,
     save_masks: bool,
     stitch: bool,
-    origins_xy: Callable[[str], NDArray[np.integer]] | None = None,
 ) -> tuple[AnswerSink, ...]:
     """Return the writers that need no truth, and write `out/classes.json` for readers of their PNGs.
 
@@ -31,7 +27,6 @@ def answer_writers(
         out: The folder to write to.
         save_masks: Whether to write the masks of each tile below `out/masks`.
         stitch: Whether to write an image of each ROI below `out/stitched`.
-        origins_xy: Gives the origins of all tiles of a ROI; see `RoiStitcher`.
     """
     writers: list[AnswerSink] = []
     if save_masks or stitch:
@@ -39,20 +34,21 @@ def answer_writers(
     if save_masks:
         writers.append(MaskWriter(images, out / "masks"))
     if stitch:
-        writers.append(RoiStitcher(images, out / "stitched", origins_xy))
+        writers.append(RoiStitcher(images, RoiWriter(images, out / "stitched")))
     return tuple(writers)
 
 
-def evaluation_writers(store: Store, out: Path, *, save_masks: bool, stitch: bool) -> tuple[ScoredAnswerSink, ...]:
-    """Return the writers of an evaluation: `answer_writers`, and `out/masks/truth.json` beside the masks."""
+def evaluation_writers(store: Store, out: Path, *, save_masks: bool) -> tuple[ScoredAnswerSink, ...]:
+    """Return the writers of masks, if they are wanted, and of `out/masks/truth.json` beside them."""
     images = ClassImages.from_store(store)
-    writers: list[ScoredAnswerSink] = []
-    if save_masks:
-        writers.append(TruthWriter(images.classes, out / "masks"))
+    if not save_masks:
+        return ()
+    without_truth = answer_writers(images, out, save_masks=True, stitch=False)
+    return TruthWriter(images.classes, out / "masks"), *map(WithoutTruth, without_truth)
 
-    def origins_xy(frame_id: str) -> NDArray[np.int32]:
-        return store.column("tiles/origin_xy")[store.column("tiles/frame_id") == frame_id]
 
-    without_truth = answer_writers(images, out, save_masks=save_masks, stitch=stitch, origins_xy=origins_xy)
-    writers += [WithoutTruth(writer) for writer in without_truth]
-    return tuple(writers)
+def roi_scorer(store: Store, out: Path, tolerance_um: float | None) -> RoiScorer:
+    """Return what stitches ROIs, writes them below `out/stitched`, and scores them."""
+    images = ClassImages.from_store(store)
+    images.write_codes(out)
+    return RoiScorer(store, tolerance_um, RoiWriter(images, out / "stitched"))

@@ -17,7 +17,7 @@ from train.data.tile_parts import read_parts
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.object_pictures import object_pictures
-from train.output.writers import evaluation_writers
+from train.output.writers import evaluation_writers, roi_scorer
 from train.score.evaluate import Evaluation, evaluate
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
@@ -88,7 +88,8 @@ def test_memory_grows_with_the_objects_of_a_part(write_roi, tmp_path: Path, monk
     build_store(source, tmp_path / "s.zarr", config)
     store = open_store(tmp_path / "s.zarr")
     _in_parts_of(8, store, monkeypatch)
-    sinks = evaluation_writers(store, tmp_path / "out", save_masks=True, stitch=True)
+    out = tmp_path / "out"
+    sinks = (*evaluation_writers(store, out, save_masks=True), roi_scorer(store, out, None))
     tracemalloc.start()
     found = evaluate(store, {}, ScoringProtocol("train", ("box",), baselines=("box",)), sinks=sinks)
     _, peak = tracemalloc.get_traced_memory()
@@ -109,6 +110,6 @@ def test_pictures_of_objects_show_tiles_with_many_objects(
 
 
 def _evaluated(store: Store, out: Path, predictors: dict[str, MaskPredictor]) -> Evaluation:
-    sinks = evaluation_writers(store, out, save_masks=True, stitch=True)
+    sinks = (*evaluation_writers(store, out, save_masks=True), roi_scorer(store, out, None))
     protocol = ScoringProtocol("test", ("box", "centroid"), baselines=("box", "disc"), corrections=1, tolerance_um=2.0)
     return evaluate(store, predictors, protocol, sinks=sinks)

@@ -16,7 +16,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 
-from schemas.store.store import Store
+from prep.build import build_store
+from prep.config import BuildConfig
+from schemas.store.store import Store, open_store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.evaluation_files import write_evaluation
@@ -28,11 +30,18 @@ Row = dict[str, str]
 
 
 @pytest.fixture(scope="module")
+def store(sample_source: Path, module_path: Path) -> Store:
+    """A store whose tiles do not overlap, so that every object is scored on all of its pixels."""
+    build_store(sample_source, module_path / "padded.zarr", BuildConfig(size_px=128, edge="pad"))
+    return open_store(module_path / "padded.zarr")
+
+
+@pytest.fixture(scope="module")
 def written(store: Store, tiny: PromptableSam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an evaluation of a model and two baselines, with its masks."""
     out = tmp_path_factory.mktemp("written")
     protocol = ScoringProtocol("test", ("box", "centroid"), baselines=("box", "disc"))
-    sinks = evaluation_writers(store, out, save_masks=True, stitch=False)
+    sinks = evaluation_writers(store, out, save_masks=True)
     predictors = {"runs/a:b": MaskPredictor(tiny, torch.device("cpu"))}
     write_evaluation(evaluate(store, predictors, protocol, sinks=sinks), out)
     return out

@@ -19,8 +19,8 @@ from tests.folders import bytes_of
 from train.model.predictor import MaskPredictor, Prediction
 from train.model.promptable import PromptableSam
 from train.output.class_images import ClassImages
-from train.output.stitch import RoiStitcher
-from train.output.writers import evaluation_writers
+from train.output.stitch import RoiStitcher, RoiWriter
+from train.output.writers import roi_scorer
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.protocol import ScoringProtocol
 from train.score.tile_answer import Answer, Question
@@ -60,8 +60,13 @@ def _truth(store: Store) -> Iterator[Answer]:
     return (_answer(record, masks=record.segments) for record in store if len(record.object_ids))
 
 
+def _writing(store: Store, out: Path) -> RoiStitcher:
+    images = ClassImages.from_store(store)
+    return RoiStitcher(images, RoiWriter(images, out))
+
+
 def _stitched(store: Store, answers: Iterator[Answer], out: Path) -> dict[str, np.ndarray]:
-    stitcher = RoiStitcher(ClassImages.from_store(store), out)
+    stitcher = _writing(store, out)
     for answer in answers:
         stitcher(answer)
     stitcher.close()
@@ -136,7 +141,7 @@ def test_tiles_side_by_side_keep_their_masks(source: Path, tiny: PromptableSam, 
     indices = tiles_with_objects(store, "all").tolist()
     scored = score_tiles(store, indices[:6], {"model": MaskPredictor(tiny, torch.device("cpu"))}, protocol)
     answers = [entry.answer for entry in scored]
-    stitcher = RoiStitcher(ClassImages.from_store(store), tmp_path / "out")
+    stitcher = _writing(store, tmp_path / "out")
     for answer in answers:
         stitcher(answer)
     stitcher.close()
@@ -151,7 +156,7 @@ def test_tiles_side_by_side_keep_their_masks(source: Path, tiny: PromptableSam, 
 
 def test_pixels_of_class_0_differ_from_pixels_without_a_mask(source: Path, tmp_path: Path) -> None:
     store = _store(source, tmp_path / "s.zarr", classes=(0, 1), ignore=())
-    stitcher = RoiStitcher(ClassImages.from_store(store), tmp_path / "out")
+    stitcher = _writing(store, tmp_path / "out")
     for answer in _truth(store):
         stitcher(answer)
     stitcher.close()
@@ -171,14 +176,13 @@ def test_knowing_the_tiles_changes_no_pixel(
     indices = tiles_with_objects(store, "all").tolist()
     predictors = {"m": MaskPredictor(nano, torch.device("cpu"))}
     scored = score_tiles(store, indices, predictors, ScoringProtocol("all", ("box",), baselines=()))
-    knowing = evaluation_writers(store, tmp_path / "knowing", save_masks=False, stitch=True)
-    plain = RoiStitcher(ClassImages.from_store(store), tmp_path / "plain" / "stitched")
+    knowing = roi_scorer(store, tmp_path / "knowing", None)
+    plain = _writing(store, tmp_path / "plain" / "stitched")
     for entry in scored:
         plain(entry.answer)
-        for writer in knowing:
-            writer(entry)
-    for writer in (plain, *knowing):
-        writer.close()
+        knowing(entry)
+    plain.close()
+    knowing.close()
     found = bytes_of(tmp_path / "plain" / "stitched")
     assert len(found) == 2
     assert bytes_of(tmp_path / "knowing" / "stitched") == found

@@ -56,6 +56,5 @@ def test_an_image_without_truth_is_predicted_and_written(tiny: PromptableSam, tm
 
 
 def test_only_what_is_wanted_is_written(store: Store, tmp_path: Path) -> None:
-    assert evaluation_writers(store, tmp_path, save_masks=False, stitch=False) == ()
-    assert len(evaluation_writers(store, tmp_path, save_masks=True, stitch=False)) == 2
-    assert len(evaluation_writers(store, tmp_path, save_masks=False, stitch=True)) == 1
+    assert evaluation_writers(store, tmp_path, save_masks=False) == ()
+    assert len(evaluation_writers(store, tmp_path, save_masks=True)) == 2

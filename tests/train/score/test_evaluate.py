@@ -16,6 +16,7 @@ from train.score.answers import tiles_with_objects
 from train.score.evaluate import evaluate
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
+from train.score.scored_once import ScoredOnce
 
 
 def test_metrics_json_has_models_and_baselines_on_the_same_objects(
@@ -30,7 +31,8 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
     assert set(result["models"]) == {"model", "baseline:box", "baseline:image", "baseline:disc"}
     counts = {scores["overall"]["n"] for kinds in result["models"].values() for scores in kinds.values()}
     tiles = tiles_with_objects(store, "test")
-    assert counts == {int(np.diff(store.column("tiles/object_offsets"))[tiles].sum())}
+    once = ScoredOnce(store, tiles)
+    assert counts == {sum(int(once.kept(once.counted(store[index])).sum()) for index in tiles.tolist())}
     for kinds in result["models"].values():
         for scores in kinds.values():
             assert scores["overall"]["n"] == sum(entry["n"] for entry in scores["classes"].values())
@@ -75,9 +77,12 @@ def test_damaged_tile_is_an_error_of_one_line_in_any_process(store: Store, tmp_p
 def test_box_baseline_is_the_filled_box(store: Store) -> None:
     result = evaluate(store, {}, ScoringProtocol("val", ("box",), baselines=("box",))).result
     expected = []
-    for index in tiles_with_objects(store, "val"):
-        record = store[index]
-        for segment, (left, top, right, bottom) in zip(record.segments, record.boxes_xyxy, strict=True):
+    tiles = tiles_with_objects(store, "val")
+    once = ScoredOnce(store, tiles)
+    for index in tiles.tolist():
+        record = once.counted(store[index])
+        kept = once.kept(record)
+        for segment, (left, top, right, bottom) in zip(record.segments[kept], record.boxes_xyxy[kept], strict=True):
             filled = np.zeros_like(segment)
             filled[top : bottom + 1, left : right + 1] = True
             expected.append(score_masks(filled[None], segment[None], record.ignore).dice[0])

@@ -18,6 +18,7 @@ from train.model.promptable import PromptableSam
 from train.score.answers import score_tiles, tile_prompts, tiles_with_objects
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
+from train.score.scored_once import ScoredOnce
 from train.score.simulated_clicks import FED_BACK_LIMIT, click_scores, next_click
 from train.transforms.sample import pad_prompts
 
@@ -194,8 +195,10 @@ class Scripted(MaskPredictor):
 def test_dice_is_reported_after_the_prompt_and_each_click(store: Store, tiny: PromptableSam) -> None:
     predictor = Scripted(tiny, torch.device("cpu"))
     tiles = tiles_with_objects(store, "val")[:2].tolist()
+    once = ScoredOnce(store, tiles_with_objects(store, "val"))
     for scored in score_tiles(store, tiles, {"m": predictor}, ScoringProtocol("val", ("centroid",), corrections=2)):
-        answer, record = scored.answer, scored.record
+        answer, record = scored.answer, once.counted(scored.record)
+        kept = once.kept(record)
         clicks, dice = scored.scores.clicks_dice, scored.scores.dice
         if answer.model != "m":
             # A baseline has nothing to correct with.
@@ -208,6 +211,6 @@ def test_dice_is_reported_after_the_prompt_and_each_click(store: Store, tiny: Pr
         views = predictor.views(record.image)
         found = click_scores(predictor, views, record, prompt, answer.prediction, 2)
         for number, after in enumerate(found, start=1):
-            np.testing.assert_allclose(after.dice, clicks[:, number], atol=1e-9)
-            np.testing.assert_allclose(after.iou, scored.scores.clicks_iou[:, number], atol=1e-9)
-        assert score_masks(answer.masks, record.segments, record.ignore).dice.tolist() == dice.tolist()
+            np.testing.assert_allclose(after.dice[kept], clicks[:, number], atol=1e-9)
+            np.testing.assert_allclose(after.iou[kept], scored.scores.clicks_iou[:, number], atol=1e-9)
+        assert score_masks(answer.masks, record.segments, record.ignore).dice[kept].tolist() == dice.tolist()

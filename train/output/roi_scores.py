@@ -1,0 +1,177 @@
+"""Score stitched ROIs, one score for each ROI and class, as a segmentation of the whole ROI is scored.
+
+The mean counts every ROI alike: first over the ROIs of a patient, then over patients, then over classes.
+
+Axes: H and W pixels of a ROI, S pixels a side of a tile, n scores.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.prompt_kinds import PromptKind
+from schemas.record import Record
+from schemas.store.store import Store
+from train.output.class_images import ClassImages
+from train.output.stitch import ReceiveRoi, RoiStitcher, tile_place
+from train.score.metrics import score_masks
+from train.score.surface_dice import TileOutlines
+from train.score.tile_answer import ScoredAnswer
+from train.statistics.estimate import class_mean
+
+
+@dataclass(frozen=True)
+class RoiScore:
+    """The score of one class in one ROI.
+
+    Attributes:
+        model: Name of the model or baseline.
+        prompt: The prompt kind.
+        frame_id: The ROI.
+        patient: Its patient.
+        class_id: Code of the class.
+        area_px: True pixels of the class in the scored tiles, in source pixels.
+        dice: Dice of the class in the ROI.
+        surface_dice: Surface Dice at the tolerance; NaN without a resolution or tolerance.
+    """
+
+    model: str
+    prompt: PromptKind
+    frame_id: str
+    patient: str
+    class_id: int
+    area_px: int
+    dice: float
+    surface_dice: float
+
+
+class RoiScorer:
+    """Stitches the answers of each ROI, passes the stitched ROI on, and scores it.
+
+    Call it with all answers of one ROI before those of the next, then `close`. Pixels of tiles without an object are
+    not scored, because no model is asked about them.
+
+    Args:
+        store: The store with the truth.
+        tolerance_um: Tolerance of surface Dice in micrometers; None leaves it out.
+        receive: Receives each stitched ROI, for example to write it.
+
+    Attributes:
+        scores: The scores of the ROIs that are finished.
+    """
+
+    def __init__(self, store: Store, tolerance_um: float | None, receive: ReceiveRoi) -> None:
+        self.scores: list[RoiScore] = []
+        self._store = store
+        self._tolerance_um = tolerance_um
+        self._receive = receive
+        self._images = ClassImages.from_store(store)
+        self._stitcher = RoiStitcher(self._images, self._score, origins_of(store))
+        self._truth: _Truth | None = None
+
+    def __call__(self, scored: ScoredAnswer) -> None:
+        """Blend one answer into its ROI."""
+        record = scored.record
+        if self._truth is None or self._truth.frame_id != record.frame_id:
+            self._stitcher.close()
+            self._truth = _Truth(record, self._images)
+        self._truth.add(record)
+        self._stitcher(scored.answer)
+
+    def close(self) -> None:
+        """Score the last ROI."""
+        self._stitcher.close()
+
+    def summary(self) -> dict[str, Any]:
+        """Return `{MODEL: {PROMPT: {"class_mean": {...}, "classes": {NAME: {...}}, "rois": NUMBER}}}`."""
+        names = {info.code: info.name for info in self._store.manifest.classes}
+        groups: dict[str, dict[str, list[RoiScore]]] = {}
+        for score in self.scores:
+            groups.setdefault(score.model, {}).setdefault(score.prompt, []).append(score)
+        return {m: {kind: _means(scores, names) for kind, scores in kinds.items()} for m, kinds in groups.items()}
+
+    def write(self, path: Path) -> None:
+        """Write the scores as CSV, one line for each ROI and class."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([field.name for field in fields(RoiScore)])
+            writer.writerows([astuple(score) for score in self.scores])
+
+    def _score(self, model: str, kind: PromptKind, frame_id: str, codes: NDArray[np.uint8 | np.uint16]) -> None:
+        self._receive(model, kind, frame_id, codes)
+        truth = self._truth
+        assert truth is not None
+        source = self._store.source(frame_id)
+        outlines = None
+        if self._tolerance_um is not None and source.mpp_um is not None:
+            outlines = TileOutlines(truth.ignore, (source.mpp_um, source.mpp_um), self._tolerance_um)
+        for info in self._images.classes:
+            own = (truth.codes == info.code) & ~truth.ignore
+            predicted = (codes == info.code) & ~truth.ignore
+            if not own.any() and not predicted.any():
+                continue
+            found = score_masks(predicted[None], own[None], truth.ignore, outlines)
+            area_px = int(np.count_nonzero(own))
+            values = float(found.dice[0]), float(found.surface_dice[0])
+            self.scores.append(RoiScore(model, kind, frame_id, truth.patient, info.code, area_px, *values))
+
+
+def origins_of(store: Store) -> Callable[[str], NDArray[np.int32]]:
+    """Return what gives the origins of all tiles of a ROI, int32 (n, 2) as x, y in source pixels."""
+    return lambda frame_id: store.column("tiles/origin_xy")[store.column("tiles/frame_id") == frame_id]
+
+
+class _Truth:
+    """The true classes of one ROI, put together from its tiles.
+
+    Attributes:
+        codes: uint16 (H, W), the class of each pixel; that of nothing where it has none.
+        ignore: bool (H, W), true where a pixel is not scored.
+    """
+
+    def __init__(self, first: Record, images: ClassImages) -> None:
+        roi = images.rois[first.frame_id]
+        self.frame_id, self.patient = first.frame_id, first.patient
+        self._classes = [info.code for info in images.classes]
+        self._nothing = images.nothing_code
+        self.codes = np.full((roi.height_px, roi.width_px), self._nothing, np.uint16)
+        self.ignore = np.ones((roi.height_px, roi.width_px), bool)
+
+    def add(self, record: Record) -> None:
+        """Add the pixels of one tile."""
+        left, top, right, bottom = tile_place(record.origin_xy, record.labels.shape[0], record.scale_xy)
+        size_xy = (right - left, bottom - top)
+        labels, ignore = (
+            cv2.resize(values, size_xy, interpolation=cv2.INTER_NEAREST_EXACT)
+            for values in (record.labels.astype(np.uint16), record.ignore.view(np.uint8))
+        )
+        height, width = self.codes[top:bottom, left:right].shape
+        labels, ignore = labels[:height, :width], ignore[:height, :width].astype(bool)
+        wanted = np.isin(labels, self._classes) & ~ignore
+        self.codes[top:bottom, left:right][wanted] = labels[wanted]
+        self.ignore[top:bottom, left:right] &= ignore
+
+
+def _means(scores: list[RoiScore], names: dict[int, str]) -> dict[str, Any]:
+    patients = np.array([score.patient for score in scores])
+    classes = np.array([score.class_id for score in scores])
+    measures = {name: np.array([getattr(score, name) for score in scores]) for name in ("dice", "surface_dice")}
+    # Without a resolution there is no surface Dice at all.
+    measures = {name: values for name, values in measures.items() if not np.isnan(values).all()}
+
+    def means(rows: NDArray[np.bool_]) -> dict[str, Any]:
+        return {n: class_mean(v[rows], patients[rows], classes[rows]).as_json() for n, v in measures.items()}
+
+    return {
+        "class_mean": means(np.ones(len(scores), bool)),
+        "classes": {name: means(classes == code) for code, name in names.items() if (classes == code).any()},
+        "rois": len({score.frame_id for score in scores}),
+    }
