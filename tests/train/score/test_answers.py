@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +89,16 @@ def test_asking_for_negatives_that_the_store_lacks_is_an_error(store: Store, mon
     monkeypatch.setitem(store.__dict__, "manifest", poor)
     with pytest.raises(StoreError, match="has no negative points"):
         tile_prompts(store, store[0], "box", negatives=True)
+
+
+def test_the_iou_estimate_is_left_out_where_it_belongs_to_another_mask(store: Store, nano: PromptableSam) -> None:
+    predictors = {"m": MaskPredictor(nano, torch.device("cpu"))}
+    tiles = tiles_with_objects(store, "val")[:1].tolist()
+
+    def estimates(protocol: ScoringProtocol) -> np.ndarray:
+        return next(iter(score_tiles(store, tiles, predictors, protocol))).scores.iou_estimate
+
+    plain = ScoringProtocol("val", ("box",), baselines=())
+    assert not np.isnan(estimates(plain)).any()
+    assert np.isnan(estimates(replace(plain, tta=True))).all()
+    assert np.isnan(estimates(replace(plain, thresholds={("m", "box"): 0.5}))).all()
