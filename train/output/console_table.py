@@ -19,6 +19,13 @@ ORACLE_MARK = "‡"
 ORACLE_NOTE = f"{ORACLE_MARK} sees more of the truth than this prompt tells"
 
 
+def mark_of(result: dict[str, Any], model: str, kind: str) -> str:
+    """Return the mark that stands behind each score of a model under a prompt kind; empty for most."""
+    if model in result["seen_patients"]:
+        return SEEN_MARK
+    return ORACLE_MARK if kind in result["oracles"].get(model, []) else ""
+
+
 def print_scores(result: dict[str, Any]) -> None:
     """Print the mean scores of each model and prompt kind; the class mean is the primary number.
 
@@ -26,18 +33,15 @@ def print_scores(result: dict[str, Any]) -> None:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
     table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects", "patients")
-    seen, oracles = result["seen_patients"], result["oracles"]
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
-            mark = SEEN_MARK if model in seen else ""
-            name = f"{as_markup(model)} {ORACLE_MARK}" if kind in oracles.get(model, []) else as_markup(model)
-            table.add_row(name, kind, *_cells(scores["overall"], mark))
+            table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark_of(result, model, kind)))
     console = Console(emoji=False)
     console.print(table)
     console.print("Dice and IoU: mean over classes of the mean over the patients that have the class")
-    if any(oracles.values()):
+    if any(result["oracles"].values()):
         console.print(ORACLE_NOTE)
-    for model, patients in seen.items():
+    for model, patients in result["seen_patients"].items():
         console.print(f"{SEEN_MARK} {as_markup(model)} was {patients['said']}")
 
 

@@ -12,7 +12,7 @@ import jinja2
 
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
-from train.output.console_table import ORACLE_MARK, ORACLE_NOTE, SEEN_MARK
+from train.output.console_table import ORACLE_NOTE, SEEN_MARK, mark_of
 from train.output.interval_text import class_mean_interval, interval_text
 from train.output.object_pictures import object_pictures
 from train.output.plots import (
@@ -122,11 +122,11 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     seen = result["seen_patients"]
     rows = [
         {
-            "model": f"{model} {ORACLE_MARK}" if kind in result["oracles"].get(model, []) else model,
+            "model": model,
             "prompt": kind,
             "class_name": name,
             "is_baseline": model.startswith("baseline:"),
-            "cells": _cells(means, SEEN_MARK if model in seen else ""),
+            "cells": _cells(means, mark_of(result, model, kind)),
         }
         for model, kinds in result["models"].items()
         for kind, scores in kinds.items()

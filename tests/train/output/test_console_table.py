@@ -1,6 +1,13 @@
 import pytest
 
-from train.output.console_table import print_scores
+from train.output.console_table import mark_of, print_scores
+
+
+def test_marks_tell_why_a_score_says_less() -> None:
+    result = {"seen_patients": {"tuned": {}}, "oracles": {"baseline:box": ["centroid"]}}
+    assert mark_of(result, "tuned", "box") == "†"
+    assert mark_of(result, "baseline:box", "centroid") == "‡"
+    assert mark_of(result, "baseline:box", "box") == mark_of(result, "other", "box") == ""
 
 
 def test_table_shows_names_with_brackets(capsys: pytest.CaptureFixture[str]) -> None:
