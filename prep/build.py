@@ -21,7 +21,7 @@ from prep.place.local_store import publish_local, recover
 from prep.place.object_store import publish_remote, remote_lock, remove_lock
 from prep.place.workspace import build_token, open_workspace, remove_left_over
 from prep.plan import BuildPlan, Splitter, plan_build
-from prep.source.split import bcss_split
+from prep.source.split import default_split
 from prep.write.assemble import STORE_DIR, assemble
 from prep.write.roi_folder import RoiFolder, RoiTask, write_roi_folder
 from schemas.command.stage_timer import timed
@@ -79,7 +79,7 @@ def build_store(
     destination: str | Path,
     config: BuildConfig,
     options: BuildOptions = BuildOptions(),
-    splitter: Splitter = bcss_split,
+    splitter: Splitter = default_split,
     patients: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Build a store from a folder of images and masks.

@@ -140,7 +140,10 @@ def build(
     positive_points: Annotated[int, typer.Option(min=1, max=MAX_POINTS, help="Positive points of each object.")] = 8,
     negative_points: Annotated[int, typer.Option(min=0, max=MAX_POINTS, help="Negative points of each object.")] = 8,
     split_file: Annotated[
-        Path | None, typer.Option(help="CSV file with patient (or frame_id) and split; the bcss preset unless given.")
+        Path | None,
+        typer.Option(
+            help="CSV file with patient (or frame_id) and split; by default that of BCSS, or 70,15,15 % elsewhere."
+        ),
     ] = None,
     patients: Annotated[
         Path | None, typer.Option(help="CSV file with frame_id and patient, for names without a TCGA barcode.")
@@ -269,7 +272,7 @@ def view(
 
 
 def _splitter(config: BuildConfig, split_file: Path | None, fractions: str | None) -> Splitter:
-    from prep.source.split import bcss_split, file_split, fraction_split
+    from prep.source.split import default_split, file_split, fraction_split
     from schemas.errors import ConfigError
 
     if split_file and fractions:
@@ -279,7 +282,7 @@ def _splitter(config: BuildConfig, split_file: Path | None, fractions: str | Non
     if fractions:
         shares = [float(part) for part in fractions.split(",")]
         return lambda rois: fraction_split(rois, shares, config.seed)
-    return bcss_split
+    return default_split
 
 
 def _show(bar: object, step: BuildProgress) -> None:

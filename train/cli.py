@@ -211,7 +211,10 @@ def evaluate(
     ] = None,
     model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
     image_size: ImageSize = None,
-    split: Annotated[SplitChoice, typer.Option(help="Split whose tiles are scored.")] = "test",
+    split: Annotated[
+        SplitChoice | None,
+        typer.Option(help="Split whose tiles are scored.", show_default="test, or what the store has"),
+    ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
@@ -267,6 +270,7 @@ def evaluate(
     from train.output.writers import evaluation_writers, roi_scorer
     from train.runtime.device import pick_device
     from train.runtime.folder_lock import locked_folder
+    from train.score.answers import default_split
     from train.score.evaluate import evaluate as run_evaluate
     from train.score.initial_weights import load_initial_weights
     from train.score.protocol import ScoringProtocol
@@ -279,7 +283,7 @@ def evaluate(
     chosen = cast("list[StoredChoice]", prompt or ["mixed"])
     kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
     protocol = ScoringProtocol(
-        split,
+        split or default_split(opened),
         tuple(kinds),
         negatives,
         tta=tta,

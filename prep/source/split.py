@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prep.source.discover import RoiSource
 from prep.source.side_file import check_joined, with_stems
@@ -23,8 +24,37 @@ BCSS_TEST_INSTITUTIONS = frozenset({"OL", "LL", "E2", "EW", "GM", "S3"})
 BCSS_SHUFFLE_SEED = 42
 TRAIN_FRACTION = 0.8
 
+GENERIC_SHUFFLE_SEED = 0
+HELD_OUT_FRACTION = 0.15
+"""Share of the patients of another data set than BCSS in val, and the same share in test."""
+
 _ROI_COLUMNS = ("frame_id", "name")
 _NAME_COLUMNS = ("patient", *_ROI_COLUMNS)
+
+
+def default_split(rois: list[RoiSource]) -> dict[str, Split]:
+    """Divide patients as `bcss_split` if a ROI's name begins with a TCGA barcode, otherwise as `generic_split`."""
+    return bcss_split(rois) if any(roi.institution for roi in rois) else generic_split(rois)
+
+
+def generic_split(rois: list[RoiSource]) -> dict[str, Split]:
+    """Divide shuffled patients by 70, 15 and 15 percent.
+
+    Train is never empty. With two patients one is held out for test, and from three on each split has one.
+
+    Args:
+        rois: The ROIs to divide.
+
+    Returns:
+        The split of each patient.
+    """
+    patients = sorted({roi.patient for roi in rois})
+    held_out = max(round(HELD_OUT_FRACTION * len(patients)), 1)
+    test_count = held_out if len(patients) > 1 else 0
+    val_count = held_out if len(patients) > 2 else 0
+    order = np.random.default_rng(GENERIC_SHUFFLE_SEED).permutation(len(patients))
+    bounds = np.cumsum((len(patients) - test_count - val_count, val_count, test_count))
+    return _divided(patients, order, bounds)
 
 
 def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
@@ -70,15 +100,22 @@ def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int)
         The split of each patient.
 
     Raises:
-        ConfigError: The shares are not three numbers that sum to 1, or the share of train is 0.
+        ConfigError: The shares are not three numbers that sum to 1.
     """
     are_shares = len(fractions) == len(SPLITS) and all(0 <= share <= 1 for share in fractions)
-    if not are_shares or not math.isclose(sum(fractions), 1, abs_tol=1e-6) or not fractions[0]:
+    if not are_shares or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise ConfigError("--split-fractions", "are not three shares that sum to 1", "give train,val,test: 0.8,0.1,0.1")
     patients = sorted({roi.patient for roi in rois})
     order = np.random.default_rng(seed).permutation(len(patients))
     bounds = np.round(np.cumsum(fractions) * len(patients)).astype(int)
-    bounds = np.maximum(bounds, 1)
+    if fractions[0]:
+        # Train has a patient, unless its share is 0, as for a cohort that is only scored.
+        bounds = np.maximum(bounds, 1)
+    return _divided(patients, order, bounds)
+
+
+def _divided(patients: list[str], order: NDArray[np.int64], bounds: NDArray[np.int64]) -> dict[str, Split]:
+    """Return the split of each patient, given their order and where train, val and test end in it."""
     return {
         patients[position]: SPLITS[int(np.searchsorted(bounds, place, side="right"))]
         for place, position in enumerate(order)
@@ -96,7 +133,7 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
         The split of each patient.
 
     Raises:
-        ConfigError: The file cannot be read, leaves a patient out, puts one into two splits, or leaves train empty.
+        ConfigError: The file cannot be read, leaves a patient out, or puts one into two splits.
     """
     frames, of_patients = {roi.frame_id for roi in rois}, {roi.patient for roi in rois}
     chosen = with_stems(_read_split_file(path), frames | of_patients)
@@ -110,8 +147,6 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
             raise ConfigError(
                 path, f"puts patient {roi.patient} into {splits[roi.patient]} and {split}", "choose one of the two"
             )
-    if "train" not in splits.values():
-        raise ConfigError(path, "leaves train empty", "put a patient of these ROIs into train")
     return splits
 
 

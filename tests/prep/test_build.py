@@ -16,8 +16,10 @@ from PIL import Image
 
 from prep.build import BuildOptions, BuildProgress, build_store
 from prep.config import BuildConfig
+from prep.source.discover import RoiSource
 from prep.verify import verify_store
 from schemas.errors import ConfigError, SourceError, StoreError
+from schemas.manifest import Split
 from schemas.store.store import Store, open_store
 
 SMALL = BuildConfig(size_px=128)
@@ -309,10 +311,14 @@ def test_roi_smaller_than_a_tile_is_padded_with_ignored_pixels(write_roi, tmp_pa
     assert record.roi_size_xy == (50, 30)
 
 
+def _all_train(rois: list[RoiSource]) -> dict[str, Split]:
+    return {roi.patient: "train" for roi in rois}
+
+
 def test_roi_without_a_selected_class_is_left_out_and_listed(write_roi, tmp_path: Path, caplog) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", np.full((40, 40), 9, np.uint8))
-    build_store(source, tmp_path / "s.zarr", SMALL)
+    build_store(source, tmp_path / "s.zarr", SMALL, splitter=_all_train)
     opened = open_store(tmp_path / "s.zarr")
     assert [record.frame_id for record in opened] == ["a"]
     assert [(entry.frame_id, entry.objects) for entry in opened.manifest.sources] == [("a", 1), ("b", 0)]
@@ -380,7 +386,7 @@ def test_tile_with_too_many_objects_to_read_is_refused(write_roi, tmp_path: Path
 def test_roi_without_enough_tissue_is_left_out_with_the_reason(write_roi, tmp_path: Path, caplog) -> None:
     write_roi("a", np.full((40, 40), 1, np.uint8))
     source = write_roi("b", np.zeros((40, 40), np.uint8))
-    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, min_tissue=0.1))
+    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, min_tissue=0.1), splitter=_all_train)
     assert "masks/b.png has no tile with --min-tissue and is left out" in caplog.text
 
 

@@ -5,6 +5,7 @@ Axes: O objects of a tile, S pixels a side, C simulated clicks. Masks are compar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from schemas.points import Prompt
 from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.store import Store
+from train.choices import SplitChoice
 from train.data.tile_parts import read_parts
 from train.model.predictor import MaskPredictor, View
 from train.score.baselines import baseline_masks, disc_radius_px
@@ -27,6 +29,8 @@ from train.score.simulated_clicks import click_scores
 from train.score.surface_dice import TileOutlines
 from train.score.tile_answer import Answer, Question, ScoredAnswer
 from train.transforms.sample import pad_prompts
+
+logger = logging.getLogger(__name__)
 
 
 def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) -> NDArray[np.int64]:
@@ -47,6 +51,17 @@ def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) 
         held = ", ".join(name for name in SPLITS if (splits == name).any())
         raise StoreError(store.path, f"has no object in the split {split!r}", f"it has tiles in {held}")
     return indices
+
+
+def default_split(store: Store) -> SplitChoice:
+    """Return the split that is scored unless one is named: test, or if it has no object val, or train."""
+    order: tuple[SplitChoice, ...] = ("test", "val", "train")
+    for split in order:
+        if len(tiles_with_objects(store, split, may_be_empty=True)):
+            if split != "test":
+                logger.warning("%s has no object in the split test, so %s is scored", store.path, split)
+            return split
+    return "test"
 
 
 def tile_prompts(store: Store, record: Record, kind: PromptKind, *, negatives: bool) -> list[Prompt]:

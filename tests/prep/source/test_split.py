@@ -5,12 +5,26 @@ import numpy as np
 import pytest
 
 from prep.source.discover import RoiSource, find_pairs
-from prep.source.split import BCSS_TEST_INSTITUTIONS, bcss_split, file_patients, file_split, fraction_split
+from prep.source.split import (
+    BCSS_TEST_INSTITUTIONS,
+    bcss_split,
+    default_split,
+    file_patients,
+    file_split,
+    fraction_split,
+    generic_split,
+)
 from schemas.errors import ConfigError
+from schemas.manifest import SPLITS
 
 
 def _rois(*names: str) -> list[RoiSource]:
     return [RoiSource(name, Path(name), Path(name), name[:12], name[5:7]) for name in names]
+
+
+def _other(number: int) -> list[RoiSource]:
+    """Two ROIs of one patient, named otherwise than in TCGA."""
+    return [RoiSource(f"{number}{c}", Path(c), Path(c), f"p{number}", "") for c in "ab"]
 
 
 def test_all_of_bcss_is_divided_as_the_published_pipeline_did(real_data: Path) -> None:
@@ -49,9 +63,7 @@ def test_fractions_are_drawn_by_patient_and_seed() -> None:
     assert fraction_split(_rois("TCGA-A1-0000"), (0.1, 0.1, 0.8), seed=0) == {"TCGA-A1-0000": "train"}
 
 
-@pytest.mark.parametrize(
-    "shares", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (0.5, float("nan"), 0.5)]
-)
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.6, -0.1), (0.5, 0.5, 0.5), (0.5, float("nan"), 0.5)])
 def test_impossible_fractions_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="three shares that sum to 1"):
         fraction_split(_rois("TCGA-A1-0000"), shares, 0)
@@ -70,7 +82,6 @@ def test_split_file_names_patients_or_rois(tmp_path: Path, column: str) -> None:
         ("patient,split\nTCGA-A1-0000,train\n", "does not name TCGA-A1-0001"),
         ("patient,split\nTCGA-A1-0000,train\nTCGA-A1-0001,dev\n", "has split 'dev'"),
         ("patient,split\nTCGA-A1-0000,train\nTCGA-A1-0000,test\n", "with two splits"),
-        ("patient,split\nTCGA-A1-0000,test\nTCGA-A1-0001,test\n", "leaves train empty"),
         ("who,split\nTCGA-A1-0000,train\n", "lacks a column"),
         ("", "lacks a column"),
     ],
@@ -122,3 +133,26 @@ def test_patient_files_that_do_not_fit_are_refused(tmp_path: Path, text: str, me
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(ConfigError, match=message):
         file_patients(tmp_path / "p.csv")
+
+
+def test_a_cohort_may_be_all_test(tmp_path: Path) -> None:
+    rois = _rois("TCGA-A1-0000", "TCGA-A1-0001", "TCGA-A1-0002")
+    assert set(fraction_split(rois, (0, 0, 1), seed=0).values()) == {"test"}
+    assert sorted(fraction_split(rois, (0, 0.34, 0.66), seed=0).values()) == ["test", "test", "val"]
+    (tmp_path / "s.csv").write_text("patient,split\nTCGA-A1-0000,test\nTCGA-A1-0001,test\n")
+    assert set(file_split(rois[:2], tmp_path / "s.csv").values()) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("patients", "expected"), [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (6, (4, 1, 1)), (20, (14, 3, 3))]
+)
+def test_other_data_is_divided_70_15_15(patients: int, expected: tuple[int, ...]) -> None:
+    rois = [roi for n in range(patients) for roi in _other(n)]
+    splits = default_split(rois)
+    assert tuple(list(splits.values()).count(name) for name in SPLITS) == expected
+    assert splits == generic_split(rois[::-1])
+
+
+def test_a_barcode_brings_the_published_division() -> None:
+    rois = _rois("TCGA-OL-0000", "TCGA-A1-0001", "TCGA-A1-0002")
+    assert default_split(rois) == bcss_split(rois)
