@@ -173,6 +173,7 @@ def fit(
     """Fine-tune SAM 2 with the prompts of the store."""
     from schemas.store.store import open_store
     from train.config import flags_as_settings, read_config
+    from train.fit.finish import start_is_best
     from train.fit.trainer import fit as run_fit
 
     settings = read_config(config, flags_as_settings(context.params))
@@ -189,6 +190,8 @@ def fit(
     typer.echo(
         f"{summary['steps']} steps" + ("" if first is None else f", loss {first:.3f} -> {summary['loss_last']:.3f}")
     )
+    if summary["best_is_start"] and not summary["stopped_by"]:
+        typer.echo(start_is_best(summary["best_by"], summary["start_val"]))
     typer.echo(f"checkpoint  {printable(out / 'checkpoints' / 'checkpoint.pt')}")
     typer.echo(f"numbers     {printable(out / 'summary.json')}")
     if (out / "report.html").exists():

@@ -106,7 +106,9 @@ def compare_json(
     found = _Found(name)
     texts = [path.read_text(encoding="utf-8") for path in (then, now)]
     if then.suffix == ".jsonl":
-        values = [[json.loads(line) for line in text.splitlines()] for text in texts]
+        entries = [[json.loads(line) for line in text.splitlines()] for text in texts]
+        # Older revisions did not validate the start, which is epoch 0.
+        values = [[entry for entry in side if entry.get("epoch") != 0] for side in entries]
     else:
         values = [json.loads(text) for text in texts]
     found.values("", values[0], values[1], left_out, may_grow=may_grow)

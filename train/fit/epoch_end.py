@@ -1,4 +1,4 @@
-"""End an epoch: validate the weights, keep the best ones, and save the run."""
+"""Validate the start as epoch 0; end an epoch: validate the weights, keep the best ones, and save the run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from schemas.store.store import Store
 from train.fit.state import Run, save_last
 from train.fit.validate import validate
 from train.runtime.machine import Machine
+from train.runtime.random_state import rng_states, set_rng_states
 from train.runtime.run_log import RunLog
 
 
@@ -31,7 +32,31 @@ def end_epoch(
     Raises:
         CheckpointError: A checkpoint cannot be written.
     """
-    score, is_main = None, machine.world.is_main
+    _score_weights(run, store, val_tiles, machine, log, checkpoint)
+    if machine.world.is_main:
+        save_last(run, checkpoint)
+
+
+def validate_start(
+    run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
+) -> None:
+    """Validate the weights before the first step, and make them `best.pt`, which only better weights replace.
+
+    The arguments and errors are those of `end_epoch`. The random generators are left as they were.
+    """
+    if not len(val_tiles):
+        run.scored_steps = run.steps
+        return
+    states = rng_states()
+    _score_weights(run, store, val_tiles, machine, log, checkpoint)
+    set_rng_states(states)
+    run.start_score = run.best_score
+
+
+def _score_weights(
+    run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
+) -> None:
+    score = None
     if len(val_tiles):
         with timed("validate"):
             run.val, score, panels = validate(
@@ -44,7 +69,5 @@ def end_epoch(
         run.epochs_since_best += 1
         if run.best_score is None or score > run.best_score:
             run.best_score, run.epochs_since_best = score, 0
-            if is_main:
+            if machine.world.is_main:
                 run.best_state().save(checkpoint.with_name("best.pt"))
-    if is_main:
-        save_last(run, checkpoint)

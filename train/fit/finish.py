@@ -53,6 +53,14 @@ def describe_run(store: Store, run: Run) -> dict[str, Any]:
     }
 
 
+def start_is_best(best_by: str, start_score: float | None) -> str:
+    """Say that a run has not beaten its start; the arguments stand in `summary.json`."""
+    return (
+        f"No epoch beat the start (validation {'Dice' if best_by == 'dice' else 'IoU'} {start_score:.3f}): "
+        "best.pt holds the weights that the run began with."
+    )
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write one of a run's JSON files."""
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
@@ -66,7 +74,8 @@ def _report(run: Run, store: Store, device: torch.device, out: Path) -> None:
         name = "last" if run.ema is None else "average of the last weights"
         predictors = {name: MaskPredictor(run.scored_model, device)}
         evaluation = evaluate(store, predictors, protocol)
-    write_report(out / "report.html", f"Run {out.name}", store, evaluation, predictors, protocol, out)
+    lead = start_is_best(run.config.best_by, run.start_score) if run.best_is_start else ""
+    write_report(out / "report.html", f"Run {out.name}", store, evaluation, predictors, protocol, out, lead)
 
 
 def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by: str) -> dict[str, Any]:
@@ -88,6 +97,9 @@ def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by
         "seconds": run.elapsed_s,
         "stopped_by": stopped_by or None,
         "val": run.val,
+        "start_val": run.start_score,
         "best_val": run.best_score,
+        "best_is_start": run.best_is_start,
+        "best_by": run.config.best_by,
         "prompt": run.config.prompt,
     }

@@ -31,8 +31,8 @@ class Policies:
         return steps > 0 and (steps % self.steps_per_epoch == 0 or steps == self.total_steps)
 
     def must_validate(self, run: Run) -> bool:
-        """Return whether an epoch has ended and its weights were not validated yet."""
-        return self.ends_epoch(run.steps) and run.scored_steps != run.steps
+        """Return whether the weights of the start, or those at the end of an epoch, were not validated yet."""
+        return (run.steps == 0 or self.ends_epoch(run.steps)) and run.scored_steps != run.steps
 
     def must_save(self, run: Run) -> bool:
         """Return whether to save within an epoch; at the end of an epoch, validation comes before the save."""

@@ -136,7 +136,7 @@ def _restore(run: Run, state: TrainState, path: Path) -> None:
     run.optimizer.load_state_dict(state.optimizer)
     run.steps, run.elapsed_s, run.loss = state.steps, state.time_elapsed, state.loss
     run.best_score = state.best_meter_values.get(run.config.best_by)
-    run.epochs_since_best = state.epochs_since_best
+    run.start_score, run.epochs_since_best = state.start_score, state.epochs_since_best
     run.scored_steps, run.val = state.scored_steps, state.val
     # The run keeps the start that it was given first, even if other flags are given now.
     run.config = FitConfig.model_validate(run.config.model_dump() | {"init": state.config.get("init")})

@@ -53,8 +53,9 @@ class Run:
         elapsed_s: Seconds spent in steps, including earlier parts of a resumed run.
         loss: Loss of the last step.
         best_score: Validation score of `best.pt`; None before the first validation.
+        start_score: Validation score before the first step; None without one, as in runs of older versions.
         epochs_since_best: Number of epochs since the best score.
-        scored_steps: Number of steps done at the last validation.
+        scored_steps: Number of steps done at the last validation; -1 before the start was validated.
         val: Scores of the last validation, by prompt kind.
     """
 
@@ -69,14 +70,20 @@ class Run:
     elapsed_s: float = 0.0
     loss: float = float("nan")
     best_score: float | None = None
+    start_score: float | None = None
     epochs_since_best: int = 0
-    scored_steps: int = 0
+    scored_steps: int = -1
     val: dict[str, Any] | None = None
 
     @property
     def epochs_done(self) -> int:
         """Number of whole epochs done."""
         return self.steps // self.origin.steps_per_epoch
+
+    @property
+    def best_is_start(self) -> bool | None:
+        """Whether `best.pt` still is the start, because nothing beat it; None if the start was not validated."""
+        return None if self.start_score is None else self.best_score == self.start_score
 
     @property
     def scored_model(self) -> PromptableSam:
@@ -102,6 +109,7 @@ class Run:
             loss=self.loss,
             time_elapsed=self.elapsed_s,
             best_meter_values={} if self.best_score is None else {config.best_by: self.best_score},
+            start_score=self.start_score,
             epochs_since_best=self.epochs_since_best,
             scored_steps=self.scored_steps,
             val=self.val,

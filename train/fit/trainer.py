@@ -19,7 +19,7 @@ from schemas.errors import CheckpointError, TrainingError
 from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.config import FitConfig
-from train.fit.epoch_end import end_epoch
+from train.fit.epoch_end import end_epoch, validate_start
 from train.fit.finish import describe_run, finish_run, write_json
 from train.fit.optimizer import set_learning_rates
 from train.fit.prepare import PreparedRun, prepare_run
@@ -89,8 +89,13 @@ def _train(
     if is_main:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "config.json", describe_run(store, run))
-    with RunLog(out if is_main else None, kept_steps=run.steps) as log:
+    # A run that was saved before its first step keeps the line of its start.
+    kept_steps = run.steps if run.scored_steps >= 0 else None
+    with RunLog(out if is_main else None, kept_steps) as log:
         while not machine.must_stop():
+            if policies.must_validate(run) and not run.steps:
+                validate_start(run, store, prepared.val_tiles, machine, log, checkpoint)
+                continue
             if policies.must_validate(run):
                 end_epoch(run, store, prepared.val_tiles, machine, log, checkpoint)
                 continue

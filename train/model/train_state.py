@@ -55,9 +55,12 @@ class TrainState(BaseModel):
     time_elapsed: float
     # The best validation score, by the name of the score: read by `--resume`, which replaces only a worse `best.pt`.
     best_meter_values: dict[str, float]
+    # The validation score before the first step: read by `--resume` for summary.json and the report.
+    start_score: float | None = None
     # The number of epochs since the best score, read by `--resume` for `--patience`.
     epochs_since_best: int
-    # The number of steps at the last validation: if an epoch has ended since, `--resume` first validates.
+    # The number of steps at the last validation, -1 before the first: if an epoch has ended since, `--resume` first
+    # validates.
     scored_steps: int
     # The scores of the last validation, read by `--resume` for summary.json.
     val: dict[str, Any] | None

@@ -68,6 +68,7 @@ def write_report(
     predictors: dict[str, MaskPredictor] | None = None,
     protocol: ScoringProtocol | None = None,
     run: Path | None = None,
+    lead: str = "",
 ) -> None:
     """Write the report.
 
@@ -79,9 +80,10 @@ def write_report(
         predictors: The models by name; the first one predicts the objects that are shown.
         protocol: The protocol of the evaluation.
         run: Folder of a training run whose curves are shown; None leaves them out.
+        lead: First sentence below the heading; empty leaves it out.
     """
     figures: list[dict[str, str]] = []
-    context: dict[str, Any] = {"title": title, "facts": repr(store), "figures": figures}
+    context: dict[str, Any] = {"title": title, "lead": lead, "facts": repr(store), "figures": figures}
     if evaluation is not None:
         context |= _scores(evaluation)
         figures += _score_figures(evaluation)

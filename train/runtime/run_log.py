@@ -71,22 +71,23 @@ class RunLog:
     Args:
         out: Folder of the run; None for a process that writes nothing.
         kept_steps: Number of steps in the checkpoint that a resumed run continues from. Lines of later steps are
-            removed, so that the file equals that of an uninterrupted run.
+            removed, so that the file equals that of an uninterrupted run. None starts an empty file.
     """
 
-    def __init__(self, out: Path | None, kept_steps: int = 0) -> None:
+    def __init__(self, out: Path | None, kept_steps: int | None = None) -> None:
         self._file: TextIO | None = None
         self._board: SummaryWriter | None = None
         if out is None:
             return
         self._path = out / METRICS_FILE
         with self._may_be_full():
-            old = kept_steps and self._path.exists()
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if old else []
-            kept = [line for line in lines if _step_of(line) <= kept_steps]
+            kept: list[str] = []
+            if kept_steps is not None and self._path.exists():
+                lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+                kept = [line for line in lines if _step_of(line) <= kept_steps]
             self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             self._file = self._path.open("a", encoding="utf-8")
-            self._board = SummaryWriter(out / "tensorboard", purge_step=kept_steps + 1 if kept_steps else None)
+            self._board = SummaryWriter(out / "tensorboard", purge_step=None if kept_steps is None else kept_steps + 1)
 
     def __enter__(self) -> RunLog:
         return self
@@ -111,7 +112,7 @@ class RunLog:
                     self._scalar(f"train/{name}", value, record.step)
 
     def epoch(self, step: int, epoch: int, val: dict[str, Any] | None, score: float | None) -> None:
-        """Write the scores at the end of an epoch.
+        """Write the scores of the start, which is epoch 0, or at the end of an epoch.
 
         Args:
             step: Number of steps done.

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tests.warm_start import WarmProcess
 from train.config import read_config
 from train.fit.resume import readable_checkpoint
 from train.fit.trainer import fit
+from train.fit.validate import validate
 from train.model.checkpoint import load_checkpoint, save_checkpoint
 from train.runtime.run_log import StepRecord, read_steps
 
@@ -177,16 +179,27 @@ def test_run_killed_in_validation_validates_when_resumed(
 ) -> None:
     config = read_config(None, {**FLAGS, "workers": 0, "save_every_steps": 1})
 
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
+    calls: list[object] = []
+
+    def die(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return validate(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr("train.fit.epoch_end.validate", die)
         with pytest.raises(KeyboardInterrupt):
             fit(store, config, tmp_path)
-    assert not (tmp_path / "checkpoints" / "best.pt").exists()
-    summary = fit(store, config, tmp_path, resume=True)
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.pt")["steps"] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("train.fit.trainer.validate_start", die)
+        summary = fit(store, config, tmp_path, resume=True)
     assert summary["val"] is not None
+    # The start is validated once, and its line is kept.
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "event" in line] == [0, 1]
+    assert summary["start_val"] is not None
     assert (tmp_path / "checkpoints" / "best.pt").exists()
     _assert_same(tmp_path, straight)
 

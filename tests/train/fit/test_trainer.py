@@ -1,7 +1,6 @@
 import json
 import logging
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ from sam2.build_sam import build_sam2
 
 from prep.build import build_store
 from prep.config import BuildConfig
+from prep.source.discover import RoiSource
 from schemas.errors import CheckpointError, ConfigError, TrainingError
+from schemas.manifest import Split
 from schemas.store.store import Store, open_store
 from train.backbone.sam2 import SAM2
 from train.config import FitConfig, read_config
 from train.data.collate import collate
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
-from train.fit.epoch_end import end_epoch
+from train.fit.epoch_end import end_epoch, validate_start
 from train.fit.forward import TrainingForward
 from train.fit.prepare import prepare_run
 from train.fit.state import Origin, start_run
@@ -219,7 +220,8 @@ def test_run_ends_after_epochs_without_a_better_score(store: Store, tmp_path: Pa
     # The learning rates are so small that no mask changes; at 1e-12, a mask gained a pixel on some machines.
     config = _with(epochs=30, batch_size=36, patience=1, optimizer={"lr": 1e-30, "vision_lr": 1e-30})
     summary = fit(store, config, tmp_path)
-    assert summary["epochs"] == 2
+    # The first epoch does not beat the start.
+    assert summary["epochs"] == 1
 
 
 def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,10 +249,11 @@ def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, mo
         average = 0.9 * average + 0.1 * weight
     assert len(trained) == 3
     torch.testing.assert_close(last["ema"]["model"][name], average, rtol=0, atol=1e-7)
-    assert torch.equal(last["ema"]["model"][name], best["model"][name])
     assert not torch.equal(last["model"][name], best["model"][name])
-    assert len(scored) == 1
-    assert torch.equal(scored[0], best["model"][name])
+    # The start is validated first; best.pt holds whichever scored better.
+    assert len(scored) == 2
+    torch.testing.assert_close(scored[1], average, rtol=0, atol=1e-7)
+    assert torch.equal(best["model"][name], scored[best["steps"] and 1])
 
 
 def test_best_has_the_weights_of_the_epoch_with_the_best_score(
@@ -268,6 +271,46 @@ def test_best_has_the_weights_of_the_epoch_with_the_best_score(
             end_epoch(run, store, np.arange(1), machine, log, tmp_path / "checkpoint.pt")
     assert saved == [("best.pt", 1), ("best.pt", 2)]
     assert (run.best_score, run.epochs_since_best) == (0.7, 2)
+
+
+def _fit_with_scores(store: Store, out: Path, scores: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run one step an epoch, with a real validation whose score is replaced."""
+    left = iter(scores)
+
+    def scored(*arguments: Any) -> Any:
+        val, _, panels = validate(*arguments)
+        torch.rand(1)
+        return val, next(left), panels
+
+    monkeypatch.setattr("train.fit.epoch_end.validate", scored)
+    return fit(store, _with(epochs=len(scores) - 1, batch_size=36, report=True), out)
+
+
+def test_start_stays_best_until_an_epoch_beats_it(store: Store, tmp_path: Path, monkeypatch) -> None:
+    summary = _fit_with_scores(store, tmp_path / "worse", [0.7, 0.7, 0.6], monkeypatch)
+    assert (summary["start_val"], summary["best_val"], summary["best_is_start"]) == (0.7, 0.7, True)
+    best = load_checkpoint(tmp_path / "worse" / "checkpoints" / "best.pt")
+    untouched = start_run(_with(), Origin("", 1, 1), CPU).model.sam.state_dict()
+    assert best["steps"] == 0
+    assert all(torch.equal(best["model"][name], weight) for name, weight in untouched.items())
+    report = (tmp_path / "worse" / "report.html").read_text()
+    assert re.search(r"</h1>\s*<p>No epoch beat the start \(validation Dice 0.700\)", report)
+    lines = [json.loads(line) for line in (tmp_path / "worse" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "event" in line] == [0, 1, 2]
+    assert lines[0]["step"] == 0
+    better = _fit_with_scores(store, tmp_path / "better", [0.7, 0.8], monkeypatch)
+    assert (better["best_val"], better["best_is_start"]) == (0.8, False)
+    assert "No epoch beat" not in (tmp_path / "better" / "report.html").read_text()
+
+
+def test_validation_of_the_start_leaves_the_random_generators_alone(store: Store, monkeypatch, tmp_path: Path) -> None:
+    run = start_run(FAST, Origin("", 2, 1), CPU)
+    monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: ({}, float(torch.rand(1)), []))
+    before = torch.get_rng_state()
+    with RunLog(None) as log:
+        validate_start(run, store, np.arange(1), Machine(World(), CPU, StopRequest()), log, tmp_path / "checkpoint.pt")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert run.scored_steps == 0
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -319,9 +362,14 @@ def test_color_and_class_weights_reach_the_loss(store: Store, tmp_path: Path) ->
     assert weighted["loss_first"] == pytest.approx(2 * plain["loss_first"], rel=1e-5)
 
 
-def test_error_of_a_loading_process_shows_only_its_cause(store: Store, tmp_path: Path) -> None:
+def _all_train(rois: list[RoiSource]) -> dict[str, Split]:
+    return {roi.patient: "train" for roi in rois}
+
+
+def test_error_of_a_loading_process_shows_only_its_cause(sample_source: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.zarr"
-    shutil.copytree(store.path, copy)
+    # Without a validation split, the loading process is the first to read an image.
+    build_store(sample_source, copy, BuildConfig(size_px=128), splitter=_all_train)
     for shard in (copy / "images" / "c").rglob("*"):
         if shard.is_file():
             shard.unlink()
