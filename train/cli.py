@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -197,6 +198,9 @@ def fit(
     if (out / "report.html").exists():
         typer.echo(f"report      {printable(out / 'report.html')}")
     typer.echo(f"curves      tensorboard --logdir {printable(out / 'tensorboard')}")
+    best = out / "checkpoints" / ("checkpoint.pt" if summary["start_val"] is None else "best.pt")
+    command = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {shlex.quote(str(best))}"
+    typer.echo(f"next        {printable(command)} --out {printable(shlex.quote(str(out / 'evaluation')))}")
 
 
 @app.command()

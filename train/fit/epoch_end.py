@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from train.fit.validate import validate
 from train.runtime.machine import Machine
 from train.runtime.random_state import rng_states, set_rng_states
 from train.runtime.run_log import RunLog
+
+logger = logging.getLogger(__name__)
 
 
 def end_epoch(
@@ -65,9 +68,26 @@ def _score_weights(
         log.panels(run.steps, panels)
     run.scored_steps = run.steps
     log.epoch(run.steps, -(-run.steps // run.origin.steps_per_epoch), run.val, score)
-    if score is not None:
-        run.epochs_since_best += 1
-        if run.best_score is None or score > run.best_score:
-            run.best_score, run.epochs_since_best = score, 0
-            if machine.world.is_main:
-                run.best_state().save(checkpoint.with_name("best.pt"))
+    if score is None:
+        return
+    run.epochs_since_best += 1
+    is_best = run.best_score is None or score > run.best_score
+    if is_best:
+        run.best_score, run.epochs_since_best = score, 0
+    if machine.world.is_main:
+        logger.info("%s", _epoch_line(run, score, is_best=is_best))
+        if is_best:
+            run.best_state().save(checkpoint.with_name("best.pt"))
+
+
+def _epoch_line(run: Run, score: float, *, is_best: bool) -> str:
+    """Describe a validation in one line."""
+    measure = run.config.best_by
+    scores = [f"{kind} {means['overall'][measure]:.3f}" for kind, means in (run.val or {}).items()]
+    validated = f"validation {'Dice' if measure == 'dice' else 'IoU'} {', '.join(scores)}"
+    if not run.steps:
+        return f"start: {validated}"
+    parts = [f"epoch {run.epochs_done}: loss {run.loss:.3f}", validated]
+    if run.start_score is not None:
+        parts.append(f"{score - run.start_score:+.3f} against the start")
+    return ", ".join([*parts, f"{run.elapsed_s:.0f} s", *(["best so far"] if is_best else [])])

@@ -388,3 +388,14 @@ def test_class_weights_are_compared_with_the_classes(store: Store, tmp_path: Pat
         fit(store, _with(max_steps=1, loss={"class_weights": {99: 2.0}}), tmp_path / "none")
     fit(store, _with(max_steps=1, loss={"class_weights": {1: 2.0, 99: 2.0}}), tmp_path / "one")
     assert "loss.class_weights: [99] are no classes of the store" in caplog.text
+
+
+def test_each_epoch_is_told_in_one_line(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
+    caplog.set_level(logging.INFO, "train.fit.epoch_end")
+    _fit_with_scores(store, tmp_path, [0.5, 0.7, 0.6], monkeypatch)
+    start, first, second = [entry.getMessage() for entry in caplog.records if entry.name == "train.fit.epoch_end"]
+    number = r"\d\.\d{3}"
+    assert re.fullmatch(rf"start: validation Dice box {number}, centroid {number}", start)
+    told = rf"loss \d+\.\d{{3}}, validation Dice box {number}, centroid {number}"
+    assert re.fullmatch(rf"epoch 1: {told}, \+0\.200 against the start, \d+ s, best so far", first)
+    assert re.fullmatch(rf"epoch 2: {told}, \+0\.100 against the start, \d+ s", second)
