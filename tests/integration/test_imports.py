@@ -49,6 +49,8 @@ def test_stages_share_only_the_schemas(package: str) -> None:
 def test_nothing_imports_a_command_line() -> None:
     for name, path in _modules().items():
         assert not _imported(path) & {"prep.cli", "train.cli"}, name
+        if name != "train.cli" and not name.startswith("train.command"):
+            assert not any(imported.startswith("train.command") for imported in _imported(path)), name
 
 
 def test_rooms_have_no_import_cycle() -> None:

@@ -1,0 +1,162 @@
+"""`bcss-train fit`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.command.console import interrupted_as_line, printable, progress_bar
+from train.backbone.catalog import ModelSize
+from train.choices import BalanceChoice, DeviceChoice, PromptChoice
+from train.command.flags import multiple_of_32
+
+if TYPE_CHECKING:
+    from train.runtime.run_log import StepRecord
+
+
+def fit(
+    context: typer.Context,
+    store: Annotated[str, typer.Argument(help="Store that bcss-prep built: a path or a URL.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results of the run.")] = Path("finetune_logs"),
+    model: Annotated[
+        ModelSize | None,
+        typer.Option(help="Network: nano is a miniature, the others are SAM 2.1.", show_default="tiny"),
+    ] = None,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; without it, weights are random.")] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(callback=multiple_of_32, help="Side of the network's input in pixels.", show_default="1024"),
+    ] = None,
+    prompt: Annotated[
+        PromptChoice | None,
+        typer.Option(
+            help="mixed: a stored box or click, drawn per image; random: a box or click drawn from the mask.",
+            show_default="mixed",
+        ),
+    ] = None,
+    negatives: Annotated[
+        bool | None, typer.Option("--negatives/--no-negatives", help="Append the store's negative clicks.")
+    ] = None,
+    corrections: Annotated[
+        int | None, typer.Option(min=0, help="Simulated clicks on the error, after the prompt.", show_default="0")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training tiles.", show_default="20")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per batch and process.", show_default="4")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="Batches per step.", show_default="1")] = None,
+    max_objects: Annotated[int | None, typer.Option(min=1, help="Maximum objects per image.", show_default="3")] = None,
+    balance: Annotated[
+        BalanceChoice | None,
+        typer.Option(help="classes: draw objects so that all classes come equally often.", show_default="none"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Data-loading processes; 0 loads in the training process.", show_default="2"),
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate of prompt encoder and mask decoder.", show_default="5e-06")
+    ] = None,
+    vision_lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate of the image encoder.", show_default="3e-06")
+    ] = None,
+    warmup_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps in which the learning rates rise.", show_default="0")
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(help="Factor on the learning rate per trunk layer, from the top down.", show_default="0.9"),
+    ] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the weights' moving average; 0 keeps none.")] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            help="Modules to freeze, or a preset that names what is trained: decoder_only, decoder_and_neck, all."
+        ),
+    ] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=0, help="Rank of LoRA adapters in the image encoder; 0 uses none.")
+    ] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="Flip and rotate tiles.", show_default="augment")
+    ] = None,
+    save_every_steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps between saves within an epoch; 0: only at its end.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=0, help="Stop after this many epochs without a better score.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in the folder.")] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of initial weights, order, prompts and augmentation.", show_default="0"),
+    ] = None,
+    device: Annotated[
+        DeviceChoice | None, typer.Option(help="auto uses CUDA if it is available.", show_default="auto")
+    ] = None,
+    compile: Annotated[bool | None, typer.Option("--compile", help="Compile encoder, decoder and loss.")] = None,  # noqa: A002
+    checkpoint_activations: Annotated[
+        bool | None,
+        typer.Option("--checkpoint-activations", help="Recompute a trained encoder's activations to save memory."),
+    ] = None,
+    cache_features: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache-features/--no-cache-features", help="Keep a frozen encoder's features on disk, beside the store."
+        ),
+    ] = None,
+    report: Annotated[
+        bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with these settings and more; flags override it.")
+    ] = None,
+) -> None:
+    """Fine-tune SAM 2 with the prompts of the store."""
+    from schemas.store.store import open_store
+    from train.config import flags_as_settings, read_config
+    from train.fit.finish import start_is_best
+    from train.fit.trainer import fit as run_fit
+
+    settings = read_config(config, flags_as_settings(context.params))
+    opened = open_store(store)
+    silent = int(os.environ.get("RANK", "0")) > 0
+    continues = "--resume continues from the last checkpoint"
+    with interrupted_as_line(continues), progress_bar("fit", "step", silent=silent) as bar:
+        summary = run_fit(opened, settings, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
+    if silent:
+        return
+    if summary["stopped_by"]:
+        typer.echo(f"stopped by {summary['stopped_by']} after step {summary['steps']}; --resume continues the run")
+    first = summary["loss_first"]
+    typer.echo(
+        f"{summary['steps']} steps" + ("" if first is None else f", loss {first:.3f} -> {summary['loss_last']:.3f}")
+    )
+    if summary["best_is_start"] and not summary["stopped_by"]:
+        typer.echo(start_is_best(summary["best_by"], summary["start_val"]))
+    typer.echo(f"checkpoint  {printable(out / 'checkpoints' / 'checkpoint.pt')}")
+    typer.echo(f"numbers     {printable(out / 'summary.json')}")
+    if (out / "report.html").exists():
+        typer.echo(f"report      {printable(out / 'report.html')}")
+    typer.echo(f"curves      tensorboard --logdir {printable(out / 'tensorboard')}")
+    best = out / "checkpoints" / ("checkpoint.pt" if summary["best_val"] is None else "best.pt")
+    command = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {shlex.quote(str(best))}"
+    typer.echo(f"next        {printable(command)} --out {printable(shlex.quote(str(out / 'evaluation')))}")
+
+
+def _show(bar: object, record: StepRecord, total: int) -> None:
+    from tqdm import tqdm
+
+    assert isinstance(bar, tqdm)
+    bar.total = total
+    rate = record.images / record.step_s
+    wait = record.data_wait_s / record.step_s
+    bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}", refresh=False)
+    bar.update(record.step - bar.n)
