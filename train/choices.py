@@ -22,6 +22,9 @@ BalanceChoice = Literal["none", "classes"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 SplitChoice = Literal["train", "val", "test", "all"]
 
+MEASURE_NAMES = {"dice": "Dice", "iou": "IoU"}
+"""The measures that may choose `best.pt`, as people write them."""
+
 BaselineName = Literal["box", "image", "disc"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.command.stage_timer import timed
 from schemas.store.store import Store
+from train.choices import MEASURE_NAMES
 from train.fit.state import Run, save_last
 from train.fit.validate import validate
 from train.runtime.machine import Machine
@@ -84,7 +85,7 @@ def _epoch_line(run: Run, score: float, *, is_best: bool) -> str:
     """Describe a validation in one line."""
     measure = run.config.best_by
     scores = [f"{kind} {means['overall'][measure]:.3f}" for kind, means in (run.val or {}).items()]
-    validated = f"validation {'Dice' if measure == 'dice' else 'IoU'} {', '.join(scores)}"
+    validated = f"validation {MEASURE_NAMES[measure]} {', '.join(scores)}"
     if not run.steps:
         return f"start: {validated}"
     parts = [f"epoch {run.epochs_done}: loss {run.loss:.3f}", validated]

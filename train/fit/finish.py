@@ -11,6 +11,7 @@ import torch
 
 from schemas.command.stage_timer import timed
 from schemas.store.store import Store
+from train.choices import MEASURE_NAMES
 from train.fit.state import Run
 from train.model.predictor import MaskPredictor
 from train.output.report import write_report
@@ -56,7 +57,7 @@ def describe_run(store: Store, run: Run) -> dict[str, Any]:
 def start_is_best(best_by: str, start_score: float | None) -> str:
     """Say that a run has not beaten its start; the arguments stand in `summary.json`."""
     return (
-        f"No epoch beat the start (validation {'Dice' if best_by == 'dice' else 'IoU'} {start_score:.3f}): "
+        f"No epoch beat the start (validation {MEASURE_NAMES[best_by]} {start_score:.3f}): "
         "best.pt holds the weights that the run began with."
     )
 

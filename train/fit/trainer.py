@@ -93,11 +93,9 @@ def _train(
     kept_steps = run.steps if run.scored_steps >= 0 else None
     with RunLog(out if is_main else None, kept_steps) as log:
         while not machine.must_stop():
-            if policies.must_validate(run) and not run.steps:
-                validate_start(run, store, prepared.val_tiles, machine, log, checkpoint)
-                continue
             if policies.must_validate(run):
-                end_epoch(run, store, prepared.val_tiles, machine, log, checkpoint)
+                validate = end_epoch if run.steps else validate_start
+                validate(run, store, prepared.val_tiles, machine, log, checkpoint)
                 continue
             if policies.must_end(run):
                 break

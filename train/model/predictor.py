@@ -167,7 +167,8 @@ class MaskPredictor:
         ious = torch.zeros(len(coords), device=self.device)
         for group in group_by_points(labels):
             for rows in group.objects.split(self._objects_per_pass()):
-                own_coords, own_labels = scaled[rows, : group.count], labels[rows, : group.count]
+                own_coords = scaled[rows, : group.count].to(self.device)
+                own_labels = labels[rows, : group.count].to(self.device)
                 places = rows.to(self.device)
                 before = None if mask_logits is None else mask_logits[places]
                 masks, estimates = self._mean_candidates(views, own_coords, own_labels, before)
@@ -192,7 +193,7 @@ class MaskPredictor:
             before = None if mask_logits is None else view.orientation.tensor(mask_logits)[:, None]
             features = view.features.of_objects(first)
             with _evaluating(self.model), autocast(self.device):
-                found = self.model.decode(features, moved.to(self.device), labels.to(self.device), before)
+                found = self.model.decode(features, moved, labels, before)
             logits, ious = view.orientation.inverse.tensor(found.logits.float()), found.ious.float()
             sums = (logits, ious) if sums is None else (sums[0] + logits, sums[1] + ious)
         assert sums is not None

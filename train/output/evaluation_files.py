@@ -11,7 +11,6 @@ from PIL import Image
 
 from schemas.errors import ConfigError
 from schemas.overlay import side_by_side
-from train.output.roi_scores import RoiScorer
 from train.score.evaluate import Evaluation
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
@@ -32,18 +31,9 @@ def check_new(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(numbers, "belongs to an earlier evaluation", "give --overwrite, or choose another --out")
 
 
-def write_evaluation(evaluation: Evaluation, out: Path, rois: RoiScorer | None = None) -> None:
-    """Write `metrics.json`, `objects.csv` with the scores of every object, and `overlays.png` into a folder.
-
-    Args:
-        evaluation: The scores.
-        out: The folder.
-        rois: Scores of stitched ROIs, which `metrics.json` gets as `rois`, and `rois.csv` one by one.
-    """
+def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+    """Write `metrics.json`, `objects.csv` with the scores of every object, and `overlays.png` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    if rois is not None:
-        evaluation.result["rois"] = rois.summary()
-        rois.write(out / "rois.csv")
     Image.fromarray(side_by_side(evaluation.panels, 4)).save(out / "overlays.png")
     (out / "metrics.json").write_text(json.dumps(evaluation.result, indent=1) + "\n", encoding="utf-8")
     _write_objects(out / "objects.csv", evaluation.tables)

@@ -2,7 +2,7 @@
 
 The mean counts every ROI alike: first over the ROIs of a patient, then over patients, then over classes.
 
-Axes: H and W pixels of a ROI, S pixels a side of a tile, n scores.
+Axes: H and W pixels of a ROI, n scores.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from train.output.stitch import ReceiveRoi, RoiStitcher, tile_place
 from train.score.metrics import score_masks
 from train.score.surface_dice import TileOutlines
 from train.score.tile_answer import ScoredAnswer
-from train.statistics.estimate import class_mean
+from train.statistics.estimate import class_means
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class RoiScorer:
         record = scored.record
         if self._truth is None or self._truth.frame_id != record.frame_id:
             self._stitcher.close()
-            self._truth = _Truth(record, self._images)
+            self._truth = _Truth(record, self._images, self._store.source(record.frame_id).mpp_um, self._tolerance_um)
         self._truth.add(record)
         self._stitcher(scored.answer)
 
@@ -109,19 +110,13 @@ class RoiScorer:
         self._receive(model, kind, frame_id, codes)
         truth = self._truth
         assert truth is not None
-        source = self._store.source(frame_id)
-        outlines = None
-        if self._tolerance_um is not None and source.mpp_um is not None:
-            outlines = TileOutlines(truth.ignore, (source.mpp_um, source.mpp_um), self._tolerance_um)
-        for info in self._images.classes:
-            own = (truth.codes == info.code) & ~truth.ignore
-            predicted = (codes == info.code) & ~truth.ignore
-            if not own.any() and not predicted.any():
-                continue
-            found = score_masks(predicted[None], own[None], truth.ignore, outlines)
-            area_px = int(np.count_nonzero(own))
+        present = {*np.unique(truth.codes[~truth.ignore]).tolist(), *np.unique(codes[~truth.ignore]).tolist()}
+        for code in (info.code for info in self._images.classes if info.code in present):
+            own, predicted = truth.codes == code, codes == code
+            found = score_masks(predicted[None], own[None], truth.ignore, truth.outlines)
+            area_px = int(np.count_nonzero(own & ~truth.ignore))
             values = float(found.dice[0]), float(found.surface_dice[0])
-            self.scores.append(RoiScore(model, kind, frame_id, truth.patient, info.code, area_px, *values))
+            self.scores.append(RoiScore(model, kind, frame_id, truth.patient, code, area_px, *values))
 
 
 def origins_of(store: Store) -> Callable[[str], NDArray[np.int32]]:
@@ -133,20 +128,33 @@ class _Truth:
     """The true classes of one ROI, put together from its tiles.
 
     Attributes:
+        frame_id: The ROI.
+        patient: Its patient.
         codes: uint16 (H, W), the class of each pixel; that of nothing where it has none.
         ignore: bool (H, W), true where a pixel is not scored.
     """
 
-    def __init__(self, first: Record, images: ClassImages) -> None:
+    def __init__(self, first: Record, images: ClassImages, mpp_um: float | None, tolerance_um: float | None) -> None:
         roi = images.rois[first.frame_id]
         self.frame_id, self.patient = first.frame_id, first.patient
-        self._classes = [info.code for info in images.classes]
-        self._nothing = images.nothing_code
-        self.codes = np.full((roi.height_px, roi.width_px), self._nothing, np.uint16)
+        self.codes = np.full((roi.height_px, roi.width_px), images.nothing_code, np.uint16)
         self.ignore = np.ones((roi.height_px, roi.width_px), bool)
+        self._classes = [info.code for info in images.classes]
+        self._mpp_um, self._tolerance_um = mpp_um, tolerance_um
+        self._added: set[int] = set()
+
+    @cached_property
+    def outlines(self) -> TileOutlines | None:
+        """Compares outlines in the ROI, once all tiles were added; None without a resolution or tolerance."""
+        if self._mpp_um is None or self._tolerance_um is None:
+            return None
+        return TileOutlines(self.ignore, (self._mpp_um, self._mpp_um), self._tolerance_um)
 
     def add(self, record: Record) -> None:
-        """Add the pixels of one tile."""
+        """Add the pixels of one tile, the first time that it comes."""
+        if record.index in self._added:
+            return
+        self._added.add(record.index)
         left, top, right, bottom = tile_place(record.origin_xy, record.labels.shape[0], record.scale_xy)
         size_xy = (right - left, bottom - top)
         labels, ignore = (
@@ -164,11 +172,9 @@ def _means(scores: list[RoiScore], names: dict[int, str]) -> dict[str, Any]:
     patients = np.array([score.patient for score in scores])
     classes = np.array([score.class_id for score in scores])
     measures = {name: np.array([getattr(score, name) for score in scores]) for name in ("dice", "surface_dice")}
-    # Without a resolution there is no surface Dice at all.
-    measures = {name: values for name, values in measures.items() if not np.isnan(values).all()}
 
     def means(rows: NDArray[np.bool_]) -> dict[str, Any]:
-        return {n: class_mean(v[rows], patients[rows], classes[rows]).as_json() for n, v in measures.items()}
+        return class_means({name: values[rows] for name, values in measures.items()}, patients[rows], classes[rows])
 
     return {
         "class_mean": means(np.ones(len(scores), bool)),

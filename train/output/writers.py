@@ -13,13 +13,7 @@ from train.output.stitch import RoiStitcher, RoiWriter
 from train.score.sinks import AnswerSink, ScoredAnswerSink, WithoutTruth
 
 
-def answer_writers(
-    images: ClassImages,
-    out: Path,
-    *,
-    save_masks: bool,
-    stitch: bool,
-) -> tuple[AnswerSink, ...]:
+def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: bool) -> tuple[AnswerSink, ...]:
     """Return the writers that need no truth, and write `out/classes.json` for readers of their PNGs.
 
     Args:
@@ -40,9 +34,9 @@ def answer_writers(
 
 def evaluation_writers(store: Store, out: Path, *, save_masks: bool) -> tuple[ScoredAnswerSink, ...]:
     """Return the writers of masks, if they are wanted, and of `out/masks/truth.json` beside them."""
-    images = ClassImages.from_store(store)
     if not save_masks:
         return ()
+    images = ClassImages.from_store(store)
     without_truth = answer_writers(images, out, save_masks=True, stitch=False)
     return TruthWriter(images.classes, out / "masks"), *map(WithoutTruth, without_truth)
 

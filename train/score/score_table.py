@@ -16,7 +16,7 @@ from schemas.record import Record
 from train.score.metrics import MaskScores
 from train.score.surface_dice import CURVE_UM
 from train.statistics.click_counts import summarize_clicks
-from train.statistics.estimate import class_mean, object_mean, patient_mean
+from train.statistics.estimate import class_means, object_mean, patient_mean
 from train.statistics.iou_estimates import summarize_estimates
 
 MEASURES = ("dice", "iou", "surface_dice")
@@ -140,14 +140,10 @@ class ScoreTable:
         means |= {"n": int(np.count_nonzero(rows)), "patients": len(set(patients.tolist()))}
         means["ci95"] = {name: estimate.share_interval() for name, estimate in by_object.items()}
         means["counts"] = {name: {"n": e.objects, "patients": e.patients} for name, e in by_object.items()}
-        means["class_mean"] = {name: class_mean(column, patients, classes).as_json() for name, column in values.items()}
+        means["class_mean"] = class_means(values, patients, classes)
         means["patient_mean"] = {name: patient_mean(column, patients).as_json() for name, column in values.items()}
         curve = {f"{um:g}": self.surface_curve[rows, place] for place, um in enumerate(CURVE_UM)}
-        means["surface_dice_by_um"] = {
-            um: class_mean(column, patients, classes).as_json()
-            for um, column in curve.items()
-            if not np.isnan(column).all()
-        }
+        means["surface_dice_by_um"] = class_means(curve, patients, classes)
         means["complete"] = self._complete(rows)
         estimates = self.iou_estimate[rows]
         if not np.isnan(estimates).any():
@@ -162,7 +158,6 @@ class ScoreTable:
     def _complete(self, rows: NDArray[np.bool_]) -> dict[str, Any]:
         """Return the class means of the objects that reach no edge of their tile, and so are certainly whole."""
         whole = rows & ~self.touches_edge
-        patients, classes = self.patient[whole], self.class_id[whole]
-        values = {name: getattr(self, name)[whole] for name in MEASURES}
-        means = {n: class_mean(v, patients, classes).as_json() for n, v in values.items() if not np.isnan(v).all()}
+        patients, values = self.patient[whole], {name: getattr(self, name)[whole] for name in MEASURES}
+        means = class_means(values, patients, self.class_id[whole])
         return {"n": int(whole.sum()), "patients": len(set(patients.tolist())), "class_mean": means}

@@ -4,7 +4,7 @@ Tiles overlap where a ROI is no multiple of the tile, and with a stride below th
 a class in its tile is scored on the pixels that the tile owns: those nearer to the center of this tile than to that of
 any other. A component is scored whole, in the tile that shows most of it.
 
-Axes: O objects of a tile, S pixels a side, t tiles, n objects of the store. Arrays are H, W; coordinates are x, y.
+Axes: O objects of a tile, S pixels a side, n objects of the store. Arrays are H, W; coordinates are x, y.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class ScoredOnce:
         size_xy = store.manifest.tile_size_px / store.column("tiles/scale_xy")[self._tiles].astype(float)
         self._starts_xy = store.column("tiles/origin_xy")[self._tiles].astype(float)
         self._ends_xy = self._starts_xy + size_xy
+        self._has_components = bool(store.column("objects/roi_component").any())
         self._is_kept = self._kept_rows()
 
     def owned(self, record: Record) -> NDArray[np.bool_]:
@@ -56,7 +57,7 @@ class ScoredOnce:
 
     def counted(self, record: Record) -> Record:
         """Return a tile whose pixels that are scored elsewhere are ignored; a component keeps all of its pixels."""
-        if record.roi_components.any():
+        if self._has_components:
             return record
         return replace(record, ignore=record.ignore | ~self.owned(record))
 
@@ -66,7 +67,7 @@ class ScoredOnce:
         ids = self._store.column("objects/object_id")[rows].tolist()
         kept = dict(zip(ids, self._is_kept[rows].tolist(), strict=True))
         chosen = np.array([kept[object_id] for object_id in counted.object_ids.tolist()], bool)
-        if counted.roi_components.any():
+        if self._has_components:
             return chosen
         return chosen & (counted.segments & ~counted.ignore).any((1, 2))
 
@@ -90,9 +91,11 @@ class ScoredOnce:
         keys = np.column_stack((roi_numbers[places[order]], components[order]))
         starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(1)])
         boxes = self._boxes_in_roi(order, places)
-        for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
+        ends = np.r_[starts[1:], len(order)]
+        repeated = ends - starts > 1
+        for start, end in zip(starts[repeated].tolist(), ends[repeated].tolist(), strict=True):
             taken: list[int] = []
-            for place in range(start, end) if end - start > 1 else ():
+            for place in range(start, end):
                 if any(_overlap(boxes[place], boxes[other]) for other in taken):
                     kept[order[place]] = False
                 else:

@@ -11,6 +11,7 @@ Sources: Student's t with few clusters as in Cameron and Miller, A Practitioner'
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +127,23 @@ def class_mean(values: NDArray[np.float64], patients: NDArray[np.str_], classes:
     fewest = int(sizes.min())
     error = math.sqrt(float(parts @ parts)) if fewest > 1 else None
     return Estimate(float(means.mean()), error, len(values), count, fewest)
+
+
+def class_means(
+    columns: Mapping[str, NDArray[np.float64]], patients: NDArray[np.str_], classes: NDArray[np.int64]
+) -> dict[str, dict[str, Any]]:
+    """Return the class mean of each column, as `metrics.json` holds it; a column without any value is left out.
+
+    Args:
+        columns: float64 (n,) each, by name.
+        patients: str (n,), the patient of each value.
+        classes: int64 (n,), the class code of each value.
+    """
+    return {
+        name: class_mean(values, patients, classes).as_json()
+        for name, values in columns.items()
+        if not np.isnan(values).all()
+    }
 
 
 def _measured(

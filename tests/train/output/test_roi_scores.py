@@ -10,25 +10,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
-from schemas.store.store import Store, open_store
+from tests.train.output.conftest import BuildRois
 from train.cli import app
 from train.score.answers import tiles_with_objects
 from train.statistics.estimate import class_mean
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rois")
-    write_sample(folder, rois=3, size_px=200, seed=3)
-    return folder
-
-
-def _store(source: Path, path: Path, **settings: Any) -> Store:
-    build_store(source, path, BuildConfig.model_validate({"size_px": 64, **settings}))
-    return open_store(path)
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
@@ -41,8 +27,10 @@ def _dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("settings", [{}, {"stride_px": 40}, {"edge": "pad"}], ids=str)
-def test_scores_are_those_of_the_written_images(source: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    store = _store(source, tmp_path / "s.zarr", **settings)
+def test_scores_are_those_of_the_written_images(
+    rois: Path, build_rois: BuildRois, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    store = build_rois(**settings)
     out = tmp_path / "out"
     command = ["evaluate", store.path, "--baseline", "box", "--split", "all", "--prompt", "box", "--stitch"]
     ran = CliRunner().invoke(app, [*command, "--device", "cpu", "--out", str(out)])
@@ -52,7 +40,7 @@ def test_scores_are_those_of_the_written_images(source: Path, tmp_path: Path, se
     seen: set[tuple[str, int]] = set()
     for source_record in store.manifest.sources:
         name = source_record.frame_id
-        with Image.open(source / "masks" / f"{name}.png") as mask:
+        with Image.open(rois / "masks" / f"{name}.png") as mask:
             truth = np.asarray(mask)
         (path,) = (out / "stitched").rglob(f"{name}.png")
         with Image.open(path) as picture:
@@ -72,7 +60,7 @@ def test_scores_are_those_of_the_written_images(source: Path, tmp_path: Path, se
             seen.add((name, code))
         assert {code for frame, code in seen if frame == name} >= set(np.unique(truth[counted]).tolist())
     result = json.loads((out / "metrics.json").read_text())["rois"]["baseline:box"]["box"]
-    assert result["rois"] == 3
+    assert result["rois"] == 2
     columns = [np.array([row[key] for row in rows]) for key in ("dice", "patient", "class_id")]
     expected = class_mean(columns[0].astype(float), columns[1], columns[2].astype(int))
     assert result["class_mean"]["dice"]["value"] == pytest.approx(expected.value)
@@ -80,8 +68,8 @@ def test_scores_are_those_of_the_written_images(source: Path, tmp_path: Path, se
     assert "Stitched ROIs" in (out / "report.html").read_text()
 
 
-def test_a_resized_roi_is_scored_at_its_own_size(source: Path, tmp_path: Path) -> None:
-    store = _store(source, tmp_path / "s.zarr", mpp_um=0.6, size_px=40)
+def test_a_resized_roi_is_scored_at_its_own_size(rois: Path, build_rois: BuildRois, tmp_path: Path) -> None:
+    store = build_rois(mpp_um=0.6, size_px=40)
     out = tmp_path / "out"
     command = ["evaluate", store.path, "--baseline", "image", "--split", "all", "--prompt", "box", "--stitch"]
     ran = CliRunner().invoke(app, [*command, "--device", "cpu", "--out", str(out)])
@@ -91,7 +79,7 @@ def test_a_resized_roi_is_scored_at_its_own_size(source: Path, tmp_path: Path) -
     for row in _lines(out / "rois.csv"):
         areas[row["frame_id"]] = areas.get(row["frame_id"], 0) + int(row["area_px"])
     for name, area in areas.items():
-        with Image.open(source / "masks" / f"{name}.png") as mask:
+        with Image.open(rois / "masks" / f"{name}.png") as mask:
             wanted = ~np.isin(np.asarray(mask), list(BuildConfig().ignore))
         assert area <= sizes[name]
         assert area == pytest.approx(wanted.sum(), rel=0.1)

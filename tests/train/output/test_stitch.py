@@ -10,12 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from prep.build import build_store
-from prep.config import BuildConfig
-from prep.synthetic import write_sample
 from schemas.record import Record
-from schemas.store.store import Store, open_store
+from schemas.store.store import Store
 from tests.folders import bytes_of
+from tests.train.output.conftest import BuildRois
 from train.model.predictor import MaskPredictor, Prediction
 from train.model.promptable import PromptableSam
 from train.output.class_images import ClassImages
@@ -24,19 +22,6 @@ from train.output.writers import roi_scorer
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.protocol import ScoringProtocol
 from train.score.tile_answer import Answer, Question
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two ROIs of 225 x 200 px."""
-    folder = tmp_path_factory.mktemp("rois")
-    write_sample(folder, rois=2, size_px=200, seed=3)
-    return folder
-
-
-def _store(source: Path, path: Path, **settings: Any) -> Store:
-    build_store(source, path, BuildConfig.model_validate({"size_px": 64, **settings}))
-    return open_store(path)
 
 
 def _answer(record: Record, prediction: Prediction | None = None, masks: np.ndarray | None = None) -> Answer:
@@ -84,15 +69,17 @@ def _stitched(store: Store, answers: Iterator[Answer], out: Path) -> dict[str, n
     ],
     ids=str,
 )
-def test_stitching_the_truth_gives_the_source_mask(source: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    store = _store(source, tmp_path / "s.zarr", **settings)
+def test_stitching_the_truth_gives_the_source_mask(
+    rois: Path, build_rois: BuildRois, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    store = build_rois(**settings)
     stitched = _stitched(store, _truth(store), tmp_path / "out")
     wanted = [info.code for info in store.manifest.classes]
     assert len(wanted) > 2
-    assert set(stitched) == {path.stem for path in (source / "masks").iterdir()}
+    assert set(stitched) == {path.stem for path in (rois / "masks").iterdir()}
     for stem, codes in stitched.items():
         with (
-            Image.open(source / "masks" / f"{stem}.png") as mask,
+            Image.open(rois / "masks" / f"{stem}.png") as mask,
             Image.open(tmp_path / "out" / "m" / "box" / f"{stem}.png") as written,
         ):
             assert written.mode == "P"
@@ -104,27 +91,29 @@ def test_stitching_the_truth_gives_the_source_mask(source: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("settings", [{"layout": "resize"}, {"mpp_um": 0.6, "size_px": 40}], ids=str)
-def test_rescaled_tiles_come_back_to_their_place(source: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
-    store = _store(source, tmp_path / "s.zarr", **settings)
+def test_rescaled_tiles_come_back_to_their_place(
+    rois: Path, build_rois: BuildRois, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    store = build_rois(**settings)
     wanted = [info.code for info in store.manifest.classes]
     for stem, codes in _stitched(store, _truth(store), tmp_path / "out").items():
-        with Image.open(source / "masks" / f"{stem}.png") as mask:
+        with Image.open(rois / "masks" / f"{stem}.png") as mask:
             expected = np.asarray(mask)
         assert codes.shape == expected.shape
         # Rescaling changes only pixels near outlines.
         assert np.mean(codes == np.where(np.isin(expected, wanted), expected, 0)) > 0.95
 
 
-def test_rescaled_tiles_leave_no_gap(source: Path, tmp_path: Path) -> None:
+def test_rescaled_tiles_leave_no_gap(build_rois: BuildRois, tmp_path: Path) -> None:
     # Tiles begin at 0, 79.4 and 158.8 source pixels.
-    store = _store(source, tmp_path / "s.zarr", mpp_um=0.83, size_px=24, edge="pad")
+    store = build_rois(mpp_um=0.83, size_px=24, edge="pad")
     everything = (_answer(tile, masks=tile.segments) for tile in map(_with_one_object, store))
     for codes in _stitched(store, everything, tmp_path / "out").values():
         assert (codes == 1).all()
 
 
-def test_overlapping_tiles_are_averaged(source: Path, tmp_path: Path) -> None:
-    store = _store(source, tmp_path / "s.zarr", stride_px=32)
+def test_overlapping_tiles_are_averaged(build_rois: BuildRois, tmp_path: Path) -> None:
+    store = build_rois(stride_px=32)
     first, second = _with_one_object(store[0]), _with_one_object(store[1])
     assert (first.origin_xy, second.origin_xy) == ((0, 0), (32, 0))
     logits = torch.full((1, 16, 16), 2.0)
@@ -135,8 +124,8 @@ def test_overlapping_tiles_are_averaged(source: Path, tmp_path: Path) -> None:
     assert np.all(codes[32, 48:] == 0)
 
 
-def test_tiles_side_by_side_keep_their_masks(source: Path, tiny: PromptableSam, tmp_path: Path) -> None:
-    store = _store(source, tmp_path / "s.zarr", edge="pad")
+def test_tiles_side_by_side_keep_their_masks(build_rois: BuildRois, tiny: PromptableSam, tmp_path: Path) -> None:
+    store = build_rois(edge="pad")
     protocol = ScoringProtocol("all", ("box",), baselines=(), thresholds={("model", "box"): 0.3})
     indices = tiles_with_objects(store, "all").tolist()
     scored = score_tiles(store, indices[:6], {"model": MaskPredictor(tiny, torch.device("cpu"))}, protocol)
@@ -154,8 +143,8 @@ def test_tiles_side_by_side_keep_their_masks(source: Path, tiny: PromptableSam, 
         assert np.mean((codes > 0) == anywhere) > 0.99
 
 
-def test_pixels_of_class_0_differ_from_pixels_without_a_mask(source: Path, tmp_path: Path) -> None:
-    store = _store(source, tmp_path / "s.zarr", classes=(0, 1), ignore=())
+def test_pixels_of_class_0_differ_from_pixels_without_a_mask(rois: Path, build_rois: BuildRois, tmp_path: Path) -> None:
+    store = build_rois(classes=(0, 1), ignore=())
     stitcher = _writing(store, tmp_path / "out")
     for answer in _truth(store):
         stitcher(answer)
@@ -163,16 +152,16 @@ def test_pixels_of_class_0_differ_from_pixels_without_a_mask(source: Path, tmp_p
     for roi in store.manifest.sources:
         with Image.open(tmp_path / "out" / "m" / "box" / f"{roi.frame_id}.png") as picture:
             written = np.asarray(picture)
-        with Image.open(source / "masks" / f"{roi.frame_id}.png") as mask:
+        with Image.open(rois / "masks" / f"{roi.frame_id}.png") as mask:
             drawn = np.asarray(mask)
         np.testing.assert_array_equal(written, np.where(drawn <= 1, drawn, 255))
 
 
 @pytest.mark.parametrize("settings", [{}, {"stride_px": 40}, {"edge": "pad"}, {"mpp_um": 0.6, "size_px": 40}], ids=str)
 def test_knowing_the_tiles_changes_no_pixel(
-    source: Path, nano: PromptableSam, tmp_path: Path, settings: dict[str, Any]
+    build_rois: BuildRois, nano: PromptableSam, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    store = _store(source, tmp_path / "s.zarr", **settings)
+    store = build_rois(**settings)
     indices = tiles_with_objects(store, "all").tolist()
     predictors = {"m": MaskPredictor(nano, torch.device("cpu"))}
     scored = score_tiles(store, indices, predictors, ScoringProtocol("all", ("box",), baselines=()))

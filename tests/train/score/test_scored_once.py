@@ -1,5 +1,6 @@
 """No pixel and no object of overlapping tiles is scored twice."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,28 +37,22 @@ def _square(store: Store, index: int) -> tuple[slice, slice]:
     return slice(y, y + side), slice(x, x + side)
 
 
-def test_every_pixel_of_a_roi_is_owned_once(by_label: Store) -> None:
-    once = ScoredOnce(by_label, range(len(by_label)))
-    frames = by_label.column("tiles/frame_id")
-    for frame in np.unique(frames):
-        tiles = np.flatnonzero(frames == frame).tolist()
-        width, height = by_label.column("tiles/roi_size_xy")[tiles[0]].tolist()
-        count, seen = np.zeros((height, width), int), np.zeros((height, width), bool)
-        for index in tiles:
-            place = _square(by_label, index)
-            count[place] += once.owned(by_label[index])
-            seen[place] = True
-        np.testing.assert_array_equal(count, seen)
-
-
-def test_pixels_are_owned_once_too_where_tiles_are_missing(by_label: Store) -> None:
-    tiles = [index for index in range(len(by_label)) if index % 3]
-    once = ScoredOnce(by_label, tiles)
-    frames = by_label.column("tiles/frame_id")
+def _rois(store: Store, tiles: list[int]) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Yield the tiles of each ROI, and the ROI's height and width."""
+    frames = store.column("tiles/frame_id")
     for frame in np.unique(frames[tiles]):
-        width, height = by_label.column("tiles/roi_size_xy")[np.flatnonzero(frames == frame)[0]].tolist()
-        count, seen = np.zeros((height, width), int), np.zeros((height, width), bool)
-        for index in (index for index in tiles if frames[index] == frame):
+        own = [index for index in tiles if frames[index] == frame]
+        width, height = store.column("tiles/roi_size_xy")[own[0]].tolist()
+        yield own, (height, width)
+
+
+@pytest.mark.parametrize("left_out", [None, 3], ids=["all tiles", "every third is missing"])
+def test_every_pixel_of_a_roi_is_owned_once(by_label: Store, left_out: int | None) -> None:
+    tiles = [index for index in range(len(by_label)) if left_out is None or index % left_out]
+    once = ScoredOnce(by_label, tiles)
+    for own, shape in _rois(by_label, tiles):
+        count, seen = np.zeros(shape, int), np.zeros(shape, bool)
+        for index in own:
             place = _square(by_label, index)
             count[place] += once.owned(by_label[index])
             seen[place] = True
@@ -68,13 +63,10 @@ def test_true_pixels_of_a_class_count_once(by_label: Store) -> None:
     protocol = ScoringProtocol("all", ("box",), baselines=("image",))
     tiles = tiles_with_objects(by_label, "all").tolist()
     table = gather_scores(score_tiles(by_label, tiles, {}, protocol))["baseline:image"]["box"]
-    frames = by_label.column("tiles/frame_id")
     expected = 0
-    for frame in np.unique(frames):
-        indices = [index for index in tiles if frames[index] == frame]
-        width, height = by_label.column("tiles/roi_size_xy")[indices[0]].tolist()
-        truth = np.zeros((height, width), bool)
-        for index in indices:
+    for own, shape in _rois(by_label, tiles):
+        truth = np.zeros(shape, bool)
+        for index in own:
             record = by_label[index]
             truth[_square(by_label, index)] |= (record.segments & ~record.ignore).any(0)
         expected += int(truth.sum())
@@ -84,13 +76,11 @@ def test_true_pixels_of_a_class_count_once(by_label: Store) -> None:
 
 def test_pixels_of_a_component_count_at_most_once(by_component: Store) -> None:
     once = ScoredOnce(by_component, range(len(by_component)))
-    frames = by_component.column("tiles/frame_id")
-    for frame in np.unique(frames):
-        tiles = np.flatnonzero(frames == frame).tolist()
-        width, height = by_component.column("tiles/roi_size_xy")[tiles[0]].tolist()
-        count, seen = np.zeros((height, width), int), set()
+    for own, shape in _rois(by_component, list(range(len(by_component)))):
+        count = np.zeros(shape, int)
+        seen: set[int] = set()
         scored: set[int] = set()
-        for index in tiles:
+        for index in own:
             record = by_component[index]
             assert once.counted(record) is record
             kept = once.kept(record)
