@@ -14,6 +14,7 @@ from prep.config import BuildConfig
 from tests.train.output.conftest import BuildRois
 from train.cli import app
 from train.score.answers import tiles_with_objects
+from train.score.surface_dice import TileOutlines
 from train.statistics.estimate import class_mean
 
 
@@ -56,6 +57,10 @@ def test_scores_are_those_of_the_written_images(
             ours, theirs = (codes == code) & counted, (truth == code) & counted
             assert float(row["dice"]) == pytest.approx(_dice(ours, theirs))
             assert int(row["area_px"]) == theirs.sum()
+            assert source_record.mpp_um is not None
+            outlines = TileOutlines(~counted, (source_record.mpp_um, source_record.mpp_um), tolerance_um=2.0)
+            expected_surface = outlines.surface_dice(codes == code, truth == code)[0]
+            assert float(row["surface_dice"]) == pytest.approx(expected_surface, nan_ok=True)
             assert row["patient"] == store.column("tiles/patient")[store.column("tiles/frame_id") == name][0]
             seen.add((name, code))
         assert {code for frame, code in seen if frame == name} >= set(np.unique(truth[counted]).tolist())
