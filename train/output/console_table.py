@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from schemas.command.console import as_markup
 from train.output.interval_text import class_mean_interval
@@ -32,7 +32,8 @@ def print_scores(result: dict[str, Any]) -> None:
     Args:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
-    table = Table("model", "prompt", "Dice", "95 %", "IoU", "objects", "patients")
+    # A long name goes on in the next line: cut short, two names may look alike.
+    table = Table(Column("model", overflow="fold"), "prompt", "Dice", "95 %", "IoU", "objects", "patients")
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
             table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark_of(result, model, kind)))

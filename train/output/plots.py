@@ -107,24 +107,28 @@ def surface_by_tolerance(models: dict[str, Any]) -> str:
 def iou_by_estimate(models: dict[str, Any]) -> str:
     """Draw the mean IoU of objects with like estimates; the area of a dot is its number of objects. Empty without any.
 
-    On the diagonal, a model estimates its IoU right.
+    On the diagonal, a model estimates its IoU right. The legend tells how far each model is off, and the error of the
+    best constant.
     """
     drawn = [series for series in _series(models) if "iou_estimate" in series[-1]["overall"]]
     if not drawn:
         return ""
-    figure = _figure(3.6 + 0.12 * len(drawn))
+    figure = _figure(3.4 + 0.2 * len(drawn))
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999", linewidth=1)
     for label, color, place, scores in drawn:
-        bins = scores["overall"]["iou_estimate"]["reliability"]
+        found = scores["overall"]["iou_estimate"]
+        bins, ranks = found["reliability"], found["spearman"]
+        told = f"{label}: off by {found['absolute_error']:.3f} (best constant {found['constant_error']:.3f}), bias "
+        told += f"{found['bias']:+.3f}" + ("" if ranks is None else f", rank correlation {ranks:.2f}")
         estimates, ious, counts = ([entry[key] for entry in bins] for key in ("estimate", "iou", "n"))
         sizes = 250 * np.array(counts) / sum(counts)
         axes.plot(estimates, ious, color=color, linestyle=_DASHES[place % len(_DASHES)], linewidth=1)
-        axes.scatter(estimates, ious, sizes, color=color, label=label, alpha=0.7)
+        axes.scatter(estimates, ious, sizes, color=color, label=told, alpha=0.7)
     axes.set_xlabel("the model's estimate of its IoU")
     axes.set_ylabel("true IoU, mean")
     axes.set_ylim(0, 1)
-    legend = figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    legend = figure.legend(loc="outside upper center", frameon=False, fontsize=8)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([20])

@@ -147,8 +147,8 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
             *(f"{SEEN_MARK} {name} was {patients['said']}" for name, patients in seen.items()),
             *([ORACLE_NOTE] if any(result["oracles"].values()) else []),
         ],
-        "rois": list(_roi_rows(result, seen)),
-        "pairs": [_pair(pair, seen) for pair in result["paired"]],
+        "rois": list(_roi_rows(result)),
+        "pairs": [_pair(pair, result) for pair in result["paired"]],
     }
 
 
@@ -160,11 +160,11 @@ def _asked(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 yield model, kind, scores
 
 
-def _roi_rows(result: dict[str, Any], seen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _roi_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table of stitched ROIs; none if they were not stitched."""
     for model, kinds in result.get("rois", {}).items():
         for kind, scores in kinds.items():
-            mark, means = SEEN_MARK if model in seen else "", scores["class_mean"]
+            mark, means = mark_of(result, model, kind), scores["class_mean"]
             cells = [
                 _Cell(mean["value"], f"{mean['value']:.3f}{mark}", class_mean_interval(mean, "ci95", ".3f"))
                 if (mean := means.get(name))
@@ -200,10 +200,11 @@ def _facts(asked: dict[str, Any]) -> str:
     return facts + ("; mean of eight flips and turns" if asked["tta"] else "")
 
 
-def _pair(pair: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+def _pair(pair: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """Format the difference between two models."""
     mean = pair["class_mean"]
-    mark = SEEN_MARK if pair["model"] in seen or pair["minus"] in seen else ""
+    model, minus = (mark_of(result, pair[side], pair["prompt"]) for side in ("model", "minus"))
+    mark = model or minus
     return {
         **pair,
         "dice": f"{mean['value']:+.3f}{mark}",
@@ -231,12 +232,6 @@ def _cells(means: dict[str, Any], mark: str) -> list[_Cell]:
     off = _Cell(math.nan, "-")
     if estimate:
         error = estimate["absolute_error"]
-        beside = [
-            interval_text(estimate["ci95"]["absolute_error"], ".3f"),
-            f"bias {estimate['bias']:+.3f}",
-            "" if estimate["spearman"] is None else f"rank correlation {estimate['spearman']:.2f}",
-            f"best constant {estimate['constant_error']:.3f}",
-        ]
-        off = _Cell(error, f"{error:.3f}{mark}", ", ".join(filter(None, beside)))
+        off = _Cell(error, f"{error:.3f}{mark}", interval_text(estimate["ci95"]["absolute_error"], ".3f"))
     counts = [_Cell(means[name], str(means[name])) for name in ("n", "patients")]
     return [primary, measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]

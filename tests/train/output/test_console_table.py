@@ -15,3 +15,13 @@ def test_table_shows_names_with_brackets(capsys: pytest.CaptureFixture[str]) -> 
     scores = {"dice": 0.5, "iou": 0.4, "n": 2, "patients": 1, "class_mean": {"dice": primary, "iou": primary}}
     print_scores({"seen_patients": {}, "oracles": {}, "models": {"best[/old]": {"box": {"overall": scores}}}})
     assert "best[/old]" in capsys.readouterr().out
+
+
+def test_no_name_is_cut_short(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "a_model_with_quite_a_long_name"
+    mean = {"value": 0.5, "ci95": None, "few_patients": True, "patients": 1}
+    scores = {"dice": 0.5, "iou": 0.4, "n": 2, "patients": 1, "class_mean": {"dice": mean, "iou": mean}}
+    print_scores({"seen_patients": {}, "oracles": {}, "models": {name: {"box": {"overall": scores}}}})
+    cells = [line.split("│")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(cells) == name

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, model_colors
+from train.output.plots import bars_by_class, dice_by_clicks, dice_by_size, iou_by_estimate, model_colors
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
 
@@ -85,3 +85,16 @@ def test_bars_name_the_number_of_patients_and_one_patient_is_hollow() -> None:
     assert "tumor (3)" in drawn
     assert "stroma (1)" in drawn
     assert drawn.count("fill: #ffffff; stroke: ") == 1
+
+
+def test_the_legend_tells_how_far_estimates_are_off() -> None:
+    estimate = {
+        "absolute_error": 0.25,
+        "constant_error": 0.125,
+        "bias": -0.05,
+        "spearman": 0.5,
+        "reliability": [{"estimate": 0.3, "iou": 0.4, "n": 3}, {"estimate": 0.8, "iou": 0.7, "n": 9}],
+    }
+    drawn = iou_by_estimate({"m": {"box": {"overall": {"iou_estimate": estimate}}}})
+    assert "m, box: off by 0.250 (best constant 0.125), bias -0.050, rank correlation 0.50" in drawn
+    assert iou_by_estimate({"m": {"box": {"overall": {}}}}) == ""
