@@ -10,6 +10,7 @@ that only the checkout has is noted and is not a difference.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -50,6 +51,9 @@ RUNS: dict[str, tuple[object, ...]] = {
 
 RESCORED = ("ci95", "intervals", "surface_dice", "paired", "dice_after_clicks")
 """Entries of scores whose definition has changed since: intervals, which outlines count, and where clicks fall."""
+
+BEST = ("best_val", "best_meter_values", "epochs_since_best")
+"""Entries of a run that may differ because the checkout also validates the start, which may be the best."""
 
 EVALUATED = "box"
 
@@ -158,11 +162,14 @@ def _compare_runs(sides: Sides, *, keep: bool) -> Iterator[Comparison]:
             f"{name}: metrics.jsonl", *sides.paths(f"{name}/metrics.jsonl"), (*TIMES, *RESCORED), may_grow=True
         )
         yield compare_json(
-            f"{name}: summary.json", *sides.paths(f"{name}/summary.json"), (*MEASURED, *RESCORED), may_grow=True
+            f"{name}: summary.json", *sides.paths(f"{name}/summary.json"), (*MEASURED, *RESCORED, *BEST), may_grow=True
         )
-        for file in ("checkpoint.pt", "best.pt"):
+        # If the start is the best, best.pt holds other weights than the revision's, which did not validate it.
+        _, summary = sides.paths(f"{name}/summary.json")
+        best_is_start = json.loads(summary.read_text(encoding="utf-8"))["best_is_start"]
+        for file in ("checkpoint.pt",) if best_is_start else ("checkpoint.pt", "best.pt"):
             path = f"{name}/checkpoints/{file}"
-            yield compare_checkpoints(f"{name}: {file}", *sides.paths(path), RESCORED)
+            yield compare_checkpoints(f"{name}: {file}", *sides.paths(path), (*RESCORED, *BEST))
         if not keep and name != EVALUATED:
             for path in sides.paths(name):
                 shutil.rmtree(path)
