@@ -19,7 +19,7 @@ from benchmarks.claims import Claim, hardware, medians, print_claims
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.source.decode import read_image, read_mask
-from prep.source.discover import find_pairs
+from prep.source.discover import find_rois
 from prep.synthetic import write_sample
 from schemas.store.store import open_store
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def _decode(source: Path) -> None:
-    for roi in find_pairs(source):
+    for roi in find_rois(source).rois:
         read_image(roi.image_path)
         read_mask(roi.mask_path)
 

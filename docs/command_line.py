@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typer.main import get_command
 
 import prep.cli
+import prep.command.build
 import train.cli
 
 PAGE = Path(__file__).with_name("reference") / "command-line.md"
@@ -76,7 +77,7 @@ def _default(parameter: Any) -> str:
         return "required"
     # A flag of `fit` has no value unless it is given; it shows the default of its setting.
     shown = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
-    if parameter.name == "workers" and shown == prep.cli.CORES:
+    if parameter.name == "workers" and shown == prep.command.build.CORES:
         # The number belongs to the machine on which this page is written.
         return "all cores"
     if parameter.is_flag:

@@ -20,8 +20,9 @@ from prep.place.destination import check_replaceable, linked_place, occupied
 from prep.place.local_store import publish_local, recover
 from prep.place.object_store import publish_remote, remote_lock, remove_lock
 from prep.place.workspace import build_token, open_workspace, remove_left_over
-from prep.plan import BuildPlan, Splitter, plan_build
-from prep.source.split import default_split
+from prep.plan import BuildPlan, plan_build
+from prep.source.discover import DataSet
+from prep.source.split import Splitter
 from prep.write.assemble import STORE_DIR, assemble
 from prep.write.roi_folder import RoiFolder, RoiTask, write_roi_folder
 from schemas.command.stage_timer import timed
@@ -75,22 +76,23 @@ class BuildOptions:
 
 
 def build_store(
-    source_dir: Path,
+    source: Path | DataSet,
     destination: str | Path,
     config: BuildConfig,
     options: BuildOptions = BuildOptions(),
-    splitter: Splitter = default_split,
+    splitter: Splitter | None = None,
     patients: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Build a store from a folder of images and masks.
+    """Build a store from images and masks.
 
     Args:
-        source_dir: The folder that holds the folders of images and masks.
+        source: The folder that holds the folders of images and masks, a table of cases (see `prep.source.case_table`),
+            or the ROIs themselves.
         destination: Path or URL of the store. A store that was built from the same sources with the same configuration
             is left as it is.
         config: What to build.
         options: How to run.
-        splitter: Divides the patients into splits.
+        splitter: Divides the patients into splits; as the data set's preset does it unless given.
         patients: The patient of each ROI by its stem, where names do not tell it.
 
     Returns:
@@ -104,7 +106,7 @@ def build_store(
     refuse_while_imported("build_store")
     location = linked_place(normal_location(destination))
     work_dir = _work_dir(location, options)
-    plan = plan_build(source_dir, config, splitter, patients)
+    plan = plan_build(source, config, splitter, patients)
     with _failures_named(location), remote_errors(location):
         recover(location, work_dir)
         built = None if options.overwrite else built_store(location, plan)
@@ -156,7 +158,7 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
         run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
         folders = list(_reported(run(write_roi_folder, tasks), len(tasks), options.on_progress))
         _check_splits(plan, folders)
-        manifest = assemble(work, folders, plan.config, plan.specs, run)
+        manifest = assemble(work, folders, plan, run)
         if ignored_share(manifest) > MUCH_IGNORED:
             logger.warning(
                 "%s: more than a third of the pixels count neither in training nor in scores; check --ignore", location
@@ -194,6 +196,9 @@ def _reported(
         if not source.objects:
             why = "contains no selected class" if source.tiles else "has no tile with --min-tissue"
             logger.warning("%s %s and is left out", source.mask, why)
+        if folder.recolored_px:
+            what = "pixels whose color no class has were given the class of the nearest color"
+            logger.warning("%s: %s: %d", source.mask, what, folder.recolored_px)
         if folder.rims:
             rims = ", ".join(f"{code} ({count} px)" for code, count in sorted(folder.rims.items()))
             logger.warning(

@@ -7,6 +7,7 @@ from prep.files import sha256_of
 from prep.place.destination import check_replaceable, occupied
 from prep.plan import BuildPlan
 from prep.write.checksums import check_sizes
+from prep.write.roi_folder import recorded_digests
 from schemas.errors import StoreError
 from schemas.manifest import fingerprint
 from schemas.store.store import Store, open_store
@@ -50,7 +51,7 @@ def _difference(store: Store, plan: BuildPlan) -> str | None:
     manifest, settings = store.manifest, plan.config.model_dump(mode="json")
     if manifest.config_fingerprint != fingerprint(settings):
         return f"other settings ({changed_settings(manifest.config, settings)})"
-    built = {source.frame_id: (source.image_sha256, source.mask_sha256) for source in manifest.sources}
+    built = {source.frame_id: recorded_digests(source) for source in manifest.sources}
     only_one = sorted(built.keys() ^ {roi.frame_id for roi in plan.rois})
     if only_one:
         where = "the store" if only_one[0] in built else "the folder"
@@ -61,7 +62,9 @@ def _difference(store: Store, plan: BuildPlan) -> str | None:
         if plan.splits.get(patient) != split:
             return f"other splits (patient {patient} was in {split} and would be in {plan.splits.get(patient)})"
     for roi in plan.rois:
-        for path, sha256 in zip((roi.image_path, roi.mask_path), built[roi.frame_id], strict=True):
+        if len(roi.paths) != len(built[roi.frame_id]):
+            return f"other files of {roi.frame_id}"
+        for path, sha256 in zip(roi.paths, built[roi.frame_id], strict=True):
             if sha256_of(path) != sha256:
                 return f"another content of {path}"
     return None

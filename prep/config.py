@@ -14,8 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from prep.source.class_map import ClassEntry
-from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, describe_class
+from prep.source.class_map import ClassEntry, colors_of
+from prep.source.folders import Folders, Unpaired
+from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, ClassInfo, Color, describe_class
 from schemas.codec_names import CodecName
 from schemas.errors import ConfigError
 from schemas.limits import MAX_CODE, MAX_POINTS, MAX_TILE_PX
@@ -23,6 +24,18 @@ from schemas.prompt_kinds import PointCounts
 
 COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
+
+_ADDED_LATER = (
+    *("source_mpp_um", "dataset", "image_suffix", "mask_suffix", "unpaired", "class_masks"),
+    *("instance_classes", "nearest_color"),
+)
+"""Settings that earlier versions did not have."""
+
+ObjectKind = Literal["label", "component", "instance"]
+"""What becomes an object: each class of a tile, each connected component, or each value of a mask of instances."""
+
+DatasetName = Literal["bcss", "generic", "voc", "instances"]
+"""The rules that a data set follows; see `prep.preset`."""
 
 Edge = Literal["shift", "pad"]
 """Whether the last row and column of tiles are shifted inside the ROI or padded beyond it."""
@@ -39,7 +52,8 @@ class BuildConfig(BaseModel):
         layout: `tile` cuts tiles at native resolution, `resize` resizes each ROI to one square.
         size_px: S, the side of a tile in pixels, a multiple of 8.
         stride_px: Step between tiles in pixels; the size unless given.
-        objects: `label` makes one object for each pixel value, `component` one for each connected component.
+        objects: `label` makes one object for each class in a tile, `component` one for each connected component,
+            `instance` one for each pixel value but 0.
         classes: Pixel values that become objects, or `all` for every value that is not ignored.
         ignore: Pixel values that count neither as object nor as background.
         min_area_px: Minimum area of an object in pixels. Unless given it is 64 for components, and 1 for label objects,
@@ -53,6 +67,13 @@ class BuildConfig(BaseModel):
         class_map: Codes with names and merges; those of BCSS unless given.
         source_mpp_um: Resolution of the ROIs whose names do not tell it, in micrometers a pixel.
         codec: How images are compressed: `fast` to read quickly, `small` to take little space; both without loss.
+        dataset: The preset. In other data sets than BCSS, `all` leaves out code 0, which is background.
+        image_suffix: What the stem of each image ends in, beside the ROI's name.
+        mask_suffix: What the stem of each mask ends in.
+        unpaired: What is done with an image without a mask, or a mask without an image.
+        class_masks: Folder of masks of classes beside masks of instances; empty without one.
+        instance_classes: The class code of instances: name of the ROI or an empty text, id, code.
+        nearest_color: Whether an unknown color in a mask of colors counts as the nearest known one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +83,7 @@ class BuildConfig(BaseModel):
     layout: Literal["tile", "resize"] = "tile"
     size_px: int = Field(default=1024, ge=8, le=MAX_TILE_PX, multiple_of=8)
     stride_px: int = Field(default=0, ge=0)
-    objects: Literal["label", "component"] = "label"
+    objects: ObjectKind = "label"
     classes: tuple[Code, ...] | Literal["all"] = DEFAULT_CLASS_CODES
     ignore: tuple[Code, ...] = DEFAULT_IGNORE_CODES
     min_area_px: int = Field(default=0, ge=0)
@@ -75,13 +96,21 @@ class BuildConfig(BaseModel):
     class_map: tuple[ClassEntry, ...] = ()
     codec: CodecName = "fast"
     source_mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    dataset: DatasetName = "bcss"
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    unpaired: Unpaired = "error"
+    class_masks: str = ""
+    instance_classes: tuple[tuple[str, int, int], ...] = ()
+    nearest_color: bool = False
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Stores of versions without this setting have the same settings and so the same fingerprint.
+        # Stores of versions without these settings have the same settings and so the same fingerprint.
         values: dict[str, Any] = write(self)
-        if self.source_mpp_um is None:
-            del values["source_mpp_um"]
+        for name in _ADDED_LATER:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del values[name]
         return values
 
     @model_validator(mode="before")
@@ -91,6 +120,7 @@ class BuildConfig(BaseModel):
         if not filled.get("stride_px"):
             filled["stride_px"] = filled.get("size_px", 1024)
         if not filled.get("min_area_px"):
+            # Instances are what somebody outlined, and small ones are meant.
             filled["min_area_px"] = COMPONENT_MIN_AREA_PX if filled.get("objects") == "component" else 1
         return filled
 
@@ -102,6 +132,8 @@ class BuildConfig(BaseModel):
                 f"leaves pixels out between tiles of {self.size_px} px",
                 "give a smaller stride",
             )
+        if self.objects == "instance" and self.ignore:
+            raise ConfigError("--ignore", "names codes, but the values of masks are instances", "leave it out")
         if self.layout == "resize" and (self.stride_px != self.size_px or self.edge != "shift"):
             raise ConfigError("--layout resize", "makes one tile of a ROI", "leave out --stride and --edge")
         named = () if self.classes == ALL_CLASSES else self.classes
@@ -116,6 +148,16 @@ class BuildConfig(BaseModel):
                 "--classes", f"names {codes}, which --ignore names too", "name each code in one of the two"
             )
         return self
+
+    @property
+    def folders(self) -> Folders:
+        """Where the files of the data set lie."""
+        return Folders(self.images, self.masks, self.class_masks, self.image_suffix, self.mask_suffix, self.unpaired)
+
+    @property
+    def colors(self) -> dict[Color, int]:
+        """The code of each color, for masks of colors."""
+        return colors_of(self.class_map)
 
     @property
     def point_counts(self) -> PointCounts:
@@ -140,7 +182,8 @@ class BuildConfig(BaseModel):
             present: The codes in a mask, after merges.
         """
         if self.classes == ALL_CLASSES:
-            return frozenset(present) - set(self.ignore)
+            background = set[int]() if self.dataset == "bcss" else {0}
+            return frozenset(present) - set(self.ignore) - background
         return frozenset(present) & set(self.classes)
 
     def describe(self, code: int) -> ClassInfo:
@@ -149,6 +192,8 @@ class BuildConfig(BaseModel):
         if code in by_code:
             return by_code[code].info()
         found = describe_class(code)
+        if self.dataset != "bcss":
+            return found.model_copy(update={"name": f"code_{code}"})
         # A data set that names its own classes does not use the names of BCSS.
         is_bcss = not any(entry.name for entry in self.class_map)
         return found if is_bcss else found.model_copy(update={"name": f"class_{code}"})

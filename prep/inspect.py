@@ -23,7 +23,9 @@ class ClassCount(BaseModel):
         split: `train`, `val` or `test`.
         objects: Number of objects.
         tiles: Number of tiles with at least one of them.
-        pixels: Their total area in pixels; overlapping pixels are counted once per tile.
+        pixels: Their total area in the tiles, in pixels; where tiles overlap, pixels are counted several times.
+        roi_pixels: The area of the class in the masks, in source pixels, each counted once; None in stores of earlier
+            versions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +36,7 @@ class ClassCount(BaseModel):
     objects: int
     tiles: int
     pixels: int
+    roi_pixels: int | None
 
 
 class SplitCount(BaseModel):
@@ -150,6 +153,7 @@ def class_counts(store: Store) -> list[ClassCount]:
     tile_of = store.column("objects/tile_index")
     split_of = store.column("tiles/split")[tile_of]
     class_of, areas = store.column("objects/class_id"), store.column("objects/area_px")
+    rois_of = {split: set(store.column("tiles/frame_id")[store.column("tiles/split") == split]) for split in SPLITS}
     counts: list[ClassCount] = []
     for info in store.manifest.classes:
         for split in SPLITS:
@@ -163,9 +167,16 @@ def class_counts(store: Store) -> list[ClassCount]:
                         objects=int(rows.sum()),
                         tiles=len(np.unique(tile_of[rows])),
                         pixels=int(areas[rows].sum(dtype=np.int64)),
+                        roi_pixels=_roi_pixels(store.manifest, rois_of[split], info.code),
                     )
                 )
     return counts
+
+
+def _roi_pixels(manifest: Manifest, rois: set[str], code: int) -> int | None:
+    """Source pixels of a class in some ROIs; None if the manifest does not tell it."""
+    sources = [source.class_px for source in manifest.sources if source.frame_id in rois]
+    return None if None in sources or not sources else sum((found or {}).get(code, 0) for found in sources)
 
 
 def _split_counts(store: Store) -> list[SplitCount]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,15 +11,16 @@ from typing import Any
 
 from prep.config import BuildConfig
 from prep.derive.roi import size_mismatch
+from prep.source.case_table import is_case_table, read_case_table
 from prep.source.decode import image_header
-from prep.source.discover import RoiSource, find_pairs
+from prep.source.discover import DataSet, RoiSource, find_rois
+from prep.source.folders import Folders
+from prep.source.split import SplitRule, Splitter, default_rule
+from schemas.errors import ConfigError, SourceError, joined
 from schemas.layout import ArraySpec, array_specs
 from schemas.manifest import Split, fingerprint
 
 logger = logging.getLogger(__name__)
-
-Splitter = Callable[[list[RoiSource]], dict[str, Split]]
-"""Returns the split of each patient."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BuildPlan:
         rois: The pairs of image and mask, by name.
         splits: The split of each patient.
         specs: The arrays of the store.
+        split_method: How the patients were divided, in words.
     """
 
     source_dir: Path
@@ -39,6 +41,7 @@ class BuildPlan:
     rois: list[RoiSource]
     splits: dict[str, Split]
     specs: tuple[ArraySpec, ...] = field(repr=False)
+    split_method: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON values; equal plans build equal stores from unchanged files."""
@@ -57,44 +60,81 @@ class BuildPlan:
 
 
 def plan_build(
-    source_dir: Path, config: BuildConfig, splitter: Splitter, patients: Mapping[str, str] | None = None
+    source: Path | DataSet,
+    config: BuildConfig,
+    splitter: Splitter | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> BuildPlan:
     """Find the ROIs, compare the headers of their files, and divide the patients.
 
     Args:
-        source_dir: The folder that holds the folders of images and masks.
+        source: The folder that holds the folders of images and masks, a table of cases, or the ROIs themselves.
         config: The settings.
-        splitter: Divides the patients into splits.
+        splitter: Divides the patients into splits; as the data set's preset does it unless given.
         patients: The patient of each ROI by its stem, where names do not tell it.
 
     Raises:
-        SourceError: A file has no partner, cannot be read, or differs from its partner in size.
+        SourceError: A file has no partner, cannot be read, or differs from its partner in size. All such problems are
+            in one error.
         ConfigError: The patients cannot be divided as the user asks.
     """
+    data = source if isinstance(source, DataSet) else read_source(source, config.folders, patients)
+    rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in data.rois]
+    specs = tuple(array_specs(config.size_px, _label_dtype(data, config), config.point_counts, config.objects))
+    rule = splitter or default_rule(rois, config.dataset)
+    method = rule.method if isinstance(rule, SplitRule) else "a function of the caller"
+    return BuildPlan(data.root, config, rois, rule(rois), specs, method)
+
+
+def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | None = None) -> DataSet:
+    """Find the ROIs of a folder or of a table of cases.
+
+    Args:
+        source: The folder that holds the folders of images and masks, or a CSV file.
+        folders: Where the files lie in a folder.
+        patients: The patient of each ROI by its name, where names do not tell it.
+
+    Raises:
+        SourceError: A file is missing or cannot be used.
+        ConfigError: The table, or `patients`, cannot be used.
+    """
     # Worker processes may have another current folder.
-    source_dir = source_dir.absolute()
-    found = find_pairs(source_dir, config.images, config.masks, patients)
-    rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in found]
-    specs = tuple(array_specs(config.size_px, _label_dtype(rois), config.point_counts))
-    return BuildPlan(source_dir, config, rois, splitter(rois), specs)
+    source = source.absolute()
+    if not is_case_table(source):
+        return find_rois(source, folders, patients)
+    if folders != Folders():
+        what = "names its files itself"
+        raise ConfigError(source, what, "leave out --images, --masks, their suffixes, --class-mask and --unpaired")
+    if patients is not None:
+        raise ConfigError("--patients", "is for folders", f"fill the column patient of {source.name}")
+    return read_case_table(source)
 
 
-def _label_dtype(rois: list[RoiSource]) -> str:
+def _label_dtype(data: DataSet, config: BuildConfig) -> str:
     """The type that holds the values of all masks; compares the sizes of each pair on the way.
 
     Raises:
-        SourceError: A file cannot be read, or a mask has another size than its image.
+        SourceError: A file cannot be read, or a mask has another size than its image. All such problems are in one
+            error.
     """
     dtype = "uint8"
     turned: list[Path] = []
-    for roi in rois:
-        paths = roi.image_path, roi.mask_path
-        image, mask = map(image_header, paths)
-        if image.size != mask.size:
-            raise size_mismatch(roi, image.size, mask.size)
-        if mask.wide:
+    problems: list[SourceError] = []
+    many_colors = any(code > 255 for code in config.colors.values())
+    for roi in data.rois:
+        try:
+            image, *masks = map(image_header, roi.paths)
+        except SourceError as error:
+            problems.append(error)
+            continue
+        for path, mask in zip(roi.paths[1:], masks, strict=True):
+            if image.size != mask.size:
+                problems.append(size_mismatch(replace(roi, mask_path=path), image.size, mask.size))
+        if masks[0].wide or (masks[0].is_color and many_colors):
             dtype = "uint16"
-        turned += [path for path, header in zip(paths, (image, mask), strict=True) if header.turned]
+        turned += [path for path, header in zip(roi.paths, (image, *masks), strict=True) if header.turned]
+    if problems:
+        raise joined(data.root, problems)
     if turned:
         logger.warning("files that are turned as their orientation tag says: %d, such as %s", len(turned), turned[0])
     return dtype

@@ -14,12 +14,14 @@ from schemas.manifest import SPLITS
 
 def print_classes(counts: Sequence[ClassCount]) -> None:
     """Print the objects of each class in each split."""
-    table = Table("class", "code", *SPLITS, "Mpx", title="objects by class and split")
+    table = Table("class", "code", *SPLITS, "Mpx", "in tiles", title="objects by class and split")
     for name, code in dict.fromkeys((count.class_name, count.class_id) for count in counts):
         of_class = {count.split: count for count in counts if count.class_id == code}
         objects = (str(of_class[split].objects) if split in of_class else "-" for split in SPLITS)
+        once = [count.roi_pixels for count in of_class.values()]
+        area = "-" if None in once else f"{sum(filter(None, once)) / 1e6:.1f}"
         pixels = sum(count.pixels for count in of_class.values())
-        table.add_row(as_markup(name), str(code), *objects, f"{pixels / 1e6:.1f}")
+        table.add_row(as_markup(name), str(code), *objects, area, f"{pixels / 1e6:.1f}")
     Console(emoji=False).print(table)
 
 

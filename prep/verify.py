@@ -80,7 +80,7 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
         config = BuildConfig.model_validate(store.manifest.config)
     except (BcssError, ValidationError):
         return [*problems, Problem("zarr.json", "holds settings that no build has")]
-    problems.extend(_wrong_manifest(store))
+    problems += [*_wrong_manifest(store), *_wrong_instances(store)]
     for index in range(len(store)):
         problems.extend(_wrong_tile(store, index, config))
         report(len(files) + index + 1)
@@ -122,6 +122,24 @@ def _wrong_manifest(store: Store) -> Iterator[Problem]:
     for patient, found in splits.items():
         if len(found) > 1:
             yield Problem("tiles/split", f"puts patient {patient} into {' and '.join(sorted(found))}")
+
+
+def _wrong_instances(store: Store) -> Iterator[Problem]:
+    """An instance has one class and one id in its source in all tiles of its ROI, and its number in both columns."""
+    if store.manifest.object_kind != "instance":
+        return
+    column = store.column
+    rois = column("tiles/frame_id")[column("objects/tile_index")].tolist()
+    numbers, components = column("objects/object_id").tolist(), column("objects/roi_component").tolist()
+    if numbers != components:
+        yield Problem("objects/roi_component", "holds other numbers of instances than objects/object_id")
+    for name in ("class_id", "source_id"):
+        first: dict[tuple[str, int], int] = {}
+        for roi, number, value in zip(rois, numbers, column(f"objects/{name}").tolist(), strict=True):
+            if first.setdefault((roi, number), value) != value:
+                yield Problem(
+                    f"objects/{name}", f"gives the instance {number} of {roi} both {first[roi, number]} and {value}"
+                )
 
 
 def _file_digest(store: Store, key: str) -> WrittenFile | None:
@@ -171,8 +189,9 @@ def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
 
 
 def _unreadable_columns(store: Store) -> Iterator[Problem]:
+    manifest = store.manifest
     # The type of the labels does not matter here: they are not a column.
-    for spec in array_specs(store.manifest.tile_size_px, "uint8", store.manifest.point_counts):
+    for spec in array_specs(manifest.tile_size_px, "uint8", manifest.point_counts, manifest.object_kind):
         if spec.path not in PIXEL_ARRAYS:
             try:
                 store.column(spec.path)
@@ -184,11 +203,11 @@ def _unreadable_columns(store: Store) -> Iterator[Problem]:
 
 def _wrong_tile(store: Store, index: int, config: BuildConfig) -> Iterator[Problem]:
     try:
-        record = store[index]
+        tile = store.tile(index)
+        frame_id, (x, y) = store.column("tiles/frame_id")[index], store.column("tiles/origin_xy")[index].tolist()
+        where = f"tile {index} ({frame_id} at {x}, {y})"
+        yield from [Problem(where, what) for what in wrong_in_tile(tile, config)]
     except UnreachableError:
         raise
     except BcssError as error:
         yield Problem(f"tile {index}", f"cannot be read ({error})")
-        return
-    where = f"tile {index} ({record.frame_id} at {record.origin_xy[0]}, {record.origin_xy[1]})"
-    yield from (Problem(where, what) for what in wrong_in_tile(store, record, config))

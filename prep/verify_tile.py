@@ -18,24 +18,35 @@ from prep.source.decode import LabelArray
 from schemas.prompt_kinds import PROMPT_SOURCES, PointLabel
 from schemas.record import Record
 from schemas.store.store import Store
+from schemas.store.tile import Tile
+
+GROUP_BYTES = 1 << 27
+"""Size of the segments that are compared at once: a tile may have thousands."""
 
 
-def wrong_in_tile(store: Store, record: Record, config: BuildConfig) -> Iterator[str]:
+def wrong_in_tile(tile: Tile, config: BuildConfig) -> Iterator[str]:
     """Yield what is wrong with a tile.
 
     Args:
-        store: The store.
-        record: The tile.
+        tile: The tile.
         config: The settings of the build.
     """
+    record = tile.record(())
     inside = _inside(record)
     codes = merger(config, record.labels)(record.labels)
     if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside):
         yield "its ignored pixels are not those of its labels"
     if config.layout == "resize" and not inside.all():
         yield "its scale does not make one tile of its ROI"
-    yield from _wrong_segments(store, record, DerivedObjects(codes, inside, config, store))
-    yield from _wrong_prompts(store, record)
+    expected = DerivedObjects(codes, inside, config, tile.store)
+    if len(expected) != len(tile.classes):
+        yield f"it has {len(tile.classes)} objects, and its labels give {len(expected)}"
+        return
+    derived = iter(expected)
+    for group in tile.object_groups(GROUP_BYTES):
+        segments = dict(zip(group, tile.segments(group), strict=True))
+        yield from _wrong_segments(tile, segments, derived)
+        yield from _wrong_prompts(tile, segments, record.ignore)
 
 
 def _inside(record: Record) -> NDArray[np.bool_]:
@@ -47,6 +58,10 @@ def _inside(record: Record) -> NDArray[np.bool_]:
     ]
     y, x = np.ogrid[:size, :size]
     return np.asarray((x < ends[0]) & (y < ends[1]), bool)
+
+
+ANY_CLASS = -1
+"""The class of an instance, as long as only its labels are known."""
 
 
 class DerivedObjects:
@@ -64,6 +79,9 @@ class DerivedObjects:
     def __init__(self, codes: LabelArray, inside: NDArray[np.bool_], config: BuildConfig, store: Store) -> None:
         self._numbered: dict[int, NDArray[Any]] = {}
         self._objects: list[tuple[int, int]] = []
+        if config.objects == "instance":
+            self._add_instances(np.where(inside, codes, 0), config.min_area_px)
+            return
         for code in sorted({info.code for info in store.manifest.classes}):
             mask = (np.equal(codes, code) & inside).view(np.uint8)
             numbers = mask if config.objects == "label" else cv2.connectedComponents(mask, connectivity=8)[1]
@@ -72,6 +90,14 @@ class DerivedObjects:
             kept = np.flatnonzero(sizes >= max(config.min_area_px, 1))
             self._objects.extend((code, int(number)) for number in kept if number)
 
+    def _add_instances(self, ids: NDArray[Any], min_area_px: int) -> None:
+        """Each value but 0 is an object. Labels do not tell its class, which `verify_store` compares between tiles."""
+        sizes = np.bincount(ids.ravel())
+        for number in np.flatnonzero(sizes >= max(min_area_px, 1)).tolist():
+            if number:
+                self._numbered[ANY_CLASS] = ids
+                self._objects.append((ANY_CLASS, number))
+
     def __len__(self) -> int:
         return len(self._objects)
 
@@ -79,39 +105,41 @@ class DerivedObjects:
         return ((code, np.equal(self._numbered[code], number)) for code, number in self._objects)
 
 
-def _wrong_segments(store: Store, record: Record, expected: DerivedObjects) -> Iterator[str]:
-    if len(expected) != len(record.segments):
-        yield f"it has {len(record.segments)} objects, and its labels give {len(expected)}"
-        return
-    rows = store.tile(record.index).object_rows
-    areas, at_edge = (store.column(f"objects/{name}")[rows] for name in ("area_px", "touches_edge"))
-    last = record.labels.shape[0] - 1
-    for row, (segment, (class_id, mask)) in enumerate(zip(record.segments, expected, strict=True)):
-        name = f"object {record.object_ids[row]}"
-        if record.class_ids[row] != class_id or not np.array_equal(segment, mask):
+def _wrong_segments(
+    tile: Tile, segments: dict[int, NDArray[np.bool_]], derived: Iterator[tuple[int, NDArray[np.bool_]]]
+) -> Iterator[str]:
+    """Compare segments with the next ones that the labels give."""
+    of_tile = {
+        name: dict(zip(tile.classes, tile.store.column(f"objects/{name}")[tile.object_rows].tolist(), strict=True))
+        for name in ("area_px", "touches_edge", "box_xyxy")
+    }
+    last = tile.store.manifest.tile_size_px - 1
+    for (object_id, segment), (class_id, mask) in zip(segments.items(), derived, strict=False):
+        name = f"object {object_id}"
+        if class_id not in (ANY_CLASS, tile.classes[object_id]) or not np.array_equal(segment, mask):
             yield f"{name} is not the segment that its labels give"
             continue
-        ys, xs = np.nonzero(mask)
-        box = [xs.min(), ys.min(), xs.max(), ys.max()]
-        if areas[row] != len(xs):
-            yield f"{name} has area {areas[row]}, and its segment {len(xs)}"
-        if record.boxes_xyxy[row].tolist() != box:
+        xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+        box, area = [int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])], int(np.count_nonzero(mask))
+        stored = {key: values[object_id] for key, values in of_tile.items()}
+        if stored["area_px"] != area:
+            yield f"{name} has area {stored['area_px']}, and its segment {area}"
+        if stored["box_xyxy"] != box:
             yield f"{name} has another box than its segment"
-        if at_edge[row] != (0 in box[:2] or last in box[2:]):
-            yield f"{name} is said {'to touch' if at_edge[row] else 'not to touch'} the tile's edge"
+        if stored["touches_edge"] != (0 in box[:2] or last in box[2:]):
+            yield f"{name} is said {'to touch' if stored['touches_edge'] else 'not to touch'} the tile's edge"
 
 
-def _wrong_prompts(store: Store, record: Record) -> Iterator[str]:
-    segments = dict(zip(record.object_ids.tolist(), record.segments, strict=True))
-    tile = store.tile(record.index)
+def _wrong_prompts(tile: Tile, segments: dict[int, NDArray[np.bool_]], ignore: NDArray[np.bool_]) -> Iterator[str]:
     for kind in PROMPT_SOURCES:
-        for object_id, prompt in tile.prompts(kind, negatives=store.manifest.negative_points > 0).items():
+        prompts = tile.prompts(kind, segments, negatives=tile.store.manifest.negative_points > 0)
+        for object_id, prompt in prompts.items():
             coords, labels = prompt["point_coords"].astype(int), prompt["point_labels"]
             if not (labels > PointLabel.NEGATIVE).any():
                 yield f"object {object_id} has no point for the prompt {kind}"
                 continue
             on = segments[object_id][coords[:, 1], coords[:, 0]]
-            ignored = record.ignore[coords[:, 1], coords[:, 0]]
+            ignored = ignore[coords[:, 1], coords[:, 0]]
             if not on[labels == PointLabel.POSITIVE].all():
                 yield f"object {object_id} has a positive point off its segment"
             if (on | ignored)[labels == PointLabel.NEGATIVE].any():

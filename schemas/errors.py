@@ -7,6 +7,7 @@ prints it as one line and exits with status 1. In Python, `BcssError` catches al
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 
 class BcssError(Exception):
@@ -32,6 +33,15 @@ class SourceError(BcssError):
     """A source image, mask or folder cannot be used."""
 
 
+class SeveralProblemsError(SourceError):
+    """Several problems of one source, each with a line of its own."""
+
+    def __str__(self) -> str:
+        where, what, remedy = self.args
+        head, *lines = what.split("\n")
+        return "\n  ".join([f"{where}: {head}; {remedy}", *lines])
+
+
 class StoreError(BcssError):
     """A store is absent, unfinished, damaged, or has another schema version."""
 
@@ -50,6 +60,28 @@ class CheckpointError(BcssError):
 
 class TrainingError(BcssError):
     """Training cannot continue, for example because the loss is no longer finite."""
+
+
+SHOWN_PROBLEMS = 10
+"""Number of problems that one message lists."""
+
+
+def joined(where: object, problems: Sequence[BcssError]) -> BcssError:
+    """Make one error of all problems of a source, so that they can be mended in one go.
+
+    Args:
+        where: The folder or table.
+        problems: At least one problem.
+
+    Returns:
+        The problem itself if there is only one.
+    """
+    if len(problems) == 1:
+        return problems[0]
+    lines = [" ".join(str(problem).split()) for problem in problems[:SHOWN_PROBLEMS]]
+    more = f", of which {SHOWN_PROBLEMS} are shown" if len(problems) > SHOWN_PROBLEMS else ""
+    what = "\n".join([f"has {len(problems)} problems{more}", *lines])
+    return SeveralProblemsError(where, what, "mend them, then repeat the command")
 
 
 def unreadable(where: str, error: OSError) -> StoreError:

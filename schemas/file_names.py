@@ -8,6 +8,13 @@ MAX_NAME_BYTES = 255
 """Longest file name, in bytes of UTF-8, on Linux and macOS."""
 
 
+CLASS_MAP_FILE = "classes.tsv"
+"""Name of the class map that is written beside masks."""
+
+INSTANCES_FILE = "instances.csv"
+"""Name of the table of classes that is written beside masks of instances."""
+
+
 def bounded_name(stem: str, ending: str) -> str:
     """Return `stem + ending`, shortened if a file system would refuse it.
 

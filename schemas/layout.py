@@ -45,13 +45,16 @@ class ArraySpec:
         return (self.axis, *self.row_dimensions)
 
 
-def array_specs(tile_size_px: int, label_dtype: str, counts: PointCounts) -> list[ArraySpec]:
+def array_specs(
+    tile_size_px: int, label_dtype: str, counts: PointCounts, object_kind: str = "label"
+) -> list[ArraySpec]:
     """List every array of a store.
 
     Args:
         tile_size_px: S, a multiple of 8.
         label_dtype: `uint8` or `uint16`.
         counts: How many points each object has.
+        object_kind: `label`, `component` or `instance`; instances have the id of their source, too.
     """
     size = tile_size_px
     packed = ((size, size // 8), ("y", "x_byte"))
@@ -60,6 +63,7 @@ def array_specs(tile_size_px: int, label_dtype: str, counts: PointCounts) -> lis
         columns, dimension = points.columns(counts), f"{points.name}_point"
         prompts.append(ArraySpec(points.coords_path, "float32", "object", (columns, 2), (dimension, "xy")))
         prompts.append(ArraySpec(points.labels_path, "int32", "object", (columns,), (dimension,)))
+    of_instances = [ArraySpec("objects/source_id", "int64", "object")] if object_kind == "instance" else []
     return [
         ArraySpec("images", "uint8", "tile", (size, size, 3), ("y", "x", "channel")),
         ArraySpec("labels", label_dtype, "tile", (size, size), ("y", "x")),
@@ -72,6 +76,7 @@ def array_specs(tile_size_px: int, label_dtype: str, counts: PointCounts) -> lis
         ArraySpec("objects/area_px", "int32", "object"),
         ArraySpec("objects/box_xyxy", "int32", "object", (4,), ("corner",)),
         ArraySpec("objects/touches_edge", "bool", "object"),
+        *of_instances,
         *prompts,
         ArraySpec("tiles/frame_id", "str", "tile"),
         ArraySpec("tiles/patient", "str", "tile"),

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.classes import ClassInfo
 from schemas.layout import SCHEMA_VERSION
@@ -21,6 +29,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _without_none(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out keys that have no value: earlier versions did not have them."""
+    return {key: value for key, value in values.items() if key not in names or value is not None}
+
+
 class SourceRecord(_Strict):
     """One ROI of the source folder, whether it is in the store or was left out.
 
@@ -33,6 +46,9 @@ class SourceRecord(_Strict):
         width_px: Width of the ROI in source pixels.
         height_px: Height of the ROI in source pixels.
         mpp_um: Micrometers a source pixel; None if the name does not tell it.
+        class_px: Number of source pixels of each selected class, each counted once; None in stores of earlier versions.
+        class_mask: Path of the mask of classes beside a mask of instances; None without one.
+        class_mask_sha256: SHA-256 of that file.
         palette: Red, green and blue of each of the mask's indices in hexadecimal; empty for a gray mask.
         tiles: Number of its tiles.
         ignored_px: Number of pixels of its tiles that count neither as object nor as background.
@@ -51,6 +67,13 @@ class SourceRecord(_Strict):
     tiles: int = Field(ge=0, le=MAX_ROWS)
     ignored_px: int = Field(default=0, ge=0, le=MAX_ROWS * MAX_TILE_PX**2)
     objects: int = Field(ge=0, le=MAX_ROWS)
+    class_px: dict[int, int] | None = None
+    class_mask: str | None = None
+    class_mask_sha256: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_none(write(self), "class_px", "class_mask", "class_mask_sha256")
 
     @model_validator(mode="after")
     def _check_area(self) -> SourceRecord:
@@ -82,8 +105,8 @@ class Manifest(_Strict):
         schema_version: Version of the layout.
         tool_version: Version of the package that wrote the store.
         tile_size_px: S, the side of a tile in pixels.
-        object_kind: `label` (one object for each pixel value) or `component` (one for each connected component); its
-            key in the attributes is `objects`.
+        object_kind: `label` (one object for each class of a tile), `component` (one for each connected component) or
+            `instance` (one for each value of the mask); its key in the attributes is `objects`.
         positive_points: P, the number of positive points of an object.
         negative_points: Q, the number of negative points of an object.
         classes: The classes that became objects.
@@ -92,12 +115,14 @@ class Manifest(_Strict):
         config_fingerprint: SHA-256 of the settings.
         sources: All ROIs of the source folder.
         complete: The completion record.
+        dataset: The rules that the data set follows, such as `bcss`; None in stores of earlier versions.
+        split_method: How the patients were divided; None in stores of earlier versions.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     tool_version: str
     tile_size_px: int = Field(gt=0, le=MAX_TILE_PX, multiple_of=8)
-    object_kind: Literal["label", "component"] = Field(alias="objects")
+    object_kind: Literal["label", "component", "instance"] = Field(alias="objects")
     positive_points: int = Field(ge=1, le=MAX_POINTS)
     negative_points: int = Field(ge=0, le=MAX_POINTS)
     classes: tuple[ClassInfo, ...] = Field(max_length=1 << 16)
@@ -106,6 +131,13 @@ class Manifest(_Strict):
     config_fingerprint: str
     sources: tuple[SourceRecord, ...]
     complete: Completion
+    dataset: str | None = None
+    split_method: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_unknown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # The digest of a store of an earlier version covers the keys that it had.
+        return _without_none(write(self), "dataset", "split_method")
 
     @field_validator("classes")
     @classmethod
@@ -113,6 +145,12 @@ class Manifest(_Strict):
         if len({info.code for info in classes}) < len(classes):
             raise ValueError("a code is listed twice")
         return classes
+
+    @property
+    def merges(self) -> dict[int, int]:
+        """The code that each merged code counts as; the labels of tiles keep the merged codes."""
+        entries = cast("list[dict[str, Any]]", self.config.get("class_map") or [])
+        return {int(entry["code"]): int(entry["into"]) for entry in entries if entry.get("into") is not None}
 
     @property
     def point_counts(self) -> PointCounts:

@@ -17,6 +17,9 @@ _HATCH_STEP_PX = 12
 
 Color = tuple[int, int, int]
 
+SMALL_PX = 9
+"""Size of a marker up to which it is one thin line, white for positive and black for negative points."""
+
 
 def draw_overlay(
     record: Record,
@@ -57,7 +60,7 @@ class Overlay:
     def __init__(self, record: Record, colors: dict[int, Color], side_px: int) -> None:
         image = cv2.resize(record.image, (side_px, side_px), interpolation=cv2.INTER_AREA)
         self._tinted = np.asarray(image, np.uint8)
-        _hatch(self._tinted, _resized(record.ignore, side_px))
+        hatch(self._tinted, _resized(record.ignore, side_px))
         self._colors = colors
         self._outlines: list[tuple[list[NDArray[np.int32]], Color]] = []
         self._prompts: list[tuple[Prompt, Color]] = []
@@ -89,7 +92,7 @@ class Overlay:
             cv2.drawContours(picture, outlines, -1, _BLACK, 4)
             cv2.drawContours(picture, outlines, -1, color, 2)
         for prompt, color in self._prompts:
-            _draw_prompt(picture, prompt, self._factor, color)
+            draw_prompt(picture, prompt, self._factor, color)
         return picture
 
 
@@ -110,7 +113,13 @@ def _resized(mask: NDArray[np.bool_], side_px: int) -> NDArray[np.bool_]:
     return cv2.resize(mask.view(np.uint8), (side_px, side_px), interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
-def _hatch(picture: NDArray[np.uint8], ignore: NDArray[np.bool_]) -> None:
+def hatch(picture: NDArray[np.uint8], ignore: NDArray[np.bool_]) -> None:
+    """Hatch the ignored pixels of a picture, in place.
+
+    Args:
+        picture: uint8 (H, W, 3), RGB.
+        ignore: bool (H, W).
+    """
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
     picture[ignore] = picture[ignore] // 2 + 100
     picture[ignore & ((x + y) % _HATCH_STEP_PX < 2)] = _BLACK
@@ -121,15 +130,30 @@ def _outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     return [np.asarray(contour, np.int32) for contour in found]
 
 
-def _draw_prompt(picture: NDArray[np.uint8], prompt: Prompt, factor: float, color: Color) -> None:
+def draw_prompt(picture: NDArray[np.uint8], prompt: Prompt, factor: float, color: Color, size_px: int = 14) -> None:
+    """Draw the points and the box of a prompt, in place.
+
+    Args:
+        picture: uint8 (H, W, 3), RGB.
+        prompt: The prompt, in pixels of the tile.
+        factor: Pixels of the picture for each pixel of the tile.
+        color: Color of the points.
+        size_px: Size of a point's marker in pixels of the picture.
+    """
     corners: list[tuple[int, int]] = []
     for (x, y), label in zip((prompt["point_coords"] + 0.5) * factor, prompt["point_labels"], strict=True):
         place = (int(x), int(y))
         if label in (PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT):
             corners.append(place)
             continue
+        if size_px <= SMALL_PX:
+            # There is no room for a border in white.
+            is_positive = label == PointLabel.POSITIVE
+            shape, shade = (cv2.MARKER_STAR, _WHITE) if is_positive else (cv2.MARKER_TILTED_CROSS, _BLACK)
+            cv2.drawMarker(picture, place, shade, shape, size_px, 1)
+            continue
         marker = cv2.MARKER_STAR if label == PointLabel.POSITIVE else cv2.MARKER_TILTED_CROSS
-        cv2.drawMarker(picture, place, _WHITE, marker, 16, 5)
-        cv2.drawMarker(picture, place, color, marker, 14, 2)
+        cv2.drawMarker(picture, place, _WHITE, marker, size_px + 2, 5)
+        cv2.drawMarker(picture, place, color, marker, size_px, 2)
     if corners:
         cv2.rectangle(picture, corners[0], corners[1], _WHITE, 1, cv2.LINE_AA)

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from prep.synthetic import write_sample
 from schemas.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Tests run in parallel, and sums of floats depend on the number of threads. So this process and all processes that
 # tests start use one thread. The variable must be set before torch is imported.
@@ -57,6 +61,20 @@ def module_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
     yield folder
     if request.session.testsfailed == failed_before:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium")
+    if not program:
+        pytest.skip("no chromium is installed (Debian: apt install chromium)")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=arguments)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

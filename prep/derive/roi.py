@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -16,10 +16,20 @@ from numpy.typing import NDArray
 from prep.config import ALL_CLASSES, BuildConfig
 from prep.derive.points import PaddedPoints, derive_points
 from prep.derive.rims import rim_classes
-from prep.derive.segments import Segment, component_segments, label_segments, number_components, present_codes
+from prep.derive.segments import (
+    Segment,
+    component_segments,
+    instance_segments,
+    label_segments,
+    number_components,
+    pixel_counts,
+    present_codes,
+)
 from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
-from prep.source.decode import LabelArray, read_image, read_mask
+from prep.source.colors import read_labels
+from prep.source.decode import LabelArray, read_image
 from prep.source.discover import RoiSource
+from prep.source.instances import ONE_CLASS, Instances, class_of_instances, listed_classes, read_instances
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
 from schemas.prompt_kinds import POINT_SETS
@@ -59,11 +69,15 @@ class DecodedRoi:
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
-        labels: uint8 or uint16 (H, W), the values of the mask.
+        labels: uint8 or uint16 (H, W), the values of the mask; of instances the numbers, 0 for those of other classes
+            than the wanted ones.
         wanted: The codes in the ROI, after merges, that become objects.
         size_xy: Width and height of the files in pixels.
         scale_xy: Pixels of these arrays for each pixel of the files, along x and y.
         rims: Number of pixels of each code that looks like a blend of two others; see `prep.derive.rims`.
+        recolored_px: Number of pixels whose color no class has, and that have the class of the nearest color.
+        instances: Classes and ids of the instances; None for masks of classes.
+        class_px: Number of pixels of each wanted class in the files.
     """
 
     image: NDArray[np.uint8]
@@ -72,6 +86,9 @@ class DecodedRoi:
     size_xy: tuple[int, int]
     scale_xy: tuple[float, float]
     rims: dict[int, int]
+    recolored_px: int = 0
+    instances: Instances | None = None
+    class_px: dict[int, int] = field(default_factory=dict[int, int])
 
 
 def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
@@ -80,18 +97,60 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
     Raises:
         SourceError: A file is damaged, their sizes differ, or the mask contains an unknown code.
     """
-    labels = read_mask(roi.mask_path)
-    present = present_codes(labels)
-    _check_codes(roi, present, config)
-    rims = rim_classes(labels, present)
+    instances, recolored_px, rims = None, 0, dict[int, int]()
+    if config.objects == "instance":
+        instances = _read_instances(roi, config)
+        labels, present = instances.ids, sorted(set(instances.class_of.values()))
+    else:
+        labels, recolored_px = read_labels(roi.mask_path, config.colors, nearest=config.nearest_color)
+        present = present_codes(labels)
+        _check_codes(roi, present, config)
+        rims = rim_classes(labels, present)
     image = read_image(roi.image_path)
     if image.shape[:2] != labels.shape:
         raise size_mismatch(roi, (image.shape[1], image.shape[0]), (labels.shape[1], labels.shape[0]))
     size_xy, scale_xy = (labels.shape[1], labels.shape[0]), (1.0, 1.0)
+    class_of = instances.class_of if instances else {code: config.merges.get(code, code) for code in present}
+    wanted = config.wanted(sorted(set(class_of.values())))
+    class_px = _class_px(pixel_counts(labels), class_of, wanted)
     if config.mpp_um is not None:
         image, labels, scale_xy = resample(image, labels, _scale_to(roi, config.mpp_um))
-    merged = [config.merges.get(code, code) for code in present]
-    return DecodedRoi(image, labels, config.wanted(merged), size_xy, scale_xy, rims)
+    return DecodedRoi(image, labels, wanted, size_xy, scale_xy, rims, recolored_px, instances, class_px)
+
+
+def _class_px(counts: dict[int, int], class_of: dict[int, int], wanted: frozenset[int]) -> dict[int, int]:
+    """Number of pixels of each wanted class, given the pixels and the class of each value."""
+    found = dict.fromkeys(sorted(wanted), 0)
+    for value, code in class_of.items():
+        if code in wanted:
+            found[code] += counts.get(value, 0)
+    return found
+
+
+def _read_instances(roi: RoiSource, config: BuildConfig) -> Instances:
+    """Read the instances with their classes; those of other classes than the wanted ones are background."""
+    ids, source_ids = read_instances(roi.mask_path)
+    if roi.class_mask_path is not None:
+        classes, _ = read_labels(roi.class_mask_path, config.colors, nearest=config.nearest_color)
+        if classes.shape != ids.shape:
+            other = replace(roi, mask_path=roi.class_mask_path)
+            raise size_mismatch(other, (ids.shape[1], ids.shape[0]), (classes.shape[1], classes.shape[0]))
+        class_of = class_of_instances(roi.class_mask_path, ids, classes)
+    elif config.instance_classes:
+        table = {(frame_id, value): code for frame_id, value, code in config.instance_classes}
+        class_of = listed_classes(roi.mask_path, roi.frame_id, source_ids, table)
+    else:
+        one = ONE_CLASS if config.classes == ALL_CLASSES else config.classes[0]
+        class_of = dict.fromkeys(source_ids, one)
+    present = sorted(set(class_of.values()))
+    _check_codes(roi, present, config)
+    class_of = {number: config.merges.get(code, code) for number, code in class_of.items()}
+    wanted = config.wanted(sorted(set(class_of.values())))
+    kept = {number: code for number, code in class_of.items() if code in wanted}
+    if len(kept) < len(class_of):
+        is_kept = np.isin(np.arange(int(ids.max()) + 1), list(kept))
+        ids = np.where(is_kept[ids], ids, ids.dtype.type(0))
+    return Instances(ids, kept, source_ids)
 
 
 def _scale_to(roi: RoiSource, mpp_um: float) -> float:
@@ -128,6 +187,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         config: The settings of the build.
     """
     merge = merger(config, pixels.labels)
+    instances = pixels.instances
     with timed("segments"):
         components = number_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
     if config.layout == "tile":
@@ -141,7 +201,9 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
             continue
         with timed("segments"):
-            if components is None:
+            if instances is not None:
+                segments = instance_segments(tile, instances, config.min_area_px)
+            elif components is None:
                 segments = label_segments(tile, codes, pixels.wanted, config.min_area_px)
             else:
                 segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
@@ -156,10 +218,10 @@ def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], La
     """Return a function that replaces merged codes by the codes that they count as.
 
     Args:
-        config: The settings of the build.
+        config: The settings of the build. Merges are of classes, and do not touch instances.
         labels: Any labels of the type that the function will be given.
     """
-    if not config.merges:
+    if not config.merges or config.objects == "instance":
         return lambda values: values
     # A code that others are merged into need not fit the mask's own type.
     dtype = np.uint16 if max(config.merges.values()) > np.iinfo(labels.dtype).max else labels.dtype
@@ -173,7 +235,14 @@ def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], La
 def _prepare_objects(
     segments: list[Segment], codes: LabelArray, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
 ) -> Iterator[PreparedObject]:
-    """Yield a tile's objects, whose segments are sorted by class, with their points."""
+    """Yield a tile's objects with their points; the segments of one class follow each other, except instances."""
+    if config.objects == "instance":
+        for segment in segments:
+            # A click on its neighbor tells an instance from it, also where both have one class.
+            background = (codes != segment.object_id) & ~ignore
+            generator = np.random.default_rng([*key, segment.object_id])
+            yield PreparedObject(segment, derive_points(segment, background, config.point_counts, generator))
+        return
     for code, of_class in groupby(segments, key=lambda segment: segment.class_id):
         # A negative click on another component of the class lies off the segment, but would contradict the class.
         # Made class by class, since a mask of instances has as many classes as objects.
@@ -212,6 +281,7 @@ def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
         "objects/area_px": segment.area_px,
         "objects/box_xyxy": segment.box_xyxy,
         "objects/touches_edge": segment.touches_edge,
+        "objects/source_id": segment.source_id,
         **{POINT_SETS[name].coords_path: points.coords for name, points in item.points.items()},
         **{POINT_SETS[name].labels_path: points.labels for name, points in item.points.items()},
     }

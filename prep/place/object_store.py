@@ -34,7 +34,7 @@ UPLOADS = 16
 RECORD_EVERY_S = 2
 """Seconds between records of uploaded files; after a kill, files since the last record are uploaded again."""
 
-_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", PointCounts(1, 1))), "checksums/[a-z0-9_]+")
+_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", PointCounts(1, 1), "instance")), "checksums/[a-z0-9_]+")
 _ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
 """Paths of the files that a build writes. A bucket may hold other files in the same folders, such as raw `images/`."""
 

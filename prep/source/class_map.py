@@ -87,11 +87,21 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     if alike:
         # Reports list scores by class name.
         raise ConfigError(path, f"names two codes {alike[0]}", "merge one 'into' the other, or give each its own name")
+    shades = Counter(entry.color for entry in entries if entry.color is not None and entry.code not in merged)
+    alike = [color for color, count in shades.items() if count > 1]
+    if alike:
+        # In a mask of colors they would be one class.
+        raise ConfigError(path, f"names two codes with the color #{bytes(alike[0]).hex()}", "give each its own color")
     chained = [entry for entry in entries if entry.into in merged]
     if chained:
         what = f"merges {chained[0].code} into {chained[0].into}, which is merged itself"
         raise ConfigError(path, what, "give the final code in 'into'")
     return entries
+
+
+def colors_of(entries: tuple[ClassEntry, ...]) -> dict[Color, int]:
+    """Return the code of each color that a class map gives."""
+    return {entry.color: entry.code for entry in entries if entry.color is not None}
 
 
 def _tsv_rows(text: str) -> list[dict[str, Any]]:

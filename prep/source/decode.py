@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,21 @@ from prep.source.tiff import read_tiff_codes
 from schemas.errors import SourceError
 
 LabelArray = NDArray[np.uint8 | np.uint16]
+ValueArray = NDArray[np.uint8 | np.uint16 | np.uint32]
 
 # Tags of a TIFF, and one value: TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
+_LOSSY_FORMATS = ("JPEG", "MPO")
 _ALPHA_MODES = ("LA", "PA", "La", "RGBA", "RGBa")
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, *, opaque: bool = False) -> NDArray[np.uint8]:
     """Read an RGB image.
+
+    Args:
+        path: The file.
+        opaque: Whether to refuse an image with transparent pixels.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -43,17 +49,32 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
         shown = _shown(picture, image)
+        if opaque and image.mode == "RGBA" and np.asarray(shown)[..., 3].min(initial=255) < 255:
+            raise SourceError(path, "has transparent pixels, whose color means no class", "save it without alpha")
         if isinstance(image.info.get("transparency"), bytes):
             # Pillow warns when it converts a palette with transparency to RGB in one step.
             shown = shown.convert("RGBA")
         return np.asarray(shown if shown.mode == "RGB" else shown.convert("RGB"))
 
 
-def read_mask(path: Path) -> LabelArray:
+@overload
+def read_mask(path: Path) -> LabelArray: ...
+
+
+@overload
+def read_mask(path: Path, *, wide: Literal[True]) -> ValueArray: ...
+
+
+def read_mask(path: Path, *, wide: bool = False) -> ValueArray:
     """Read the pixel values of a mask: the indices of a palettized file, or the values of a gray one.
 
+    Args:
+        path: The file.
+        wide: Whether values may have up to 32 bits, as ids of instances may; otherwise up to 16.
+
     Returns:
-        uint8 or uint16 (H, W); a file may have integers of 1 to 64 bits, as long as the values are 0 to 65535.
+        uint8 or uint16 (H, W), or uint32 if it is `wide` and a value needs that; a file may have integers of 1 to 64
+        bits, as long as the values are in these bounds.
 
     Raises:
         SourceError: The file is absent, damaged, too large or lossy, or has more than one value for each pixel.
@@ -63,9 +84,28 @@ def read_mask(path: Path) -> LabelArray:
         if _needs_tifffile(picture):
             assert picture.tiff is not None
             picture.check_claim(picture.tiff.shown_size, "TIFF")
-            return read_tiff_codes(path, picture.file, picture.tiff)
+            return narrowed(path, read_tiff_codes(path, picture.file, picture.tiff), wide=wide)
         with picture.image(pixels=True) as image:
-            return _pillow_codes(picture, image)
+            return narrowed(path, _pillow_codes(picture, image), wide=wide)
+
+
+def narrowed(path: Path, values: NDArray[Any], *, wide: bool) -> ValueArray:
+    """Return integers in the smallest type of uint16 and uint32 that holds them; uint8 stays as it is.
+
+    Args:
+        path: The file, for messages.
+        values: Integers, (H, W).
+        wide: Whether values beyond 16 bits are allowed.
+
+    Raises:
+        SourceError: A value is beyond the bound.
+    """
+    if values.dtype == np.uint8 or values.dtype == np.uint16:
+        return values
+    if values.min(initial=0) < 0 or values.max(initial=0) > np.iinfo(np.uint32 if wide else np.uint16).max:
+        bits, bound = (32, 2**32 - 1) if wide else (16, 65535)
+        raise SourceError(path, f"has values beyond {bits} bits", f"save the mask with values of 0 to {bound}")
+    return values.astype(np.uint16 if values.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32)
 
 
 def _check_mask(picture: PictureFile) -> None:
@@ -87,9 +127,9 @@ def _needs_tifffile(picture: PictureFile) -> bool:
     return tiff is not None and not tiff.pillow_reads_codes and tiff.samples == 1
 
 
-def _pillow_codes(picture: PictureFile, image: Image.Image) -> LabelArray:
+def _pillow_codes(picture: PictureFile, image: Image.Image) -> NDArray[Any]:
     path = picture.path
-    if image.format in ("JPEG", "MPO"):
+    if image.format in _LOSSY_FORMATS:
         what = "is a JPEG, which changes class codes along every edge"
         raise SourceError(path, what, "save the mask as PNG from its source, without loss")
     if image.mode in _ALPHA_MODES:
@@ -102,11 +142,11 @@ def _pillow_codes(picture: PictureFile, image: Image.Image) -> LabelArray:
         return values if image.mode == "1" or step == 1 else values // np.uint8(step)
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(_shown(picture, image))
-        if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-            raise SourceError(path, "has values beyond 16 bits", "save the mask with values of 0 to 65535")
-        return values.astype(np.uint16)
+        # Big-endian files come in their own byte order.
+        return values.astype(np.uint16) if values.dtype.itemsize == 2 else values
     what = f"is a color image (mode {image.mode}), but a mask has one class code a pixel"
-    raise SourceError(path, what, "save it palettized or gray, with the code as pixel value")
+    remedy = "save it palettized or gray, with the code as pixel value, or give --colors if its colors are the classes"
+    raise SourceError(path, what, remedy)
 
 
 @dataclass(frozen=True)
@@ -117,6 +157,7 @@ class ImageHeader:
         size: Width and height in pixels, after turning.
         wide: Whether values may need more than 8 bits.
         palette_rgb: Red, green and blue of each index; empty without a palette.
+        is_color: Whether it has red, green and blue, and no palette, and was saved without loss.
         turned: Whether rows and columns are turned by the orientation tag.
     """
 
@@ -124,6 +165,7 @@ class ImageHeader:
     wide: bool
     palette_rgb: bytes
     turned: bool
+    is_color: bool = False
 
 
 def image_header(path: Path) -> ImageHeader:
@@ -142,7 +184,9 @@ def image_header(path: Path) -> ImageHeader:
             orientation = picture.orientation(image)
             # Pillow gives the size of a TIFF as it is shown.
             size = image.size if picture.tiff is not None else turned_size(image.size, orientation)
-            return ImageHeader(size, image.mode.startswith("I"), palette, orientation != UPRIGHT)
+            has_loss = image.format in _LOSSY_FORMATS or (picture.tiff is not None and bool(picture.tiff.lossy))
+            is_color = image.mode in ("RGB", "RGBA") and not has_loss
+            return ImageHeader(size, image.mode.startswith("I"), palette, orientation != UPRIGHT, is_color)
 
 
 def _shown(picture: PictureFile, image: Image.Image) -> Image.Image:

@@ -1,20 +1,20 @@
-"""Find the pairs of image and mask in a source folder, and read patient and institution from their names."""
+"""Find the ROIs of a data set, and read patient, institution and resolution from their names."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from prep.source.folders import DEFAULT_FOLDERS, Folders, Pair, find_pairs
 from prep.source.side_file import check_joined, with_stems
-from schemas.errors import SourceError
+from schemas.errors import SourceError, joined
+from schemas.manifest import Split
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
 # TCGA-<tissue source site>-<participant>-..., the barcode that BCSS file names start with.
 _TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])", re.IGNORECASE)
@@ -27,12 +27,15 @@ class RoiSource:
     """The files of one ROI.
 
     Attributes:
-        frame_id: Stem of both files.
+        frame_id: Name of the ROI: the stem of both files, or the name that the table of cases gives.
         image_path: The RGB image.
         mask_path: The mask.
-        patient: The given name; otherwise `TCGA-XX-XXXX` if the file's name begins with a TCGA barcode, or the stem.
+        patient: The given name; otherwise `TCGA-XX-XXXX` if the name begins with a TCGA barcode, the patient's folder,
+            or the ROI's name.
         institution: The tissue source site of the barcode; empty without one.
         mpp_um: Micrometers a pixel, if the name tells it as in `MPP-0.2500`; otherwise None.
+        class_mask_path: The mask of classes beside a mask of instances, if there is one.
+        split: The split that a table of cases gives; None without one.
     """
 
     frame_id: str
@@ -41,6 +44,26 @@ class RoiSource:
     patient: str
     institution: str
     mpp_um: float | None = None
+    class_mask_path: Path | None = None
+    split: Split | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of its files."""
+        return tuple(path for path in (self.image_path, self.mask_path, self.class_mask_path) if path is not None)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The ROIs of a data set.
+
+    Attributes:
+        root: The folder that the manifest's paths are relative to.
+        rois: The ROIs, by name.
+    """
+
+    root: Path
+    rois: list[RoiSource]
 
 
 def has_tcga_barcode(stem: str) -> bool:
@@ -48,45 +71,46 @@ def has_tcga_barcode(stem: str) -> bool:
     return _TCGA_BARCODE.match(stem) is not None
 
 
-def find_pairs(
-    source_dir: Path, images: str = "images", masks: str = "masks", patients: Mapping[str, str] | None = None
-) -> list[RoiSource]:
-    """Pair images with masks by file stem, sorted by stem.
+def find_rois(
+    source_dir: Path, folders: Folders = DEFAULT_FOLDERS, patients: Mapping[str, str] | None = None
+) -> DataSet:
+    """Find the ROIs in a folder, sorted by name.
 
     Args:
         source_dir: The data set's folder.
-        images: Name of the folder of images in it.
-        masks: Name of the folder of masks in it.
-        patients: The patient of each ROI by its stem, or by its file name; None reads them from the names.
+        folders: Where its files lie, and how their names end.
+        patients: The patient of each ROI by its name, or by its file name; None reads them from names and folders.
 
     Raises:
-        SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two files
-            share a stem.
+        SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two ROIs have
+            one name. All problems are in one error.
         ConfigError: `patients` lacks a ROI.
     """
     if not source_dir.is_dir():
-        remedy = f"name the folder that holds {images}/ and {masks}/; `bcss-prep sample` makes one to try"
-        raise SourceError(source_dir, "is not a folder", remedy)
-    for folder in (source_dir / images, source_dir / masks):
-        # The manifest names files by their path in the source folder.
-        if not folder.is_relative_to(source_dir):
-            raise SourceError(folder, f"is not in {source_dir}", "name folders in it with --images and --masks")
-    image_paths = _by_stem(source_dir / images, IMAGE_SUFFIXES)
-    mask_paths = _by_stem(source_dir / masks, MASK_SUFFIXES)
-    for stem in sorted(image_paths.keys() ^ mask_paths.keys()):
-        if stem in image_paths:
-            raise SourceError(
-                image_paths[stem], f"has no mask {source_dir / masks / stem}.png", "add the mask or move the image away"
-            )
-        raise SourceError(
-            mask_paths[stem], f"has no image {source_dir / images / stem}.png", "add the image or move the mask away"
+        remedy = (
+            f"name the folder that holds {folders.images}/ and {folders.masks}/; `bcss-prep sample` makes one to try"
         )
+        raise SourceError(source_dir, "is not a folder", remedy)
+    pairs = find_pairs(source_dir, folders)
+    named = _named(source_dir, pairs)
     known: dict[str, str] = {}
     if patients is not None:
-        known = with_stems(patients, image_paths)
-        check_joined("--patients", known, sorted(image_paths))
-    rois = [_describe(stem, image_paths[stem], mask_paths[stem], known.get(stem)) for stem in sorted(image_paths)]
-    unknown = [roi.frame_id for roi in rois if not roi.institution and roi.frame_id not in known]
+        known = with_stems(patients, named)
+        check_joined("--patients", known, sorted(named))
+    rois = [_describe(name, named[name], known.get(name)) for name in sorted(named)]
+    unknown = [
+        roi.frame_id for roi in rois if not (roi.institution or roi.frame_id in known or named[roi.frame_id].patient)
+    ]
+    warn_of_patients(unknown)
+    return DataSet(source_dir, rois)
+
+
+def warn_of_patients(unknown: list[str]) -> None:
+    """Warn of ROIs whose patient is not known.
+
+    Args:
+        unknown: Their names.
+    """
     if len(unknown) > 1:
         logger.warning(
             "%d ROIs, such as %s, have no TCGA barcode, so each counts as a patient of its own; if some share a "
@@ -94,55 +118,42 @@ def find_pairs(
             len(unknown),
             unknown[0],
         )
-    return rois
 
 
-def _describe(stem: str, image_path: Path, mask_path: Path, patient: str | None) -> RoiSource:
-    barcode = _TCGA_BARCODE.match(stem)
-    of_name, institution = (barcode["patient"].upper(), barcode["institution"].upper()) if barcode else (stem, "")
-    mpp = _MPP.search(stem)
-    # A resolution of 0 means an unknown one.
-    mpp_um = float(mpp["um"]) or None if mpp else None
-    return RoiSource(stem, image_path, mask_path, patient or of_name, institution, mpp_um)
+def of_barcode(name: str) -> tuple[str, str]:
+    """Return patient and institution of a name that begins with a TCGA barcode; both are empty for other names."""
+    barcode = _TCGA_BARCODE.match(name)
+    return (barcode["patient"].upper(), barcode["institution"].upper()) if barcode else ("", "")
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise SourceError(folder, "is not a folder", "name the folders with --images and --masks")
-    paths = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+def mpp_of(name: str) -> float | None:
+    """Return the micrometers a pixel that a name tells as in `MPP-0.2500`; None if it tells none, or 0."""
+    mpp = _MPP.search(name)
+    return float(mpp["um"]) or None if mpp else None
+
+
+def _named(source_dir: Path, pairs: list[Pair]) -> dict[str, Pair]:
+    """Name each pair by its stem, or where stems repeat, by its folder and its stem."""
+    count = Counter(pair.stem for pair in pairs)
+    named: dict[str, Pair] = {}
+    problems: list[SourceError] = []
+    for pair in pairs:
+        name = pair.stem if count[pair.stem] == 1 else f"{pair.folder.replace('/', '_')}_{pair.stem}".lstrip("_")
+        if name in named:
+            what = f"has the same name as {named[name].image}, which is {name}"
+            problems.append(SourceError(pair.image, what, "rename one of the two"))
+        named[name] = pair
+    if problems:
+        raise joined(source_dir, problems)
+    return named
+
+
+def _describe(name: str, pair: Pair, given: str | None) -> RoiSource:
+    patient, institution = of_barcode(pair.stem)
+    if not patient and pair.patient:
+        folder = pair.patient.rsplit("/", 1)[-1]
+        patient, institution = of_barcode(folder)
+        patient = patient or pair.patient
+    return RoiSource(
+        name, pair.image, pair.mask, given or patient or name, institution, mpp_of(pair.stem), pair.class_mask
     )
-    _say_skipped(folder, suffixes)
-    if not paths:
-        raise SourceError(folder, f"contains no {', '.join(suffixes)} file", "put the ROIs there")
-    found: dict[str, Path] = {}
-    for path in paths:
-        if not _is_text(f"{folder.name}/{path.name}"):
-            raise SourceError(path, "has a name that is not UTF-8, and the store's names are", "rename it")
-        if path.stem in found:
-            raise SourceError(path, f"has the same stem as {found[path.stem].name}", "rename one of the two")
-        found[path.stem] = path
-    return found
-
-
-def _say_skipped(folder: Path, suffixes: tuple[str, ...]) -> None:
-    skipped = sorted(
-        path.name for path in folder.iterdir() if path.suffix.lower() not in suffixes and not path.name.startswith(".")
-    )
-    if skipped:
-        logger.warning(
-            "%s: %d entries are not %s files and are left out, such as %s",
-            folder,
-            len(skipped),
-            ", ".join(suffixes),
-            skipped[0],
-        )
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        # Python represents bytes that the file system's encoding cannot decode as lone surrogates.
-        return False
-    return True

@@ -1,13 +1,16 @@
-"""Join the lines of a side file, such as a table of patients, with the names of a data set, and compare both ways."""
+"""Read a side file, such as a table of patients, and compare its names with those of a data set, both ways."""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TypeVar
 
+from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -16,6 +19,25 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".ndpi", ".csv", 
 _SHOWN = 3
 
 Value = TypeVar("Value")
+
+
+def read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
+    """Read the rows of a CSV file with a header; the delimiter is a comma, a semicolon or a tab, as in the header.
+
+    Args:
+        path: The file.
+        remedy: What to do if the file cannot be used, for the error.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    text = read_settings_file(path, remedy)
+    header = text.partition("\n")[0]
+    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise ConfigError(path, f"cannot be read ({error})", remedy) from error
 
 
 def with_stems(values: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prep.source.discover import RoiSource
-from prep.source.side_file import check_joined, with_stems
-from schemas.command.settings_file import read_settings_file
+from prep.source.side_file import check_joined, read_rows, with_stems
 from schemas.errors import ConfigError
 from schemas.manifest import SPLITS, Split
 
@@ -32,9 +30,47 @@ _ROI_COLUMNS = ("frame_id", "name")
 _NAME_COLUMNS = ("patient", *_ROI_COLUMNS)
 
 
-def default_split(rois: list[RoiSource]) -> dict[str, Split]:
-    """Divide patients as `bcss_split` if a ROI's name begins with a TCGA barcode, otherwise as `generic_split`."""
-    return bcss_split(rois) if any(roi.institution for roi in rois) else generic_split(rois)
+Splitter = Callable[[list[RoiSource]], dict[str, Split]]
+"""Returns the split of each patient."""
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """A way to divide patients, and how the manifest describes it.
+
+    Attributes:
+        method: The description.
+        divide: Returns the split of each patient.
+    """
+
+    method: str
+    divide: Splitter
+
+    def __call__(self, rois: list[RoiSource]) -> dict[str, Split]:
+        """Divide the patients."""
+        return self.divide(rois)
+
+
+def default_rule(rois: list[RoiSource], dataset: str = "bcss") -> SplitRule:
+    """Choose how patients are divided where the user does not say it.
+
+    Args:
+        rois: The ROIs to divide.
+        dataset: The preset. That of BCSS has the published division, if a ROI's name begins with a TCGA barcode.
+
+    Returns:
+        The column `split` of a table, if it is filled; otherwise `bcss_split` or `generic_split`.
+    """
+    if any(roi.split for roi in rois):
+        return SplitRule("column split of the table", table_split)
+    if dataset == "bcss" and any(roi.institution for roi in rois):
+        return SplitRule("published division of BCSS: test by institution, the rest 80/20, seed 42", bcss_split)
+    return SplitRule("70/15/15 % of the patients, seed 0", generic_split)
+
+
+def table_split(rois: list[RoiSource]) -> dict[str, Split]:
+    """Take the split of each patient from the ROIs, where the table of cases has one."""
+    return {roi.patient: roi.split for roi in rois if roi.split}
 
 
 def generic_split(rois: list[RoiSource]) -> dict[str, Split]:
@@ -151,7 +187,7 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
 
 
 def _read_split_file(path: Path) -> dict[str, Split]:
-    rows = _read_rows(path, "give a CSV with the columns patient,split")
+    rows = read_rows(path, "give a CSV with the columns patient,split")
     columns = [name for name in _NAME_COLUMNS if rows and name in rows[0]]
     if not columns or "split" not in rows[0]:
         raise ConfigError(path, "lacks a column", "it needs patient,split (or frame_id,split)")
@@ -177,7 +213,7 @@ def file_patients(path: Path) -> dict[str, str]:
     Raises:
         ConfigError: The file cannot be read, lacks a column, or gives a ROI two patients or none.
     """
-    rows = _read_rows(path, "give a CSV with the columns frame_id,patient")
+    rows = read_rows(path, "give a CSV with the columns frame_id,patient")
     column = next((name for name in _ROI_COLUMNS if rows and name in rows[0]), None)
     if column is None or "patient" not in rows[0]:
         raise ConfigError(path, "lacks a column", "it needs frame_id,patient")
@@ -187,11 +223,3 @@ def file_patients(path: Path) -> dict[str, str]:
         if not patient or patients.setdefault(roi, patient) != patient:
             raise ConfigError(path, f"gives {roi} {'two patients' if patient else 'no patient'}", "give it one")
     return patients
-
-
-def _read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
-    text = read_settings_file(path, remedy)
-    try:
-        return list(csv.DictReader(io.StringIO(text, newline="")))
-    except csv.Error as error:
-        raise ConfigError(path, f"cannot be read ({error})", remedy) from error

@@ -205,7 +205,7 @@ def check_pages(path: Path, content: TiffContent) -> None:
         raise SourceError(path, what, "save the one that is meant in its own file")
 
 
-def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArray[np.uint16]:
+def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArray[Any]:
     """Decode the integers of a mask that Pillow does not read.
 
     Args:
@@ -214,10 +214,10 @@ def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArra
         content: Its tags.
 
     Returns:
-        uint16 (H, W), turned as the orientation tag says.
+        Integers of 8 to 64 bits, (H, W), turned as the orientation tag says.
 
     Raises:
-        SourceError: The values are no integers of 0 to 65535, or the compression is unknown.
+        SourceError: The values are no integers, or the compression is unknown.
     """
     if content.sample_format not in (_UNSIGNED, _SIGNED):
         what = f"holds {content.kind} of {content.bits} bits, but a mask has integers"
@@ -237,9 +237,7 @@ def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArra
             sign = "signed " if content.sample_format == _SIGNED else ""
             what = f"holds {sign}{content.bits}-bit integers in a compression that needs the package imagecodecs"
             raise SourceError(path, what, "run `pip install imagecodecs`, or save it uncompressed") from error
-    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise SourceError(path, "has values beyond 16 bits", "save the mask with values of 0 to 65535")
-    return np.ascontiguousarray(turned_array(values.astype(np.uint16), content.orientation))
+    return np.ascontiguousarray(turned_array(values, content.orientation))
 
 
 def _number(tags: Any, tag: int, default: int) -> int:

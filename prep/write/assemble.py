@@ -12,6 +12,7 @@ import zarr
 
 from prep.config import BuildConfig
 from prep.parallel import TaskMap
+from prep.plan import BuildPlan
 from prep.write.checksums import write_checksums
 from prep.write.roi_folder import RoiFolder, chunk_file, load_columns
 from prep.write.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_shard, write_shard
@@ -23,16 +24,13 @@ from schemas.manifest import Completion, Manifest, fingerprint, with_own_digest
 STORE_DIR = "store"
 
 
-def assemble(
-    work: Path, folders: list[RoiFolder], config: BuildConfig, specs: tuple[ArraySpec, ...], run: TaskMap
-) -> Manifest:
+def assemble(work: Path, folders: list[RoiFolder], plan: BuildPlan, run: TaskMap) -> Manifest:
     """Write a whole store to `work / STORE_DIR`.
 
     Args:
         work: The working folder.
         folders: All ROIs, in the order of the store; a ROI without an object is left out of the store.
-        config: The settings of the build.
-        specs: The arrays of the store.
+        plan: What the store is made from.
         run: Runs the tasks that write shards.
 
     Returns:
@@ -49,8 +47,8 @@ def assemble(
             "check --classes and --min-area",
         )
     store_dir = work / STORE_DIR
-    checksums_sha256 = _write_arrays(work, store_dir, kept, config, specs, run)
-    return _complete(store_dir, folders, kept, config, checksums_sha256)
+    checksums_sha256 = _write_arrays(work, store_dir, kept, plan.config, plan.specs, run)
+    return _complete(store_dir, folders, kept, plan, checksums_sha256)
 
 
 def _write_arrays(
@@ -132,11 +130,12 @@ def _shard_tasks(
 
 
 def _complete(
-    store_dir: Path, folders: list[RoiFolder], kept: list[RoiFolder], config: BuildConfig, checksums_sha256: str
+    store_dir: Path, folders: list[RoiFolder], kept: list[RoiFolder], plan: BuildPlan, checksums_sha256: str
 ) -> Manifest:
     """Write the manifest, with the completion record in it, into the finished group."""
     group = zarr.open_group(store_dir, mode="r+")
     class_ids = cast("zarr.Array[Any]", group["objects/class_id"])[:]
+    config = plan.config
     settings = config.model_dump(mode="json")
     manifest = Manifest(
         tool_version=version("bcss-sam2"),
@@ -154,6 +153,8 @@ def _complete(
             objects=sum(folder.source.objects for folder in kept),
             checksums_sha256=checksums_sha256,
         ),
+        dataset=config.dataset,
+        split_method=plan.split_method,
     )
     manifest = with_own_digest(manifest)
     group.attrs[ATTRIBUTES_KEY] = manifest.model_dump(mode="json", by_alias=True)

@@ -8,6 +8,7 @@ compressed once, and each shard has one writer.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections import defaultdict
 from contextlib import ExitStack
@@ -73,11 +74,13 @@ class RoiFolder:
         directory: The folder with its encoded chunks and its columns.
         source: Its entry in the manifest.
         rims: Number of pixels of each code that looks like a blend of two others.
+        recolored_px: Number of pixels with a color that no class has.
     """
 
     directory: Path
     source: SourceRecord
     rims: dict[int, int]
+    recolored_px: int = 0
 
 
 class RoiRecord(BaseModel):
@@ -87,6 +90,7 @@ class RoiRecord(BaseModel):
         source: The ROI's entry in the manifest.
         files: SHA-256 of each other file of the folder, by its name.
         rims: Number of pixels of each code that looks like a blend of two others.
+        recolored_px: Number of pixels with a color that no class has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +98,7 @@ class RoiRecord(BaseModel):
     source: SourceRecord
     files: dict[str, str]
     rims: dict[int, int] = Field(default_factory=dict[int, int])
+    recolored_px: int = 0
 
 
 def write_roi_folder(task: RoiTask) -> RoiFolder:
@@ -103,17 +108,28 @@ def write_roi_folder(task: RoiTask) -> RoiFolder:
         SourceError: One of its files cannot be used, or has changed since the ROI was prepared.
     """
     with timed("hash sources"):
-        digests = (sha256_of(task.roi.image_path), sha256_of(task.roi.mask_path))
+        digests = source_digests(task.roi)
     record = _complete_record(task.directory)
-    if record is None or (record.source.image_sha256, record.source.mask_sha256) != digests:
+    if record is None or recorded_digests(record.source) != digests:
         if record is not None and not task.may_change:
             what = "or its image has changed since the build began"
             raise SourceError(task.roi.mask_path, what, "give --overwrite to prepare it again")
         record = _write_beside(task, digests)
-    return RoiFolder(task.directory, record.source, record.rims)
+    return RoiFolder(task.directory, record.source, record.rims, record.recolored_px)
 
 
-def _write_beside(task: RoiTask, digests: tuple[str, str]) -> RoiRecord:
+def source_digests(roi: RoiSource) -> tuple[str, ...]:
+    """SHA-256 of each file of a ROI, in hexadecimal."""
+    return tuple(sha256_of(path) for path in roi.paths)
+
+
+def recorded_digests(source: SourceRecord) -> tuple[str, ...]:
+    """The digests of a ROI's files when it was prepared, in the order of `source_digests`."""
+    digests = (source.image_sha256, source.mask_sha256, source.class_mask_sha256)
+    return tuple(digest for digest in digests if digest is not None)
+
+
+def _write_beside(task: RoiTask, digests: tuple[str, ...]) -> RoiRecord:
     """Write a new folder and rename it into place."""
     # A cluster that has lost sight of a worker gives its task to another: each of the two writes a folder of its own.
     # The parent is not created: a worker that outlives the build must not create the build's folder again.
@@ -140,7 +156,7 @@ def _write_beside(task: RoiTask, digests: tuple[str, str]) -> RoiRecord:
     return record
 
 
-def _write_files(task: RoiTask, directory: Path, digests: tuple[str, str]) -> RoiRecord:
+def _write_files(task: RoiTask, directory: Path, digests: tuple[str, ...]) -> RoiRecord:
     # A ROI has one core: builds scale by processes, and threads of each library would compete for the same cores.
     cv2.setNumThreads(1)
     use_one_thread()
@@ -173,7 +189,10 @@ def _write_files(task: RoiTask, directory: Path, digests: tuple[str, str]) -> Ro
         _save_columns(directory, task.specs, rows, extra)
     counts = {"tiles": len(object_counts), "objects": sum(object_counts), "ignored_px": ignored_px}
     return RoiRecord(
-        source=_source_record(task, pixels, digests, counts), files=_file_digests(directory), rims=pixels.rims
+        source=_source_record(task, pixels, digests, counts),
+        files=_file_digests(directory),
+        rims=pixels.rims,
+        recolored_px=pixels.recolored_px,
     )
 
 
@@ -243,14 +262,19 @@ def _save_columns(
     np.savez(directory / COLUMNS_FILE, **members)
 
 
-def _source_record(task: RoiTask, pixels: DecodedRoi, digests: tuple[str, str], counts: dict[str, int]) -> SourceRecord:
+def _source_record(task: RoiTask, pixels: DecodedRoi, digests: tuple[str, ...], counts: dict[str, int]) -> SourceRecord:
     width, height = pixels.size_xy
+    # The files of a table may lie beside or above it.
+    names = [Path(os.path.relpath(path, task.source_dir)).as_posix() for path in task.roi.paths]
     return SourceRecord(
         frame_id=task.roi.frame_id,
-        image=task.roi.image_path.relative_to(task.source_dir).as_posix(),
-        mask=task.roi.mask_path.relative_to(task.source_dir).as_posix(),
+        image=names[0],
+        mask=names[1],
+        class_px=pixels.class_px,
+        class_mask=names[2] if len(names) > 2 else None,
         image_sha256=digests[0],
         mask_sha256=digests[1],
+        class_mask_sha256=digests[2] if len(digests) > 2 else None,
         width_px=width,
         height_px=height,
         mpp_um=task.roi.mpp_um,

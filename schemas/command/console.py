@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from schemas.command.json_log import FIELDS, JsonFormatter
 from schemas.command.stage_timer import logged_timings
-from schemas.errors import BcssError
+from schemas.errors import BcssError, SeveralProblemsError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -184,7 +184,8 @@ def _run_with_text(app: Callable[..., object], program: str, *, debug: bool) -> 
         if isinstance(error, BrokenPipeError):
             _leave_pipe()
         else:
-            sys.stderr.write(f"{program}: error: {printable(_in_one_line(error))}\n")
+            text = "\n".join(printable(line) for line in _message(error).split("\n"))
+            sys.stderr.write(f"{program}: error: {text}\n")
         sys.exit(1)
 
 
@@ -199,7 +200,7 @@ def _run_with_json(app: Callable[..., object], program: str, *, debug: bool) -> 
             sys.exit(1)
         fields, status = _described(error, program), getattr(error, "exit_code", 1)
         is_expected = isinstance(error, BcssError | OSError | MemoryError) or status == 2
-        message = _in_one_line(error) or fields["what"]
+        message = _message(error) or fields["what"]
         show_traceback = debug or not is_expected
         log = logging.getLogger(program)
         log.log(logging.ERROR, message, exc_info=error if show_traceback else None, extra={FIELDS: fields})
@@ -207,7 +208,10 @@ def _run_with_json(app: Callable[..., object], program: str, *, debug: bool) -> 
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _in_one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
+    """The error in one line; several problems of a source have one line each."""
+    if isinstance(error, SeveralProblemsError):
+        return str(error)
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"memory ran out ({text or 'no more is available'}); use fewer --workers or smaller tiles"

@@ -9,6 +9,8 @@ from schemas.errors import ConfigError
 MAX_TEXT_BYTES = 1 << 24
 """Maximum size of such a file. A line for each of 65536 classes or of 100,000 patients takes a quarter of it."""
 
+_PIECE_BYTES = 1 << 20
+
 
 def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTES) -> str:
     """Read a UTF-8 text with or without a byte order mark; line ends stay as they are.
@@ -23,7 +25,10 @@ def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTE
     """
     try:
         with path.open("rb") as file:
-            data = file.read(bound_bytes + 1)
+            # In pieces, since a read allocates what it is asked for.
+            data = bytearray()
+            while len(data) <= bound_bytes and (piece := file.read(_PIECE_BYTES)):
+                data += piece
         text = data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(path, "is not there", "check the path") from error

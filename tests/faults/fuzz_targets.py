@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from prep.source import picture_file
+from prep.source.case_table import read_case_table
 from prep.source.class_map import read_class_map
 from prep.source.split import file_split
 from schemas.store.file_list import FileList
 from schemas.store.shards import with_crc32c
 from schemas.store.store import open_store
+from tests.faults import test_hostile_annotations as annotations
 from tests.faults import test_hostile_checkpoints as checkpoints
 from tests.faults import test_hostile_masks as masks
 from tests.faults import test_hostile_settings as texts
@@ -57,6 +59,26 @@ def class_map_tsv(folder: Path) -> Target:
 def split_file(folder: Path) -> Target:
     """Divisions into splits."""
     return Target(_written(folder / "split.csv", partial(file_split, texts.ROIS)), [texts.CSV])
+
+
+def case_table(folder: Path) -> Target:
+    """Tables of cases."""
+    return Target(_written(folder / "cases.csv", read_case_table), [annotations.table(folder)])
+
+
+def annotation_json(folder: Path) -> Target:
+    """COCO, GeoJSON and Labelme files."""
+    folder = annotations.with_image(folder)
+    seeds = [json.dumps(content).encode() for content in (annotations.COCO, annotations.GEOJSON, annotations.LABELME)]
+    return Target(_written(folder / "a.json", annotations.draw), seeds)
+
+
+def annotation_yolo(folder: Path) -> Target:
+    """Label files of YOLO."""
+    folder = annotations.with_image(folder)
+    (folder / "labels").mkdir()
+    path = folder / "labels" / "a.txt"
+    return Target(_written(path, lambda path: annotations.draw(path.parent)), [annotations.YOLO])
 
 
 def settings(folder: Path) -> Target:
@@ -112,7 +134,11 @@ def checkpoint(folder: Path) -> Target:
 
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
-    make.__name__: make for make in (image, class_map_json, class_map_tsv, split_file, settings, store, checkpoint)
+    make.__name__: make
+    for make in (
+        *(image, class_map_json, class_map_tsv, split_file, case_table, annotation_json, annotation_yolo),
+        *(settings, store, checkpoint),
+    )
 }
 
 

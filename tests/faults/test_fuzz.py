@@ -15,7 +15,10 @@ pytest.importorskip("atheris", reason="atheris is not installed: it has wheels f
 
 ROOT = Path(__file__).parents[2]
 LONG = (pytest.mark.faults, pytest.mark.timeout(LONG_TIMEOUT_S))
-FAST = ("image", "settings", "class_map_json", "class_map_tsv", "split_file", "checkpoint")
+FAST = (
+    *("image", "settings", "class_map_json", "class_map_tsv", "split_file", "checkpoint"),
+    *("case_table", "annotation_json", "annotation_yolo"),
+)
 FORMS = [
     # A start takes longer than some hundred inputs, so the short form has the two kinds that are most of all input.
     *(pytest.param(target, 200, id=f"{target}-short") for target in ("image", "store")),

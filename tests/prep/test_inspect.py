@@ -5,7 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prep.inspect import ignored_share, summarize_store
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.inspect import class_counts, ignored_share, summarize_store
+from prep.source.class_map import ClassEntry
+from prep.source.decode import read_mask
 from schemas.errors import StoreError
 from schemas.manifest import SourceRecord
 from schemas.store.store import Store, open_store
@@ -23,6 +27,18 @@ def test_counts_add_up(store: Store) -> None:
                 areas[("tumor", "stroma")[class_id - 1]] += int(segment.sum())
     for name, area in areas.items():
         assert sum(count.pixels for count in summary.classes if count.class_name == name) == area
+
+
+def test_pixels_of_a_roi_count_once_where_tiles_overlap(sample_source: Path, tmp_path: Path) -> None:
+    config = BuildConfig(size_px=128, stride_px=64, class_map=(ClassEntry(code=3, into=2),), classes=(1, 2))
+    build_store(sample_source, tmp_path / "s.zarr", config)
+    store = open_store(tmp_path / "s.zarr")
+    masks = {source.frame_id: read_mask(sample_source / source.mask) for source in store.manifest.sources}
+    split_of = dict(zip(store.column("tiles/frame_id"), store.column("tiles/split"), strict=True))
+    for count in class_counts(store):
+        codes = (1,) if count.class_id == 1 else (2, 3)
+        truth = sum(np.isin(m, codes).sum() for frame, m in masks.items() if split_of[frame] == count.split)
+        assert count.roi_pixels == truth < count.pixels
 
 
 def test_sizes_are_those_on_disk(store: Store) -> None:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.manifest import Manifest
 from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.store import Store
@@ -83,7 +84,8 @@ class RoiScorer:
         record = scored.record
         if self._truth is None or self._truth.frame_id != record.frame_id:
             self._stitcher.close()
-            self._truth = _Truth(record, self._images, self._store.source(record.frame_id).mpp_um, self._tolerance_um)
+            mpp_um = self._store.source(record.frame_id).mpp_um
+            self._truth = _Truth(record, self._store.manifest, self._images, mpp_um, self._tolerance_um)
         self._truth.add(record)
         self._stitcher(scored.answer)
 
@@ -134,13 +136,26 @@ class _Truth:
         ignore: bool (H, W), true where a pixel is not scored.
     """
 
-    def __init__(self, first: Record, images: ClassImages, mpp_um: float | None, tolerance_um: float | None) -> None:
+    def __init__(
+        self,
+        first: Record,
+        manifest: Manifest,
+        images: ClassImages,
+        mpp_um: float | None,
+        tolerance_um: float | None,
+    ) -> None:
         roi = images.rois[first.frame_id]
         self.frame_id, self.patient = first.frame_id, first.patient
         self.codes = np.full((roi.height_px, roi.width_px), images.nothing_code, np.uint16)
         self.ignore = np.ones((roi.height_px, roi.width_px), bool)
         self._classes = [info.code for info in images.classes]
+        self._nothing = images.nothing_code
         self._mpp_um, self._tolerance_um = mpp_um, tolerance_um
+        self._of_instances = manifest.object_kind == "instance"
+        # Labels hold the values of the mask, before merges.
+        self._class_of = np.arange(1 << 16, dtype=np.uint16)
+        for code, into in manifest.merges.items():
+            self._class_of[code] = into
         self._added: set[int] = set()
 
     @cached_property
@@ -151,21 +166,30 @@ class _Truth:
         return TileOutlines(self.ignore, (self._mpp_um, self._mpp_um), self._tolerance_um)
 
     def add(self, record: Record) -> None:
-        """Add the pixels of one tile, the first time that it comes."""
-        if record.index in self._added:
+        """Add the pixels of one tile: of classes when it first comes, of instances with each part of its objects."""
+        if record.index in self._added and not self._of_instances:
             return
         self._added.add(record.index)
         left, top, right, bottom = tile_place(record.origin_xy, record.labels.shape[0], record.scale_xy)
         size_xy = (right - left, bottom - top)
         labels, ignore = (
             cv2.resize(values, size_xy, interpolation=cv2.INTER_NEAREST_EXACT)
-            for values in (record.labels.astype(np.uint16), record.ignore.view(np.uint8))
+            for values in (self._classes_in(record), record.ignore.view(np.uint8))
         )
         height, width = self.codes[top:bottom, left:right].shape
         labels, ignore = labels[:height, :width], ignore[:height, :width].astype(bool)
         wanted = np.isin(labels, self._classes) & ~ignore
         self.codes[top:bottom, left:right][wanted] = labels[wanted]
         self.ignore[top:bottom, left:right] &= ignore
+
+    def _classes_in(self, record: Record) -> NDArray[np.uint16]:
+        """The class of each pixel, uint16 (S, S)."""
+        if not self._of_instances:
+            return self._class_of[record.labels]
+        classes = np.full(record.labels.shape, self._nothing, np.uint16)
+        for segment, class_id in zip(record.segments, record.class_ids, strict=True):
+            classes[segment] = class_id
+        return classes
 
 
 def _means(scores: list[RoiScore], names: dict[int, str]) -> dict[str, Any]:

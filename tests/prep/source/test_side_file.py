@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prep.source.discover import RoiSource, find_pairs
+from prep.source.discover import RoiSource, find_rois
 from prep.source.split import file_patients, file_split
 from schemas.errors import ConfigError
 from tests.conftest import WriteRoi
@@ -30,7 +30,7 @@ def _patients(folder: Path, names: list[str]) -> dict[str, str]:
 
 def test_names_with_an_extension_count_as_their_stem(source: Path, tmp_path: Path) -> None:
     named = [f"{stem}.png" if number % 2 else stem for number, stem in enumerate(STEMS)]
-    rois = find_pairs(source, patients=_patients(tmp_path, named))
+    rois = find_rois(source, patients=_patients(tmp_path, named)).rois
     assert {roi.frame_id: roi.patient for roi in rois} == {stem: stem.split("_")[0] for stem in STEMS}
 
 
@@ -40,18 +40,18 @@ def test_roi_that_the_table_of_patients_does_not_name_is_an_error_with_the_neare
     with pytest.raises(
         ConfigError, match="--patients: does not name dora_roi2; the nearest name in it is Dora_roi2; name each ROI as"
     ):
-        find_pairs(source, patients=_patients(tmp_path, [*STEMS[:-1], "Dora_roi2"]))
+        find_rois(source, patients=_patients(tmp_path, [*STEMS[:-1], "Dora_roi2"]))
     with pytest.raises(ConfigError, match="names none of the 6 ROIs, such as anna_roi1"):
-        find_pairs(source, patients=_patients(tmp_path, ["x", "y"]))
+        find_rois(source, patients=_patients(tmp_path, ["x", "y"]))
 
 
 def test_lines_that_name_no_roi_are_counted(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    find_pairs(source, patients=_patients(tmp_path, [*STEMS, "w", "x", "y", "z"]))
+    find_rois(source, patients=_patients(tmp_path, [*STEMS, "w", "x", "y", "z"]))
     assert "--patients: lines that name no ROI of this data set: 4, such as w, x, y" in caplog.text
 
 
 def test_split_file_is_compared_both_ways_too(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rois: list[RoiSource] = find_pairs(source, patients=_patients(tmp_path, STEMS))
+    rois: list[RoiSource] = find_rois(source, patients=_patients(tmp_path, STEMS)).rois
     path = tmp_path / "split.csv"
     path.write_text("name,split\nanna_roi1.png,train\nanna_roi2.tif,train\nbert,val\ndora,test\nemil,train\n")
     assert file_split(rois, path) == {"anna": "train", "bert": "val", "dora": "test"}

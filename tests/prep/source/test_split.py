@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prep.source.discover import RoiSource, find_pairs
+from prep.source.discover import RoiSource, find_rois
 from prep.source.split import (
     BCSS_TEST_INSTITUTIONS,
     bcss_split,
-    default_split,
+    default_rule,
     file_patients,
     file_split,
     fraction_split,
@@ -49,7 +49,7 @@ def test_train_is_never_empty() -> None:
 
 
 def test_two_rois_of_a_patient_stay_together(sample_source: Path) -> None:
-    rois = find_pairs(sample_source)
+    rois = find_rois(sample_source).rois
     twice = [*rois, *(RoiSource(f"{r.frame_id}b", r.image_path, r.mask_path, r.patient, r.institution) for r in rois)]
     assert bcss_split(twice) == bcss_split(rois)
 
@@ -116,7 +116,7 @@ def test_rois_of_a_named_patient_are_in_one_split(tmp_path: Path, column: str) -
             (tmp_path / folder / f"r{number}.png").touch()
     lines = [f"r{number},p{number // 4}" for number in range(12)]
     (tmp_path / "p.csv").write_text("\n".join([f"{column},patient", *lines]))
-    rois = find_pairs(tmp_path, patients=file_patients(tmp_path / "p.csv"))
+    rois = find_rois(tmp_path, patients=file_patients(tmp_path / "p.csv")).rois
     assert sorted(fraction_split(rois, (0.5, 0.25, 0.25), seed=0)) == ["p0", "p1", "p2"]
 
 
@@ -148,11 +148,11 @@ def test_a_cohort_may_be_all_test(tmp_path: Path) -> None:
 )
 def test_other_data_is_divided_70_15_15(patients: int, expected: tuple[int, ...]) -> None:
     rois = [roi for n in range(patients) for roi in _other(n)]
-    splits = default_split(rois)
+    splits = default_rule(rois)(rois)
     assert tuple(list(splits.values()).count(name) for name in SPLITS) == expected
     assert splits == generic_split(rois[::-1])
 
 
 def test_a_barcode_brings_the_published_division() -> None:
     rois = _rois("TCGA-OL-0000", "TCGA-A1-0001", "TCGA-A1-0002")
-    assert default_split(rois) == bcss_split(rois)
+    assert default_rule(rois)(rois) == bcss_split(rois)

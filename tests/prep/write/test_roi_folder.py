@@ -8,7 +8,7 @@ from PIL import Image
 
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
-from prep.source.discover import find_pairs
+from prep.source.discover import find_rois
 from prep.write import roi_folder
 from prep.write.roi_folder import RoiTask, write_roi_folder
 from schemas.errors import SourceError
@@ -24,7 +24,7 @@ def source(write_roi) -> Path:
 
 
 def _task(source: Path, directory: Path) -> RoiTask:
-    (roi,) = (roi for roi in find_pairs(source, CONFIG.images, CONFIG.masks) if roi.frame_id == "a")
+    (roi,) = (roi for roi in find_rois(source, CONFIG.folders).rois if roi.frame_id == "a")
     specs = tuple(array_specs(CONFIG.size_px, "uint8", CONFIG.point_counts))
     return RoiTask(roi, "train", source, directory, CONFIG, specs)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +22,6 @@ from train.score.protocol import ScoringProtocol
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 HOSTILE = '_<script>alert("$\\x$")</script>&_'
 WEIGHTS = WeightsFile("run/checkpoints/best.pt", "5a" * 32)
@@ -66,18 +63,6 @@ def report(
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(path, f"Evaluation {HOSTILE} {'x' * 80}", store, evaluation, predictors, PROTOCOL, run)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if not program:
-        pytest.skip("no chromium is installed (Debian: apt install chromium)")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=program, args=arguments)
-        yield started
-        started.close()
 
 
 class Opened:

@@ -25,7 +25,8 @@ def test_second_run_is_refused_while_the_first_one_lives(store: Store, tmp_path:
     first = WarmProcess(
         [sys.executable, "-m", "train.cli", "fit", store.path, "--out", str(out), "--epochs", "1000", *flags]
     )
-    while not (out / "config.json").exists():
+    # The file exists a moment before its bytes do.
+    while not (out / "config.json").exists() or not (out / "config.json").read_bytes().endswith(b"}\n}\n"):
         assert first.poll() is None
     config = (out / "config.json").read_bytes()
     for resume in (False, True):

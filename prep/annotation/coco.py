@@ -1,0 +1,118 @@
+"""Read COCO's instance annotations: polygons, and run lengths of both kinds.
+
+Source: the format's page, https://cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from prep.annotation.runs import checked_runs
+from prep.annotation.shapes import Annotations, Polygon, Shape, ring
+from schemas.errors import SourceError
+from schemas.limits import MAX_CODE, MAX_ROI_PX
+
+
+class _Image(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    file_name: str
+    width: int = Field(gt=0, le=MAX_ROI_PX)
+    height: int = Field(gt=0, le=MAX_ROI_PX)
+
+
+class _Runs(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    size: tuple[int, int]
+    counts: str | list[int]
+
+
+class _Annotation(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    image_id: int
+    category_id: int
+    segmentation: list[list[FiniteFloat]] | _Runs | None = None
+    iscrowd: int = 0
+
+
+class _Category(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    name: str = Field(min_length=1)
+
+
+class _Coco(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+def read_coco(path: Path, content: dict[str, Any]) -> Annotations:
+    """Read the content of a COCO file.
+
+    Args:
+        path: The file, for messages.
+        content: Its JSON.
+
+    Raises:
+        SourceError: It is malformed, or names an image or a category that it does not list.
+    """
+    try:
+        coco = _Coco.model_validate(content)
+    except ValidationError as error:
+        raise _malformed(path, error) from error
+    names = {category.id: category.name for category in coco.categories}
+    images = {image.id: image for image in coco.images}
+    found = Annotations(
+        shapes={image.file_name: [] for image in coco.images},
+        sizes={image.file_name: (image.width, image.height) for image in coco.images},
+    )
+    if len(set(names.values())) < len(coco.categories) or len(found.shapes) < len(coco.images):
+        raise SourceError(path, "lists a category or an image twice", "give each its own id and name")
+    # 0 is background in a mask.
+    if all(0 < number <= MAX_CODE for number in names):
+        found.codes = {name: number for number, name in names.items()}
+    for number, annotation in enumerate(coco.annotations):
+        where = f"{path} annotation {number}"
+        image, name = images.get(annotation.image_id), names.get(annotation.category_id)
+        if image is None or name is None:
+            what = f"image {annotation.image_id}" if image is None else f"category {annotation.category_id}"
+            raise SourceError(where, f"names {what}, which the file does not list", "export the file again")
+        shape = _shape(where, annotation, name, (image.height, image.width))
+        if shape is None:
+            found.leave_out("a box or keypoints alone")
+        else:
+            found.shapes[image.file_name].append(shape)
+    return found
+
+
+def _shape(where: str, annotation: _Annotation, name: str, size: tuple[int, int]) -> Shape | None:
+    is_crowd, outline = bool(annotation.iscrowd), annotation.segmentation
+    if isinstance(outline, _Runs):
+        runs = checked_runs(outline.counts, size) if outline.size == size else None
+        if runs is None:
+            what = f"has run lengths that do not fill its image of {size[1]} x {size[0]} px"
+            raise SourceError(where, what, "export the file again")
+        return Shape(name, runs=runs, is_crowd=is_crowd)
+    if not outline:
+        return None
+    rings = [ring(part) if len(part) % 2 == 0 else None for part in outline]
+    parts = tuple(Polygon(part) for part in rings if part is not None)
+    if len(parts) < len(rings):
+        raise SourceError(where, "has an outline of fewer than three points", "export the file again")
+    return Shape(name, parts, is_crowd=is_crowd)
+
+
+def _malformed(path: Path, error: ValidationError) -> SourceError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return SourceError(path, f"is not a COCO file ({place}: {first['msg']})", "export it again")

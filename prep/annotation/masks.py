@@ -1,0 +1,278 @@
+"""Write annotations as masks, one PNG for each image, with a class map beside them.
+
+Areas are drawn in the order of the file, so that a later one lies above an earlier one. Arrays are H, W.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from prep.annotation.reader import read_annotations
+from prep.annotation.shapes import Annotations, Shape
+from prep.files import is_there
+from prep.source.class_map import ClassEntry
+from prep.source.decode import image_header
+from prep.source.folders import IMAGE_SUFFIXES
+from schemas.classes import Color
+from schemas.errors import BcssError, ConfigError, SourceError, joined
+from schemas.file_names import CLASS_MAP_FILE, INSTANCES_FILE
+from schemas.limits import MAX_CODE
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """What is drawn.
+
+    Attributes:
+        shapes: The areas of each image by its stem, in the order in which they are drawn.
+        sizes: Width and height of each image by its stem.
+        codes: The code of each class.
+        colors: The color of the classes that have one.
+    """
+
+    shapes: dict[str, list[Shape]]
+    sizes: dict[str, tuple[int, int]]
+    codes: dict[str, int]
+    colors: dict[str, Color]
+
+
+@dataclass
+class DrawnMasks:
+    """What was drawn.
+
+    Attributes:
+        images: Number of masks.
+        areas: Number of areas by class.
+        covered_px: Pixels that a later area covers, by the two classes, the lower one first.
+        hidden: Number of areas that left no pixel.
+    """
+
+    images: int = 0
+    areas: Counter[str] = field(default_factory=Counter[str])
+    covered_px: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    hidden: int = 0
+
+
+def write_masks(
+    annotations: Path,
+    images: Path,
+    out: Path,
+    class_map: tuple[ClassEntry, ...] = (),
+    *,
+    instances: bool = False,
+    on_image: Callable[[int, int], None] | None = None,
+) -> DrawnMasks:
+    """Draw annotations as masks.
+
+    Args:
+        annotations: A COCO file, a GeoJSON or Labelme file of one image, or a folder of such files or of YOLO files.
+        images: The folder of images, which tell the sizes.
+        out: The folder to write, which is absent or empty: masks, `classes.tsv`, and of instances `instances.csv`.
+        class_map: The codes of classes, so that several calls give the same ones.
+        instances: Whether values are instances, from 1 in each image; otherwise codes of classes.
+        on_image: Called with the number of drawn images, and the number of all.
+
+    Raises:
+        SourceError: An annotation or an image cannot be used. All problems are in one error, and nothing is written.
+        ConfigError: The folder has other content, or the class map lacks a class.
+    """
+    if is_there(out):
+        raise ConfigError(f"--out {out}", "is not empty", "name a new folder")
+    plan = plan_masks(annotations, images, class_map)
+    drawn = DrawnMasks()
+    # Written beside and renamed, so that the folder appears whole.
+    partial = out.with_name(f"{out.name}.{uuid4().hex}.partial")
+    partial.mkdir(parents=True)
+    try:
+        rows: list[tuple[str, int, str]] = []
+        for number, (stem, areas) in enumerate(plan.shapes.items(), start=1):
+            rows += _write(partial / f"{stem}.png", areas, plan.sizes[stem], plan.codes, drawn, instances=instances)
+            if on_image:
+                on_image(number, len(plan.shapes))
+        _write_tables(partial, plan, rows if instances else None)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return drawn
+
+
+def plan_masks(annotations: Path, images: Path, class_map: tuple[ClassEntry, ...] = ()) -> MaskPlan:
+    """Read annotations, and compare them with their images.
+
+    Args:
+        annotations: The annotations; see `write_masks`.
+        images: The folder of images.
+        class_map: The codes of classes.
+
+    Raises:
+        SourceError: An annotation or an image cannot be used. All problems are in one error.
+        ConfigError: The class map lacks a class.
+    """
+    paths = _images(images)
+    sizes = {stem: image_header(path).size for stem, path in paths.items()}
+    found = read_annotations(annotations, sizes)
+    shapes = _matched(annotations, images, found, paths)
+    _check_sizes(annotations, found, sizes, shapes)
+    colors = found.colors | {entry.name: entry.color for entry in class_map if entry.color is not None}
+    return MaskPlan(shapes, sizes, _codes(found, shapes, class_map), colors)
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise SourceError(folder, "is not a folder", "name the folder of images with --images")
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise SourceError(path, f"has the same stem as {found[path.stem].name}", "rename one of the two")
+        found[path.stem] = path
+    if not found:
+        raise SourceError(folder, f"contains no {', '.join(IMAGE_SUFFIXES)} file", "put the images there")
+    return found
+
+
+def _matched(source: Path, folder: Path, found: Annotations, images: dict[str, Path]) -> dict[str, list[Shape]]:
+    """The areas of each image by its stem; says which images and which annotations are alone."""
+    by_name = {path.name: stem for stem, path in images.items()}
+    shapes: dict[str, list[Shape]] = {}
+    absent: list[str] = []
+    for name, areas in found.shapes.items():
+        last = name.replace("\\", "/").rsplit("/", 1)[-1]
+        stem = by_name.get(last) or (last if last in images else Path(last).stem)
+        if stem not in images:
+            absent.append(name)
+        elif stem in shapes:
+            raise SourceError(source, f"annotates {stem} twice", "give each image its own name")
+        else:
+            shapes[stem] = areas
+    if not shapes:
+        what = f"annotates none of the {len(images)} images in {folder}"
+        first = f", such as {absent[0]}" if absent else ""
+        raise SourceError(source, f"{what}; it names {len(absent)} others{first}", "check --images")
+    if absent:
+        logger.warning("%s: images that are not in %s: %d, such as %s", source, folder, len(absent), absent[0])
+    alone = sorted(images.keys() - shapes.keys())
+    if alone:
+        logger.warning("%s: images that no annotation names get no mask: %d, such as %s", folder, len(alone), alone[0])
+    for what, count in found.left_out.items():
+        logger.warning("%s: annotations that are left out: %d (%s)", source, count, what)
+    return dict(sorted(shapes.items()))
+
+
+def _check_sizes(
+    source: Path, found: Annotations, sizes: dict[str, tuple[int, int]], shapes: dict[str, list[Shape]]
+) -> None:
+    problems: list[BcssError] = []
+    told = {Path(name.replace("\\", "/")).stem: size for name, size in found.sizes.items()}
+    told |= {name: size for name, size in found.sizes.items() if name in sizes}
+    for stem, areas in shapes.items():
+        width, height = sizes[stem]
+        if told.get(stem, sizes[stem]) != sizes[stem]:
+            what = f"says that {stem} is {told[stem][0]} x {told[stem][1]} px, but it is {width} x {height} px"
+            problems.append(SourceError(source, what, "give the images that were annotated"))
+        elif any(area.is_far_outside(height, width) for area in areas):
+            what = f"has an outline far outside {stem}, which is {width} x {height} px"
+            problems.append(SourceError(source, what, "give coordinates in pixels of the image"))
+    if problems:
+        raise joined(source, problems)
+
+
+def _codes(found: Annotations, shapes: dict[str, list[Shape]], class_map: tuple[ClassEntry, ...]) -> dict[str, int]:
+    """The code of each class: of the class map, of the format, or by alphabet from 1 on."""
+    names = sorted({area.class_name for areas in shapes.values() for area in areas} | found.codes.keys())
+    for name in names:
+        if not name.isprintable() or not name.strip():
+            # A lone surrogate of a JSON text cannot be written, and a line end would break the class map.
+            raise SourceError(f"class {name!r}", "has a name with characters that cannot be shown", "rename it")
+    given = {entry.name: entry.code for entry in class_map}
+    if given:
+        missing = [name for name in names if name not in given and name not in found.codes]
+        used = {area.class_name for areas in shapes.values() for area in areas}
+        missing += [name for name in sorted(used) if name not in given and name not in missing]
+        if missing:
+            raise ConfigError("--class-map", f"lacks the class {missing[0]}", "add it")
+        return {name: given[name] for name in names if name in given}
+    return found.codes or {name: number for number, name in enumerate(names, start=1)}
+
+
+def _write(
+    path: Path, areas: list[Shape], size: tuple[int, int], codes: dict[str, int], drawn: DrawnMasks, *, instances: bool
+) -> list[tuple[str, int, str]]:
+    """Draw one mask, and return a row for each instance."""
+    width, height = size
+    if instances:
+        crowds = sum(area.is_crowd for area in areas)
+        if crowds:
+            logger.warning("%s: areas of many instances that nobody told apart are left out: %d", path.stem, crowds)
+        areas = [area for area in areas if not area.is_crowd]
+    values, classes = _values(areas, codes, instances=instances)
+    highest = max(values if instances else [*values, *codes.values()], default=0)
+    if highest > MAX_CODE:
+        raise SourceError(path.stem, f"has {highest} instances, and at most {MAX_CODE} have room", "cut the image")
+    mask = np.zeros((height, width), np.uint8 if highest < 256 else np.uint16)
+    names = {value: name for name, value in codes.items()} if not instances else classes
+    for value, area in zip(values, areas, strict=True):
+        window, pixels = area.pixels(height, width)
+        part = mask[window]
+        _count_covered(part[pixels], value, names, drawn.covered_px)
+        part[pixels] = value
+        drawn.areas[area.class_name] += 1
+    left = set(np.unique(mask).tolist())
+    drawn.hidden += sum(value not in left for value in values)
+    drawn.images += 1
+    Image.fromarray(mask).save(path)
+    return [(path.stem, value, name) for value, name in sorted(classes.items()) if value in left]
+
+
+def _values(areas: list[Shape], codes: dict[str, int], *, instances: bool) -> tuple[list[int], dict[int, str]]:
+    """The value of each area, and the class of each instance."""
+    if not instances:
+        return [codes[area.class_name] for area in areas], {}
+    groups: dict[object, int] = {}
+    values = [
+        groups.setdefault((area.class_name, area.group) if area.group is not None else number, len(groups) + 1)
+        for number, area in enumerate(areas)
+    ]
+    return values, {value: area.class_name for value, area in zip(values, areas, strict=True)}
+
+
+def _count_covered(
+    below: NDArray[np.uint8 | np.uint16], value: int, names: dict[int, str], covered: Counter[tuple[str, str]]
+) -> None:
+    found, counts = np.unique(below, return_counts=True)
+    for lower, count in zip(found.tolist(), counts.tolist(), strict=True):
+        if lower not in (0, value):
+            covered[names[lower], names[value]] += count
+
+
+def _write_tables(folder: Path, plan: MaskPlan, rows: list[tuple[str, int, str]] | None) -> None:
+    with (folder / CLASS_MAP_FILE).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["code", "name", "color"])
+        seen: set[str] = set()
+        for name, code in sorted(plan.codes.items(), key=lambda item: item[1]):
+            color = f"#{bytes(plan.colors[name]).hex()}" if name in plan.colors else ""
+            # A class map has each color once.
+            writer.writerow([code, name, "" if color in seen else color])
+            seen.add(color)
+    if rows is not None:
+        with (folder / INSTANCES_FILE).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["frame_id", "id", "class"])
+            writer.writerows(rows)

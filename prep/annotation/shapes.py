@@ -1,0 +1,136 @@
+"""Outlines that somebody drew, and how they become pixels.
+
+Coordinates are x, y in pixels of the image, with the corner of the first pixel at 0, 0: a rectangle from a to b covers
+the pixels a to b - 1. Arrays are H, W.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from prep.annotation.runs import Runs, decoded
+from schemas.classes import Color
+
+Ring = NDArray[np.float64]
+"""A closed line, float64 (n, 2) as x, y; the last point need not repeat the first."""
+
+Window = tuple[slice, slice]
+"""Rows and columns of an image."""
+
+FARTHEST = 16
+"""How many sides of its image a point may lie outside it. The time to draw a line grows with its length."""
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """An area with holes.
+
+    Attributes:
+        outer: Its outline.
+        holes: The outlines of its holes.
+    """
+
+    outer: Ring
+    holes: tuple[Ring, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One annotated area.
+
+    Attributes:
+        class_name: Its class.
+        polygons: Its parts, which are joined.
+        runs: Its pixels instead of polygons.
+        group: Areas of one class and group are one instance; None for an instance of its own.
+        is_crowd: Whether it covers many instances that nobody told apart.
+    """
+
+    class_name: str
+    polygons: tuple[Polygon, ...] = ()
+    runs: Runs | None = None
+    group: str | None = None
+    is_crowd: bool = False
+
+    def pixels(self, height: int, width: int) -> tuple[Window, NDArray[np.bool_]]:
+        """Return the pixels of the area, as the window around them and bool (h, w) in it.
+
+        Args:
+            height: H of the image.
+            width: W of the image.
+        """
+        if self.runs is not None:
+            return (slice(0, height), slice(0, width)), self.runs.pixels()
+        window = self._window(height, width)
+        rows, columns = window
+        pixels = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.bool_)
+        if pixels.size:
+            origin = np.array([columns.start, rows.start])
+            for polygon in self.polygons:
+                area = _filled(polygon.outer - origin, pixels.shape)
+                for hole in polygon.holes:
+                    area &= ~_filled(hole - origin, pixels.shape)
+                pixels |= area
+        return window, pixels
+
+    def is_far_outside(self, height: int, width: int) -> bool:
+        """Return whether a point lies so far outside the image that it cannot belong to it."""
+        if self.runs is not None:
+            return False
+        bound = np.array([width, height]) * FARTHEST
+        rings = [line for polygon in self.polygons for line in (polygon.outer, *polygon.holes)]
+        return any(bool((np.abs(line) > bound).any()) for line in rings)
+
+    def _window(self, height: int, width: int) -> Window:
+        points = np.concatenate([polygon.outer for polygon in self.polygons])
+        left, top = np.floor(points.min(axis=0)).astype(int) - 1
+        right, bottom = np.ceil(points.max(axis=0)).astype(int) + 1
+        rows = slice(int(np.clip(top, 0, height)), int(np.clip(bottom, 0, height)))
+        return rows, slice(int(np.clip(left, 0, width)), int(np.clip(right, 0, width)))
+
+
+@dataclass
+class Annotations:
+    """What an annotation file says of its images.
+
+    Attributes:
+        shapes: The areas of each image, in the order of the file, by the image's name: its path, file name or stem.
+        sizes: Width and height of the images whose size the file tells.
+        codes: The codes that the format itself gives classes; empty if it gives none.
+        colors: The colors of classes that the file tells.
+        left_out: Number of annotations that have no area, by what they are.
+    """
+
+    shapes: dict[str, list[Shape]] = field(default_factory=dict[str, list[Shape]])
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    codes: dict[str, int] = field(default_factory=dict[str, int])
+    colors: dict[str, Color] = field(default_factory=dict[str, Color])
+    left_out: dict[str, int] = field(default_factory=dict[str, int])
+
+    def leave_out(self, what: str) -> None:
+        """Count an annotation that has no area."""
+        self.left_out[what] = self.left_out.get(what, 0) + 1
+
+
+def ring(points: object) -> Ring | None:
+    """Make a ring of points; None if they are fewer than three.
+
+    Args:
+        points: Numbers as pairs of x and y, or all in one row.
+    """
+    values = np.asarray(points, np.float64).reshape(-1, 2)
+    return values if len(values) >= 3 else None
+
+
+def _filled(outline: Ring, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The pixels in an outline, as COCO's own tools draw it."""
+    height, width = shape
+    if not height or not width:
+        return np.zeros((height, width), np.bool_)
+    (drawn,) = cast("Any", coco_mask).frPyObjects([outline.ravel().tolist()], height, width)
+    return Runs(np.array(decoded(drawn["counts"].decode()), np.int64), (height, width)).pixels()

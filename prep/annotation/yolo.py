@@ -1,0 +1,95 @@
+"""Read YOLO's segmentation labels: a text file for each image, with a class and an outline in each line.
+
+Source: https://docs.ultralytics.com/datasets/segment. Coordinates there are shares of the image's width and height.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import yaml
+
+from prep.annotation.shapes import Annotations, Polygon, Shape
+from schemas.command.settings_file import read_settings_file
+from schemas.errors import SourceError
+from schemas.limits import MAX_CODE
+
+_NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
+_REMEDY = "each line is a class and an outline: 0 x1 y1 x2 y2 x3 y3"
+
+
+def read_yolo(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Annotations:
+    """Read all label files of a folder.
+
+    Names of classes come from `data.yaml` or `classes.txt` in the folder or above it. The class 0 has the code 1,
+    since 0 is background in a mask.
+
+    Args:
+        folder: The folder of text files, named as their images.
+        sizes: Width and height of each image by its stem.
+
+    Raises:
+        SourceError: A line is no outline, or a file's image is not there, so that its size is not known.
+    """
+    names = _class_names(folder)
+    found = Annotations()
+    for path in sorted(folder.glob("*.txt")):
+        if path.name in _NAME_FILES:
+            continue
+        # An outline in shares of an unknown size cannot be drawn, and the caller names the missing image.
+        size = sizes.get(path.stem, (1, 1))
+        shapes = found.shapes.setdefault(path.stem, [])
+        for number, line in enumerate(read_settings_file(path, _REMEDY).splitlines(), start=1):
+            if line.strip():
+                code, outline = _parsed(f"{path} line {number}", line)
+                name = names.get(code, f"class_{code}")
+                found.codes[name] = code + 1
+                shapes.append(Shape(name, (Polygon(outline * np.array(size)),)))
+    return found
+
+
+def _parsed(where: str, line: str) -> tuple[int, Any]:
+    try:
+        number, *values = [float(part) for part in line.split()]
+    except ValueError as error:
+        raise SourceError(where, "is not a row of numbers", _REMEDY) from error
+    if not 0 <= number < MAX_CODE or number != int(number):
+        raise SourceError(where, f"has the class {number}", "classes are whole numbers from 0 on")
+    if len(values) == 4:
+        raise SourceError(where, "is a box and no outline", "export the labels for segmentation")
+    if len(values) < 6 or len(values) % 2 or not all(math.isfinite(value) for value in values):
+        raise SourceError(where, f"has {len(values)} coordinates", _REMEDY)
+    return int(number), np.array(values).reshape(-1, 2)
+
+
+def _class_names(folder: Path) -> dict[int, str]:
+    for place in (folder, folder.parent, folder.parent.parent):
+        for name in _NAME_FILES:
+            path = place / name
+            if path.is_file():
+                return _names_in(path)
+    return {}
+
+
+def _names_in(path: Path) -> dict[int, str]:
+    text = read_settings_file(path, "give the names of the classes")
+    if path.suffix == ".txt":
+        return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
+    try:
+        content: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SourceError(path, "is not YAML", "give the names of the classes in `names`") from error
+    names: Any = cast("dict[str, Any]", content).get("names") if isinstance(content, dict) else None
+    if isinstance(names, list):
+        return {number: str(name) for number, name in enumerate(cast("list[Any]", names))}
+    if isinstance(names, dict):
+        return {int(number): str(name) for number, name in cast("dict[Any, Any]", names).items() if _is_number(number)}
+    return {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit())

@@ -1,0 +1,224 @@
+"""The rules of a data set, where the user does not say them: which codes are classes or ignored, and their names.
+
+`bcss` has the rules of BCSS. `generic` takes every code as a class but 0, which is background, and 255, which is
+ignored. `voc` has the classes of Pascal VOC. `instances` takes each value as one object. `auto` chooses between
+the first two.
+Source of the VOC classes: Everingham et al., IJCV 2010, doi:10.1007/s11263-009-0275-4.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from prep.config import ALL_CLASSES, DatasetName, ObjectKind, parse_codes
+from prep.derive.segments import present_codes
+from prep.source.class_map import ClassEntry, colors_of
+from prep.source.colors import read_labels
+from prep.source.discover import RoiSource, has_tcga_barcode
+from schemas.classes import BCSS_CLASSES, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES, Color
+from schemas.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+Preset = Literal["auto", "bcss", "generic", "voc", "instances"]
+
+BACKGROUND = ClassEntry(code=0, name="background")
+OBJECT = ClassEntry(code=1, name="object")
+IGNORED = 255
+"""The code that other data sets than BCSS use for pixels that do not count, as Pascal VOC does."""
+
+VOC_NAMES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+_BCSS_NAME = re.compile(r"TCGA-\w{2}-\w{4}.*DX\w*.*xmin\d+.*ymin\d+.*MPP-\d", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class DatasetRules:
+    """The rules of one data set.
+
+    Attributes:
+        dataset: The preset.
+        objects: What becomes an object.
+        classes: Codes that become objects, or `all`.
+        ignore: Codes that count neither as object nor as background.
+        class_map: Names, colors and merges of codes.
+    """
+
+    dataset: DatasetName
+    objects: ObjectKind
+    classes: tuple[int, ...] | Literal["all"]
+    ignore: tuple[int, ...]
+    class_map: tuple[ClassEntry, ...]
+
+
+@dataclass(frozen=True)
+class GivenRules:
+    """What the user says about a data set; everything may be left out.
+
+    Attributes:
+        preset: The preset.
+        objects: What becomes an object; None for the preset's own.
+        classes: Codes and names as `parse_codes` takes them, or `all`.
+        ignore: Codes and names; `none` or an empty text is an empty list.
+        class_map: The class map; empty without one.
+        has_class_of_instances: Whether a table or a second mask gives the class of each instance.
+    """
+
+    preset: Preset = "auto"
+    objects: ObjectKind | None = None
+    classes: str | None = None
+    ignore: str | None = None
+    class_map: tuple[ClassEntry, ...] = ()
+    has_class_of_instances: bool = False
+
+
+def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
+    """Complete what the user gave by the rules of the data set, and say in one line which preset that is.
+
+    Args:
+        rois: The ROIs. Their names are looked at, and their masks if the names do not decide.
+        given: What the user says.
+
+    Raises:
+        ConfigError: An entry is neither a code, a range nor a name, or the preset contradicts the kind of objects.
+        SourceError: A mask that must be looked at cannot be read.
+    """
+    dataset, why = _choose(rois, given)
+    if (dataset == "instances") != ((given.objects or "label") == "instance") and given.objects is not None:
+        what = f"does not go with --objects {given.objects}"
+        raise ConfigError(f"--dataset {dataset}", what, "the values of masks are instances in both, or in neither")
+    if dataset == "bcss":
+        rules = _rules(given, "bcss", given.class_map, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES)
+    elif dataset == "voc":
+        names = given.class_map or tuple(ClassEntry(code=c, name=n, color=_voc_color(c)) for c, n in _voc_codes())
+        rules = _rules(given, "voc", _with_background(names), tuple(code for code, _ in _voc_codes()), (IGNORED,))
+    elif dataset == "instances":
+        rules = _instance_rules(given)
+    else:
+        ignore = () if _has_class(rois, given) else (IGNORED,)
+        rules = _rules(given, "generic", _with_background(given.class_map), ALL_CLASSES, ignore)
+    logger.info("data set: %s (%s): %s; --dataset changes that", dataset, why, _in_words(rules))
+    return rules
+
+
+def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]:
+    """The preset, and why it was chosen."""
+    if given.preset != "auto":
+        return given.preset, "as told"
+    if given.objects == "instance":
+        return "instances", "--objects instance"
+    names = [roi.image_path.stem for roi in rois]
+    barcodes = [name for name in names if has_tcga_barcode(name)]
+    others = [name for name in names if not has_tcga_barcode(name)]
+    if others:
+        if barcodes:
+            return "generic", f"{len(barcodes)} of {len(names)} names have a TCGA barcode; {others[0]} has none"
+        return "generic", "the names are not those of BCSS"
+    bare = [roi for roi in rois if not _BCSS_NAME.match(roi.image_path.stem)]
+    for roi, codes in _codes_of(bare, given.class_map):
+        strange = [code for code in codes if code >= len(BCSS_CLASSES)]
+        if strange:
+            return "generic", f"{roi.mask_path.name} has code {strange[0]}, which BCSS does not have"
+    return (
+        "bcss",
+        "the names have TCGA barcodes and the codes are those of BCSS" if bare else "the names are those of BCSS",
+    )
+
+
+def _codes_of(rois: list[RoiSource], class_map: tuple[ClassEntry, ...]) -> Iterator[tuple[RoiSource, list[int]]]:
+    """The codes of each mask; each mask is decoded when it is asked for, and a few ahead."""
+    threads = min(os.cpu_count() or 1, 8)
+    read = partial(_present, colors=colors_of(class_map))
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(rois), threads):
+            some = rois[start : start + threads]
+            yield from zip(some, pool.map(read, some), strict=True)
+
+
+def _present(roi: RoiSource, colors: dict[Color, int]) -> list[int]:
+    # Colors that mean nothing are an error of the build, which names them.
+    return present_codes(read_labels(roi.mask_path, colors, nearest=True)[0])
+
+
+def _has_class(rois: list[RoiSource], given: GivenRules) -> bool:
+    """Whether the code 255 is a class: the class map says so, or the masks hold nothing but 0 and 255."""
+    if given.ignore is not None or any(entry.code == IGNORED for entry in given.class_map):
+        return True
+    found: set[int] = set()
+    for _, codes in _codes_of(rois, given.class_map):
+        found |= set(codes)
+        if not found <= {BACKGROUND.code, IGNORED}:
+            return False
+    return IGNORED in found
+
+
+def _instance_rules(given: GivenRules) -> DatasetRules:
+    if given.ignore not in (None, "", "none"):
+        what = "names codes, but the values of these masks are instances"
+        raise ConfigError("--ignore", what, "leave it out; instances of other classes than --classes are background")
+    if not given.has_class_of_instances:
+        named = [entry for entry in given.class_map if entry.code]
+        if len(named) > 1:
+            what = "names several classes, and nothing tells the class of an instance"
+            raise ConfigError("--class-map", what, "give --class-mask or --instance-classes")
+        one = named[0] if named else OBJECT
+        return DatasetRules("instances", "instance", (one.code,), (), (one,))
+    rules = _rules(given, "instances", _with_background(given.class_map), ALL_CLASSES, ())
+    return DatasetRules("instances", "instance", rules.classes, (), rules.class_map)
+
+
+def _with_background(class_map: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
+    """The class map with code 0 as background, unless it has a use for the code or the name."""
+    if any(entry.code == BACKGROUND.code or entry.name == BACKGROUND.name for entry in class_map):
+        return class_map
+    return (BACKGROUND, *class_map)
+
+
+def _rules(
+    given: GivenRules,
+    dataset: DatasetName,
+    class_map: tuple[ClassEntry, ...],
+    default_classes: tuple[int, ...] | Literal["all"],
+    default_ignore: tuple[int, ...],
+) -> DatasetRules:
+    left_out, objects = default_ignore, given.objects or "label"
+    if given.ignore is not None:
+        left_out = () if given.ignore.strip().lower() == "none" else parse_codes(given.ignore, class_map)
+    if given.classes is None:
+        return DatasetRules(dataset, objects, default_classes, left_out, class_map)
+    if given.classes.strip().lower() == ALL_CLASSES:
+        return DatasetRules(dataset, objects, ALL_CLASSES, left_out, class_map)
+    # The codes of a range that are ignored are not meant.
+    return DatasetRules(dataset, objects, parse_codes(given.classes, class_map, without=left_out), left_out, class_map)
+
+
+def _in_words(rules: DatasetRules) -> str:
+    if rules.dataset == "instances":
+        return "each value but 0 is one object, and nothing is ignored"
+    if rules.classes == ALL_CLASSES:
+        classes = "every code is a class" + ("" if rules.dataset == "bcss" else " but 0, the background")
+    else:
+        classes = f"the classes are {','.join(map(str, rules.classes))}"
+    return f"{classes}, and {','.join(map(str, rules.ignore)) or 'nothing'} is ignored"
+
+
+def _voc_codes() -> Iterator[tuple[int, str]]:
+    return enumerate(VOC_NAMES, start=1)
+
+
+def _voc_color(code: int) -> Color:
+    """The color of a code in the palettes of Pascal VOC: every third bit of the code, from the high bits down."""
+    red, green, blue = (
+        sum(((code >> (3 * place + channel)) & 1) << (7 - place) for place in range(3)) for channel in range(3)
+    )
+    return red, green, blue

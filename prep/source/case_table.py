@@ -1,0 +1,134 @@
+"""Read a table of cases: a CSV file that names an image and a mask in each row, wherever they lie.
+
+Columns: `image` and `mask`; and optionally `frame_id`, `patient`, `split`, `mpp_um`, `institution` and `class_mask`.
+Paths are relative to the table.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from pathlib import Path
+
+from prep.source.discover import DataSet, RoiSource, mpp_of, of_barcode, warn_of_patients
+from prep.source.side_file import read_rows
+from schemas.errors import BcssError, ConfigError, SourceError, joined
+from schemas.manifest import SPLITS, Split
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".csv", ".tsv")
+"""Endings of the name of a table."""
+
+_COLUMNS = ("image", "mask", "frame_id", "patient", "split", "mpp_um", "institution", "class_mask")
+_REMEDY = "give a CSV with the columns image,mask and optionally " + ",".join(_COLUMNS[2:])
+_SPLITS: dict[str, Split] = {split: split for split in SPLITS}
+
+
+def is_case_table(source: Path) -> bool:
+    """Return whether a source is a table of cases, and not a folder."""
+    return source.suffix.lower() in SUFFIXES and not source.is_dir()
+
+
+def read_case_table(path: Path) -> DataSet:
+    """Read the ROIs of a table, sorted by name.
+
+    A ROI is named by `frame_id`, otherwise by the stem of its image, or where stems repeat, by its folder and its stem.
+
+    Args:
+        path: The table.
+
+    Raises:
+        ConfigError: The table cannot be read, or lacks a column.
+        SourceError: A row cannot be used. All problems are in one error.
+    """
+    rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in read_rows(path, _REMEDY)]
+    missing = [column for column in ("image", "mask") if not rows or column not in rows[0]]
+    if missing:
+        what = f"lacks the column {missing[0]}" if rows else "has no row"
+        raise ConfigError(path, what, _REMEDY)
+    unknown = [column for column in rows[0] if column not in _COLUMNS]
+    if unknown:
+        logger.warning("%s: columns that mean nothing are left out: %s", path, ", ".join(unknown))
+    stems = Counter(Path(row["image"]).stem for row in rows)
+    problems: list[BcssError] = []
+    rois: list[RoiSource] = []
+    for number, row in enumerate(rows, start=2):
+        wrong = [SourceError(f"{path} line {number}", what, remedy) for what, remedy in _wrong_cells(path.parent, row)]
+        problems += wrong
+        if not wrong:
+            rois.append(_roi(path.parent, row, is_alone=stems[Path(row["image"]).stem] == 1))
+    problems += _wrong_together(path, rois)
+    if problems:
+        raise joined(path, problems)
+    warn_of_patients([roi.frame_id for roi in rois if roi.patient == roi.frame_id and not roi.institution])
+    return DataSet(path.parent, sorted(rois, key=lambda roi: roi.frame_id))
+
+
+def _wrong_cells(folder: Path, row: dict[str, str]) -> list[tuple[str, str]]:
+    """What is wrong with a row, with remedies."""
+    wrong: list[tuple[str, str]] = []
+    for column in ("image", "mask", "class_mask"):
+        name = row.get(column, "")
+        if not name and column != "class_mask":
+            wrong.append((f"has no {column}", "fill the cell, or remove the row"))
+        elif name and not (folder / name).is_file():
+            wrong.append((f"names the {column} {name}, which is not there", f"give its path from {folder}"))
+    if row.get("split") and row["split"] not in _SPLITS:
+        wrong.append((f"has split {row['split']!r}", f"use one of {', '.join(SPLITS)}"))
+    if row.get("mpp_um") and _mpp(row["mpp_um"]) is None:
+        wrong.append((f"has mpp_um {row['mpp_um']!r}", "give micrometers a pixel, such as 0.25"))
+    frame_id = row.get("frame_id", "")
+    if frame_id in (".", "..") or "/" in frame_id or "\0" in frame_id:
+        wrong.append((f"has frame_id {frame_id!r}", "give a name without a slash"))
+    return wrong
+
+
+def _mpp(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
+
+
+def _roi(folder: Path, row: dict[str, str], *, is_alone: bool) -> RoiSource:
+    image = Path(row["image"])
+    stem = image.stem if is_alone else f"{image.parent.name}_{image.stem}".lstrip("_")
+    name = row.get("frame_id") or stem
+    patient, institution = of_barcode(name)
+    return RoiSource(
+        frame_id=name,
+        image_path=folder / row["image"],
+        mask_path=folder / row["mask"],
+        patient=row.get("patient") or patient or name,
+        institution=row.get("institution") or institution,
+        mpp_um=_mpp(row.get("mpp_um", "")) or mpp_of(image.stem),
+        class_mask_path=folder / row["class_mask"] if row.get("class_mask") else None,
+        split=_SPLITS.get(row.get("split", "")),
+    )
+
+
+def _wrong_together(path: Path, rois: list[RoiSource]) -> list[BcssError]:
+    """What is wrong with the rows together."""
+    problems: list[BcssError] = []
+    names = Counter(roi.frame_id for roi in rois)
+    problems += [
+        SourceError(path, f"names {count} ROIs {name}", "give each its own frame_id")
+        for name, count in names.items()
+        if count > 1
+    ]
+    splits: dict[str, set[Split | None]] = {}
+    for roi in rois:
+        splits.setdefault(roi.patient, set()).add(roi.split)
+    has_splits = any(roi.split for roi in rois)
+    for patient, found in splits.items():
+        given = sorted(filter(None, found))
+        if len(given) > 1:
+            problems.append(SourceError(path, f"puts patient {patient} into {' and '.join(given)}", "choose one"))
+        elif has_splits and None in found:
+            problems.append(SourceError(path, f"has a row of patient {patient} without a split", "fill all, or none"))
+    if len({roi.class_mask_path is None for roi in rois}) > 1:
+        problems.append(SourceError(path, "has rows with a class_mask and rows without", "fill all, or none"))
+    return problems

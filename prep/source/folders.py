@@ -1,0 +1,281 @@
+"""Find the files of a data set in its folders, and pair images with masks.
+
+Three layouts are known: `images/` beside `masks/`, with or without a folder for each patient in them; a folder for each
+patient that has `images/` and `masks/`; and images beside masks whose names end in a suffix.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from schemas.errors import BcssError, SourceError, joined
+from schemas.file_names import CLASS_MAP_FILE, INSTANCES_FILE
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+
+Unpaired = Literal["error", "skip"]
+"""What is done with an image without a mask, and with a mask without an image."""
+
+Key = tuple[str, str]
+"""The folder of a file below its root, with `/`, and its stem without suffix."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the files of a data set lie, and how their names end.
+
+    Attributes:
+        images: Folder of images.
+        masks: Folder of masks.
+        class_masks: Folder of masks of classes, for instances; empty without one.
+        image_suffix: What the stem of each image ends in, such as `_0000`; it is not part of the ROI's name.
+        mask_suffix: What the stem of each mask ends in, such as `_mask`.
+        unpaired: What is done with files without a partner.
+    """
+
+    images: str = "images"
+    masks: str = "masks"
+    class_masks: str = ""
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    unpaired: Unpaired = "error"
+
+
+DEFAULT_FOLDERS = Folders()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image with its mask.
+
+    Attributes:
+        stem: The stem that both have without their suffixes.
+        folder: The folder that both lie in, below the folder of images or masks; empty at the top.
+        patient: Name of the patient's folder; empty if patients have none.
+        image: Path of the image.
+        mask: Path of the mask.
+        class_mask: Path of the mask of classes, if the data set has them.
+    """
+
+    stem: str
+    folder: str
+    patient: str
+    image: Path
+    mask: Path
+    class_mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Root:
+    """Folders whose files belong together: those of the whole data set, or of one patient."""
+
+    images: Path
+    masks: Path
+    class_masks: Path | None
+    patient: str
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether images and masks lie in the same folder, so that only suffixes tell them apart."""
+        return self.images.resolve() == self.masks.resolve()
+
+
+@dataclass
+class _Files:
+    """Files of one kind by key, and what is wrong with them."""
+
+    paths: dict[Key, Path] = field(default_factory=dict[Key, Path])
+    skipped: list[str] = field(default_factory=list[str])
+    problems: list[BcssError] = field(default_factory=list[BcssError])
+
+    def add(self, path: Path, key: Key, root: Path) -> None:
+        if not _is_text(path.relative_to(root.parent).as_posix()):
+            self.problems.append(
+                SourceError(path, "has a name that is not UTF-8, and the store's names are", "rename it")
+            )
+        elif key in self.paths:
+            self.problems.append(
+                SourceError(path, f"has the same stem as {self.paths[key].name}", "rename one of the two")
+            )
+        else:
+            self.paths[key] = path
+
+
+def find_pairs(source_dir: Path, folders: Folders) -> list[Pair]:
+    """Pair images with masks by folder and stem.
+
+    Args:
+        source_dir: The data set's folder.
+        folders: Where its files lie.
+
+    Raises:
+        SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two files of
+            one folder share a stem. All problems are in one error.
+    """
+    for name in (folders.images, folders.masks, folders.class_masks):
+        # The manifest names files by their path in the source folder.
+        if not (source_dir / name).is_relative_to(source_dir):
+            raise SourceError(
+                source_dir / name, f"is not in {source_dir}", "name folders in it with --images and --masks"
+            )
+    pairs: list[Pair] = []
+    problems: list[BcssError] = []
+    unpaired: list[BcssError] = []
+    for root in _roots(source_dir, folders):
+        images, masks, class_masks = _read(root, folders)
+        problems += [*images.problems, *masks.problems, *class_masks.problems]
+        for key in sorted(images.paths.keys() & masks.paths.keys()):
+            patient = root.patient or key[0].partition("/")[0]
+            folder = "/".join(filter(None, (root.patient, key[0])))
+            pairs.append(Pair(key[1], folder, patient, images.paths[key], masks.paths[key], class_masks.paths.get(key)))
+            if root.class_masks is not None and key not in class_masks.paths:
+                problems.append(
+                    SourceError(masks.paths[key], f"has no mask of classes in {root.class_masks}", "add it")
+                )
+        unpaired += _without_partner(root, folders, images.paths, masks.paths)
+    if folders.unpaired == "error" or not pairs:
+        problems += unpaired
+    elif unpaired:
+        logger.warning("files without a partner are left out: %d, such as %s", len(unpaired), unpaired[0].args[0])
+    if problems:
+        raise joined(source_dir, problems)
+    return pairs
+
+
+def _roots(source_dir: Path, folders: Folders) -> list[_Root]:
+    """The folders to look into; see the top of this module."""
+    if not any((source_dir / name).is_dir() for name in (folders.images, folders.masks)):
+        patients = [folder for folder, names in _walk(source_dir) if {folders.images, folders.masks} & set(names)]
+        if patients:
+            return [_root(folder, folders, folder.relative_to(source_dir).as_posix()) for folder in patients]
+        if folders.image_suffix or folders.mask_suffix:
+            class_masks = source_dir / folders.class_masks if folders.class_masks else None
+            return [_Root(source_dir, source_dir, class_masks, "")]
+    return [_root(source_dir, folders, "")]
+
+
+def _root(folder: Path, folders: Folders, patient: str) -> _Root:
+    class_masks = folder / folders.class_masks if folders.class_masks else None
+    return _Root(folder / folders.images, folder / folders.masks, class_masks, patient)
+
+
+def _read(root: _Root, folders: Folders) -> tuple[_Files, _Files, _Files]:
+    """Images, masks and masks of classes of one root."""
+    images, masks, class_masks = _Files(), _Files(), _Files()
+    of_image, of_mask = folders.image_suffix, folders.mask_suffix
+    if root.is_shared:
+        if not (of_image or of_mask):
+            what = "holds images and masks together, and nothing tells them apart"
+            raise SourceError(root.images, what, "give --mask-suffix, such as _mask")
+        for path, folder in _files(root.images):
+            is_mask = path.stem.endswith(of_mask) if of_mask else not path.stem.endswith(of_image)
+            suffix = of_mask if is_mask else of_image
+            _sort(
+                masks if is_mask else images,
+                path,
+                folder,
+                suffix,
+                MASK_SUFFIXES if is_mask else IMAGE_SUFFIXES,
+                root.images,
+            )
+    else:
+        for files, place, suffix, endings in (
+            (images, root.images, of_image, IMAGE_SUFFIXES),
+            (masks, root.masks, of_mask, MASK_SUFFIXES),
+        ):
+            _check_folder(place, root, folders)
+            for path, folder in _files(place):
+                _sort(files, path, folder, suffix, endings, place)
+            _say_skipped(place, files.skipped, endings, suffix)
+            if not files.paths and not files.problems and not root.patient:
+                ending = f" that ends in {suffix}" if suffix else ""
+                raise SourceError(place, f"contains no {', '.join(endings)} file{ending}", "put the ROIs there")
+    if root.class_masks is not None:
+        for path, folder in _files(root.class_masks):
+            suffix = of_mask if of_mask and path.stem.endswith(of_mask) else ""
+            _sort(class_masks, path, folder, suffix, MASK_SUFFIXES, root.class_masks)
+    return images, masks, class_masks
+
+
+def _check_folder(place: Path, root: _Root, folders: Folders) -> None:
+    """A patient's folder may lack images or masks; then its files have no partner."""
+    if not place.is_dir() and not root.patient:
+        flag = "--images" if place == root.images else "--masks"
+        other = ", or give --mask-suffix for masks beside images" if not folders.mask_suffix else ""
+        raise SourceError(
+            place, "is not a folder", f"name the folders with --images and --masks{other}" if flag else ""
+        )
+
+
+def _sort(files: _Files, path: Path, folder: str, suffix: str, endings: tuple[str, ...], root: Path) -> None:
+    """Add a file, or count it as skipped if it is of another kind."""
+    if path.suffix.lower() not in endings or not path.stem.endswith(suffix):
+        files.skipped.append(path.name)
+    else:
+        files.add(path, (folder, path.stem.removesuffix(suffix)), root)
+
+
+def _without_partner(
+    root: _Root, folders: Folders, images: dict[Key, Path], masks: dict[Key, Path]
+) -> Iterator[BcssError]:
+    for key in sorted(images.keys() ^ masks.keys()):
+        place = "/".join(filter(None, key))
+        if key in images:
+            wanted = root.masks / f"{place}{folders.mask_suffix}.png"
+            remedy = "add the mask or move the image away"
+            longer = sorted(
+                stem[len(key[1]) :] for folder, stem in masks if folder == key[0] and stem.startswith(key[1])
+            )
+            if longer and not folders.mask_suffix:
+                remedy = f"add the mask, or give --mask-suffix {longer[0]} if masks end so"
+            yield SourceError(images[key], f"has no mask {wanted}", remedy)
+        else:
+            wanted = root.images / f"{place}{folders.image_suffix}.png"
+            yield SourceError(masks[key], f"has no image {wanted}", "add the image or move the mask away")
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with the names of its folders, in a fixed order; links are followed, and hidden folders are not."""
+    seen: set[Path] = set()
+    for place, names, _ in os.walk(root, followlinks=True):
+        folder = Path(place)
+        if folder.resolve() in seen:
+            names.clear()
+            continue
+        seen.add(folder.resolve())
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        yield folder, names
+
+
+def _files(root: Path) -> Iterator[tuple[Path, str]]:
+    """Each file that is not hidden, with its folder below the root."""
+    for folder, _ in _walk(root):
+        below = folder.relative_to(root).as_posix()
+        for path in sorted(folder.iterdir()):
+            # `bcss-prep masks` writes tables beside masks.
+            is_hidden = path.name.startswith(".") or path.name in (CLASS_MAP_FILE, INSTANCES_FILE)
+            if not is_hidden and not path.is_dir():
+                yield path, "" if below == "." else below
+
+
+def _say_skipped(folder: Path, skipped: list[str], endings: tuple[str, ...], suffix: str) -> None:
+    if skipped:
+        kind = ", ".join(endings) + (f" files that end in {suffix}" if suffix else " files")
+        logger.warning("%s: %d entries are not %s and are left out, such as %s", folder, len(skipped), kind, skipped[0])
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        # Python represents bytes that the file system's encoding cannot decode as lone surrogates.
+        return False
+    return True

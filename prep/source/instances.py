@@ -1,0 +1,142 @@
+"""Read a mask of instances: each value but 0 is one object, whose class another mask or a table tells.
+
+Arrays are H, W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prep.source.decode import LabelArray, read_mask
+from prep.source.side_file import read_rows
+from schemas.errors import ConfigError, SourceError
+from schemas.limits import MAX_CODE
+
+ONE_CLASS = 1
+"""The class of all instances where nothing tells it."""
+
+_REMEDY = "give a CSV with the columns id,class and optionally frame_id"
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The instances of one ROI.
+
+    Attributes:
+        ids: uint8 or uint16 (H, W), the number of the instance of each pixel; 0 for none.
+        class_of: The class code of each number.
+        source_ids: The value in the file of each number.
+    """
+
+    ids: LabelArray
+    class_of: dict[int, int]
+    source_ids: dict[int, int]
+
+
+def read_instances(path: Path) -> tuple[LabelArray, dict[int, int]]:
+    """Read the values of a mask of instances, 0 to 2^32 - 1.
+
+    Args:
+        path: The mask, palettized or gray.
+
+    Returns:
+        uint8 or uint16 (H, W), and the value in the file of each number that occurs. Values that fit into 16 bits are
+        the numbers; others are numbered from 1 in ascending order.
+
+    Raises:
+        SourceError: The file cannot be used, or has more than 65,535 instances.
+    """
+    values = read_mask(path, wide=True)
+    if values.dtype != np.uint32:
+        labels = cast("LabelArray", values)
+        found = np.flatnonzero(np.bincount(labels.ravel())).tolist()
+        return labels, {number: number for number in found if number}
+    found, numbered = np.unique(values, return_inverse=True)
+    if found[0]:
+        found, numbered = np.concatenate([[0], found]), numbered + 1
+    if len(found) - 1 > MAX_CODE:
+        what = f"has {len(found) - 1} instances, and at most {MAX_CODE} have room in a ROI"
+        raise SourceError(path, what, "cut the image into several ROIs")
+    labels = numbered.reshape(values.shape).astype(np.uint16)
+    return labels, {number: int(value) for number, value in enumerate(found.tolist()) if number}
+
+
+def class_of_instances(path: Path, ids: LabelArray, classes: NDArray[np.uint8 | np.uint16]) -> dict[int, int]:
+    """Find the class of each instance in a second mask.
+
+    Args:
+        path: The second mask, for messages.
+        ids: The instances, (H, W).
+        classes: The class code of each pixel, (H, W).
+
+    Returns:
+        The class code of each instance.
+
+    Raises:
+        SourceError: An instance has pixels of two classes.
+    """
+    inside = ids > 0
+    pairs = np.unique(ids[inside].astype(np.int64) << 16 | classes[inside])
+    owners, codes = pairs >> 16, pairs & MAX_CODE
+    class_of = dict(zip(owners.tolist(), codes.tolist(), strict=True))
+    if len(class_of) < len(pairs):
+        twice = int(owners[1:][owners[1:] == owners[:-1]][0])
+        named = " and ".join(map(str, codes[owners == twice].tolist()))
+        raise SourceError(path, f"gives the instance {twice} the classes {named}", "give each instance one class")
+    return class_of
+
+
+def read_instance_classes(path: Path) -> dict[tuple[str, int], str]:
+    """Read the class of each instance from a CSV file.
+
+    Args:
+        path: The file, with the columns `id` and `class`, and `frame_id` if ids repeat from ROI to ROI.
+
+    Returns:
+        The class, a code or a name, by name of the ROI and id; the name is empty without the column `frame_id`.
+
+    Raises:
+        ConfigError: The file cannot be read, lacks a column, or gives an instance two classes.
+    """
+    rows = read_rows(path, _REMEDY)
+    if not rows or not {"id", "class"} <= rows[0].keys():
+        raise ConfigError(path, "lacks a column", _REMEDY)
+    classes: dict[tuple[str, int], str] = {}
+    for number, row in enumerate(rows, start=2):
+        roi, text, name = ((row.get(column) or "").strip() for column in ("frame_id", "id", "class"))
+        if not (text.isascii() and text.isdigit()) or not name:
+            raise ConfigError(f"{path} line {number}", f"has id {text!r} and class {name!r}", _REMEDY)
+        if classes.setdefault((roi, int(text)), name) != name:
+            raise ConfigError(f"{path} line {number}", f"gives the instance {text} a second class", "keep one line")
+    return classes
+
+
+def listed_classes(
+    where: object, frame_id: str, source_ids: Mapping[int, int], classes: Mapping[tuple[str, int], int]
+) -> dict[int, int]:
+    """Find the class of each instance of a ROI in a table.
+
+    Args:
+        where: The mask, for messages.
+        frame_id: Name of the ROI.
+        source_ids: The value in the file of each instance.
+        classes: The class code by name of the ROI, or an empty name, and value.
+
+    Raises:
+        SourceError: The table does not name an instance.
+    """
+    found: dict[int, int] = {}
+    for number, value in source_ids.items():
+        code = classes.get((frame_id, value), classes.get(("", value)))
+        if code is None:
+            raise SourceError(
+                where, f"has the instance {value}, whose class is not told", "add it to the table of classes"
+            )
+        found[number] = code
+    return found

@@ -1,0 +1,271 @@
+"""Outlines of COCO, QuPath, Labelme and YOLO become the same pixels."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from prep.annotation.masks import write_masks
+from prep.annotation.shapes import Polygon, Shape
+from prep.cli import main
+from prep.source.class_map import ClassEntry, read_class_map
+from schemas.errors import BcssError, ConfigError, SourceError
+from schemas.store.store import open_store
+
+WIDTH, HEIGHT = 60, 40
+SQUARE = [[10, 5], [30, 5], [30, 25], [10, 25]]
+HOLE = [[15, 10], [20, 10], [20, 15], [15, 15]]
+TRIANGLE = [[35, 5], [55, 5], [45, 35]]
+
+
+def _closed(points: list[list[int]]) -> list[list[int]]:
+    return [*points, points[0]]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with the images `a.png` and `b.jpg`."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / name)
+    return folder
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def _expected() -> np.ndarray:
+    """The square has the pixels 10 to 29 and 5 to 24."""
+    square = np.zeros((HEIGHT, WIDTH), bool)
+    square[5:25, 10:30] = True
+    return square
+
+
+def _coco(*annotations: dict[str, Any], categories: tuple[int, ...] = (3, 9)) -> dict[str, Any]:
+    return {
+        "images": [{"id": 7, "file_name": "some/where/a.png", "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": number, "name": f"class {number}"} for number in categories],
+        "annotations": [{"image_id": 7, "category_id": 3, **annotation} for annotation in annotations],
+    }
+
+
+def _write(tmp_path: Path, content: object, name: str = "coco.json") -> Path:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_both_kinds_of_runs_are_exact(tmp_path_factory: pytest.TempPathFactory, seed: int, compressed: bool) -> None:
+    tmp_path = tmp_path_factory.mktemp("coco")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "a.png")
+    generator = np.random.default_rng(seed)
+    mask = np.kron(generator.random((HEIGHT // 4, WIDTH // 4)) < generator.random(), np.ones((4, 4), bool))
+    runs: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))  # type: ignore[assignment]
+    counts: Any = runs["counts"].decode()
+    if not compressed:
+        flat = mask.T.ravel()
+        ends = np.flatnonzero(np.diff(flat.astype(int))) + 1
+        counts = np.diff(np.array([0, *ends.tolist(), flat.size])).tolist()
+        counts = [0, *counts] if flat[0] else counts
+    path = _write(tmp_path, _coco({"segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}}))
+    write_masks(path, tmp_path / "images", tmp_path / "out")
+    np.testing.assert_array_equal(_read(tmp_path / "out" / "a.png"), mask * 3)
+
+
+@given(st.lists(st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)), min_size=3, max_size=9))
+def test_polygons_are_those_of_pycocotools(points: list[tuple[float, float]]) -> None:
+    outline = np.array(points)
+    window, pixels = Shape("x", (Polygon(outline),)).pixels(HEIGHT, WIDTH)
+    found = np.zeros((HEIGHT, WIDTH), bool)
+    found[window] = pixels
+    tools: Any = coco_mask
+    runs = tools.frPyObjects([outline.ravel().tolist()], HEIGHT, WIDTH)
+    with warnings.catch_warnings():
+        # pycocotools has not followed NumPy's protocol.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        whole = tools.decode(runs)[..., 0].astype(bool)
+    np.testing.assert_array_equal(found, whole)
+
+
+def _geojson(*features: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "FeatureCollection", "features": list(features)}
+
+
+def _feature(rings: list[list[list[int]]], name: str | None, kind: str = "Polygon") -> dict[str, Any]:
+    properties: dict[str, Any] = {"objectType": "annotation"}
+    if name:
+        properties["classification"] = {"name": name, "color": [200, 0, len(name)]}
+    coordinates: Any = [rings] if kind == "MultiPolygon" else rings
+    return {
+        "type": "Feature",
+        "id": "x",
+        "geometry": {"type": kind, "coordinates": coordinates},
+        "properties": properties,
+    }
+
+
+def test_all_formats_draw_the_same_square(tmp_path: Path, images: Path) -> None:
+    flat = [value for point in SQUARE for value in point]
+    shares = " ".join(str(value / side) for point in SQUARE for value, side in zip(point, (WIDTH, HEIGHT), strict=True))
+    shape = {"label": "tumor", "points": SQUARE, "shape_type": "polygon"}
+    corners = {"label": "tumor", "points": [SQUARE[0], SQUARE[2]], "shape_type": "rectangle"}
+    sources = {
+        "coco": _write(tmp_path, _coco({"segmentation": [flat]}, categories=(3,))),
+        "geojson": _write(tmp_path, _geojson(_feature([_closed(SQUARE)], "tumor")), "qupath/a.geojson").parent,
+        "labelme": _write(tmp_path, {"shapes": [shape], "imageWidth": WIDTH, "imageHeight": HEIGHT}, "lm/a.json"),
+        "rectangle": _write(tmp_path, {"shapes": [corners]}, "rect/a.json").parent,
+        "yolo": _write(tmp_path, f"0 {shares}\n", "labels/a.txt").parent,
+    }
+    for name, source in sources.items():
+        out = tmp_path / f"out {name}"
+        write_masks(source, images, out)
+        np.testing.assert_array_equal(_read(out / "a.png") > 0, _expected())
+        assert sorted(path.name for path in out.iterdir()) == ["a.png", "classes.tsv"]
+
+
+def test_holes_parts_and_order(tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {}}
+    square, triangle = _feature([_closed(SQUARE), _closed(HOLE)], "tumor"), _feature([_closed(TRIANGLE)], "stroma")
+    over = _feature([_closed([[0, 0], [20, 0], [20, 20], [0, 20]])], "over", "MultiPolygon")
+    path = _write(tmp_path, _geojson(square, triangle, over, point, _feature([_closed(HOLE)], None)), "q/a.geojson")
+    drawn = write_masks(path.parent, images, tmp_path / "out")
+    mask = _read(tmp_path / "out" / "a.png")
+    codes = {entry.name: entry.code for entry in read_class_map(tmp_path / "out" / "classes.tsv")}
+    assert codes == {"over": 1, "stroma": 2, "tumor": 3}
+    square_only = _expected()
+    square_only[10:15, 15:20] = False
+    np.testing.assert_array_equal(
+        mask == 3, square_only & ~np.logical_and.outer(np.arange(40) < 20, np.arange(60) < 20)
+    )
+    # Later outlines lie above earlier ones, and what they cover is counted by class.
+    assert drawn.covered_px == {("tumor", "over"): int(square_only[:20, :20].sum())}
+    assert "images that no annotation names get no mask: 1, such as b" in caplog.text
+    assert "annotations that are left out: 1 (points and lines)" in caplog.text
+    assert "annotations that are left out: 1 (areas without a class)" in caplog.text
+    colors = {entry.name: entry.color for entry in read_class_map(tmp_path / "out" / "classes.tsv")}
+    assert colors["tumor"] == (200, 0, 5)
+
+
+def test_instances_keep_their_ids_and_build_a_store(tmp_path: Path, images: Path, monkeypatch) -> None:
+    left = {"label": "cell", "points": SQUARE, "group_id": 4}
+    other = {"label": "cell", "points": TRIANGLE, "group_id": 4}
+    lone = {"label": "duct", "points": [[0, 30], [9, 30], [9, 39], [0, 39]], "group_id": None}
+    _write(tmp_path, {"shapes": [left, lone, other]}, "lm/a.json")
+    (images / "b.jpg").unlink()
+    write_masks(tmp_path / "lm", images, tmp_path / "masks", instances=True)
+    mask = _read(tmp_path / "masks" / "a.png")
+    assert set(np.unique(mask)) == {0, 1, 2}
+    assert (mask == 1)[10, 12]
+    assert (mask == 1)[10, 45]
+    assert (tmp_path / "masks" / "instances.csv").read_text() == "frame_id,id,class\na,1,cell\na,2,duct\n"
+    flags = ["--objects", "instance", "--instance-classes", str(tmp_path / "masks" / "instances.csv")]
+    more = ["--class-map", str(tmp_path / "masks" / "classes.tsv"), "--size", "64", "--workers", "1"]
+    out = str(tmp_path / "s.zarr")
+    monkeypatch.setattr(sys, "argv", ["bcss-prep", "build", str(tmp_path), "--out", out, *flags, *more])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    store = open_store(out)
+    assert [info.name for info in store.manifest.classes] == ["cell", "duct"]
+    np.testing.assert_array_equal(store[0].segments[0][:HEIGHT, :WIDTH], mask == 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("{", "coco.json", "is not JSON"),
+        ({"a": 1}, "coco.json", "is neither COCO, GeoJSON nor Labelme"),
+        ({"images": [], "annotations": []}, "coco.json", r"is not a COCO file \(categories: Field required\)"),
+        (_coco({"category_id": 4}), "coco.json", "annotation 0: names category 4, which the file does not list"),
+        (_coco({"segmentation": [[1, 2, 3, 4]]}), "coco.json", "has an outline of fewer than three points"),
+        (_coco({"segmentation": {"size": [40, 60], "counts": [1]}}), "coco.json", "run lengths that do not fill"),
+        (_coco({"segmentation": {"size": [40, 60], "counts": "~~~~~~~~~~~~~~"}}), "coco.json", "do not fill its image"),
+        (_coco({"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}), "coco.json", "has an outline far outside a"),
+        (
+            _geojson({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0, 0]]]}}),
+            "a.geojson",
+            "is not GeoJSON",
+        ),
+        ({"shapes": [{"label": "x", "points": [[0, 0]]}]}, "a.json", "is a polygon of 1 points"),
+        ({"shapes": [], "imageWidth": 7, "imageHeight": 7}, "a.json", "says that a is 7 x 7 px, but it is 60 x 40 px"),
+        ({"shapes": []}, "z.json", "annotates none of the 2 images"),
+    ],
+)
+def test_bad_annotations_are_one_line_and_write_nothing(
+    tmp_path: Path, images: Path, content: object, name: str, message: str
+) -> None:
+    path = _write(tmp_path, content, name)
+    with pytest.raises(SourceError, match=message) as caught:
+        write_masks(path, images, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(["images", name])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.1 0.1", "is a box and no outline"),
+        ("x 1", "is not a row of numbers"),
+        ("-1 0 0 1 1 0 1", "has the class"),
+    ],
+)
+def test_bad_lines_of_yolo_are_named(tmp_path: Path, images: Path, line: str, message: str) -> None:
+    _write(tmp_path, f"\n{line}\n", "labels/a.txt")
+    with pytest.raises(SourceError, match=f"a.txt line 2: {message}"):
+        write_masks(tmp_path / "labels", images, tmp_path / "out")
+
+
+def test_class_map_gives_the_codes(tmp_path: Path, images: Path) -> None:
+    path = _write(tmp_path, _geojson(_feature([_closed(SQUARE)], "tumor")), "a.geojson")
+    entries = (ClassEntry(code=300, name="tumor"), ClassEntry(code=2, name="stroma"))
+    write_masks(path, images, tmp_path / "out", entries)
+    np.testing.assert_array_equal(_read(tmp_path / "out" / "a.png"), _expected() * 300)
+    with pytest.raises(ConfigError, match="--class-map: lacks the class tumor"):
+        write_masks(path, images, tmp_path / "other", entries[1:])
+    with pytest.raises(BcssError, match="is not empty"):
+        write_masks(path, images, tmp_path / "out", entries)
+
+
+def test_names_of_yolo_classes_and_crowds(tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "data").mkdir()
+    _write(tmp_path, "1 0 0 0.5 0 0.5 0.5\n", "data/labels/a.txt")
+    _write(tmp_path, "names:\n  0: cat\n  1: dog\n", "data/data.yaml")
+    write_masks(tmp_path / "data" / "labels", images, tmp_path / "out")
+    assert [(entry.code, entry.name) for entry in read_class_map(tmp_path / "out" / "classes.tsv")] == [(2, "dog")]
+    flat = [value for point in SQUARE for value in point]
+    path = _write(tmp_path, _coco({"segmentation": [flat], "iscrowd": 1}, {"segmentation": [flat]}, {}))
+    write_masks(path, images, tmp_path / "instances", instances=True)
+    assert "areas of many instances that nobody told apart are left out: 1" in caplog.text
+    assert "annotations that are left out: 1 (a box or keypoints alone)" in caplog.text
+    np.testing.assert_array_equal(_read(tmp_path / "instances" / "a.png"), _expected())
+
+
+def test_command_says_what_it_drew(tmp_path: Path, images: Path, monkeypatch, capsys) -> None:
+    twice = _geojson(_feature([_closed(SQUARE)], "tumor"), _feature([_closed(SQUARE)], "stroma"))
+    path = _write(tmp_path, twice, "a.geojson")
+    arguments = ["masks", str(path), "--images", str(images), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["bcss-prep", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    printed = capsys.readouterr().out
+    assert "tumor: 1 outlines" in printed
+    assert "stroma covers 400 px of tumor: later outlines lie above earlier ones" in printed
+    assert "1 outlines left no pixel" in printed
+    assert "--class-map" in printed

@@ -1,0 +1,101 @@
+"""Layouts of folders that people have: suffixes, a folder for each patient, everything in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prep.source.discover import RoiSource, find_rois
+from prep.source.folders import Folders
+from schemas.errors import SourceError
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _found(root: Path, folders: Folders = Folders()) -> list[tuple[str, str, str, str]]:  # noqa: B008
+    def row(roi: RoiSource) -> tuple[str, str, str, str]:
+        image, mask = (path.relative_to(root).as_posix() for path in (roi.image_path, roi.mask_path))
+        return roi.frame_id, roi.patient, image, mask
+
+    return [row(roi) for roi in find_rois(root, folders).rois]
+
+
+def test_suffixes_are_no_part_of_the_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "imagesTr/a_0000.png", "imagesTr/a_0001.png", "labelsTr/a.png")
+    folders = Folders(images="imagesTr", masks="labelsTr", image_suffix="_0000")
+    assert _found(tmp_path, folders) == [("a", "a", "imagesTr/a_0000.png", "labelsTr/a.png")]
+
+
+@pytest.mark.parametrize("folders", [Folders(mask_suffix="_mask"), Folders(".", ".", mask_suffix="_mask")])
+def test_one_flat_folder_with_suffixes(tmp_path: Path, folders: Folders) -> None:
+    _touch(tmp_path, "a.jpg", "a_mask.png", "b.tif", "b_mask.tif", "notes.txt")
+    assert _found(tmp_path, folders) == [("a", "a", "a.jpg", "a_mask.png"), ("b", "b", "b.tif", "b_mask.tif")]
+
+
+def test_folder_of_a_patient_names_the_patient(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    _touch(inside, "images/p1/x.png", "images/p1/y.png", "images/p2/x.png")
+    _touch(inside, "masks/p1/x.png", "masks/p1/y.png", "masks/p2/x.png")
+    assert _found(inside) == [
+        ("p1_x", "p1", "images/p1/x.png", "masks/p1/x.png"),
+        ("p2_x", "p2", "images/p2/x.png", "masks/p2/x.png"),
+        ("y", "p1", "images/p1/y.png", "masks/p1/y.png"),
+    ]
+    for patient in ("p1", "TCGA-A2-A0D2-x"):
+        _touch(outside, f"{patient}/images/x.png", f"{patient}/masks/x.png")
+    assert _found(outside) == [
+        ("TCGA-A2-A0D2-x_x", "TCGA-A2-A0D2", "TCGA-A2-A0D2-x/images/x.png", "TCGA-A2-A0D2-x/masks/x.png"),
+        ("p1_x", "p1", "p1/images/x.png", "p1/masks/x.png"),
+    ]
+
+
+def test_suffixes_in_folders_of_patients(tmp_path: Path) -> None:
+    _touch(tmp_path, "p1/x.png", "p1/x_mask.png", "p2/x.png", "p2/x_mask.png", ".hidden/x.png")
+    assert _found(tmp_path, Folders(mask_suffix="_mask")) == [
+        ("p1_x", "p1", "p1/x.png", "p1/x_mask.png"),
+        ("p2_x", "p2", "p2/x.png", "p2/x_mask.png"),
+    ]
+
+
+def test_all_problems_are_in_one_error_up_to_ten(tmp_path: Path) -> None:
+    _touch(tmp_path, *(f"images/{number:02}.png" for number in range(14)), "masks/03.png", "masks/z.png")
+    with pytest.raises(SourceError) as caught:
+        find_rois(tmp_path)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"{tmp_path}: has 14 problems, of which 10 are shown; mend them, then repeat the command"
+    assert len(lines) == 10
+    assert all(f"{number:02}.png: has no mask " in line for number, line in zip((0, 1, 2, 4, 5), lines, strict=False))
+
+
+def test_files_without_a_partner_are_skipped_on_demand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _touch(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/c.png")
+    assert [row[0] for row in _found(tmp_path, Folders(unpaired="skip"))] == ["a"]
+    assert "files without a partner are left out: 2, such as " in caplog.text
+    (tmp_path / "masks" / "a.png").unlink()
+    with pytest.raises(SourceError, match="has 3 problems"):
+        find_rois(tmp_path, Folders(unpaired="skip"))
+
+
+def test_suffix_that_is_missing_is_suggested(tmp_path: Path) -> None:
+    _touch(tmp_path, "images/a.png", "masks/a_seg.png")
+    with pytest.raises(SourceError, match="give --mask-suffix _seg if masks end so"):
+        find_rois(tmp_path)
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    _touch(tmp_path, "images/p1/x.png", "masks/p1/x.png")
+    (tmp_path / "images" / "p1" / "again").symlink_to(tmp_path / "images")
+    assert len(_found(tmp_path)) == 1
+
+
+def test_two_rois_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        _touch(tmp_path / folder, "a_b/x.png", "a/b/x.png")
+    with pytest.raises(SourceError, match=r"has the same name as .*, which is a_b_x; rename one of the two"):
+        find_rois(tmp_path)
