@@ -1,1 +1,1 @@
-"""Write the files of a store: ROI folders, shards, columns, checksums; imports `prep.derive` and what that imports."""
+"""Write the files of a store: ROI folders, shards, columns, checksums; imports `prep.plan` and what that imports."""
