@@ -1,5 +1,5 @@
-"""The old import path of `prep.source.decode`."""
+"""The import path of `schemas.picture.decode` before November 2026; kept for existing scripts."""
 
-from prep.source.decode import image_header, read_image, read_mask
+from schemas.picture.decode import image_header, read_image, read_mask
 
 __all__ = ["image_header", "read_image", "read_mask"]

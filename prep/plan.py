@@ -12,13 +12,13 @@ from typing import Any
 from prep.config import BuildConfig
 from prep.derive.roi import size_mismatch
 from prep.source.case_table import is_case_table, read_case_table
-from prep.source.decode import image_header
 from prep.source.discover import DataSet, RoiSource, find_rois
 from prep.source.folders import Folders
 from prep.source.split import SplitRule, Splitter, default_rule
 from schemas.errors import ConfigError, SourceError, joined
 from schemas.layout import ArraySpec, array_specs
 from schemas.manifest import Split, fingerprint
+from schemas.picture.decode import image_header
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prep.config import BuildConfig
 from prep.derive.roi import merger
-from prep.source.decode import LabelArray
+from schemas.picture.decode import LabelArray
 from schemas.prompt_kinds import PROMPT_SOURCES, PointLabel
 from schemas.record import Record
 from schemas.store.store import Store

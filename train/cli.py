@@ -9,6 +9,7 @@ import typer
 from schemas.command.console import run_command, show_version
 from train.command.evaluate import evaluate
 from train.command.fit import fit
+from train.command.predict import predict
 
 app = typer.Typer(
     help="Fine-tune SAM 2 on a store, and score checkpoints. --debug: tracebacks and timings; --log-json: JSON.",
@@ -29,6 +30,7 @@ def main_options(
 
 app.command()(fit)
 app.command()(evaluate)
+app.command()(predict)
 
 
 def main() -> None:

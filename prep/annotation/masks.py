@@ -22,12 +22,12 @@ from prep.annotation.reader import read_annotations
 from prep.annotation.shapes import Annotations, Shape
 from prep.files import is_there
 from prep.source.class_map import ClassEntry
-from prep.source.decode import image_header
 from prep.source.folders import IMAGE_SUFFIXES
 from schemas.classes import Color
 from schemas.errors import BcssError, ConfigError, SourceError, joined
 from schemas.file_names import CLASS_MAP_FILE, INSTANCES_FILE
 from schemas.limits import MAX_CODE
+from schemas.picture.decode import image_header
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.derive.segments import present_codes
-from prep.source.decode import LabelArray
+from schemas.picture.decode import LabelArray
 
 MIN_PX = 20
 """Fewer pixels of a class are not judged."""

@@ -27,11 +27,11 @@ from prep.derive.segments import (
 )
 from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
 from prep.source.colors import read_labels
-from prep.source.decode import LabelArray, read_image
 from prep.source.discover import RoiSource
 from prep.source.instances import ONE_CLASS, Instances, class_of_instances, listed_classes, read_instances
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
+from schemas.picture.decode import LabelArray, read_image
 from schemas.prompt_kinds import POINT_SETS
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects  # pyright: ignore[reportUnknownVariableType]
 
 from prep.derive.tiles import Tile
-from prep.source.decode import LabelArray
 from prep.source.instances import Instances
+from schemas.picture.decode import LabelArray
 
 NO_COMPONENT = 0
 """Value of `roi_component` for an object that may have several components."""

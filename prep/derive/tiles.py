@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.config import Edge
-from prep.source.decode import LabelArray
+from schemas.picture.decode import LabelArray
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from prep.source.decode import LabelArray, image_header, read_image, read_mask
 from schemas.classes import Color
 from schemas.errors import SourceError
+from schemas.picture.decode import LabelArray, image_header, read_image, read_mask
 
 _BLENDED_COLORS = 3
 """From so many unknown colors on, a thin unknown line is taken for a blended edge and not for a drawn outline."""

@@ -13,10 +13,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prep.source.decode import LabelArray, read_mask
 from prep.source.side_file import read_rows
 from schemas.errors import ConfigError, SourceError
 from schemas.limits import MAX_CODE
+from schemas.picture.decode import LabelArray, read_mask
 
 ONE_CLASS = 1
 """The class of all instances where nothing tells it."""

@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from prep.config import BuildConfig
 from prep.derive.roi import DecodedRoi, PreparedTile, decode_roi, object_row, prepare_tiles, tile_row
 from prep.files import sha256_of
-from prep.source.decode import image_header
 from prep.source.discover import RoiSource
 from prep.write.chunk_file import ChunkFile
 from schemas.bits import pack_mask
@@ -33,6 +32,7 @@ from schemas.errors import SourceError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec
 from schemas.limits import MAX_SEGMENT_BYTES
 from schemas.manifest import SourceRecord
+from schemas.picture.decode import image_header
 from schemas.store.codecs import array_codec, use_one_thread
 
 COLUMNS_FILE = "columns.npz"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from prep.source import picture_file
 from prep.source.case_table import read_case_table
 from prep.source.class_map import read_class_map
 from prep.source.split import file_split
+from schemas.picture import picture_file
 from schemas.store.file_list import FileList
 from schemas.store.shards import with_crc32c
 from schemas.store.store import open_store

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prep.source import picture_file
-from prep.source.decode import image_header, read_image, read_mask
+from schemas.picture import picture_file
+from schemas.picture.decode import image_header, read_image, read_mask
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import mutated

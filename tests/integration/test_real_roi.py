@@ -20,7 +20,7 @@ from train.config import FitConfig
 from train.fit.trainer import fit
 from train.loss.pixel_terms import upsample
 from train.model.checkpoint import load_checkpoint
-from train.model.predictor import load_predictor
+from train.model.loading import load_predictor
 from train.runtime.device import pick_device
 from train.runtime.run_log import read_steps
 from train.settings import OptimizerConfig

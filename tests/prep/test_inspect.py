@@ -9,9 +9,9 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from prep.inspect import class_counts, ignored_share, summarize_store
 from prep.source.class_map import ClassEntry
-from prep.source.decode import read_mask
 from schemas.errors import StoreError
 from schemas.manifest import SourceRecord
+from schemas.picture.decode import read_mask
 from schemas.store.store import Store, open_store
 
 

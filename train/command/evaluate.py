@@ -98,7 +98,7 @@ def evaluate(
     """Score checkpoints and baselines on the same objects, with the same prompts."""
     from schemas.store.store import open_store
     from train.choices import prompt_kinds
-    from train.model.predictor import load_predictors
+    from train.model.loading import load_predictors
     from train.output.class_images import ClassImages
     from train.output.console_table import print_scores
     from train.output.evaluation_files import check_new, write_evaluation

@@ -23,6 +23,7 @@ from train.fit.step import TrainStep
 from train.fit.step_batches import StepBatches
 from train.model.acceleration import recompute_activations
 from train.model.seen_patients import SeenPatients
+from train.model.trained_on import TrainedOn
 from train.runtime.machine import Machine
 from train.score.answers import tiles_with_objects
 
@@ -78,6 +79,7 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     origin = Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch)
     run = _begin_or_resume(store, config, origin, int(train_tiles[0]), machine, checkpoint)
     patients = store.column("tiles/patient")
+    run.trained_on = TrainedOn.of(store.manifest, config.prompt)
     run.seen = run.seen.joined(SeenPatients.from_names(*(set(patients[t].tolist()) for t in (train_tiles, val_tiles))))
     if config.cache_features:
         dataset.features = filled_features(run.model, store, config, train_tiles.tolist(), world, device, machine.stop)

@@ -17,6 +17,7 @@ from train.model.lora import add_adapters, weights_of
 from train.model.promptable import PromptableSam
 from train.model.seen_patients import SeenPatients, seen_patients
 from train.model.train_state import TrainState
+from train.model.trained_on import TrainedOn
 from train.runtime.random_state import rng_states
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Run:
         ema: Moving average of the weights; None if the run keeps none.
         init_sha256: SHA-256 of the file of `--init`; None without `--init`.
         seen: Patients of training and validation, and those of the start.
+        trained_on: What is recorded of the training data; None in a run without a store.
         steps: Number of steps done.
         elapsed_s: Seconds spent in steps, including earlier parts of a resumed run.
         loss: Loss of the last step.
@@ -66,6 +68,7 @@ class Run:
     ema: AveragedModel | None = None
     init_sha256: str | None = None
     seen: SeenPatients = field(default_factory=SeenPatients)
+    trained_on: TrainedOn | None = None
     steps: int = 0
     elapsed_s: float = 0.0
     loss: float = float("nan")
@@ -106,6 +109,7 @@ class Run:
             origin=asdict(self.origin),
             init_sha256=self.init_sha256,
             patients=self.seen.content(),
+            trained_on=self.trained_on.content() if self.trained_on else None,
             loss=self.loss,
             time_elapsed=self.elapsed_s,
             best_meter_values={} if self.best_score is None else {config.best_by: self.best_score},

@@ -6,11 +6,9 @@ Coordinates are x, y.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,17 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from schemas.errors import ConfigError
-from train.backbone.catalog import ModelSize
 from train.data.point_groups import group_by_points
 from train.loss.pixel_terms import upsample
-from train.model.checkpoint import WeightsFile, load_identified, load_weights, trained_with
+from train.model.checkpoint import WeightsFile
 from train.model.promptable import ImageFeatures, PromptableSam
-from train.model.seen_patients import SeenPatients, seen_patients
+from train.model.seen_patients import SeenPatients
+from train.model.trained_on import TrainedOn
 from train.runtime.device import autocast
 from train.transforms.geometry import scale_points
 from train.transforms.orientation import ORIENTATIONS, Orientation
-
-logger = logging.getLogger(__name__)
 
 OBJECTS_PER_PASS = 32
 """Largest number of objects in one decoder pass: the masks of 32 objects at 1024 px take 400 MB."""
@@ -103,6 +99,7 @@ class MaskPredictor:
         device: Device that the model runs on.
         weights: File that the weights come from; None if there is no file.
         seen: The patients that the weights were trained and validated on; None if that is not recorded.
+        trained_on: What is recorded of the training data; None if nothing is.
     """
 
     def __init__(
@@ -111,11 +108,13 @@ class MaskPredictor:
         device: torch.device,
         weights: WeightsFile | None = None,
         seen: SeenPatients | None = None,
+        trained_on: TrainedOn | None = None,
     ) -> None:
         self.model = model.to(device)
         self.device = device
         self.weights = weights
         self.seen = seen
+        self.trained_on = trained_on
 
     @torch.inference_mode()
     def views(self, image: NDArray[np.uint8], *, all_eight: bool = False) -> list[View]:
@@ -177,6 +176,23 @@ class MaskPredictor:
                 logits[places], ious[places] = masks[row, best], estimates[row, best]
         return Prediction(logits, ious, (height, width))
 
+    @torch.inference_mode()
+    def candidates(self, views: Sequence[View], coords: Tensor, labels: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+        """Predict all candidates of prompts of one length in one pass.
+
+        Args:
+            views: Features of the image from `views`.
+            coords: float32 (O, K, 2), x and y in pixels of the image, without padding.
+            labels: int32 (O, K), SAM 2's point codes.
+            size_px: Side of the image that the coordinates refer to.
+
+        Returns:
+            Mean logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates.
+        """
+        side = self.model.image_size
+        scaled = scale_points(coords, (size_px, size_px), (side, side)).to(self.device)
+        return self._mean_candidates(views, scaled, labels.to(self.device), None)
+
     def _mean_candidates(
         self, views: Sequence[View], coords: Tensor, labels: Tensor, mask_logits: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -203,69 +219,6 @@ class MaskPredictor:
         if self.device.type != "cpu":
             return OBJECTS_PER_PASS
         return min(max(CPU_PIXELS_PER_PASS // self.model.image_size**2, 1), OBJECTS_PER_PASS)
-
-
-def load_predictor(
-    path: Path, device: torch.device, size: ModelSize | None = None, image_size: int | None = None
-) -> MaskPredictor:
-    """Load a checkpoint for prediction.
-
-    Args:
-        path: Path of the checkpoint. Ours record their network and image size; official ones do not.
-        device: Device that the model runs on.
-        size: Network of an official checkpoint.
-        image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
-
-    Raises:
-        CheckpointError: The file cannot be read, or does not fit the network.
-        ConfigError: Neither the file nor the caller names the network.
-    """
-    content, weights = load_identified(path)
-    own = trained_with(content, path)
-    if own is None and size is None:
-        raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
-    own_size, own_image_size = own or (size, image_size or 1024)
-    assert own_size is not None
-    model = PromptableSam(own_size, own_image_size)
-    load_weights(model, content["model"], path)
-    seen = seen_patients(content, path)
-    if seen is None and own is not None:
-        logger.warning("%s does not record its patients: they may be among those that are scored", path)
-    return MaskPredictor(model.eval(), device, weights, seen)
-
-
-def load_predictors(
-    paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
-) -> dict[str, MaskPredictor]:
-    """Load several checkpoints for prediction.
-
-    Args:
-        paths: Paths of the checkpoints.
-        device: Device that the models run on.
-        size: Network of the official checkpoints.
-        image_size: Side of the input of the official checkpoints' models, in pixels; None means 1024.
-
-    Returns:
-        Predictors by name: the stem of the file, or its whole path if several files have the same stem.
-
-    Raises:
-        CheckpointError: A file cannot be read, or does not fit the network.
-        ConfigError: Neither a file nor the caller names the network, or no checkpoint has what the caller names.
-    """
-    stems = [path.stem for path in paths]
-    found = {
-        path.stem if stems.count(path.stem) == 1 else str(path): load_predictor(path, device, size, image_size)
-        for path in paths
-    }
-    models = [predictor.model for predictor in found.values()]
-    for flag, wanted, own in (
-        ("--model", size, [model.size for model in models]),
-        ("--image-size", image_size, [model.image_size for model in models]),
-    ):
-        if own and wanted not in (None, *own):
-            said = ", ".join(sorted({str(value) for value in own}))
-            raise ConfigError(f"{flag} {wanted}", f"matches no given checkpoint; they have {said}", f"leave {flag} out")
-    return found
 
 
 def _size_hw(size_px: int | tuple[int, int] | None, image_hw: tuple[int, int] | None) -> tuple[int, int]:

@@ -49,6 +49,8 @@ class TrainState(BaseModel):
     init_sha256: str | None = None
     # Digests of the patients of training and validation, and of those of the start: read by `evaluate`.
     patients: dict[str, list[str]] | None = None
+    # Tile size, resolution, classes and prompt of training: read by `predict`.
+    trained_on: dict[str, Any] | None = None
     # The loss of the last step, read by `--resume` for summary.json.
     loss: float
     # Seconds spent in steps, read by `--resume` for summary.json.

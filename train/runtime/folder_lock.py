@@ -14,17 +14,21 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked_folder(out: Path) -> Generator[None]:
+def locked_folder(out: Path, *, shared: bool = False) -> Generator[None]:
     """Make a folder and hold its lock. The system frees the lock when the process ends, even if it is killed.
 
     A folder that was made here and is still empty at the end is removed.
 
     Args:
         out: The folder.
+        shared: Whether another process of the same run holds the lock.
 
     Raises:
         TrainingError: Another process writes to the folder, or it cannot be made.
     """
+    if shared:
+        yield
+        return
     is_new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from prep.derive.rims import rim_classes
 from prep.derive.segments import present_codes
-from prep.source.decode import read_mask
+from schemas.picture.decode import read_mask
 from tests.conftest import WriteRoi
 
 

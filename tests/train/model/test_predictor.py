@@ -8,7 +8,8 @@ import torch
 from schemas.errors import CheckpointError, ConfigError
 from schemas.points import PointLabel
 from schemas.store.store import Store
-from train.model.predictor import MaskPredictor, Prediction, load_predictors
+from train.model.loading import load_predictors
+from train.model.predictor import MaskPredictor, Prediction
 from train.model.promptable import PromptableSam
 from train.score.answers import tile_prompts
 from train.transforms.geometry import crop, resize, scale_points

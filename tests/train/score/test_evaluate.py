@@ -9,7 +9,8 @@ from PIL import Image
 
 from schemas.errors import BcssError, ConfigError, StoreError
 from schemas.store.store import Store, open_store
-from train.model.predictor import MaskPredictor, load_predictor
+from train.model.loading import load_predictor
+from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.evaluation_files import write_evaluation
 from train.score.answers import tiles_with_objects

@@ -13,7 +13,7 @@ from schemas.store.store import Store
 from train.config import FitConfig
 from train.fit.state import Origin, Run, start_run
 from train.model.checkpoint import WeightsFile, load_checkpoint, load_identified, save_checkpoint
-from train.model.predictor import load_predictor
+from train.model.loading import load_predictor
 from train.model.promptable import PromptableSam
 from train.score.evaluate import evaluate
 from train.score.initial_weights import load_initial_weights

@@ -16,7 +16,8 @@ from train.cli import app
 from train.config import read_config
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
-from train.model.predictor import MaskPredictor, load_predictor
+from train.model.loading import load_predictor
+from train.model.predictor import MaskPredictor
 from train.model.seen_patients import digest_of, seen_patients
 from train.score.evaluate import evaluate
 from train.score.protocol import ScoringProtocol

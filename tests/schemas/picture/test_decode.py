@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from prep.source.decode import image_header, read_image, read_mask
 from schemas.errors import SourceError
 from schemas.limits import MAX_ROI_PX
+from schemas.picture.decode import image_header, read_image, read_mask
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.integers(0, 99))

@@ -19,9 +19,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from prep.source.orientation import TAG as ORIENTATION
-from prep.source.orientation import UPRIGHT, turned_array, turned_size, valid_orientation
 from schemas.errors import SourceError
+from schemas.picture.orientation import TAG as ORIENTATION
+from schemas.picture.orientation import UPRIGHT, turned_array, turned_size, valid_orientation
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0")
 """Starts of little-endian and big-endian files, and of little-endian BigTIFFs; Pillow reads no other BigTIFF."""

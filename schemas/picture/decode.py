@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from prep.source.orientation import UPRIGHT, turned_image, turned_size
-from prep.source.picture_file import PictureFile, open_picture
-from prep.source.tiff import read_tiff_codes
 from schemas.errors import SourceError
+from schemas.picture.orientation import UPRIGHT, turned_image, turned_size
+from schemas.picture.picture_file import PictureFile, open_picture
+from schemas.picture.tiff import read_tiff_codes
 
 LabelArray = NDArray[np.uint8 | np.uint16]
 ValueArray = NDArray[np.uint8 | np.uint16 | np.uint32]

@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
-from prep.source.orientation import orientation_of
-from prep.source.tiff import TiffContent, check_pages, tiff_content
 from schemas.errors import SourceError
 from schemas.limits import MAX_METADATA_BYTES, MAX_ROI_PX
+from schemas.picture.orientation import orientation_of
+from schemas.picture.tiff import TiffContent, check_pages, tiff_content
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from prep.source.decode import image_header, read_image, read_mask
 from schemas.errors import SourceError
+from schemas.picture.decode import image_header, read_image, read_mask
 
 pytest.importorskip("imagecodecs", reason="the small extra is not installed; it writes and reads most compressions")
 

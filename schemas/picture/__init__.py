@@ -1,0 +1,1 @@
+"""Image files as arrays: images as RGB, masks as the values that they store; imports `schemas` alone."""

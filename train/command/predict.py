@@ -1,0 +1,133 @@
+"""`bcss-train predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.command.console import interrupted_as_line, printable, progress_bar
+from train.backbone.catalog import ModelSize
+from train.choices import DeviceChoice
+from train.command.flags import ImageSize
+
+if TYPE_CHECKING:
+    from train.predict.run import ImageSummary, PredictProgress
+
+FORMATS = ("geojson", "masks", "coco", "csv", "overlay")
+
+
+def _region(text: str | None) -> str | None:
+    if text is not None and [part.strip().isdigit() for part in text.split(",")] != [True] * 4:
+        raise typer.BadParameter(f"{text!r} is not X,Y,W,H in pixels")
+    return text
+
+
+def _formats(text: str) -> str:
+    for name in text.split(","):
+        if name not in FORMATS:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(FORMATS)}")
+    return text
+
+
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of bcss-train or of Meta.")],
+    sources: Annotated[list[Path], typer.Argument(help="Images (PNG, JPEG, TIFF), slides, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="GeoJSON of QuPath, CSV or COCO with boxes and clicks, in pixels of level 0.")
+    ] = None,
+    automatic: Annotated[bool, typer.Option("--automatic", help="Find all objects, by a grid of clicks.")] = False,
+    grid: Annotated[int, typer.Option(min=1, max=256, help="Clicks along each side of a window.")] = 32,
+    region: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", callback=_region, help="Part of the image, in pixels of level 0.")
+    ] = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Work at this many micrometers a pixel; that of training unless given."),
+    ] = None,
+    source_mpp: Annotated[
+        float | None, typer.Option(min=0.001, help="Micrometers a pixel of images that do not tell it.")
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of a window that its neighbor shows too.")
+    ] = 0.25,
+    formats: Annotated[
+        str, typer.Option("--format", callback=_formats, help="Files to write: some of geojson,masks,coco,csv,overlay.")
+    ] = "geojson,masks,csv,overlay",
+    min_area: Annotated[int, typer.Option(min=1, help="Least number of pixels of an object.")] = 1,
+    iou_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least estimated IoU with --automatic.")] = 0.8,
+    stability_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least stability with --automatic.")] = 0.95,
+    nms: Annotated[float, typer.Option(min=0, max=1, help="Largest IoU of two boxes with --automatic.")] = 0.7,
+    tta: Annotated[bool, typer.Option("--tta", help="Average logits over the eight flips and rotations.")] = False,
+    threshold: Annotated[float, typer.Option(help="A pixel whose logit is above this is in the mask.")] = 0.0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Clicks in one pass with --automatic; 64 on a GPU, 8 on a CPU.")
+    ] = None,
+    model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
+    image_size: ImageSize = None,
+    device: Annotated[DeviceChoice, typer.Option(help="auto uses CUDA if it is available.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")] = False,
+) -> None:
+    """Segment images and slides, from prompts or without; repeat the command to continue after an interruption."""
+    from train.predict.asked_object import PromptsOfImages, read_prompts
+    from train.predict.automatic import AutomaticOptions
+    from train.predict.image_predictor import load_predictor
+    from train.predict.image_source import find_sources
+    from train.predict.run import PredictSettings, predict_images
+    from train.runtime.device import pick_device
+    from train.runtime.distributed import open_world
+    from train.runtime.folder_lock import locked_folder
+
+    if automatic == (prompts is not None):
+        raise typer.BadParameter("give either --prompts or --automatic")
+    options = AutomaticOptions(grid, iou_threshold, stability_threshold, nms, min_area, threshold, batch_size)
+    part = tuple(int(value) for value in region.split(",")) if region else None
+    settings = PredictSettings(
+        tuple(name for name in FORMATS if name in formats.split(",")),
+        options if automatic else None,
+        mpp,
+        source_mpp,
+        (part[0], part[1], part[2], part[3]) if part else None,
+        overlap,
+        tta,
+        threshold,
+        min_area,
+        overwrite,
+    )
+    files = find_sources(sources)
+    asked = PromptsOfImages(prompts, read_prompts(prompts)) if prompts else None
+    with interrupted_as_line("what is done is kept, and the same command continues"), open_world("cpu") as world:
+        predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
+        with (
+            locked_folder(out, shared=not world.is_main),
+            progress_bar("predict", "window" if automatic else "object", silent=not world.is_main) as bar,
+        ):
+            found = predict_images(
+                predictor, files, out, settings, asked, world, on_progress=lambda step: _show(bar, step)
+            )
+    for summary in found:
+        _print(summary, out)
+
+
+def _show(bar: object, step: PredictProgress) -> None:
+    from tqdm import tqdm
+
+    assert isinstance(bar, tqdm)
+    if step.total != bar.total or step.done < bar.n:
+        bar.reset(step.total)
+    bar.set_description_str(f"predict {printable(step.name)}", refresh=False)
+    if step.pixels:
+        elapsed = max(bar.format_dict["elapsed"], 1e-3)
+        bar.set_postfix_str(f"{step.pixels / elapsed / 1e6:.2f} Mpx/s", refresh=False)
+    bar.update(step.done - bar.n)
+
+
+def _print(summary: ImageSummary, out: Path) -> None:
+    classes = ", ".join(f"{count} {name}" for name, count in summary.classes.items() if name)
+    by_class = f" ({classes})" if classes else ""
+    empty = f", {summary.empty} prompts without an object" if summary.empty else ""
+    rate = f"{summary.seconds:.1f} s, {summary.pixels / max(summary.seconds, 1e-3) / 1e6:.2f} Mpx/s"
+    where = f"{out / summary.files[0]}" if summary.files else str(out)
+    typer.echo(printable(f"{summary.name}: {summary.objects} objects{by_class}{empty}; {rate}; {where}"))

@@ -1,0 +1,82 @@
+"""Load checkpoints for prediction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from schemas.errors import ConfigError
+from train.backbone.catalog import ModelSize
+from train.model.checkpoint import load_identified, load_weights, trained_with
+from train.model.predictor import MaskPredictor
+from train.model.promptable import PromptableSam
+from train.model.seen_patients import seen_patients
+from train.model.trained_on import trained_on
+
+logger = logging.getLogger(__name__)
+
+
+def load_predictor(
+    path: Path, device: torch.device, size: ModelSize | None = None, image_size: int | None = None
+) -> MaskPredictor:
+    """Load a checkpoint for prediction.
+
+    Args:
+        path: Path of the checkpoint. Ours record their network and image size; official ones do not.
+        device: Device that the model runs on.
+        size: Network of an official checkpoint.
+        image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not fit the network.
+        ConfigError: Neither the file nor the caller names the network.
+    """
+    content, weights = load_identified(path)
+    own = trained_with(content, path)
+    if own is None and size is None:
+        raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
+    own_size, own_image_size = own or (size, image_size or 1024)
+    assert own_size is not None
+    model = PromptableSam(own_size, own_image_size)
+    load_weights(model, content["model"], path)
+    seen = seen_patients(content, path)
+    if seen is None and own is not None:
+        logger.warning("%s does not record its patients: they may be among those that are scored", path)
+    return MaskPredictor(model.eval(), device, weights, seen, trained_on(content, path))
+
+
+def load_predictors(
+    paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
+) -> dict[str, MaskPredictor]:
+    """Load several checkpoints for prediction.
+
+    Args:
+        paths: Paths of the checkpoints.
+        device: Device that the models run on.
+        size: Network of the official checkpoints.
+        image_size: Side of the input of the official checkpoints' models, in pixels; None means 1024.
+
+    Returns:
+        Predictors by name: the stem of the file, or its whole path if several files have the same stem.
+
+    Raises:
+        CheckpointError: A file cannot be read, or does not fit the network.
+        ConfigError: Neither a file nor the caller names the network, or no checkpoint has what the caller names.
+    """
+    stems = [path.stem for path in paths]
+    found = {
+        path.stem if stems.count(path.stem) == 1 else str(path): load_predictor(path, device, size, image_size)
+        for path in paths
+    }
+    models = [predictor.model for predictor in found.values()]
+    for flag, wanted, own in (
+        ("--model", size, [model.size for model in models]),
+        ("--image-size", image_size, [model.image_size for model in models]),
+    ):
+        if own and wanted not in (None, *own):
+            said = ", ".join(sorted({str(value) for value in own}))
+            raise ConfigError(f"{flag} {wanted}", f"matches no given checkpoint; they have {said}", f"leave {flag} out")
+    return found

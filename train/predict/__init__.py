@@ -1,0 +1,7 @@
+"""Predict objects in images and slides, from prompts or everywhere; may import `train.model` and what that may."""
+
+from train.model.loading import load_predictors
+from train.model.predictor import MaskPredictor, Prediction, View
+from train.predict.image_predictor import ImagePredictor, load_predictor
+
+__all__ = ["ImagePredictor", "MaskPredictor", "Prediction", "View", "load_predictor", "load_predictors"]

@@ -1,0 +1,312 @@
+"""Objects that somebody asks for by boxes and clicks, and the files that hold them.
+
+Points and boxes are x, y. In memory a point counts from the corner of the first pixel, so that the center of pixel 0
+lies at 0.5; a box covers the pixels from its left and top to before its right and bottom.
+Axes: K points.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from geojson_pydantic import Feature, FeatureCollection, MultiPoint, MultiPolygon, Point, Polygon
+from geojson_pydantic.geometries import Geometry
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from schemas.command.settings_file import read_settings_file
+from schemas.errors import SourceError
+from train.predict.found_object import ObjectClass
+
+MAX_JSON_BYTES = 1 << 30
+DEFAULT_COLOR = (228, 26, 28)
+NEGATIVE = "negative"
+"""Name of the class whose points are clicks off the object. So are those of an ignored class, whose name ends in *."""
+
+Xy = tuple[float, float]
+
+_REMEDY = "give GeoJSON, CSV (image,object,x,y,label or image,object,x0,y0,x1,y1) or COCO boxes"
+_Feature = Feature[Geometry, dict[str, Any]]
+_Collection = FeatureCollection[_Feature]
+
+
+@dataclass(frozen=True)
+class AskedObject:
+    """One object that somebody asks for.
+
+    Attributes:
+        name: What it is called; its number in the file where that does not tell it.
+        box: Left, top, right and bottom; None without a box.
+        points: Clicks, and whether each lies on the object.
+        kind: Its class; None if nothing tells it.
+    """
+
+    name: str
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[Xy, bool], ...] = ()
+    kind: ObjectClass | None = None
+
+    @property
+    def positive(self) -> list[Xy]:
+        """Clicks on the object."""
+        return [xy for xy, is_on in self.points if is_on]
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """The box, or the box around the positive clicks."""
+        if self.box is not None:
+            return self.box
+        xs, ys = zip(*self.positive, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+Asked = dict[str, list[AskedObject]]
+"""The objects of each image, by its name or stem; an empty name stands for the only image."""
+
+
+def read_prompts(path: Path) -> Asked:
+    """Read prompts.
+
+    Args:
+        path: A GeoJSON, COCO or CSV file, or a folder of GeoJSON files that are named as their images.
+
+    Raises:
+        SourceError: A file cannot be used, or holds no prompt.
+        ConfigError: A file cannot be read.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".geojson", ".json"))
+        found = {file.stem: _of_geojson(file, _json(file)) for file in files}
+    elif path.suffix.lower() in (".csv", ".tsv"):
+        found = _of_csv(path)
+    else:
+        content = _json(path)
+        is_coco = isinstance(content, dict) and "images" in content and "annotations" in content
+        found = _of_coco(path, content) if is_coco else {"": _of_geojson(path, content)}
+    if not any(found.values()):
+        raise SourceError(path, "holds no prompt", _REMEDY)
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(read_settings_file(path, _REMEDY, MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(path, f"is not JSON ({error})", _REMEDY) from error
+
+
+def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
+    """The objects of a GeoJSON file: areas as boxes, points as clicks."""
+    objects: list[AskedObject] = []
+    negatives: list[Xy] = []
+    for number, feature in enumerate(_features(path, content), start=1):
+        properties = feature.properties or {}
+        kind, is_negative = _kind(properties)
+        name = str(properties.get("name") or number)
+        geometry = feature.geometry
+        if isinstance(geometry, Polygon | MultiPolygon):
+            parts = [geometry.coordinates] if isinstance(geometry, Polygon) else geometry.coordinates
+            corners = np.array([point[:2] for rings in parts for point in rings[0]], np.float64)
+            (left, top), (right, bottom) = corners.min(0), corners.max(0)
+            objects.append(AskedObject(name, (float(left), float(top), float(right), float(bottom)), (), kind))
+        elif isinstance(geometry, Point | MultiPoint):
+            points = [geometry.coordinates] if isinstance(geometry, Point) else geometry.coordinates
+            clicks = [(float(point[0]), float(point[1])) for point in points]
+            if is_negative:
+                negatives += clicks
+            elif clicks:
+                objects.append(AskedObject(name, None, tuple((xy, True) for xy in clicks), kind))
+    _check_finite(path, objects, negatives)
+    return _with_negatives(path, objects, negatives)
+
+
+def _features(path: Path, content: Any) -> Iterable[_Feature]:
+    rows: Any = content
+    if isinstance(content, dict):
+        single = cast("dict[str, Any]", content)
+        rows = single.get("features") if single.get("type") == "FeatureCollection" else [single]
+    for row in cast("list[Any]", rows) if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            cast("dict[str, Any]", row).setdefault("properties", None)
+    try:
+        return _Collection.model_validate({"type": "FeatureCollection", "features": rows}).features
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][:3])
+        raise SourceError(path, f"is not GeoJSON ({place}: {first['msg']})", _REMEDY) from error
+
+
+def _kind(properties: Mapping[str, Any]) -> tuple[ObjectClass | None, bool]:
+    """The class of a feature, and whether its points are off the object."""
+    found = properties.get("classification")
+    given = cast("dict[str, Any]", found) if isinstance(found, dict) else {"name": found}
+    name, color = given.get("name"), given.get("color")
+    if not isinstance(name, str) or not name:
+        return None, False
+    is_negative = name.lower() == NEGATIVE or name.endswith("*")
+    is_color = isinstance(color, list) and len(cast("list[Any]", color)) == 3
+    rgb = DEFAULT_COLOR
+    if is_color and all(isinstance(value, int) and 0 <= value <= 255 for value in cast("list[Any]", color)):
+        rgb = cast("tuple[int, int, int]", tuple(cast("list[int]", color)))
+    return ObjectClass(name, rgb), is_negative
+
+
+def _check_finite(path: Path, objects: list[AskedObject], negatives: list[Xy]) -> None:
+    values = [value for asked in objects for value in (asked.box or ())]
+    values += [value for asked in objects for xy, _ in asked.points for value in xy]
+    values += [value for xy in negatives for value in xy]
+    if not np.isfinite(np.array(values)).all():
+        raise SourceError(path, "has a coordinate that is no number", "export it again")
+
+
+def _with_negatives(path: Path, objects: list[AskedObject], negatives: list[Xy]) -> list[AskedObject]:
+    """Give each negative click to the smallest box around it, otherwise to the object with the nearest click or box."""
+    if negatives and not objects:
+        raise SourceError(path, "has negative points, and no object", "add a box or a point on the object")
+    added: dict[int, list[tuple[Xy, bool]]] = {}
+    for x, y in negatives:
+        distances = [_distance(asked, x, y) for asked in objects]
+        added.setdefault(int(np.lexsort(np.array(distances).T[::-1])[0]), []).append(((x, y), False))
+    return [replace(asked, points=asked.points + tuple(added.get(n, ()))) for n, asked in enumerate(objects)]
+
+
+def _distance(asked: AskedObject, x: float, y: float) -> tuple[float, float]:
+    """Distance of a point to an object, and the object's area."""
+    left, top, right, bottom = asked.extent
+    if asked.box is None:
+        return min((x - px) ** 2 + (y - py) ** 2 for px, py in asked.positive), 0.0
+    away = max(left - x, 0, x - right) ** 2 + max(top - y, 0, y - bottom) ** 2
+    return away, (right - left) * (bottom - top)
+
+
+def _of_csv(path: Path) -> Asked:
+    """The objects of a table, whose coordinates are indices of pixels; a box ends with its last pixel."""
+    text = read_settings_file(path, _REMEDY)
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ","))
+    except csv.Error as error:
+        raise SourceError(path, f"cannot be read ({error})", _REMEDY) from error
+    columns = set(rows[0]) if rows else set[str]()
+    if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
+        raise SourceError(path, "lacks a column", _REMEDY)
+    found: dict[tuple[str, str], AskedObject] = {}
+    for number, row in enumerate(rows, start=2):
+        where = f"{path} line {number}"
+        cells = {key: (value or "").strip() for key, value in row.items() if key}
+        key = (Path(cells.get("image", "")).name, cells["object"])
+        kind = ObjectClass(cells["class"], DEFAULT_COLOR) if cells.get("class") else None
+        asked = found.get(key) or AskedObject(cells["object"] or str(number), None, (), kind)
+        if cells.get("x0"):
+            x0, y0, x1, y1 = (_number(where, cells, name) for name in ("x0", "y0", "x1", "y1"))
+            asked = replace(asked, box=(x0, y0, x1 + 1, y1 + 1))
+        if cells.get("x"):
+            xy = _number(where, cells, "x") + 0.5, _number(where, cells, "y") + 0.5
+            label = cells.get("label") or "1"
+            if label not in ("0", "1"):
+                raise SourceError(where, f"has label {label!r}", "give 1 for a click on the object, 0 for one off it")
+            asked = replace(asked, points=(*asked.points, (xy, label == "1")))
+        found[key] = asked
+    objects: Asked = {}
+    for (image, name), asked in found.items():
+        if asked.box is None and not asked.positive:
+            raise SourceError(path, f"gives the object {name} neither a box nor a click on it", "add one")
+        objects.setdefault(image, []).append(asked)
+    return objects
+
+
+def _number(where: str, cells: Mapping[str, str], name: str) -> float:
+    try:
+        value = float(cells.get(name, ""))
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise SourceError(where, f"has {name} {cells.get(name)!r}", "give a number of pixels")
+    return value
+
+
+class _CocoImage(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    id: int
+    file_name: str
+
+
+class _CocoBox(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    image_id: int
+    category_id: int | None = None
+    bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+class _CocoCategory(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    id: int
+    name: str
+
+
+class _Coco(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    images: list[_CocoImage]
+    annotations: list[_CocoBox]
+    categories: list[_CocoCategory] = Field(default_factory=list[_CocoCategory])
+
+
+def _of_coco(path: Path, content: Any) -> Asked:
+    """The boxes of a COCO file."""
+    try:
+        coco = _Coco.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SourceError(path, f"is not a COCO file ({place}: {first['msg']})", _REMEDY) from error
+    names = {image.id: Path(image.file_name.replace("\\", "/")).name for image in coco.images}
+    kinds = {category.id: ObjectClass(category.name, DEFAULT_COLOR) for category in coco.categories}
+    found: Asked = {name: [] for name in names.values()}
+    for number, annotation in enumerate(coco.annotations, start=1):
+        if annotation.image_id not in names:
+            raise SourceError(f"{path} annotation {number}", "names an image that is not listed", "export it again")
+        x, y, width, height = annotation.bbox
+        kind = kinds.get(annotation.category_id) if annotation.category_id is not None else None
+        found[names[annotation.image_id]].append(AskedObject(str(number), (x, y, x + width, y + height), (), kind))
+    return found
+
+
+@dataclass
+class PromptsOfImages:
+    """The prompts of several images, and which of them were used.
+
+    Attributes:
+        path: The file, for messages.
+        asked: The objects by name of their image.
+        used: The names that an image has taken.
+    """
+
+    path: Path
+    asked: Asked
+    used: set[str] = field(default_factory=set[str])
+
+    def of(self, image: Path, *, alone: bool) -> list[AskedObject]:
+        """Return the objects of an image.
+
+        Args:
+            image: The image.
+            alone: Whether it is the only image, so that prompts need not name it.
+        """
+        for name in self._names(image, alone=alone):
+            if name in self.asked:
+                self.used.add(name)
+                return self.asked[name]
+        return []
+
+    def _names(self, image: Path, *, alone: bool) -> Iterator[str]:
+        yield image.name
+        yield image.stem
+        if alone:
+            yield ""
+            if len(self.asked) == 1:
+                yield next(iter(self.asked))

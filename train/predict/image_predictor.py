@@ -1,0 +1,182 @@
+"""Predict objects in whole images from Python: arrays in, arrays out.
+
+Axes: O objects, K points, H and W pixels of the image. Coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from schemas.errors import ConfigError
+from train.backbone.catalog import ModelSize
+from train.model.loading import load_predictor as load_mask_predictor
+from train.model.predictor import MaskPredictor, Prediction, View
+from train.predict.asked_object import AskedObject
+from train.predict.automatic import AutomaticOptions
+from train.predict.found_object import FoundObject
+from train.predict.image_source import Picture
+from train.predict.prompted import PromptOptions, predict_asked
+from train.predict.search import search
+from train.predict.working_grid import WorkingGrid
+
+DEFAULT_WINDOW_PX = 1024
+
+
+@dataclass(frozen=True)
+class ImageMasks:
+    """The objects of an image.
+
+    Attributes:
+        masks: bool (O, H, W).
+        ious: float32 (O,), the model's estimates of their IoU.
+        stability: float32 (O,), IoU of the masks at a higher and a lower threshold.
+    """
+
+    masks: NDArray[np.bool_]
+    ious: NDArray[np.float32]
+    stability: NDArray[np.float32]
+
+
+class ImagePredictor(MaskPredictor):
+    """A model that predicts objects in images of any size.
+
+    `predict` takes an image with boxes and clicks. With encoded views it is `MaskPredictor.predict`.
+    """
+
+    @property
+    def window_px(self) -> int:
+        """Side of the windows in which objects are asked: that of the tiles of training, or else 1024 px."""
+        return self.trained_on.tile_size_px if self.trained_on else DEFAULT_WINDOW_PX
+
+    @overload  # type: ignore[override]
+    def predict(
+        self,
+        views: Sequence[View],
+        coords: Tensor,
+        labels: Tensor,
+        size_px: int | tuple[int, int] | None = None,
+        mask_logits: Tensor | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        views: NDArray[np.uint8],
+        *,
+        boxes: ArrayLike | None = None,
+        points: Sequence[ArrayLike] | None = None,
+        labels: Sequence[ArrayLike] | None = None,
+    ) -> ImageMasks: ...
+
+    def predict(self, views: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predict the objects of an image.
+
+        Args:
+            views: The image, uint8 (H, W, 3), RGB; or encoded views, see `MaskPredictor.predict`.
+            *args: With encoded views, the further arguments.
+            **kwargs: `boxes` (O, 4), left, top, right and bottom as inclusive indices of pixels; `points`, for each of
+                the O objects (K, 2), x and y of pixels; `labels`, for each object (K,), 1 for a click on the object and
+                0 for one off it, all 1 unless given. Give boxes, points, or both for each object.
+
+        Returns:
+            The masks in the order of the boxes or points; a mask may be empty.
+
+        Raises:
+            ConfigError: Neither boxes nor points are given, or their numbers differ.
+        """
+        if not isinstance(views, np.ndarray):
+            return super().predict(views, *args, **kwargs)
+        return self._predict_image(views, *args, **kwargs)
+
+    def _predict_image(
+        self,
+        image: NDArray[np.uint8],
+        boxes: ArrayLike | None = None,
+        points: Sequence[ArrayLike] | None = None,
+        labels: Sequence[ArrayLike] | None = None,
+    ) -> ImageMasks:
+        asked = _asked(boxes, points, labels)
+        grid = WorkingGrid.of(Picture(image))
+        found = predict_asked(self, grid, asked, PromptOptions(self.window_px))
+        return _as_arrays(found, image.shape[0], image.shape[1])
+
+    def automatic(self, image: NDArray[np.uint8], options: AutomaticOptions | None = None) -> ImageMasks:
+        """Find all objects of an image without prompts.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            options: How they are found; as in SAM 2's automatic masks unless given.
+
+        Returns:
+            The masks, in reading order.
+        """
+        grid = WorkingGrid.of(Picture(image))
+        found = list(search(self, grid, self.window_px, options or AutomaticOptions()))
+        return _as_arrays(list(found), image.shape[0], image.shape[1])
+
+
+def load_predictor(
+    path: Path | str,
+    device: torch.device | str | None = None,
+    size: ModelSize | None = None,
+    image_size: int | None = None,
+) -> ImagePredictor:
+    """Load a checkpoint for prediction.
+
+    Args:
+        path: Path of the checkpoint. Ours record their network and image size; official ones do not.
+        device: Device that the model runs on; a GPU if there is one, unless given.
+        size: Network of an official checkpoint.
+        image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
+
+    Raises:
+        CheckpointError: The file cannot be read, or does not fit the network.
+        ConfigError: Neither the file nor the caller names the network.
+    """
+    chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_mask_predictor(Path(path), chosen, size, image_size)
+    return ImagePredictor(loaded.model, chosen, loaded.weights, loaded.seen, loaded.trained_on)
+
+
+def _asked(
+    boxes: ArrayLike | None, points: Sequence[ArrayLike] | None, labels: Sequence[ArrayLike] | None
+) -> list[AskedObject]:
+    if boxes is None and points is None:
+        raise ConfigError("predict", "got neither boxes nor points", "give boxes=, points=, or both")
+    own_boxes = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
+    count = len(own_boxes) if own_boxes is not None else len(points or ())
+    if points is not None and len(points) != count:
+        raise ConfigError("predict", f"got {count} boxes and points of {len(points)} objects", "give both for each")
+    asked: list[AskedObject] = []
+    for number in range(count):
+        box = None
+        if own_boxes is not None:
+            left, top, right, bottom = own_boxes[number].tolist()
+            box = (left, top, right + 1, bottom + 1)
+        clicks: tuple[tuple[tuple[float, float], bool], ...] = ()
+        if points is not None:
+            xy = np.asarray(points[number], np.float64).reshape(-1, 2) + 0.5
+            on = np.ones(len(xy), int) if labels is None else np.asarray(labels[number]).ravel()
+            clicks = tuple(((x, y), bool(is_on)) for (x, y), is_on in zip(xy.tolist(), on.tolist(), strict=True))
+        item = AskedObject(str(number), box, clicks)
+        if box is None and not item.positive:
+            raise ConfigError("predict", f"got no click on the object {number}", "give one with label 1, or a box")
+        asked.append(item)
+    return asked
+
+
+def _as_arrays(found: list[FoundObject | None], height: int, width: int) -> ImageMasks:
+    masks = np.zeros((len(found), height, width), np.bool_)
+    for row, item in enumerate(found):
+        if item is not None:
+            masks[row] = item.within((0, 0, width, height))
+    ious = np.array([item.iou if item else 0 for item in found], np.float32)
+    return ImageMasks(masks, ious, np.array([item.stability if item else 0 for item in found], np.float32))

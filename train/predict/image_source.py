@@ -1,0 +1,204 @@
+"""Read parts of an image or a slide at any scale. Coordinates are x, y in pixels of level 0; arrays are H, W."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import ConfigError, SourceError
+from schemas.picture.decode import read_image
+
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
+
+
+class ImageSource(Protocol):
+    """An image of which parts can be read.
+
+    Attributes:
+        path: Its file.
+        size_xy: Width and height in pixels.
+        mpp_um: Micrometers a pixel; None if the file does not tell it.
+        is_slide: Whether it is a slide, much of which is background.
+    """
+
+    path: Path
+    size_xy: tuple[int, int]
+    mpp_um: float | None
+    is_slide: bool
+
+    def read(self, left: int, top: int, width: int, height: int, out_xy: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a part, resized.
+
+        Args:
+            left: x of its first pixel.
+            top: y of its first pixel.
+            width: Its width; it lies in the image.
+            height: Its height.
+            out_xy: Width and height of the result.
+
+        Returns:
+            uint8 (H, W, 3), RGB.
+
+        Raises:
+            SourceError: The part is damaged.
+        """
+        ...
+
+
+class Picture:
+    """An image that is in memory.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        path: Its file, for messages.
+        mpp_um: Micrometers a pixel; None if it is not known.
+    """
+
+    is_slide = False
+
+    def __init__(self, image: NDArray[np.uint8], path: Path = Path("image"), mpp_um: float | None = None) -> None:
+        self.path = path
+        self.size_xy = (image.shape[1], image.shape[0])
+        self.mpp_um = mpp_um
+        self._image = image
+
+    def read(self, left: int, top: int, width: int, height: int, out_xy: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a part; see `ImageSource`."""
+        return _resized(self._image[top : top + height, left : left + width], out_xy)
+
+
+class Slide:
+    """A slide, read by OpenSlide.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SourceError: OpenSlide cannot read it.
+        ConfigError: OpenSlide is not installed.
+    """
+
+    is_slide = True
+
+    def __init__(self, path: Path) -> None:
+        self._library = _openslide(path)
+        self.path = path
+        try:
+            self._slide: Any = self._library.OpenSlide(str(path))
+        except (self._library.OpenSlideError, OSError) as error:
+            raise SourceError(path, f"cannot be read as a slide ({error})", "check the file") from error
+        self.size_xy: tuple[int, int] = self._slide.dimensions
+        self.mpp_um = _mpp(self._slide.properties)
+
+    def read(self, left: int, top: int, width: int, height: int, out_xy: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a part from the smallest level that is large enough; see `ImageSource`."""
+        factor = max(min(width / out_xy[0], height / out_xy[1]), 1.0)
+        level = self._slide.get_best_level_for_downsample(factor * 1.001)
+        down = self._slide.level_downsamples[level]
+        size = max(round(width / down), 1), max(round(height / down), 1)
+        try:
+            region = self._slide.read_region((left, top), level, size)
+        except (self._library.OpenSlideError, OSError) as error:
+            where = f"{self.path} at {left}, {top}"
+            raise SourceError(where, f"cannot be read ({error})", "check the file, or leave this part out") from error
+        pixels = np.asarray(region)
+        # Where a scanner recorded nothing, pixels are transparent, and shown on white.
+        alpha = pixels[..., 3:].astype(np.uint16)
+        rgb = (pixels[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha)) // 255
+        return _resized(rgb.astype(np.uint8), out_xy)
+
+
+def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
+    """Open an image or a slide.
+
+    Args:
+        path: PNG, JPEG, TIFF, or a slide that OpenSlide reads. A tiled TIFF that OpenSlide knows is a slide.
+        mpp_um: Micrometers a pixel, where the file does not tell it or tells it wrongly.
+
+    Raises:
+        SourceError: It cannot be read.
+        ConfigError: It is a slide, and OpenSlide is not installed.
+    """
+    if not path.is_file():
+        raise SourceError(path, "is not a file", "name images, slides, or folders of them")
+    source: ImageSource = Slide(path) if _is_slide(path) else Picture(read_image(path), path, _mpp_of_name(path))
+    if mpp_um is not None:
+        source.mpp_um = mpp_um
+    return source
+
+
+def find_sources(paths: list[Path]) -> list[Path]:
+    """List the images and slides among files and in folders, sorted within each folder.
+
+    Raises:
+        SourceError: A path is not there, a folder holds no image, or two sources have the same stem.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in (*SLIDE_SUFFIXES, *PICTURE_SUFFIXES) and not file.name.startswith(".")
+            )
+            if not inside:
+                raise SourceError(path, "holds no image or slide", "name a folder of images")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise SourceError(path, "is not there", "check the path")
+    stems = [path.stem for path in found]
+    twice = [path for path in found if stems.count(path.stem) > 1]
+    if twice:
+        raise SourceError(twice[1], f"has the same stem as {twice[0]}", "predict them into two folders")
+    return found
+
+
+def _is_slide(path: Path) -> bool:
+    if path.suffix.lower() in SLIDE_SUFFIXES:
+        return True
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        # Without it, a TIFF is a picture, as long as it fits into memory.
+        return _openslide(path).OpenSlide.detect_format(str(path)) is not None
+    except ConfigError:
+        return False
+
+
+def _openslide(path: Path) -> Any:
+    try:
+        import openslide
+    except ImportError as error:
+        raise ConfigError(path, "is a slide, which needs OpenSlide", "run `pip install 'bcss-sam2[slides]'`") from error
+    return openslide
+
+
+def _mpp(properties: Any) -> float | None:
+    try:
+        x, y = (float(properties[f"openslide.mpp-{axis}"]) for axis in ("x", "y"))
+    except (KeyError, ValueError):
+        return None
+    return (x + y) / 2 if 0 < x < 1e3 and 0 < y < 1e3 else None
+
+
+def _mpp_of_name(path: Path) -> float | None:
+    """The resolution that a name tells as in `MPP-0.2500`."""
+    found = _MPP.search(path.stem)
+    return float(found["um"]) or None if found else None
+
+
+def _resized(image: NDArray[np.uint8], out_xy: tuple[int, int]) -> NDArray[np.uint8]:
+    if (image.shape[1], image.shape[0]) == out_xy:
+        return np.ascontiguousarray(image)
+    shrinks = image.shape[1] >= out_xy[0] and image.shape[0] >= out_xy[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, out_xy, interpolation=interpolation), np.uint8)

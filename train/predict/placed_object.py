@@ -1,0 +1,60 @@
+"""An object as results write it: numbered, and outlined in pixels of level 0. Coordinates are x, y."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.predict.found_object import FoundObject
+from train.predict.outline import outlines
+from train.predict.working_grid import WorkingGrid
+
+Ring = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PlacedObject:
+    """One object in its image.
+
+    Attributes:
+        number: Its number in the image, from 1.
+        found: The object.
+        parts: Outer ring and holes of each part, (n, 2) in pixels of level 0, without repeating the first point.
+        area_px: Its area in pixels of level 0.
+        area_um2: Its area in square micrometers; None if the resolution is not known.
+    """
+
+    number: int
+    found: FoundObject
+    parts: tuple[tuple[Ring, tuple[Ring, ...]], ...]
+    area_px: float
+    area_um2: float | None
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in pixels of level 0."""
+        points = np.concatenate([outer for outer, _ in self.parts])
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        return left, top, right, bottom
+
+
+def placed(objects: Iterable[FoundObject], grid: WorkingGrid) -> Iterator[PlacedObject]:
+    """Number objects and move them to level 0.
+
+    Args:
+        objects: The objects, in pixels of the grid.
+        grid: The grid.
+    """
+    factor = grid.region[2] * grid.region[3] / (grid.size_xy[0] * grid.size_xy[1])
+    mpp_um = grid.source.mpp_um
+    for number, found in enumerate(objects, start=1):
+        origin = np.array(found.origin_xy, np.float64)
+        parts = tuple(
+            (grid.to_level0(part.outer + origin), tuple(grid.to_level0(hole + origin) for hole in part.holes))
+            for part in outlines(found.mask)
+        )
+        area = found.area_px * factor
+        yield PlacedObject(number, found, parts, area, None if mpp_um is None else area * mpp_um**2)

@@ -1,0 +1,248 @@
+"""Predict the objects that somebody asks for, each in a window around it.
+
+The window rule: windows have the size of the tiles that the model was trained on, and lie on a grid whose step is half
+of that. An object of at most half a window is asked in the window whose center is nearest to its own, which contains
+it, so that neighbors share a window and the encoder runs once for all of them. A larger object that fits into a window
+is asked in one around its own center. A still larger one, and one that was asked by clicks and reaches the window's
+edge, is asked in a window of twice the side at half the resolution, and so on. Its mask is then refined window by
+window at full resolution, with the coarse mask as a further prompt.
+
+Coordinates are x, y in pixels of the grid. Axes: O objects, S pixels a side of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from train.model.predictor import MaskPredictor
+from train.predict.asked_object import AskedObject
+from train.predict.found_object import FoundObject
+from train.predict.tile_ask import as_prompt, ask
+from train.predict.working_grid import WorkingGrid
+
+WIDEST = 64
+"""Largest factor by which a window is widened."""
+
+MARGIN = 1.25
+"""Side of a window around an object, as a multiple of the object's longer side."""
+
+REFINE_LOGIT = 10.0
+"""Logit that stands for a pixel of a coarse mask, where that mask is a prompt."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of the grid.
+
+    Attributes:
+        left: x of its first pixel; it may lie outside the image.
+        top: y of its first pixel.
+        side: Its side in pixels of the grid.
+    """
+
+    left: int
+    top: int
+    side: int
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How objects are predicted.
+
+    Attributes:
+        window_px: Side of a window in pixels of the grid.
+        tta: Whether logits are averaged over the eight flips and rotations.
+        threshold: A pixel whose logit is above this is in the mask.
+    """
+
+    window_px: int
+    tta: bool = False
+    threshold: float = 0.0
+
+
+def window_of(extent: Sequence[float], size_xy: tuple[int, int], window_px: int) -> Window:
+    """Choose the window in which an object is asked; see the top of this module.
+
+    Args:
+        extent: Left, top, right and bottom of the object's box, or of its clicks.
+        size_xy: Width and height of the grid.
+        window_px: S.
+    """
+    left, top, right, bottom = extent
+    longest = max(right - left, bottom - top)
+    side = window_px
+    while longest * MARGIN > side and side < window_px * WIDEST:
+        side *= 2
+    center = (left + right) / 2, (top + bottom) / 2
+    starts: list[int] = []
+    for middle, size in zip(center, size_xy, strict=True):
+        start = middle - side / 2
+        if longest <= window_px / 2:
+            step = max(window_px // 2, 1)
+            start = round(start / step) * step
+        # Inside the image where it is large enough; otherwise at its start, as tiles of a store.
+        starts.append(max(min(round(start), size - side), 0))
+    return Window(starts[0], starts[1], side)
+
+
+def predict_asked(
+    predictor: MaskPredictor,
+    grid: WorkingGrid,
+    asked: Sequence[AskedObject],
+    options: PromptOptions,
+    on_window: Callable[[int, int], None] | None = None,
+) -> list[FoundObject | None]:
+    """Predict objects.
+
+    Args:
+        predictor: The model.
+        grid: The image.
+        asked: The objects, in pixels of the grid.
+        options: How they are predicted.
+        on_window: Called with the number of objects that are done, and of all.
+
+    Returns:
+        The objects in the order of `asked`; None for one without a pixel.
+    """
+    windows: dict[Window, list[int]] = {}
+    for number, item in enumerate(asked):
+        windows.setdefault(window_of(item.extent, grid.size_xy, options.window_px), []).append(number)
+    found: list[FoundObject | None] = [None] * len(asked)
+    done = 0
+    for window, numbers in windows.items():
+        answers = _ask_window(predictor, grid, window, [asked[number] for number in numbers], options)
+        for number, answer in zip(numbers, answers, strict=True):
+            item = asked[number]
+            result = _widened(predictor, grid, window, item, answer, options)
+            found[number] = None if result is None else replace(result, kind=item.kind, name=item.name)
+            done += 1
+        if on_window:
+            on_window(done, len(asked))
+    return found
+
+
+def _ask_window(
+    predictor: MaskPredictor, grid: WorkingGrid, window: Window, asked: Sequence[AskedObject], options: PromptOptions
+) -> list[FoundObject | None]:
+    """Ask for objects in a window; a wide window is read at lower resolution, and its masks are enlarged."""
+    factor = options.window_px / window.side
+    prompts = [_in_window(item, window, factor, options.window_px) for item in asked]
+    views = predictor.views(grid.read(window.left, window.top, window.side, options.window_px), all_eight=options.tta)
+    ious, masks, stability = ask(predictor, views, prompts, options.window_px, options.threshold)
+    found: list[FoundObject | None] = []
+    for iou, mask, stable in zip(ious.tolist(), masks, stability.tolist(), strict=True):
+        if window.side != options.window_px:
+            size = (window.side, window.side)
+            mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+        found.append(_clipped(mask, window, grid, iou, stable))
+    return found
+
+
+def _in_window(item: AskedObject, window: Window, factor: float, side: int) -> tuple[list[list[float]], list[int]]:
+    box = None
+    if item.box is not None:
+        offsets = (window.left, window.top) * 2
+        box = [(value - offset) * factor for value, offset in zip(item.box, offsets, strict=True)]
+    points = [(((x - window.left) * factor, (y - window.top) * factor), is_on) for (x, y), is_on in item.points]
+    return as_prompt(box, points, side)
+
+
+def _clipped(
+    mask: NDArray[np.bool_], window: Window, grid: WorkingGrid, iou: float, stability: float
+) -> FoundObject | None:
+    """The object of a window's mask, without what lies outside the image."""
+    width, height = grid.size_xy
+    inside = mask[: max(height - window.top, 0), : max(width - window.left, 0)]
+    return FoundObject.cut(inside, (window.left, window.top), iou, stability)
+
+
+def _widened(
+    predictor: MaskPredictor,
+    grid: WorkingGrid,
+    window: Window,
+    item: AskedObject,
+    found: FoundObject | None,
+    options: PromptOptions,
+) -> FoundObject | None:
+    """Ask again in a wider window while an object that has no box reaches the edge, and refine what came from one."""
+    while found is not None and item.box is None and _reaches_edge(found, window, grid):
+        side = window.side * 2
+        if side > options.window_px * WIDEST or window.side >= max(grid.size_xy):
+            break
+        wider = window_of((*item.positive[0], *item.positive[0]), grid.size_xy, side)
+        window = Window(wider.left, wider.top, side)
+        (found,) = _ask_window(predictor, grid, window, [item], options)
+    if found is None or window.side == options.window_px:
+        return found
+    return _refined(predictor, grid, found, options)
+
+
+def _reaches_edge(found: FoundObject, window: Window, grid: WorkingGrid) -> bool:
+    """Whether an object reaches an edge of its window that is not one of the image."""
+    left, top, right, bottom = found.box
+    width, height = grid.size_xy
+    ends = window.left + window.side, window.top + window.side
+    return (
+        (left <= window.left and window.left > 0)
+        or (top <= window.top and window.top > 0)
+        or (right >= ends[0] and ends[0] < width)
+        or (bottom >= ends[1] and ends[1] < height)
+    )
+
+
+def _refined(predictor: MaskPredictor, grid: WorkingGrid, coarse: FoundObject, options: PromptOptions) -> FoundObject:
+    """Ask again at full resolution, window by window, where the outline of a coarse mask runs."""
+    side = options.window_px
+    left, top, right, bottom = coarse.box
+    mask = coarse.mask.copy()
+    for y in range(top, bottom, side // 2):
+        for x in range(left, right, side // 2):
+            # The middle of the window is kept, where the model sees the surroundings.
+            window = Window(_start(x, grid.size_xy[0], side), _start(y, grid.size_xy[1], side), side)
+            before = coarse.within((window.left, window.top, window.left + side, window.top + side))
+            rows, columns = slice(y, min(y + side // 2, bottom)), slice(x, min(x + side // 2, right))
+            inner = (_shifted(rows, window.top), _shifted(columns, window.left))
+            if before.any() and not before[inner].all():
+                after = _refined_window(predictor, grid, window, before, options)
+                mask[_shifted(rows, top), _shifted(columns, left)] = after[inner]
+    return FoundObject.cut(mask, coarse.origin_xy, coarse.iou, coarse.stability) or coarse
+
+
+def _start(place: int, size: int, side: int) -> int:
+    """Where a window starts whose middle half starts at a place, inside an axis of some size."""
+    return max(min(place - side // 4, size - side), 0)
+
+
+def _shifted(part: slice, start: int) -> slice:
+    return slice(part.start - start, part.stop - start)
+
+
+def _refined_window(
+    predictor: MaskPredictor, grid: WorkingGrid, window: Window, before: NDArray[np.bool_], options: PromptOptions
+) -> NDArray[np.bool_]:
+    side, low = options.window_px, predictor.model.image_size // 4
+    rows, columns = np.flatnonzero(before.any(1)), np.flatnonzero(before.any(0))
+    box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+    small = cv2.resize(before.astype(np.float32), (low, low), interpolation=cv2.INTER_AREA)
+    logits = torch.from_numpy((small - 0.5) * 2 * REFINE_LOGIT)[None].to(predictor.device)
+    views = predictor.views(grid.read(window.left, window.top, side), all_eight=options.tta)
+    _, masks, _ = ask(predictor, views, [as_prompt(box, [], side)], side, options.threshold, logits)
+    return masks[0]
+
+
+def on_grid(asked: Sequence[AskedObject], grid: WorkingGrid) -> Iterator[AskedObject]:
+    """Move prompts of level 0 to the grid; one that is outside is left out by the caller."""
+    for item in asked:
+        box = None
+        if item.box is not None:
+            corners = grid.from_level0(np.array(item.box, np.float64).reshape(2, 2)).ravel().tolist()
+            box = (corners[0], corners[1], corners[2], corners[3])
+        moved = grid.from_level0(np.array([xy for xy, _ in item.points], np.float64).reshape(-1, 2)).tolist()
+        points = tuple(((x, y), is_on) for (x, y), (_, is_on) in zip(moved, item.points, strict=True))
+        yield replace(item, box=box, points=points)

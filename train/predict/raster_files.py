@@ -1,0 +1,123 @@
+"""Write objects as an image of labels, and as a picture to look at. Arrays are H, W; coordinates are x, y."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from train.predict.placed_object import PlacedObject
+from train.predict.vector_files import level0_mask
+from train.predict.working_grid import WorkingGrid
+
+PNG_MAX_PX = 1 << 26
+"""Most pixels of a PNG; a larger image of labels is a pyramid in a TIFF."""
+
+TIFF_TILE_PX = 512
+Labels = NDArray[np.uint8 | np.uint16 | np.uint32]
+LabelType = np.dtype[np.uint8 | np.uint16 | np.uint32]
+
+NO_CLASS_COLOR = (255, 221, 51)
+
+
+class LabelImage:
+    """An image whose pixel values are the numbers of objects; 0 where there is none.
+
+    A later object lies above an earlier one. The labels lie in a file until they are written, not in memory.
+
+    Args:
+        path: The file to write, without its ending, which depends on the size: `.png`, or `.ome.tif`.
+        grid: The image.
+    """
+
+    def __init__(self, path: Path, grid: WorkingGrid) -> None:
+        self._path, self._grid = path, grid
+        self._shape = grid.region[3], grid.region[2]
+        self._raw = path.with_name(f"{path.name}.raw")
+        self._labels = np.memmap(self._raw, np.uint32, "w+", shape=self._shape)
+        self._last = 0
+
+    def add(self, item: PlacedObject) -> None:
+        """Paint one object."""
+        x, y, mask = level0_mask(item, self._grid)
+        height, width = mask.shape
+        self._labels[y : y + height, x : x + width][mask] = item.number
+        self._last = max(self._last, item.number)
+
+    def close(self) -> None:
+        """Write the file."""
+        dtype = np.uint8 if self._last < 256 else np.uint16 if self._last < 65536 else np.uint32
+        if self._shape[0] * self._shape[1] <= PNG_MAX_PX and dtype is not np.uint32:
+            Image.fromarray(self._labels.astype(dtype)).save(self._path.with_name(f"{self._path.name}.png"))
+        else:
+            self._write_pyramid(np.dtype(dtype))
+        del self._labels
+        self._raw.unlink()
+
+    def _write_pyramid(self, dtype: LabelType) -> None:
+        height, width = self._shape
+        levels = max(int(np.ceil(np.log2(max(height, width) / TIFF_TILE_PX))), 0)
+        # The same labels give the same bytes; without an identity of its own, the file would get a random one.
+        digest = hashlib.md5(f"{self._grid.source.path.name} {self._last}".encode(), usedforsecurity=False).hexdigest()
+        metadata = {"axes": "YX", "UUID": f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"}
+        path = self._path.with_name(f"{self._path.name}.ome.tif")
+        with tifffile.TiffWriter(path, bigtiff=True, ome=True) as writer:
+            for level in range(levels + 1):
+                step = 1 << level
+                writer.write(
+                    _tiles(self._labels, step, dtype),
+                    shape=(-(-height // step), -(-width // step)),
+                    dtype=dtype,
+                    tile=(TIFF_TILE_PX, TIFF_TILE_PX),
+                    compression="zlib",
+                    photometric="minisblack",
+                    subifds=levels if level == 0 else None,
+                    subfiletype=0 if level == 0 else 1,
+                    metadata=metadata if level == 0 else None,
+                    software="",
+                )
+
+
+def _tiles(labels: NDArray[np.uint32], step: int, dtype: LabelType) -> Iterator[Labels]:
+    """The tiles of one level, row by row; each takes every `step`-th pixel, since labels cannot be averaged."""
+    side = TIFF_TILE_PX * step
+    for top in range(0, labels.shape[0], side):
+        for left in range(0, labels.shape[1], side):
+            tile = labels[top : top + side : step, left : left + side : step].astype(dtype)
+            missing = [(0, TIFF_TILE_PX - length) for length in tile.shape]
+            yield np.pad(tile, missing)
+
+
+class OverlayPicture:
+    """A small picture of the image with the outlines of its objects.
+
+    Args:
+        path: The file to write.
+        grid: The image.
+        preview: uint8 (H, W, 3), RGB, the image at low resolution.
+    """
+
+    def __init__(self, path: Path, grid: WorkingGrid, preview: NDArray[np.uint8]) -> None:
+        self._path = path
+        self._picture = preview.copy()
+        self._region = np.array(grid.region[:2], np.float64)
+        self._factors = np.array([preview.shape[1] / grid.region[2], preview.shape[0] / grid.region[3]])
+
+    def add(self, item: PlacedObject) -> None:
+        """Draw one object."""
+        color = item.found.kind.color if item.found.kind else NO_CLASS_COLOR
+        for outer, holes in item.parts:
+            for ring in (outer, *holes):
+                # Coordinates with four binary digits after the point.
+                points = np.round((ring - self._region) * self._factors * 16 - 8).astype(np.int32)
+                cv2.polylines(self._picture, [points], True, color, 1, cv2.LINE_AA, 4)
+
+    def close(self) -> None:
+        """Write the file."""
+        Image.fromarray(self._picture).save(self._path, quality=90)

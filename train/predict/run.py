@@ -1,0 +1,389 @@
+"""Predict many images and slides into one folder: resumable, bounded in memory, and shared by several processes."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import ConfigError, SourceError
+from train.predict.asked_object import AskedObject, PromptsOfImages
+from train.predict.automatic import AutomaticOptions
+from train.predict.found_object import FoundObject, ObjectClass
+from train.predict.image_predictor import ImagePredictor
+from train.predict.image_source import ImageSource, open_source
+from train.predict.placed_object import placed
+from train.predict.prompted import PromptOptions, on_grid, predict_asked
+from train.predict.raster_files import LabelImage, OverlayPicture
+from train.predict.search import OVERLAP, search
+from train.predict.vector_files import CocoFile, CsvFile, GeoJsonFile, ObjectWriter
+from train.predict.window_rows import WindowRows
+from train.predict.working_grid import WorkingGrid
+from train.runtime.distributed import World
+
+logger = logging.getLogger(__name__)
+
+Format = str
+FORMATS = ("geojson", "masks", "coco", "csv", "overlay")
+DEFAULT_FORMATS = ("geojson", "masks", "csv", "overlay")
+DONE_FOLDER, WORK_FOLDER = ".done", ".work"
+SAME_MPP = 0.02
+"""Relative difference of two resolutions that is not worth resampling: scanners say 0.499 for 0.5."""
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How images are predicted.
+
+    Attributes:
+        formats: The kinds of files to write.
+        automatic: How objects are found without prompts; None asks for prompted objects.
+        mpp_um: Resolution of the model; None takes that of training, or the image's own pixels.
+        source_mpp_um: Resolution of images that do not tell it, or tell it wrongly.
+        region: Left, top, width and height in pixels of level 0; None takes whole images.
+        overlap: Share of a window that its neighbor shows as well.
+        tta: Whether logits are averaged over the eight flips and rotations.
+        threshold: A pixel whose logit is above this is in the mask.
+        min_area_px: Least number of pixels of an object.
+        overwrite: Whether to replace results of another model, image or setting.
+    """
+
+    formats: tuple[Format, ...] = DEFAULT_FORMATS
+    automatic: AutomaticOptions | None = None
+    mpp_um: float | None = None
+    source_mpp_um: float | None = None
+    region: tuple[int, int, int, int] | None = None
+    overlap: float = OVERLAP
+    tta: bool = False
+    threshold: float = 0.0
+    min_area_px: int = 1
+    overwrite: bool = False
+
+
+class ImageSummary(BaseModel):
+    """What was found in one image.
+
+    Attributes:
+        name: Stem of the image.
+        objects: Number of objects.
+        classes: Number of objects of each class; those without one under an empty name.
+        empty: Number of prompts that gave no object.
+        seconds: Seconds that it took.
+        pixels: Pixels of the grid.
+        files: Names of the files.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    objects: int
+    classes: dict[str, int]
+    empty: int
+    seconds: float
+    pixels: int
+    files: tuple[str, ...]
+
+
+class DoneRecord(BaseModel):
+    """The record of a finished image.
+
+    Attributes:
+        digest: Identifies model, image, prompts and settings.
+        summary: What was found.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+    summary: ImageSummary
+
+
+@dataclass(frozen=True)
+class PredictProgress:
+    """How far one image is.
+
+    Attributes:
+        name: Stem of the image.
+        done: Windows or objects that are done.
+        total: All of them.
+        pixels: Pixels of the grid that are done; 0 for prompted objects.
+    """
+
+    name: str
+    done: int
+    total: int
+    pixels: int
+
+
+def predict_images(
+    predictor: ImagePredictor,
+    sources: Sequence[Path],
+    out: Path,
+    settings: PredictSettings,
+    prompts: PromptsOfImages | None = None,
+    world: World = World(),  # noqa: B008
+    on_progress: Callable[[PredictProgress], None] | None = None,
+) -> list[ImageSummary]:
+    """Predict images into a folder; those whose results are there are left as they are.
+
+    Args:
+        predictor: The model.
+        sources: Images and slides.
+        out: The folder.
+        settings: How they are predicted.
+        prompts: The prompts; None with `settings.automatic`.
+        world: The processes that share the images.
+        on_progress: Called after each window or group of objects.
+
+    Returns:
+        What was found in each image of this process.
+
+    Raises:
+        ConfigError: Results of other settings are there, or prompts and images do not go together.
+        SourceError: An image cannot be read, or a prompt lies outside its image.
+    """
+    if settings.region and len(sources) > 1:
+        raise ConfigError("--region", f"is for one image, and there are {len(sources)}", "predict one at a time")
+    asked = {path: prompts.of(path, alone=len(sources) == 1) if prompts else [] for path in sources}
+    if prompts is not None:
+        _check_prompts(prompts, asked)
+    digests = {path: _digest(predictor, path, settings, asked[path]) for path in sources}
+    for path in sources:
+        _check_done(out, path, digests[path], overwrite=settings.overwrite)
+    found: list[ImageSummary] = []
+    for path in list(sources)[world.rank :: world.size]:
+        summary = _summary_of(out, path, digests[path])
+        if summary is not None:
+            logger.info("%s is up to date", path.name)
+        else:
+            summary = _predict_image(predictor, path, out, settings, asked[path], digests[path], on_progress)
+        found.append(summary)
+    world.wait()
+    if world.is_main:
+        _write_page(out, [summary for path in sources if (summary := _summary_of(out, path, digests[path]))])
+    return found
+
+
+def _check_prompts(prompts: PromptsOfImages, asked: dict[Path, list[AskedObject]]) -> None:
+    without = [path.name for path, objects in asked.items() if not objects]
+    if len(without) == len(asked):
+        named = ", ".join(filter(None, list(prompts.asked)[:3]))
+        what = f"has no prompt for {without[0]}" + (f"; it names {named}" if named else "")
+        raise ConfigError(prompts.path, what, "name prompts as their images")
+    if without:
+        logger.warning("%s: images without a prompt: %d, such as %s", prompts.path, len(without), without[0])
+    unused = [name for name in prompts.asked if name and name not in prompts.used]
+    if unused:
+        logger.warning("%s: images that are not given: %d, such as %s", prompts.path, len(unused), unused[0])
+
+
+def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:
+    with path.open("rb") as file:
+        source = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = predictor.weights.sha256 if predictor.weights else ""
+    values = asdict(replace(settings, overwrite=False))
+    text = json.dumps([source, weights, predictor.window_px, values, [asdict(item) for item in asked]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_done(out: Path, path: Path, digest: str, *, overwrite: bool) -> None:
+    record = _record(out, path)
+    if record is not None and record.digest != digest and not overwrite:
+        what = f"holds results of {path.name} by another model, image or setting"
+        raise ConfigError(out, what, "choose another --out, or give --overwrite")
+
+
+def _record(out: Path, path: Path) -> DoneRecord | None:
+    where = out / DONE_FOLDER / f"{path.stem}.json"
+    try:
+        return DoneRecord.model_validate_json(where.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise SourceError(where, "is damaged", "remove it; the image is then predicted again") from error
+
+
+def _summary_of(out: Path, path: Path, digest: str) -> ImageSummary | None:
+    """What was found in an image; None if it is not done, or one of its files is gone."""
+    record = _record(out, path)
+    if record is None or record.digest != digest:
+        return None
+    return record.summary if all((out / name).is_file() for name in record.summary.files) else None
+
+
+def grid_of(predictor: ImagePredictor, source: ImageSource, settings: PredictSettings) -> WorkingGrid:
+    """Lay the grid over an image at the resolution that the model knows.
+
+    Args:
+        predictor: The model, with what it was trained on.
+        source: The image.
+        settings: Resolution and region, where the user gives them.
+    """
+    known = predictor.trained_on
+    if known is not None and known.layout == "resize" and settings.mpp_um is None:
+        return WorkingGrid.of(source, None, settings.region, longest_px=known.tile_size_px)
+    mpp_um = settings.mpp_um or (known.mpp_um if known else None)
+    if mpp_um is not None and source.mpp_um is None and settings.mpp_um is None:
+        what = "does not tell its resolution, which is taken for that of training (--source-mpp changes that)"
+        logger.warning("%s %s: %g um a pixel", source.path, what, mpp_um)
+        source.mpp_um = mpp_um
+    if mpp_um is not None and source.mpp_um is not None and abs(source.mpp_um / mpp_um - 1) <= SAME_MPP:
+        mpp_um = None
+    return WorkingGrid.of(source, mpp_um, settings.region)
+
+
+def _predict_image(
+    predictor: ImagePredictor,
+    path: Path,
+    out: Path,
+    settings: PredictSettings,
+    asked: Sequence[AskedObject],
+    digest: str,
+    on_progress: Callable[[PredictProgress], None] | None,
+) -> ImageSummary:
+    begun = time.monotonic()
+    grid = grid_of(predictor, open_source(path, settings.source_mpp_um), settings)
+    work = out / WORK_FOLDER / path.stem
+    results = work / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    missing: list[int] = []
+    objects = _objects(predictor, grid, settings, asked, work, digest, on_progress, missing)
+    kinds = list({item.kind.name: item.kind for item in asked if item.kind}.values())
+    writers = _writers(results, path.stem, grid, settings, [*kinds, *_only_class(predictor)])
+    classes: Counter[str] = Counter()
+    for item in placed(objects, grid):
+        classes[item.found.kind.name if item.found.kind else ""] += 1
+        for writer in writers:
+            writer.add(item)
+    for writer in writers:
+        writer.close()
+    files = sorted(file.name for file in results.iterdir())
+    for name in files:
+        (results / name).replace(out / name)
+    seconds, pixels = time.monotonic() - begun, grid.size_xy[0] * grid.size_xy[1]
+    summary = ImageSummary(
+        name=path.stem,
+        objects=sum(classes.values()),
+        classes=dict(sorted(classes.items())),
+        empty=len(missing),
+        seconds=seconds,
+        pixels=pixels,
+        files=tuple(files),
+    )
+    (out / DONE_FOLDER).mkdir(exist_ok=True)
+    record = out / DONE_FOLDER / f"{path.stem}.json"
+    partial = record.with_suffix(".partial")
+    partial.write_text(DoneRecord(digest=digest, summary=summary).model_dump_json(), encoding="utf-8")
+    partial.replace(record)
+    shutil.rmtree(work, ignore_errors=True)
+    return summary
+
+
+def _objects(
+    predictor: ImagePredictor,
+    grid: WorkingGrid,
+    settings: PredictSettings,
+    asked: Sequence[AskedObject],
+    work: Path,
+    digest: str,
+    on_progress: Callable[[PredictProgress], None] | None,
+    missing: list[int],
+) -> Iterator[FoundObject]:
+    """Yield the objects of an image; adds the number of each prompt without an object to `missing`."""
+    name = grid.source.path.stem
+
+    def show(done: int, total: int, pixels: int = 0) -> None:
+        if on_progress:
+            on_progress(PredictProgress(name, done, total, pixels))
+
+    if settings.automatic is not None:
+        kind = next(iter(_only_class(predictor)), None)
+        rows = WindowRows(work / "rows", digest)
+        for found in search(
+            predictor,
+            grid,
+            predictor.window_px,
+            settings.automatic,
+            settings.overlap,
+            tta=settings.tta,
+            rows=rows,
+            on_window=lambda step: show(step.done, step.total, step.pixels),
+        ):
+            yield replace(found, kind=kind)
+        return
+    moved = list(on_grid(asked, grid))
+    _check_inside(grid, moved)
+    options = PromptOptions(predictor.window_px, settings.tta, settings.threshold)
+    for number, found in enumerate(predict_asked(predictor, grid, moved, options, show)):
+        if found is None or found.area_px < settings.min_area_px:
+            missing.append(number)
+        else:
+            yield found
+
+
+def _only_class(predictor: ImagePredictor) -> list[ObjectClass]:
+    """The class of all objects, if the model was trained on a single one."""
+    classes = predictor.trained_on.classes if predictor.trained_on else ()
+    return [ObjectClass(info.name, info.color) for info in classes] if len(classes) == 1 else []
+
+
+def _check_inside(grid: WorkingGrid, asked: Sequence[AskedObject]) -> None:
+    width, height = grid.size_xy
+    for item in asked:
+        left, top, right, bottom = item.extent
+        if right < 0 or bottom < 0 or left >= width or top >= height:
+            what = f"has the prompt {item.name} outside, at {left * grid.scale:g}, {top * grid.scale:g}"
+            raise SourceError(grid.source.path, what, "give coordinates in pixels of level 0 of this image")
+
+
+def _writers(
+    folder: Path, stem: str, grid: WorkingGrid, settings: PredictSettings, kinds: list[ObjectClass]
+) -> list[ObjectWriter]:
+    found: list[ObjectWriter] = []
+    if "geojson" in settings.formats:
+        found.append(GeoJsonFile(folder / f"{stem}.geojson"))
+    if "masks" in settings.formats:
+        found.append(LabelImage(folder / f"{stem}.labels", grid))
+    if "coco" in settings.formats:
+        found.append(CocoFile(folder / f"{stem}.coco.json", grid, kinds))
+    if "csv" in settings.formats:
+        found.append(CsvFile(folder / f"{stem}.csv"))
+    if "overlay" in settings.formats:
+        found.append(OverlayPicture(folder / f"{stem}.overlay.jpg", grid, grid.preview()))
+    return found
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Objects</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1200px; padding: 0 1rem; color: #222 }}
+img {{ max-width: 100%; display: block; border-radius: 4px }} figure {{ margin: 0 0 2rem }}
+figcaption {{ color: #555; overflow-wrap: anywhere }}
+</style></head><body><h1>Objects</h1>
+{figures}
+</body></html>
+"""
+
+
+def _write_page(out: Path, summaries: list[ImageSummary]) -> None:
+    """Write `index.html`, which shows the pictures of all images."""
+    figures: list[str] = []
+    for summary in summaries:
+        picture = next((name for name in summary.files if name.endswith(".overlay.jpg")), None)
+        if picture:
+            classes = ", ".join(f"{count} {name or 'without a class'}" for name, count in summary.classes.items())
+            caption = html.escape(f"{summary.name}: {summary.objects} objects ({classes})")
+            source = html.escape(picture)
+            figures.append(f'<figure><img src="{source}" alt="{source}"><figcaption>{caption}</figcaption></figure>')
+    if figures:
+        (out / "index.html").write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")

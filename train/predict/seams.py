@@ -1,0 +1,121 @@
+"""Join the objects of overlapping windows: an object across a seam is one object, and none is found twice.
+
+Windows come row by row. Where two windows overlap, two masks that agree there are parts of one object. Coordinates are
+x, y in pixels of the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.predict.found_object import Box, FoundObject, common_box, joint_box
+
+AGREEMENT = 0.5
+"""Least IoU, within the overlap of their windows, of two masks that are one object."""
+
+DUPLICATE = 0.7
+"""Least share of both masks that lies in the other one, where two masks that do not agree are one object twice."""
+
+MAX_SIDE_PX = 8192
+"""Longest side of an object that is joined from parts, so that memory does not grow with the slide."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    """An object that a later window may still join.
+
+    Attributes:
+        found: The object.
+        windows: The windows that showed it.
+    """
+
+    found: FoundObject
+    windows: tuple[Box, ...]
+
+
+class SeamJoiner:
+    """Joins objects; call `add` with each window's objects, `finished_above` after each row, and `close` at the end."""
+
+    def __init__(self) -> None:
+        self._open: list[_Open] = []
+
+    def add(self, window: Box, objects: list[FoundObject]) -> None:
+        """Add the objects of a window, in pixels of the grid."""
+        new: list[_Open] = []
+        for found in objects:
+            part = _Open(found, (window,))
+            for before in [item for item in self._open if common_box(item.found.box, found.box)]:
+                joined = _joined(before, part)
+                if joined is not None:
+                    self._open.remove(before)
+                    part = joined
+                elif _is_twice(before.found, part.found):
+                    if before.found.iou >= part.found.iou or len(before.windows) > 1:
+                        part = None
+                        break
+                    self._open.remove(before)
+            if part is not None:
+                new.append(part)
+        self._open += new
+
+    def finished_above(self, y: int) -> list[FoundObject]:
+        """Return and forget the objects that end above a row, in reading order."""
+        done = [item.found for item in self._open if max(window[3] for window in item.windows) <= y]
+        self._open = [item for item in self._open if max(window[3] for window in item.windows) > y]
+        return _in_order(done)
+
+    def close(self) -> list[FoundObject]:
+        """Return the objects that are left."""
+        left, self._open = [item.found for item in self._open], []
+        return _in_order(left)
+
+
+def _in_order(objects: list[FoundObject]) -> list[FoundObject]:
+    return sorted(objects, key=lambda found: (found.box[1], found.box[0], found.box, found.area_px))
+
+
+def _joined(first: _Open, second: _Open) -> _Open | None:
+    """The two as one object, if their masks agree where their windows overlap."""
+    box = joint_box(first.found.box, second.found.box)
+    if max(box[2] - box[0], box[3] - box[1]) > MAX_SIDE_PX:
+        return None
+    common = common_box(first.found.box, second.found.box)
+    if common is None:
+        return None
+    seen = _seen_by_both(box, first.windows, second.windows)
+    one, other = first.found.within(box), second.found.within(box)
+    both = int(np.count_nonzero(one & other & seen))
+    either = int(np.count_nonzero((one | other) & seen))
+    if not both or both < AGREEMENT * either:
+        return None
+    areas = first.found.area_px, second.found.area_px
+    weights = np.array(areas) / sum(areas)
+    iou = float(weights @ [first.found.iou, second.found.iou])
+    stability = float(weights @ [first.found.stability, second.found.stability])
+    joined = FoundObject.cut(one | other, (box[0], box[1]), iou, stability)
+    assert joined is not None
+    kind = first.found.kind or second.found.kind
+    return _Open(replace(joined, kind=kind), tuple(dict.fromkeys((*first.windows, *second.windows))))
+
+
+def _seen_by_both(box: Box, first: tuple[Box, ...], second: tuple[Box, ...]) -> NDArray[np.bool_]:
+    """The pixels of a box that windows of both objects showed."""
+    shown = [np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_) for _ in range(2)]
+    for mask, windows in zip(shown, (first, second), strict=True):
+        for window in windows:
+            part = common_box(box, window)
+            if part is not None:
+                mask[part[1] - box[1] : part[3] - box[1], part[0] - box[0] : part[2] - box[0]] = True
+    return shown[0] & shown[1]
+
+
+def _is_twice(first: FoundObject, second: FoundObject) -> bool:
+    """Whether most of each mask lies in the other one."""
+    common = common_box(first.box, second.box)
+    if common is None:
+        return False
+    both = int(np.count_nonzero(first.within(common) & second.within(common)))
+    return both >= DUPLICATE * max(first.area_px, second.area_px)

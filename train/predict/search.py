@@ -1,0 +1,125 @@
+"""Search an image for all its objects, window by window, in memory that does not grow with the image.
+
+Coordinates are x, y in pixels of the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from train.model.predictor import MaskPredictor
+from train.predict.automatic import AutomaticOptions, find_all
+from train.predict.found_object import Box, FoundObject
+from train.predict.seams import SeamJoiner
+from train.predict.tissue import TissueMask
+from train.predict.window_rows import WindowRows
+from train.predict.working_grid import WorkingGrid
+
+OVERLAP = 0.25
+"""Share of a window that its neighbor shows as well."""
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """How far a search is.
+
+    Attributes:
+        done: Windows that are done.
+        total: All windows.
+        pixels: Pixels of the grid that are done.
+    """
+
+    done: int
+    total: int
+    pixels: int
+
+
+def starts(length_px: int, side_px: int, overlap: float) -> list[int]:
+    """List where windows start along one axis; the last one ends with the image.
+
+    Args:
+        length_px: Length of the axis.
+        side_px: Side of a window.
+        overlap: Share of a window that its neighbor shows as well.
+    """
+    last = max(length_px - side_px, 0)
+    step = max(round(side_px * (1 - overlap)), 1)
+    return [*range(0, last, step), last]
+
+
+def search(
+    predictor: MaskPredictor,
+    grid: WorkingGrid,
+    window_px: int,
+    options: AutomaticOptions,
+    overlap: float = OVERLAP,
+    *,
+    tta: bool = False,
+    rows: WindowRows | None = None,
+    on_window: Callable[[SearchProgress], None] | None = None,
+) -> Iterator[FoundObject]:
+    """Find all objects of an image, in reading order of their rows of windows.
+
+    Args:
+        predictor: The model.
+        grid: The image.
+        window_px: Side of a window in pixels of the grid.
+        options: How objects are found in a window.
+        overlap: Share of a window that its neighbor shows as well.
+        tta: Whether logits are averaged over the eight flips and rotations.
+        rows: Keeps the objects of finished rows of windows, so that a search continues after an interruption.
+        on_window: Called after each window.
+
+    Yields:
+        The objects, each as soon as no window can join it any more.
+    """
+    tops, lefts = starts(grid.size_xy[1], window_px, overlap), starts(grid.size_xy[0], window_px, overlap)
+    tissue = TissueMask(grid) if grid.source.is_slide else None
+    joiner = SeamJoiner()
+    total, done = len(tops) * len(lefts), 0
+    for number, top in enumerate(tops):
+        kept = rows.load(number) if rows else None
+        found_in_row: list[list[FoundObject]] = []
+        for column, left in enumerate(lefts):
+            if kept is not None:
+                objects = kept[column]
+            else:
+                objects = _in_window(predictor, grid, (left, top), window_px, options, tissue, tta=tta)
+            found_in_row.append(objects)
+            width, height = grid.size_xy
+            window: Box = (left, top, min(left + window_px, width), min(top + window_px, height))
+            joiner.add(window, objects)
+            done += 1
+            if on_window:
+                on_window(SearchProgress(done, total, done * window_px * window_px))
+        if rows and kept is None:
+            rows.save(number, found_in_row)
+        if number + 1 < len(tops):
+            yield from joiner.finished_above(tops[number + 1])
+    yield from joiner.close()
+
+
+def _in_window(
+    predictor: MaskPredictor,
+    grid: WorkingGrid,
+    origin_xy: tuple[int, int],
+    side: int,
+    options: AutomaticOptions,
+    tissue: TissueMask | None,
+    *,
+    tta: bool,
+) -> list[FoundObject]:
+    left, top = origin_xy
+    inside = tissue.window(left, top, side) if tissue else None
+    if inside is not None and not inside.any():
+        return []
+    views = predictor.views(grid.read(left, top, side), all_eight=tta)
+    found: list[FoundObject] = []
+    width, height = grid.size_xy
+    for item in find_all(predictor, views, side, origin_xy, options, inside):
+        # A window may be larger than its image.
+        clipped = FoundObject.cut(item.within((left, top, width, height)), origin_xy, item.iou, item.stability)
+        if clipped is not None and clipped.area_px >= options.min_area_px:
+            found.append(clipped)
+    return found

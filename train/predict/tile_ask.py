@@ -1,0 +1,101 @@
+"""Ask a model about one window, and turn its answer into masks with their estimates.
+
+Axes: O objects, K points, S pixels a side of the window, s side of the model's input. Coordinates are x, y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.prompt_kinds import PointLabel
+from train.loss.pixel_terms import upsample
+from train.model.predictor import MaskPredictor, View
+
+STABILITY_OFFSET = 1.0
+"""Change of the threshold by which stability is measured, as in SAM 2's automatic masks."""
+
+
+def stability_of(logits: Tensor, threshold: float = 0.0) -> Tensor:
+    """IoU of the masks at a higher and at a lower threshold, (O,).
+
+    Args:
+        logits: (O, H, W).
+        threshold: The threshold between them.
+    """
+    inner = (logits > threshold + STABILITY_OFFSET).flatten(1).sum(1)
+    outer = (logits > threshold - STABILITY_OFFSET).flatten(1).sum(1)
+    return inner / outer
+
+
+def as_prompt(
+    box: Sequence[float] | None, points: Sequence[tuple[tuple[float, float], bool]], side: int
+) -> tuple[list[list[float]], list[int]]:
+    """Return coordinates and labels of one prompt, in indices of pixels, clipped to the window.
+
+    Args:
+        box: Left, top, right and bottom, which count from the corner of the first pixel.
+        points: Clicks, which count so, too, and whether each is on the object.
+        side: S.
+    """
+    coords: list[list[float]] = []
+    labels: list[int] = []
+    last = side - 1.0
+    if box is not None:
+        left, top, right, bottom = (float(np.clip(value, 0, side)) for value in box)
+        # The last pixel of a box ends before its right and bottom.
+        coords += [[min(left, last), min(top, last)], [max(right - 1, 0.0), max(bottom - 1, 0.0)]]
+        labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
+    for (x, y), is_on in points:
+        if 0 <= x < side and 0 <= y < side:
+            coords.append([float(np.floor(x)), float(np.floor(y))])
+            labels.append(PointLabel.POSITIVE if is_on else PointLabel.NEGATIVE)
+    return coords, labels
+
+
+def padded(prompts: Sequence[tuple[list[list[float]], list[int]]]) -> tuple[Tensor, Tensor]:
+    """Join prompts of different length: float32 (O, K, 2) and int32 (O, K), padded with label -1."""
+    most = max(len(labels) for _, labels in prompts)
+    coords = torch.zeros(len(prompts), most, 2)
+    labels = torch.full((len(prompts), most), int(PointLabel.PADDING), dtype=torch.int32)
+    for row, (own_coords, own_labels) in enumerate(prompts):
+        coords[row, : len(own_coords)] = torch.tensor(own_coords).reshape(-1, 2)
+        labels[row, : len(own_labels)] = torch.tensor(own_labels, dtype=torch.int32)
+    return coords, labels
+
+
+def ask(
+    predictor: MaskPredictor,
+    views: Sequence[View],
+    prompts: Sequence[tuple[list[list[float]], list[int]]],
+    side: int,
+    threshold: float = 0.0,
+    mask_logits: Tensor | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+    """Predict the objects of one window.
+
+    Args:
+        predictor: The model.
+        views: The encoded window.
+        prompts: Coordinates and labels of each object.
+        side: S.
+        threshold: A pixel whose logit is above this is in the mask.
+        mask_logits: float32 (O, s/4, s/4), masks as further prompts.
+
+    Returns:
+        IoU estimates (O,), masks bool (O, S, S), stability (O,).
+    """
+    coords, labels = padded(prompts)
+    found = predictor.predict(views, coords, labels, side, mask_logits)
+    masks = np.zeros((len(prompts), side, side), np.bool_)
+    stability = np.zeros(len(prompts), np.float32)
+    for row in range(len(prompts)):
+        # One at a time: a window may have hundreds of objects.
+        logits = upsample(found.logits[row : row + 1, None], side, side)[:, 0].float()
+        masks[row] = (logits[0] > threshold).cpu().numpy()
+        stability[row] = float(torch.nan_to_num(stability_of(logits, threshold))[0])
+    return found.ious.float().cpu().numpy(), masks, stability

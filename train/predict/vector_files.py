@@ -1,0 +1,186 @@
+"""Write objects as GeoJSON for QuPath, as COCO and as CSV, one by one, so that memory does not grow with their number.
+
+Coordinates are x, y in pixels of level 0.
+Source: RFC 7946 and the fields that QuPath reads; COCO's format page.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from train.predict.found_object import ObjectClass
+from train.predict.placed_object import PlacedObject, Ring
+from train.predict.working_grid import WorkingGrid
+
+_NAMESPACE = uuid.UUID("0b0f4b7c-6a53-4b5c-9f0a-4d2f5f1f8a51")
+"""Of the ids of features, which follow from their content, so that the same run gives the same file."""
+
+NO_CLASS = "object"
+"""Name of the category of objects without a class in COCO's format, which knows none without."""
+
+
+class ObjectWriter(Protocol):
+    """Receives the objects of one image, and is closed after the last."""
+
+    def add(self, item: PlacedObject) -> None:
+        """Write one object."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file."""
+        ...
+
+
+class GeoJsonFile:
+    """A GeoJSON file that QuPath imports.
+
+    Args:
+        path: The file to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+        self._file.write('{"type": "FeatureCollection", "features": [')
+        self._is_first = True
+
+    def add(self, item: PlacedObject) -> None:
+        """Write one object."""
+        self._file.write(("\n" if self._is_first else ",\n") + json.dumps(feature(item)))
+        self._is_first = False
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.write("\n]}\n")
+        self._file.close()
+
+
+def feature(item: PlacedObject) -> dict[str, Any]:
+    """Return an object as a GeoJSON feature."""
+    polygons = [[_closed(outer), *(_closed(hole) for hole in holes)] for outer, holes in item.parts]
+    single = len(polygons) == 1
+    geometry = {"type": "Polygon" if single else "MultiPolygon", "coordinates": polygons[0] if single else polygons}
+    measurements: dict[str, float] = {"Area px^2": round(item.area_px, 2)}
+    if item.area_um2 is not None:
+        measurements["Area um^2"] = round(item.area_um2, 3)
+    measurements |= {"Estimated IoU": round(item.found.iou, 4), "Stability": round(item.found.stability, 4)}
+    properties: dict[str, Any] = {"objectType": "annotation", "isLocked": False, "measurements": measurements}
+    if item.found.name:
+        properties["name"] = item.found.name
+    if item.found.kind is not None:
+        properties["classification"] = {"name": item.found.kind.name, "color": list(item.found.kind.color)}
+    content = json.dumps([item.number, geometry, properties], sort_keys=True)
+    identity = str(uuid.uuid5(_NAMESPACE, content))
+    return {"type": "Feature", "id": identity, "geometry": geometry, "properties": properties}
+
+
+def _closed(ring: Ring) -> list[list[float]]:
+    points = np.round(np.concatenate([ring, ring[:1]]), 2)
+    return [[int(x) if x == int(x) else x, int(y) if y == int(y) else y] for x, y in points.tolist()]
+
+
+class CsvFile:
+    """A table of objects; boxes end with their last pixel.
+
+    Args:
+        path: The file to write.
+    """
+
+    COLUMNS = ("object", "name", "class", "x0", "y0", "x1", "y1", "area_px", "area_um2", "iou", "stability")
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(self.COLUMNS)
+
+    def add(self, item: PlacedObject) -> None:
+        """Write one object."""
+        left, top, right, bottom = item.box
+        area_um2 = "" if item.area_um2 is None else f"{item.area_um2:.3f}"
+        kind = item.found.kind.name if item.found.kind else ""
+        box = [f"{value:g}" for value in (left, top, right - 1, bottom - 1)]
+        scores = f"{item.found.iou:.4f}", f"{item.found.stability:.4f}"
+        self._writer.writerow([item.number, item.found.name, kind, *box, f"{item.area_px:g}", area_um2, *scores])
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+
+
+class CocoFile:
+    """A COCO file with run lengths, in pixels of the grid's region.
+
+    Args:
+        path: The file to write.
+        grid: The image.
+        kinds: The classes that objects may have.
+    """
+
+    def __init__(self, path: Path, grid: WorkingGrid, kinds: Iterable[ObjectClass]) -> None:
+        self._grid = grid
+        self._ids = {kind.name: number for number, kind in enumerate(kinds, start=2)}
+        categories = [{"id": 1, "name": NO_CLASS}, *({"id": n, "name": name} for name, n in self._ids.items())]
+        image = {"id": 1, "file_name": grid.source.path.name, "width": grid.region[2], "height": grid.region[3]}
+        self._file = path.open("w", encoding="utf-8")
+        head = f'{{"images": [{json.dumps(image)}], "categories": {json.dumps(categories)}, "annotations": ['
+        self._file.write(head)
+        self._is_first = True
+
+    def add(self, item: PlacedObject) -> None:
+        """Write one object."""
+        x, y, mask = level0_mask(item, self._grid)
+        height, width = mask.shape
+        row = {
+            "id": item.number,
+            "image_id": 1,
+            "category_id": self._ids.get(item.found.kind.name, 1) if item.found.kind else 1,
+            "bbox": [x, y, width, height],
+            "area": int(np.count_nonzero(mask)),
+            "iscrowd": 0,
+            "score": round(item.found.iou, 4),
+            "segmentation": _runs(mask, x, y, self._grid.region[2], self._grid.region[3]),
+        }
+        self._file.write(("\n" if self._is_first else ",\n") + json.dumps(row))
+        self._is_first = False
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.write("\n]}\n")
+        self._file.close()
+
+
+def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArray[np.bool_]]:
+    """Return x and y in the region, and the mask, of an object in pixels of level 0."""
+    if grid.region[2:] == grid.size_xy:
+        return *item.found.origin_xy, item.found.mask
+    left, top, right, bottom = item.found.box
+    factors = grid.region[2] / grid.size_xy[0], grid.region[3] / grid.size_xy[1]
+    x0, y0 = round(left * factors[0]), round(top * factors[1])
+    x1 = min(max(round(right * factors[0]), x0 + 1), grid.region[2])
+    y1 = min(max(round(bottom * factors[1]), y0 + 1), grid.region[3])
+    columns = np.clip(((np.arange(x0, x1) + 0.5) / factors[0]).astype(int) - left, 0, right - left - 1)
+    rows = np.clip(((np.arange(y0, y1) + 0.5) / factors[1]).astype(int) - top, 0, bottom - top - 1)
+    return x0, y0, item.found.mask[np.ix_(rows, columns)]
+
+
+def _runs(mask: NDArray[np.bool_], x: int, y: int, width: int, height: int) -> dict[str, Any]:
+    """COCO's run lengths of a mask in a large image, which is never made."""
+    columns = np.pad(mask.T, ((0, 0), (1, 1)))
+    changes = np.diff(columns.astype(np.int8), axis=1)
+    column, row = np.nonzero(changes)
+    places = (x + column.astype(np.int64)) * height + y + row
+    # A run that ends with a column may go on in the next one.
+    same = np.flatnonzero(np.diff(places) == 0)
+    places = np.delete(places, np.concatenate([same, same + 1]))
+    counts = np.diff(np.concatenate([[0], places, [width * height]]))
+    tools = cast("Any", coco_mask)
+    found = tools.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": found["counts"].decode()}
