@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements-sam2.txt
 	@echo 'env: installing torch, sam2 and the project into $(VENV) (a few minutes, once)'
 	@$(PIP) setuptools wheel torch torchvision
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
-	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,lora,s3,small,test,tools]'
+	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,lora,s3,slides,small,test,tools]'
 	@touch $@
 
 # A minute of training from random weights shows that everything works, but not what SAM 2 can do.
@@ -63,7 +63,7 @@ test-newest: .venv-newest/.ready
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	@$(PIP_OF) 'setuptools>=77' wheel torch torchvision
 	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --no-deps --require-hashes --requirement requirements-sam2.txt
-	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --editable '.[dask,lora,s3,small,test]'
+	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --editable '.[dask,lora,s3,slides,small,test]'
 	@touch $@
 
 # Tests that take minutes: they compare compiled models with plain ones.

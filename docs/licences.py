@@ -16,7 +16,7 @@ PROJECT = "bcss-sam2"
 PAGE = Path(__file__).with_name("dependencies.md")
 BEGIN, END = "<!-- licences: begin -->\n", "<!-- licences: end -->\n"
 
-EXTRAS = ("dask", "lora", "s3", "small")
+EXTRAS = ("dask", "lora", "s3", "slides", "small")
 """The extras that a user may install; those for tests and tools are not needed to run the programs."""
 
 

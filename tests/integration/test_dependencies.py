@@ -23,7 +23,7 @@ def _listed() -> dict[str, list[str]]:
 
 def test_table_lists_all_declared_dependencies() -> None:
     lines = [*PROJECT["dependencies"]]
-    for extra in ("dask", "lora", "s3", "small"):
+    for extra in ("dask", "lora", "s3", "slides", "small"):
         lines += PROJECT["optional-dependencies"][extra]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     own = {name for name, row in _listed().items() if row[-1].startswith(("direct", "extra"))}

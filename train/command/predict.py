@@ -65,6 +65,7 @@ def predict(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Clicks in one pass with --automatic; 64 on a GPU, 8 on a CPU.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read windows ahead.")] = 1,
     model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
     image_size: ImageSize = None,
     device: Annotated[DeviceChoice, typer.Option(help="auto uses CUDA if it is available.")] = "auto",
@@ -94,6 +95,7 @@ def predict(
         tta,
         threshold,
         min_area,
+        workers,
         overwrite,
     )
     files = find_sources(sources)

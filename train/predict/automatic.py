@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from sam2.utils.amg import batched_mask_to_box, build_point_grid
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -57,7 +55,6 @@ def find_all(
     side: int,
     origin_xy: tuple[int, int],
     options: AutomaticOptions,
-    inside: NDArray[np.bool_] | None = None,
 ) -> list[FoundObject]:
     """Find the objects of one window.
 
@@ -67,21 +64,13 @@ def find_all(
         side: S.
         origin_xy: x, y of the window's first pixel in the grid.
         options: How they are found.
-        inside: bool (S, S), where clicks are made; everywhere unless given.
 
     Returns:
         The objects, those with the best IoU estimate first.
     """
     points = torch.from_numpy(build_point_grid(options.clicks_per_side)).float() * side
-    if inside is not None:
-        pixels = points.long().clamp(max=side - 1)
-        points = points[torch.from_numpy(inside)[pixels[:, 1], pixels[:, 0]]]
     default = CPU_CLICKS_PER_PASS if predictor.device.type == "cpu" else CLICKS_PER_PASS
-    parts = [
-        _of_clicks(predictor, views, some, side, options)
-        for some in points.split(options.batch_size or default)
-        if len(some)
-    ]
+    parts = [_of_clicks(predictor, views, some, side, options) for some in points.split(options.batch_size or default)]
     parts = [part for part in parts if len(part[1])]
     if not parts:
         return []

@@ -29,7 +29,7 @@ class ObjectClass:
     color: Color
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FoundObject:
     """One object, in pixels of the grid that the model works on.
 

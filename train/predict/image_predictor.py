@@ -27,8 +27,6 @@ from train.predict.prompted import PromptOptions, predict_asked
 from train.predict.search import search
 from train.predict.working_grid import WorkingGrid
 
-DEFAULT_WINDOW_PX = 1024
-
 
 @dataclass(frozen=True)
 class ImageMasks:
@@ -53,8 +51,8 @@ class ImagePredictor(MaskPredictor):
 
     @property
     def window_px(self) -> int:
-        """Side of the windows in which objects are asked: that of the tiles of training, or else 1024 px."""
-        return self.trained_on.tile_size_px if self.trained_on else DEFAULT_WINDOW_PX
+        """Side of the windows in which objects are asked: that of the tiles of training, or of the network's input."""
+        return self.trained_on.tile_size_px if self.trained_on else self.model.image_size
 
     @overload  # type: ignore[override]
     def predict(

@@ -29,9 +29,6 @@ from train.predict.working_grid import WorkingGrid
 WIDEST = 64
 """Largest factor by which a window is widened."""
 
-MARGIN = 1.25
-"""Side of a window around an object, as a multiple of the object's longer side."""
-
 REFINE_LOGIT = 10.0
 """Logit that stands for a pixel of a coarse mask, where that mask is a prompt."""
 
@@ -77,7 +74,7 @@ def window_of(extent: Sequence[float], size_xy: tuple[int, int], window_px: int)
     left, top, right, bottom = extent
     longest = max(right - left, bottom - top)
     side = window_px
-    while longest * MARGIN > side and side < window_px * WIDEST:
+    while side < min(longest, max(size_xy)) and side < window_px * WIDEST:
         side *= 2
     center = (left + right) / 2, (top + bottom) / 2
     starts: list[int] = []

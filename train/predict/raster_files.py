@@ -57,6 +57,10 @@ class LabelImage:
             Image.fromarray(self._labels.astype(dtype)).save(self._path.with_name(f"{self._path.name}.png"))
         else:
             self._write_pyramid(np.dtype(dtype))
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the file of labels."""
         del self._labels
         self._raw.unlink()
 
@@ -121,3 +125,6 @@ class OverlayPicture:
     def close(self) -> None:
         """Write the file."""
         Image.fromarray(self._picture).save(self._path, quality=90)
+
+    def discard(self) -> None:
+        """Write nothing."""

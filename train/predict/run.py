@@ -9,7 +9,7 @@ import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from train.predict.automatic import AutomaticOptions
 from train.predict.found_object import FoundObject, ObjectClass
 from train.predict.image_predictor import ImagePredictor
 from train.predict.image_source import ImageSource, open_source
-from train.predict.placed_object import placed
+from train.predict.placed_object import PlacedObject, placed
 from train.predict.prompted import PromptOptions, on_grid, predict_asked
 from train.predict.raster_files import LabelImage, OverlayPicture
 from train.predict.search import OVERLAP, search
@@ -54,6 +54,7 @@ class PredictSettings:
         tta: Whether logits are averaged over the eight flips and rotations.
         threshold: A pixel whose logit is above this is in the mask.
         min_area_px: Least number of pixels of an object.
+        readers: Threads that read windows ahead.
         overwrite: Whether to replace results of another model, image or setting.
     """
 
@@ -66,6 +67,7 @@ class PredictSettings:
     tta: bool = False
     threshold: float = 0.0
     min_area_px: int = 1
+    readers: int = 1
     overwrite: bool = False
 
 
@@ -190,7 +192,7 @@ def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, as
     with path.open("rb") as file:
         source = hashlib.file_digest(file, "sha256").hexdigest()
     weights = predictor.weights.sha256 if predictor.weights else ""
-    values = asdict(replace(settings, overwrite=False))
+    values = asdict(replace(settings, overwrite=False, readers=1))
     text = json.dumps([source, weights, predictor.window_px, values, [asdict(item) for item in asked]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -260,13 +262,7 @@ def _predict_image(
     objects = _objects(predictor, grid, settings, asked, work, digest, on_progress, missing)
     kinds = list({item.kind.name: item.kind for item in asked if item.kind}.values())
     writers = _writers(results, path.stem, grid, settings, [*kinds, *_only_class(predictor)])
-    classes: Counter[str] = Counter()
-    for item in placed(objects, grid):
-        classes[item.found.kind.name if item.found.kind else ""] += 1
-        for writer in writers:
-            writer.add(item)
-    for writer in writers:
-        writer.close()
+    classes = _write_all(writers, placed(objects, grid))
     files = sorted(file.name for file in results.iterdir())
     for name in files:
         (results / name).replace(out / name)
@@ -287,6 +283,23 @@ def _predict_image(
     partial.replace(record)
     shutil.rmtree(work, ignore_errors=True)
     return summary
+
+
+def _write_all(writers: Sequence[ObjectWriter], objects: Iterable[PlacedObject]) -> Counter[str]:
+    """Write objects with all writers, and count them by class."""
+    classes: Counter[str] = Counter()
+    open_writers = list(writers)
+    try:
+        for item in objects:
+            classes[item.found.kind.name if item.found.kind else ""] += 1
+            for writer in writers:
+                writer.add(item)
+        while open_writers:
+            open_writers.pop().close()
+    finally:
+        for writer in open_writers:
+            writer.discard()
+    return classes
 
 
 def _objects(
@@ -316,6 +329,7 @@ def _objects(
             settings.automatic,
             settings.overlap,
             tta=settings.tta,
+            readers=settings.readers,
             rows=rows,
             on_window=lambda step: show(step.done, step.total, step.pixels),
         ):

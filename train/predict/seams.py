@@ -23,7 +23,7 @@ MAX_SIDE_PX = 8192
 """Longest side of an object that is joined from parts, so that memory does not grow with the slide."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Open:
     """An object that a later window may still join.
 

@@ -5,8 +5,13 @@ Coordinates are x, y in pixels of the grid.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from train.model.predictor import MaskPredictor
 from train.predict.automatic import AutomaticOptions, find_all
@@ -56,6 +61,7 @@ def search(
     overlap: float = OVERLAP,
     *,
     tta: bool = False,
+    readers: int = 1,
     rows: WindowRows | None = None,
     on_window: Callable[[SearchProgress], None] | None = None,
 ) -> Iterator[FoundObject]:
@@ -68,6 +74,7 @@ def search(
         options: How objects are found in a window.
         overlap: Share of a window that its neighbor shows as well.
         tta: Whether logits are averaged over the eight flips and rotations.
+        readers: Threads that read windows ahead.
         rows: Keeps the objects of finished rows of windows, so that a search continues after an interruption.
         on_window: Called after each window.
 
@@ -77,47 +84,77 @@ def search(
     tops, lefts = starts(grid.size_xy[1], window_px, overlap), starts(grid.size_xy[0], window_px, overlap)
     tissue = TissueMask(grid) if grid.source.is_slide else None
     joiner = SeamJoiner()
-    total, done = len(tops) * len(lefts), 0
-    for number, top in enumerate(tops):
-        kept = rows.load(number) if rows else None
-        found_in_row: list[list[FoundObject]] = []
-        for column, left in enumerate(lefts):
-            if kept is not None:
-                objects = kept[column]
+    done = 0
+    with ThreadPoolExecutor(max(readers, 1)) as pool:
+        for number, top in enumerate(tops):
+            kept = rows.load(number) if rows else None
+            if kept is None:
+                windows = _read_ahead(pool, grid, [(left, top) for left in lefts], window_px, tissue, readers)
+                found = (_in_window(predictor, grid, *window, options, tta=tta) for window in windows)
             else:
-                objects = _in_window(predictor, grid, (left, top), window_px, options, tissue, tta=tta)
-            found_in_row.append(objects)
-            width, height = grid.size_xy
-            window: Box = (left, top, min(left + window_px, width), min(top + window_px, height))
-            joiner.add(window, objects)
-            done += 1
-            if on_window:
-                on_window(SearchProgress(done, total, done * window_px * window_px))
-        if rows and kept is None:
-            rows.save(number, found_in_row)
-        if number + 1 < len(tops):
-            yield from joiner.finished_above(tops[number + 1])
+                found = iter(kept)
+            found_in_row: list[list[FoundObject]] = []
+            for left, objects in zip(lefts, found, strict=True):
+                found_in_row.append(objects)
+                joiner.add(_shown((left, top), window_px, grid), objects)
+                done += 1
+                if on_window:
+                    on_window(SearchProgress(done, len(tops) * len(lefts), done * window_px * window_px))
+            if rows and kept is None:
+                rows.save(number, found_in_row)
+            if number + 1 < len(tops):
+                yield from joiner.finished_above(tops[number + 1])
     yield from joiner.close()
+
+
+def _shown(origin_xy: tuple[int, int], side: int, grid: WorkingGrid) -> Box:
+    """The part of the grid that a window shows."""
+    (left, top), (width, height) = origin_xy, grid.size_xy
+    return left, top, min(left + side, width), min(top + side, height)
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor,
+    grid: WorkingGrid,
+    origins: list[tuple[int, int]],
+    side: int,
+    tissue: TissueMask | None,
+    readers: int,
+) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8] | None]]:
+    """Yield windows with their pixels, in order; None instead of pixels where there is no tissue."""
+
+    def read(origin: tuple[int, int]) -> NDArray[np.uint8] | None:
+        if tissue is not None and not tissue.window(*origin, side).any():
+            return None
+        return grid.read(*origin, side)
+
+    waiting: deque[tuple[tuple[int, int], Future[NDArray[np.uint8] | None]]] = deque()
+    for origin in origins:
+        waiting.append((origin, pool.submit(read, origin)))
+        # A few windows at a time, so that memory does not grow with the row.
+        if len(waiting) > readers:
+            place, pixels = waiting.popleft()
+            yield place, pixels.result()
+    for place, pixels in waiting:
+        yield place, pixels.result()
 
 
 def _in_window(
     predictor: MaskPredictor,
     grid: WorkingGrid,
     origin_xy: tuple[int, int],
-    side: int,
+    pixels: NDArray[np.uint8] | None,
     options: AutomaticOptions,
-    tissue: TissueMask | None,
     *,
     tta: bool,
 ) -> list[FoundObject]:
-    left, top = origin_xy
-    inside = tissue.window(left, top, side) if tissue else None
-    if inside is not None and not inside.any():
+    if pixels is None:
         return []
-    views = predictor.views(grid.read(left, top, side), all_eight=tta)
+    (left, top), side = origin_xy, len(pixels)
+    views = predictor.views(pixels, all_eight=tta)
     found: list[FoundObject] = []
     width, height = grid.size_xy
-    for item in find_all(predictor, views, side, origin_xy, options, inside):
+    for item in find_all(predictor, views, side, origin_xy, options):
         # A window may be larger than its image.
         clipped = FoundObject.cut(item.within((left, top, width, height)), origin_xy, item.iou, item.stability)
         if clipped is not None and clipped.area_px >= options.min_area_px:

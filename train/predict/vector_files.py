@@ -39,6 +39,10 @@ class ObjectWriter(Protocol):
         """Finish the file."""
         ...
 
+    def discard(self) -> None:
+        """Leave the file unfinished, after a failure."""
+        ...
+
 
 class GeoJsonFile:
     """A GeoJSON file that QuPath imports.
@@ -60,6 +64,10 @@ class GeoJsonFile:
     def close(self) -> None:
         """Finish the file."""
         self._file.write("\n]}\n")
+        self._file.close()
+
+    def discard(self) -> None:
+        """Leave the file unfinished."""
         self._file.close()
 
 
@@ -114,6 +122,10 @@ class CsvFile:
         """Finish the file."""
         self._file.close()
 
+    def discard(self) -> None:
+        """Leave the file unfinished."""
+        self._file.close()
+
 
 class CocoFile:
     """A COCO file with run lengths, in pixels of the grid's region.
@@ -156,6 +168,10 @@ class CocoFile:
         self._file.write("\n]}\n")
         self._file.close()
 
+    def discard(self) -> None:
+        """Leave the file unfinished."""
+        self._file.close()
+
 
 def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArray[np.bool_]]:
     """Return x and y in the region, and the mask, of an object in pixels of level 0."""
@@ -181,6 +197,8 @@ def _runs(mask: NDArray[np.bool_], x: int, y: int, width: int, height: int) -> d
     same = np.flatnonzero(np.diff(places) == 0)
     places = np.delete(places, np.concatenate([same, same + 1]))
     counts = np.diff(np.concatenate([[0], places, [width * height]]))
+    # An area that reaches the last pixel ends with its own run.
+    counts = counts[:-1] if not counts[-1] else counts
     tools = cast("Any", coco_mask)
     found = tools.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
     return {"size": [height, width], "counts": found["counts"].decode()}

@@ -1,0 +1,83 @@
+"""Prompts from QuPath, tables and COCO, in pixels of the image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import BcssError
+from tests.train.predict.conftest import feature, rectangle, write_geojson
+from train.predict.asked_object import PromptsOfImages, read_prompts
+from train.predict.tile_ask import as_prompt
+
+
+def test_qupath_rectangles_points_and_negative_points(tmp_path: Path) -> None:
+    path = tmp_path / "p.geojson"
+    write_geojson(
+        path,
+        [
+            rectangle((10, 20, 40, 50), "tumor"),
+            feature({"type": "MultiPoint", "coordinates": [[100.2, 7.9], [103, 8]]}, "stroma"),
+            feature({"type": "Point", "coordinates": [12, 22]}, "Ignore*"),
+            feature({"type": "MultiPoint", "coordinates": [[110, 8]]}, "negative"),
+        ],
+    )
+    box, clicks = read_prompts(path)[""]
+    assert box.box == (10, 20, 40, 50)
+    assert box.points == (((12, 22), False),)
+    assert clicks.points == (((100.2, 7.9), True), ((103, 8), True), ((110, 8), False))
+    assert (box.kind and box.kind.name, box.kind and box.kind.color) == ("tumor", (10, 20, 30))
+    # A rectangle from a to b is the box of pixels a to b - 1, and a click at x is the pixel floor(x).
+    assert as_prompt(box.box, box.points, 128) == ([[10, 20], [39, 49], [12, 22]], [2, 3, 0])
+    assert as_prompt(None, clicks.points, 128) == ([[100, 7], [103, 8], [110, 8]], [1, 1, 0])
+
+
+def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("image,object,x0,y0,x1,y1,class\na/t.png,one,10,20,39,49,tumor\n")
+    (asked,) = read_prompts(tmp_path / "b.csv")["t.png"]
+    assert as_prompt(asked.box, (), 128)[0] == [[10, 20], [39, 49]]
+    assert asked.kind is not None
+    (tmp_path / "p.csv").write_text("image,object,x,y,label\nt.png,one,7,8,1\nt.png,one,9,9,0\nu.png,two,1,2,\n")
+    found = read_prompts(tmp_path / "p.csv")
+    assert as_prompt(None, found["t.png"][0].points, 128) == ([[7, 8], [9, 9]], [1, 0])
+    assert as_prompt(None, found["u.png"][0].points, 128) == ([[1, 2]], [1])
+    coco = {
+        "images": [{"id": 3, "file_name": "x/t.png"}],
+        "annotations": [{"image_id": 3, "category_id": 1, "bbox": [10, 20, 30, 30]}],
+        "categories": [{"id": 1, "name": "tumor"}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(coco))
+    (asked,) = read_prompts(tmp_path / "c.json")["t.png"]
+    assert as_prompt(asked.box, (), 128)[0] == [[10, 20], [39, 49]]
+    prompts = PromptsOfImages(tmp_path / "p.csv", found)
+    assert [len(prompts.of(Path(name), alone=False)) for name in ("t.png", "u.png", "v.png")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "is not JSON"),
+        ("a.json", "[]", "holds no prompt"),
+        ("a.json", '{"type": "Feature"}', "is not GeoJSON"),
+        ("a.csv", "", "holds no prompt"),
+        ("a.csv", "object,x\n1,2\n", "lacks a column"),
+        ("a.csv", "object,x,y\n1,2,z\n", "line 2: has y 'z'"),
+        ("a.csv", "object,x,y,label\n1,2,3,5\n", "has label '5'"),
+        ("a.csv", "object,x,y,label\n1,2,3,0\n", "neither a box nor a click"),
+        ("a.json", json.dumps({"images": [], "annotations": [{"image_id": 1}]}), "is not a COCO file"),
+        ("a.json", json.dumps(feature({"type": "Point", "coordinates": [1, 2]}, "negative")), "and no object"),
+    ],
+)
+def test_bad_prompts_are_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BcssError, match=message) as caught:
+        read_prompts(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_box_is_clipped_to_its_window() -> None:
+    assert as_prompt((-5, -5, 300, 20), (), 128)[0] == [[0, 0], [127, 19]]
+    assert np.array(as_prompt((5, 5, 5, 5), (), 128)[0]).min() >= 4

@@ -1,0 +1,344 @@
+"""`bcss-train predict`: the same masks as evaluation and Meta's predictor, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from geojson_pydantic import FeatureCollection
+from PIL import Image
+from pycocotools.coco import COCO
+from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from prep.annotation.masks import plan_masks
+from schemas.errors import BcssError
+from schemas.store.store import Store
+from tests.folders import bytes_of
+from tests.integration.pages import ROOT
+from tests.train.predict.conftest import feature, rectangle, write_geojson
+from tests.warm_start import WarmProcess
+from train.cli import main
+from train.model.promptable import PromptableSam
+from train.predict import ImagePredictor, load_predictor
+from train.predict.automatic import AutomaticOptions
+from train.predict.image_source import Picture
+from train.predict.raster_files import LabelImage
+from train.predict.working_grid import WorkingGrid
+from train.score.answers import tile_prompts
+from train.transforms.sample import pad_prompts
+
+ALL = "geojson,masks,coco,csv,overlay"
+EVERYTHING = ["--automatic", "--grid", "4", "--iou-threshold", "0", "--stability-threshold", "0"]
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["bcss-train", "predict", *map(str, arguments), "--device", "cpu"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code if isinstance(stop.value.code, int) else 0
+
+
+def _labels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_boxes_of_a_tile_give_the_masks_of_evaluation(
+    store: Store, checkpoint: Path, predictor: ImagePredictor, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch
+) -> None:
+    picture, prompts, index = tile
+    out = tmp_path / "out"
+    assert _run(monkeypatch, checkpoint, picture, "--prompts", prompts, "--out", out, "--format", ALL) == 0
+    record = store[index]
+    coords, labels = pad_prompts(tile_prompts(store, record, "box", negatives=False))
+    answer = predictor.predict(predictor.views(record.image), coords, labels)
+    masks = answer.masks()
+    coco = COCO(str(out / "tile.coco.json"))
+    with warnings.catch_warnings():
+        # pycocotools has not followed NumPy's protocol.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = [coco.annToMask(annotation).astype(bool) for annotation in coco.loadAnns(coco.getAnnIds())]
+    # Objects without a pixel are left out.
+    np.testing.assert_array_equal(found, [mask for mask in masks if mask.any()])
+    names = [category["name"] for category in coco.loadCats(coco.getCatIds())]
+    assert names[0] == "object"
+    assert set(names[1:]) == {f"class {code}" for code in record.class_ids.tolist()}
+
+
+def test_geojson_fills_to_the_labels_and_is_what_qupath_reads(
+    checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch
+) -> None:
+    picture, prompts, _ = tile
+    out = tmp_path / "out"
+    assert _run(monkeypatch, checkpoint, picture, "--prompts", prompts, "--out", out) == 0
+    content = json.loads((out / "tile.geojson").read_text())
+    FeatureCollection.model_validate(content)
+    labels = _labels(out / "tile.labels.png")
+    (tmp_path / "pictures").mkdir()
+    picture.rename(tmp_path / "pictures" / "tile.png")
+    plan = plan_masks(out / "tile.geojson", tmp_path / "pictures")
+    drawn = np.zeros(labels.shape, int)
+    for number, area in enumerate(plan.shapes["tile"], start=1):
+        window, pixels = area.pixels(*labels.shape)
+        drawn[window][pixels] = number
+    np.testing.assert_array_equal(drawn, labels)
+    for item in content["features"]:
+        assert item["properties"]["objectType"] == "annotation"
+        assert item["properties"]["classification"].keys() == {"name", "color"}
+        assert item["properties"]["measurements"].keys() == {"Area px^2", "Area um^2", "Estimated IoU", "Stability"}
+    assert len({item["id"] for item in content["features"]}) == len(content["features"])
+    rows = (out / "tile.csv").read_text().splitlines()
+    assert len(rows) == len(content["features"]) + 1
+    assert "tile.overlay.jpg" in (out / "index.html").read_text()
+
+
+def test_masks_are_those_of_metas_predictor(store: Store, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = PromptableSam("nano", 1024).eval()
+    torch.save({"model": model.sam.state_dict(), "model_size": "nano", "image_size": 1024}, tmp_path / "n.pt")
+    ours = load_predictor(tmp_path / "n.pt", "cpu")
+    image = np.tile(store[0].image, (8, 8, 1))
+    boxes = [[100, 200, 400, 700], [0, 0, 1023, 1023]]
+    found = ours.predict(image, boxes=boxes)
+    meta = SAM2ImagePredictor(model.sam)
+    meta.set_image(image)
+    for box, mask, iou in zip(boxes, found.masks, found.ious, strict=True):
+        theirs, ious, _ = meta.predict(box=np.array(box), multimask_output=False)
+        assert np.mean(theirs[0].astype(bool) == mask) > 0.9999
+        assert iou == pytest.approx(float(ious[0]), abs=1e-4)
+
+
+def test_automatic_masks_of_a_tile_are_the_published_ones(store: Store) -> None:
+    torch.manual_seed(0)
+    model = PromptableSam("nano", 1024).eval()
+    image = np.tile(store[0].image, (8, 8, 1))
+    # Random weights give masks that are alike, so none is left out as a duplicate.
+    theirs = SAM2AutomaticMaskGenerator(
+        model.sam, points_per_side=6, pred_iou_thresh=0.5, stability_score_thresh=0.0, box_nms_thresh=1.0
+    ).generate(image)
+    ours = ImagePredictor(model, torch.device("cpu"))
+    found = ours.automatic(image, AutomaticOptions(6, 0.5, 0.0, 1.0))
+    assert len(found.masks) == len(theirs)
+    assert 20 < len(theirs) < 6 * 6 * 3
+    np.testing.assert_allclose(sorted(found.ious), sorted(item["predicted_iou"] for item in theirs), atol=1e-4)
+    pairs = zip(sorted(found.masks, key=lambda m: m.sum()), sorted(theirs, key=lambda item: item["area"]), strict=True)
+    for mask, item in pairs:
+        assert np.mean(mask == item["segmentation"]) > 0.99
+
+
+def test_slide_gives_what_a_picture_of_its_pixels_gives(
+    checkpoint: Path, real_data: Path, tmp_path: Path, monkeypatch
+) -> None:
+    openslide = pytest.importorskip("openslide", reason="openslide is not installed")
+    slide = real_data.parent / "slides" / "CMU-1-Small-Region.svs"
+    part = (700, 1850, 260, 220)
+    pixels = np.asarray(openslide.OpenSlide(str(slide)).read_region((0, 0), 0, (2220, 2967)).convert("RGB"))
+    Image.fromarray(pixels).save(tmp_path / "CMU-1-Small-Region.png")
+    region = ",".join(map(str, part))
+    write_geojson(
+        tmp_path / "p.geojson",
+        [rectangle((750, 1900, 820, 1990)), feature({"type": "Point", "coordinates": [900.5, 2000.5]})],
+    )
+    found = {}
+    for name, source, flags in (
+        ("slide", slide, []),
+        ("png", tmp_path / "CMU-1-Small-Region.png", ["--source-mpp", "0.499"]),
+    ):
+        for how in (EVERYTHING, ["--prompts", tmp_path / "p.geojson"]):
+            out = tmp_path / f"{name} {how[0]}"
+            assert _run(monkeypatch, checkpoint, source, *how, "--region", region, "--out", out, *flags) == 0
+            found[name, how[0]] = (out / "CMU-1-Small-Region.geojson").read_text()
+    for how in ("--automatic", "--prompts"):
+        assert found["slide", how] == found["png", how]
+        points = np.array(
+            [
+                point
+                for item in json.loads(found["slide", how])["features"]
+                for part_ in _parts(item["geometry"])
+                for ring in part_
+                for point in ring
+            ]
+        )
+        # Coordinates are those of level 0, although the model works at twice the resolution.
+        assert (points >= part[:2]).all()
+        assert (points <= np.add(part[:2], part[2:])).all()
+
+
+def _parts(geometry: dict) -> list:
+    return [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+
+
+def test_killed_command_ends_with_the_same_bytes_when_repeated(checkpoint: Path, store: Store, tmp_path: Path) -> None:
+    image = np.concatenate([store[index].image for index in range(6)], 0)
+    Image.fromarray(np.concatenate([image, image[::-1], image], 1)).save(tmp_path / "big.png")
+    command = [sys.executable, "-m", "train.cli", "predict", str(checkpoint), str(tmp_path / "big.png"), *EVERYTHING]
+    results = []
+    for name in ("whole", "killed"):
+        out = tmp_path / name
+        if name == "killed":
+            first = WarmProcess([*command, "--out", str(out), "--device", "cpu"])
+            while not list(out.glob(".work/big/rows/*.npz")):
+                assert first.poll() is None
+                time.sleep(0.01)
+            os.kill(first.pid, signal.SIGKILL)
+            first.communicate()
+        again = WarmProcess([*command, "--out", str(out), "--device", "cpu"])
+        _, errors = again.communicate()
+        assert again.returncode == 0, errors
+        results.append({key: data for key, data in bytes_of(out).items() if not key.startswith(".")})
+    assert results[0] == results[1]
+    assert len(results[0]) == 5
+
+
+def test_processes_share_images_and_give_the_same_files(checkpoint: Path, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        Image.fromarray(store[index].image).save(tmp_path / "images" / f"t{index}.png")
+    arguments = ["predict", str(checkpoint), str(tmp_path / "images"), *EVERYTHING, "--device", "cpu"]
+    single = [sys.executable, "-m", "train.cli"]
+    several = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "train.cli",
+    ]
+    for name, program in (("one", single), ("two", several)):
+        command = [*program, *arguments, "--out", str(tmp_path / name)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (
+        {key: data for key, data in bytes_of(tmp_path / name).items() if not key.startswith(".")}
+        for name in ("one", "two")
+    )
+    assert one == two
+    assert len(one) == 3 * 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: [folder / "gone.png", "--automatic"], "gone.png: is not there"),
+        (lambda folder: [folder, "--automatic"], "holds no image or slide"),
+        (lambda folder: [_damaged(folder), "--automatic"], "damaged.png"),
+        (lambda folder: [_damaged(folder, ".svs"), "--automatic"], "cannot be read as a slide"),
+        (lambda folder: [_picture(folder), "--automatic", "--region", "0,0,999,5"], "is not in .*64 x 64 px"),
+        (lambda folder: [_picture(folder), "--prompts", _outside(folder)], "has the prompt 1 outside, at 500, 500"),
+        (
+            lambda folder: [_picture(folder), "--prompts", _of_another(folder)],
+            "has no prompt for p.png; it names q",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch, capsys, make, message: str
+) -> None:
+    pytest.importorskip("openslide", reason="openslide is not installed")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    assert _run(monkeypatch, checkpoint, *make(folder), "--out", tmp_path / "out") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    import re
+
+    assert re.search(message, line), line
+    assert not list((tmp_path / "out").glob("*.geojson"))
+
+
+def _picture(folder: Path) -> Path:
+    Image.new("RGB", (64, 64)).save(folder / "p.png")
+    return folder / "p.png"
+
+
+def _damaged(folder: Path, suffix: str = ".png") -> Path:
+    (folder / f"damaged{suffix}").write_bytes(b"\x89PNG and nothing else")
+    return folder / f"damaged{suffix}"
+
+
+def _outside(folder: Path) -> Path:
+    write_geojson(folder / "o.geojson", [rectangle((500, 500, 600, 600))])
+    return folder / "o.geojson"
+
+
+def _of_another(folder: Path) -> Path:
+    (folder / "o.csv").write_text("image,object,x,y\nq.png,1,2,3\nr.png,1,2,3\n")
+    return folder / "o.csv"
+
+
+def test_other_settings_need_overwrite_and_a_locked_folder_is_refused(
+    checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    picture, prompts, _ = tile
+    base = (checkpoint, picture, "--prompts", prompts, "--out", tmp_path / "out")
+    assert _run(monkeypatch, *base) == 0
+    assert _run(monkeypatch, *base) == 0
+    assert "tile.png is up to date" in capsys.readouterr().err
+    assert _run(monkeypatch, *base, "--threshold", "0.1") == 1
+    assert "holds results of tile.png by another model, image or setting" in capsys.readouterr().err
+    assert _run(monkeypatch, *base, "--threshold", "0.1", "--overwrite") == 0
+    assert _run(monkeypatch, *base, "--automatic") == 2
+    from train.runtime.folder_lock import locked_folder
+
+    with locked_folder(tmp_path / "out"):
+        assert _run(monkeypatch, *base, "--overwrite") == 1
+    assert "is in use by another run" in capsys.readouterr().err
+
+
+def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
+    import train.predict.raster_files as raster
+    from train.predict.found_object import FoundObject
+    from train.predict.placed_object import placed
+
+    monkeypatch.setattr(raster, "PNG_MAX_PX", 1000)
+    grid = WorkingGrid.of(Picture(np.zeros((700, 1300, 3), np.uint8)))
+    objects = [FoundObject(np.ones((40, 50), bool), (x, 300), 0.9, 1.0) for x in range(0, 1200, 100)]
+    for name in ("a", "b"):
+        labels = LabelImage(tmp_path / name, grid)
+        for item in placed(objects, grid):
+            labels.add(item)
+        labels.close()
+    assert (tmp_path / "a.ome.tif").read_bytes() == (tmp_path / "b.ome.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
+        series = tiff.series[0]
+        assert tiff.is_ome
+        assert [level.shape for level in series.levels] == [(700, 1300), (350, 650), (175, 325)]
+        whole = series.levels[0].asarray()
+        np.testing.assert_array_equal(series.levels[1].asarray(), whole[::2, ::2])
+    assert whole[310, 110] == 2
+    assert whole[0, 0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
+
+
+def test_checkpoint_knows_its_tiles_and_resolution(store: Store, predictor: ImagePredictor) -> None:
+    known = predictor.trained_on
+    assert known is not None
+    assert (known.tile_size_px, known.mpp_um, known.prompt) == (128, 0.25, "box")
+    assert known.classes == store.manifest.classes
+    assert predictor.window_px == 128
+
+
+def test_calls_from_python_take_images_of_any_shape(predictor: ImagePredictor) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (90, 300, 3), np.uint8)
+    found = predictor.predict(image, boxes=[[10, 10, 40, 40], [200, 5, 290, 80]], points=[[[20, 20]], [[250, 30]]])
+    assert found.masks.shape == (2, 90, 300)
+    assert found.ious.shape == found.stability.shape == (2,)
+    clicks = predictor.predict(image, points=[[[20, 20], [30, 30]]], labels=[[1, 0]])
+    assert clicks.masks.shape == (1, 90, 300)
+    everything = predictor.automatic(image, AutomaticOptions(3, 0.0, 0.0))
+    assert everything.masks.shape[1:] == (90, 300)
+    for wrong in ({}, {"boxes": [[1, 2, 3, 4]], "points": []}, {"points": [[[1, 2]]], "labels": [[0]]}):
+        with pytest.raises(BcssError, match="predict: got"):
+            predictor.predict(image, **wrong)

@@ -1,0 +1,77 @@
+"""Objects that windows cut come back whole, and none comes twice."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from train.predict.found_object import FoundObject
+from train.predict.seams import SeamJoiner
+from train.predict.search import starts
+
+WIDTH, HEIGHT, SIDE = 200, 150, 64
+
+
+def _ellipses(seed: int) -> NDArray[np.int32]:
+    """Numbered ellipses that keep apart."""
+    generator = np.random.default_rng(seed)
+    numbers = np.zeros((HEIGHT, WIDTH), np.int32)
+    for number in range(1, 12):
+        one = np.zeros((HEIGHT, WIDTH), np.uint8)
+        center = int(generator.integers(0, WIDTH)), int(generator.integers(0, HEIGHT))
+        axes = int(generator.integers(4, 50)), int(generator.integers(4, 50))
+        cv2.ellipse(one, center, axes, 0, 0, 360, 1, -1)
+        if not (numbers[cv2.dilate(one, np.ones((5, 5), np.uint8)) > 0]).any():
+            numbers[one > 0] = number
+    return numbers
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.25, 0.5]))
+def test_cut_objects_are_joined_and_found_once(seed: int, overlap: float) -> None:
+    numbers = _ellipses(seed)
+    joiner = SeamJoiner()
+    found: list[FoundObject] = []
+    tops = starts(HEIGHT, SIDE, overlap)
+    for row, top in enumerate(tops):
+        for left in starts(WIDTH, SIDE, overlap):
+            window = numbers[top : top + SIDE, left : left + SIDE]
+            objects = [
+                FoundObject.cut(window == number, (left, top), 0.9, 1.0) for number in np.unique(window) if number
+            ]
+            box = (left, top, left + window.shape[1], top + window.shape[0])
+            joiner.add(box, [item for item in objects if item is not None])
+        if row + 1 < len(tops):
+            found += joiner.finished_above(tops[row + 1])
+    found += joiner.close()
+    assert len(found) == len(np.unique(numbers)) - 1
+    for item in found:
+        whole = item.within((0, 0, WIDTH, HEIGHT))
+        (number,) = np.unique(numbers[whole])
+        np.testing.assert_array_equal(whole, numbers == number)
+
+
+def test_of_two_masks_of_one_object_the_better_stays() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[10:50, 10:50] = True
+    other = mask.copy()
+    other[10:12] = False
+    worse, better = (FoundObject.cut(m, (0, 0), iou, 1.0) for m, iou in ((mask, 0.5), (other, 0.8)))
+    assert worse is not None
+    assert better is not None
+    joiner = SeamJoiner()
+    # The same place, seen by windows that do not overlap there, cannot be joined.
+    joiner.add((0, 0, 64, 5), [worse])
+    joiner.add((0, 5, 64, 64), [better])
+    (kept,) = joiner.close()
+    assert kept.iou == 0.8
+    assert kept.area_px == better.area_px
+
+
+def test_windows_cover_an_axis_and_end_with_it() -> None:
+    assert starts(100, 64, 0.25) == [0, 36]
+    assert starts(64, 64, 0.25) == [0]
+    assert starts(30, 64, 0.25) == [0]
+    assert starts(200, 64, 0.25) == [0, 48, 96, 136]
