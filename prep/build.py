@@ -160,12 +160,19 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
         _check_splits(plan, folders)
         manifest = assemble(work, folders, plan, run)
         if ignored_share(manifest) > MUCH_IGNORED:
-            logger.warning(
-                "%s: more than a third of the pixels count neither in training nor in scores; check --ignore", location
-            )
+            what = "more than a third of the pixels count neither in training nor in scores"
+            logger.warning("%s: %s; %s", location, what, _why_ignored(plan, manifest))
         with timed("publish"):
             _publish(work, location)
     return manifest
+
+
+def _why_ignored(plan: BuildPlan, manifest: Manifest) -> str:
+    """What to check where many pixels are ignored: the codes, or the size of tiles that are larger than the ROIs."""
+    longest = max(max(source.width_px, source.height_px) for source in manifest.sources)
+    if plan.config.layout == "tile" and plan.config.mpp_um is None and longest < plan.config.size_px:
+        return f"tiles of {plan.config.size_px} px are padded, as no ROI is longer than {longest} px; lower --size"
+    return "check --ignore"
 
 
 def _roi_tasks(folder: Path, plan: BuildPlan, options: BuildOptions) -> list[RoiTask]:

@@ -114,7 +114,7 @@ class ImagePredictor(MaskPredictor):
             options: How they are found; as in SAM 2's automatic masks unless given.
 
         Returns:
-            The masks, in reading order.
+            The masks, from top to bottom by rows of windows, and the largest of each row first.
         """
         grid = WorkingGrid.of(Picture(image))
         found = list(search(self, grid, self.window_px, options or AutomaticOptions()))

@@ -62,19 +62,24 @@ class SeamJoiner:
         self._open += new
 
     def finished_above(self, y: int) -> list[FoundObject]:
-        """Return and forget the objects that end above a row, in reading order."""
+        """Return and forget the objects that no later window can join, the largest first.
+
+        Args:
+            y: Where the next row of windows starts.
+        """
         done = [item.found for item in self._open if max(window[3] for window in item.windows) <= y]
         self._open = [item for item in self._open if max(window[3] for window in item.windows) > y]
         return _in_order(done)
 
     def close(self) -> list[FoundObject]:
-        """Return the objects that are left."""
+        """Return the objects that are left, the largest first."""
         left, self._open = [item.found for item in self._open], []
         return _in_order(left)
 
 
 def _in_order(objects: list[FoundObject]) -> list[FoundObject]:
-    return sorted(objects, key=lambda found: (found.box[1], found.box[0], found.box, found.area_px))
+    # Objects may lie in one another, and an image of labels shows the later one.
+    return sorted(objects, key=lambda found: (-found.area_px, found.box, -found.iou))
 
 
 def _joined(first: _Open, second: _Open) -> _Open | None:

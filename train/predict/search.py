@@ -65,7 +65,7 @@ def search(
     rows: WindowRows | None = None,
     on_window: Callable[[SearchProgress], None] | None = None,
 ) -> Iterator[FoundObject]:
-    """Find all objects of an image, in reading order of their rows of windows.
+    """Find all objects of an image, from top to bottom, and the largest of each row of windows first.
 
     Args:
         predictor: The model.

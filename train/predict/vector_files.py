@@ -158,7 +158,7 @@ class CocoFile:
             "area": int(np.count_nonzero(mask)),
             "iscrowd": 0,
             "score": round(item.found.iou, 4),
-            "segmentation": _runs(mask, x, y, self._grid.region[2], self._grid.region[3]),
+            "segmentation": image_runs(mask, x, y, self._grid.region[2], self._grid.region[3]),
         }
         self._file.write(("\n" if self._is_first else ",\n") + json.dumps(row))
         self._is_first = False
@@ -187,7 +187,7 @@ def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArra
     return x0, y0, item.found.mask[np.ix_(rows, columns)]
 
 
-def _runs(mask: NDArray[np.bool_], x: int, y: int, width: int, height: int) -> dict[str, Any]:
+def image_runs(mask: NDArray[np.bool_], x: int, y: int, width: int, height: int) -> dict[str, Any]:
     """COCO's run lengths of a mask in a large image, which is never made."""
     columns = np.pad(mask.T, ((0, 0), (1, 1)))
     changes = np.diff(columns.astype(np.int8), axis=1)

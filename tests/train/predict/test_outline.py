@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from prep.annotation.shapes import Polygon, Shape
 from train.predict.outline import outlines
-from train.predict.vector_files import _runs  # pyright: ignore[reportPrivateUsage]
+from train.predict.vector_files import image_runs
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -54,4 +54,4 @@ def test_run_lengths_of_a_part_are_those_of_the_whole_image(seed: int, x: int, y
     image = np.zeros((10, 9), np.uint8)
     image[y : y + 6, x : x + 5] = mask
     expected: Any = coco_mask.encode(np.asfortranarray(image))
-    assert _runs(mask, x, y, 9, 10)["counts"] == expected["counts"].decode()
+    assert image_runs(mask, x, y, 9, 10)["counts"] == expected["counts"].decode()
