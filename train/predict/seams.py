@@ -43,10 +43,17 @@ class SeamJoiner:
         self._open: list[_Open] = []
 
     def add(self, window: Box, objects: list[FoundObject]) -> None:
-        """Add the objects of a window, in pixels of the grid."""
+        """Add the objects of a window, in pixels of the grid.
+
+        Within the window, two masks that cover each other are one object twice, even if stray pixels make their boxes
+        different, which SAM 2's rules compare.
+        """
         new: list[_Open] = []
-        for found in objects:
-            part = _Open(found, (window,))
+        # The best first, so that each that follows is compared with better ones.
+        for found in sorted(objects, key=lambda item: -item.iou):
+            part: _Open | None = _Open(found, (window,))
+            if any(_is_twice(other.found, found) for other in new):
+                continue
             for before in [item for item in self._open if common_box(item.found.box, found.box)]:
                 joined = _joined(before, part)
                 if joined is not None:
@@ -69,15 +76,16 @@ class SeamJoiner:
         """
         done = [item.found for item in self._open if max(window[3] for window in item.windows) <= y]
         self._open = [item for item in self._open if max(window[3] for window in item.windows) > y]
-        return _in_order(done)
+        return in_order(done)
 
     def close(self) -> list[FoundObject]:
         """Return the objects that are left, the largest first."""
         left, self._open = [item.found for item in self._open], []
-        return _in_order(left)
+        return in_order(left)
 
 
-def _in_order(objects: list[FoundObject]) -> list[FoundObject]:
+def in_order(objects: list[FoundObject]) -> list[FoundObject]:
+    """Sort objects, the largest first."""
     # Objects may lie in one another, and an image of labels shows the later one.
     return sorted(objects, key=lambda found: (-found.area_px, found.box, -found.iou))
 

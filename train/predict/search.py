@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from train.model.predictor import MaskPredictor
 from train.predict.automatic import AutomaticOptions, find_all
 from train.predict.found_object import Box, FoundObject
-from train.predict.seams import SeamJoiner
+from train.predict.seams import SeamJoiner, in_order
 from train.predict.tissue import TissueMask
 from train.predict.window_rows import WindowRows
 from train.predict.working_grid import WorkingGrid
@@ -96,7 +96,8 @@ def search(
             found_in_row: list[list[FoundObject]] = []
             for left, objects in zip(lefts, found, strict=True):
                 found_in_row.append(objects)
-                joiner.add(_shown((left, top), window_px, grid), objects)
+                if len(tops) * len(lefts) > 1:
+                    joiner.add(_shown((left, top), window_px, grid), objects)
                 done += 1
                 if on_window:
                     on_window(SearchProgress(done, len(tops) * len(lefts), done * window_px * window_px))
@@ -104,6 +105,9 @@ def search(
                 rows.save(number, found_in_row)
             if number + 1 < len(tops):
                 yield from joiner.finished_above(tops[number + 1])
+            elif len(tops) * len(lefts) == 1:
+                # A single window gives what SAM 2's own rules give.
+                yield from in_order(found_in_row[0])
     yield from joiner.close()
 
 

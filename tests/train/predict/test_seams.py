@@ -70,6 +70,20 @@ def test_of_two_masks_of_one_object_the_better_stays() -> None:
     assert kept.area_px == better.area_px
 
 
+def test_stray_pixels_make_no_second_object() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[10:30, 10:30] = True
+    stray = mask.copy()
+    stray[60, 60] = True
+    part = mask.copy()
+    part[10:30, 20:30] = False
+    objects = [FoundObject.cut(m, (0, 0), iou, 1.0) for m, iou in ((stray, 0.7), (mask, 0.9), (part, 0.8))]
+    joiner = SeamJoiner()
+    joiner.add((0, 0, 64, 64), [item for item in objects if item is not None])
+    # Half of an object is another object, as SAM 2 gives parts; the largest comes first.
+    assert [(item.area_px, item.iou) for item in joiner.close()] == [(400, 0.9), (200, 0.8)]
+
+
 def test_windows_cover_an_axis_and_end_with_it() -> None:
     assert starts(100, 64, 0.25) == [0, 36]
     assert starts(64, 64, 0.25) == [0]
