@@ -86,14 +86,6 @@ def verify(store: Annotated[str, typer.Argument(help="Path or URL of a store.")]
     typer.echo(f"{printable(store)}: whole; {len(opened)} tiles, {opened.manifest.complete.objects} objects")
 
 
-def _layers(text: str) -> str:
-    known = ("fill", "outline", "box", "points")
-    for name in text.split(","):
-        if name not in known:
-            raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
-    return text
-
-
 @app.command()
 def view(
     store: Annotated[str, typer.Argument(help="Path or URL of a store.")],
@@ -102,7 +94,7 @@ def view(
         int | None, typer.Option(min=1, help="Maximum number of tiles, spread evenly over the store; all unless given.")
     ] = None,
     show: Annotated[
-        str, typer.Option(callback=_layers, help="What is drawn over a tile: some of fill,outline,box,points.")
+        str, typer.Option(help="What is drawn over a tile: some of fill,outline,box,points.")
     ] = "fill,outline",
 ) -> None:
     """Draw tiles with their segments and ignored pixels, and write a page that shows them."""
@@ -110,6 +102,9 @@ def view(
     from prep.view import write_view
     from schemas.store.store import open_store
 
+    unknown = [name for name in show.split(",") if name not in LAYERS]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(LAYERS)}", param_hint="--show")
     with interrupted_as_line("the same command draws all tiles again"), progress_bar("draw", "tile") as bar:
 
         def on_tile(done: int, total: int) -> None:

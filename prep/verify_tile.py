@@ -93,10 +93,9 @@ class DerivedObjects:
     def _add_instances(self, ids: NDArray[Any], min_area_px: int) -> None:
         """Each value but 0 is an object. Labels do not tell its class, which `verify_store` compares between tiles."""
         sizes = np.bincount(ids.ravel())
-        for number in np.flatnonzero(sizes >= max(min_area_px, 1)).tolist():
-            if number:
-                self._numbered[ANY_CLASS] = ids
-                self._objects.append((ANY_CLASS, number))
+        self._numbered[ANY_CLASS] = ids
+        kept = np.flatnonzero(sizes >= max(min_area_px, 1)).tolist()
+        self._objects.extend((ANY_CLASS, number) for number in kept if number)
 
     def __len__(self) -> int:
         return len(self._objects)

@@ -28,6 +28,10 @@ MEASURE_NAMES = {"dice": "Dice", "iou": "IoU"}
 BaselineName = Literal["box", "image", "disc"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 
+ResultFormat = Literal["geojson", "masks", "coco", "csv", "overlay"]
+"""The files that `predict` writes."""
+RESULT_FORMATS: tuple[ResultFormat, ...] = get_args(ResultFormat)
+
 MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
 """The kinds that `mixed` draws from, with equal chance and one draw per image. Validation of `random` uses both."""
 

@@ -5,25 +5,21 @@ Source: RFC 7946, and the fields that QuPath writes (`objectType`, `classificati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from geojson_pydantic import Feature, FeatureCollection, MultiPolygon
+from geojson_pydantic import MultiPolygon
 from geojson_pydantic import Polygon as GeoPolygon
 from geojson_pydantic.geometries import Geometry
-from pydantic import ValidationError
 
 from prep.annotation.shapes import Annotations, Polygon, Shape
-from schemas.classes import Color
 from schemas.errors import SourceError
+from schemas.geojson import classification, read_features
 
 UNNAMED = "object"
 """The class of all areas of a file in which none has a classification."""
-
-_Feature = Feature[Geometry, dict[str, Any]]
-_Collection = FeatureCollection[_Feature]
 
 
 def is_geojson(content: object) -> bool:
@@ -47,12 +43,12 @@ def read_geojson(path: Path, content: Any) -> Annotations:
     found = Annotations()
     shapes: list[Shape] = []
     unnamed: list[tuple[Polygon, ...]] = []
-    for number, feature in enumerate(_features(path, content)):
+    for number, feature in enumerate(read_features(path, content)):
         polygons = _polygons(f"{path} feature {number}", feature.geometry)
         if polygons is None:
             found.leave_out("points and lines")
             continue
-        name, color = _classification(feature.properties or {})
+        name, color = classification(feature.properties or {})
         if not name:
             unnamed.append(polygons)
             continue
@@ -66,24 +62,6 @@ def read_geojson(path: Path, content: Any) -> Annotations:
         shapes = [Shape(UNNAMED, polygons) for polygons in unnamed]
     found.shapes[path.stem] = shapes
     return found
-
-
-def _features(path: Path, content: Any) -> Sequence[_Feature]:
-    rows: Any = content
-    if isinstance(content, dict) and cast("dict[str, Any]", content).get("type") == "FeatureCollection":
-        rows = cast("dict[str, Any]", content).get("features")
-    elif isinstance(content, dict):
-        rows = [content]
-    # QuPath leaves the properties out where there are none.
-    for row in cast("list[Any]", rows) if isinstance(rows, list) else []:
-        if isinstance(row, dict):
-            cast("dict[str, Any]", row).setdefault("properties", None)
-    try:
-        return _Collection.model_validate({"type": "FeatureCollection", "features": rows}).features
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][:3])
-        raise SourceError(path, f"is not GeoJSON ({place}: {first['msg']})", "export it again") from error
 
 
 def _polygons(where: str, geometry: Geometry | None) -> tuple[Polygon, ...] | None:
@@ -104,21 +82,3 @@ def _rings(rings: Any) -> Iterator[Any]:
     outer, *holes = (np.array([point[:2] for point in ring], np.float64) for ring in rings)
     yield outer
     yield tuple(holes)
-
-
-def _classification(properties: dict[str, Any]) -> tuple[str, Color | None]:
-    """Name and color of a feature's class; an empty name without one."""
-    found: Any = properties.get("classification")
-    if isinstance(found, str):
-        return found, None
-    if not isinstance(found, dict):
-        return "", None
-    given = cast("dict[str, Any]", found)
-    name, color = given.get("name"), given.get("color")
-    if isinstance(given.get("names"), list) and not name:
-        name = ": ".join(str(part) for part in given["names"])
-    is_color = isinstance(color, list) and len(cast("list[Any]", color)) == 3
-    channels = cast("list[Any]", color) if is_color else []
-    if is_color and all(isinstance(channel, int) and 0 <= channel <= 255 for channel in channels):
-        return str(name or ""), (channels[0], channels[1], channels[2])
-    return str(name or ""), None

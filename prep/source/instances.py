@@ -21,6 +21,9 @@ from schemas.picture.decode import LabelArray, read_mask
 ONE_CLASS = 1
 """The class of all instances where nothing tells it."""
 
+_MAX_DIGITS = 10
+"""Digits of the largest id, which has 32 bits."""
+
 _REMEDY = "give a CSV with the columns id,class and optionally frame_id"
 
 
@@ -110,7 +113,7 @@ def read_instance_classes(path: Path) -> dict[tuple[str, int], str]:
     classes: dict[tuple[str, int], str] = {}
     for number, row in enumerate(rows, start=2):
         roi, text, name = ((row.get(column) or "").strip() for column in ("frame_id", "id", "class"))
-        if not (text.isascii() and text.isdigit()) or not name:
+        if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS) or not name:
             raise ConfigError(f"{path} line {number}", f"has id {text!r} and class {name!r}", _REMEDY)
         if classes.setdefault((roi, int(text)), name) != name:
             raise ConfigError(f"{path} line {number}", f"gives the instance {text} a second class", "keep one line")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from prep.annotation.masks import plan_masks
 from prep.source.case_table import read_case_table
+from prep.source.instances import read_instance_classes
 from tests.faults.forms import forms
-from tests.faults.guard import Guard, bounded_memory
-from tests.faults.mutations import documents, mutated
+from tests.faults.fuzz_file import fuzz_file
+from tests.faults.mutations import documents
 
 WIDTH, HEIGHT = 24, 16
 RING = [[2, 2], [9, 2], [9, 8], [2, 8], [2, 2]]
@@ -78,30 +76,12 @@ def table(folder: Path) -> bytes:
     )
 
 
-def _fuzz(
-    inputs: int, path: Path, read: Callable[[Path], object], valid: bytes, texts: st.SearchStrategy[bytes]
-) -> Guard:
-    guard = Guard(path.parent)
-
-    def attempt(data: bytes) -> None:
-        path.write_bytes(data)
-        guard.attempt(lambda: read(path), data[:300])
-
-    attempt(valid)
-    assert guard.accepted == 1
-    with bounded_memory():
-        for number in range(inputs // 2):
-            attempt(mutated(valid, random.Random(number)))
-        settings(max_examples=inputs - inputs // 2)(given(texts)(attempt))()
-    return guard
-
-
 @pytest.mark.parametrize("inputs", forms(100, 10_000))
 @pytest.mark.parametrize("name", ["COCO", "GEOJSON", "LABELME"])
 def test_annotations_are_drawn_or_refused(tmp_path: Path, inputs: int, name: str, tally) -> None:
     content: dict[str, Any] = globals()[name]
     texts = documents(content).map(lambda document: json.dumps(document).encode())
-    found = _fuzz(inputs, with_image(tmp_path) / "a.json", draw, json.dumps(content).encode(), texts)
+    found = fuzz_file(inputs, with_image(tmp_path) / "a.json", draw, json.dumps(content).encode(), texts)
     tally(f"hostile annotations ({name})", found)
 
 
@@ -112,7 +92,7 @@ def test_labels_of_yolo_are_drawn_or_refused(tmp_path: Path, inputs: int, tally)
     texts = st.lists(rows, max_size=4).map("\n".join).map(str.encode)
     (tmp_path / "labels").mkdir()
     path = with_image(tmp_path) / "labels" / "a.txt"
-    tally("hostile annotations (YOLO)", _fuzz(inputs, path, lambda path: draw(path.parent), YOLO, texts))
+    tally("hostile annotations (YOLO)", fuzz_file(inputs, path, lambda path: draw(path.parent), YOLO, texts))
 
 
 @pytest.mark.parametrize("inputs", forms(100, 10_000))
@@ -120,4 +100,13 @@ def test_tables_of_cases_are_read_or_refused(tmp_path: Path, inputs: int, tally)
     cells = st.sampled_from(["image", "mask", "split", "i.png", "../i.png", "train", "0.5", "-1", "", '"', "\0", "/"])
     rows = st.lists(cells | st.text(max_size=5), max_size=5).map(",".join)
     texts = st.lists(rows, max_size=5).map("\n".join).map(lambda text: text.encode("utf-8", "surrogatepass"))
-    tally("hostile tables of cases", _fuzz(inputs, tmp_path / "cases.csv", read_case_table, table(tmp_path), texts))
+    tally("hostile tables of cases", fuzz_file(inputs, tmp_path / "cases.csv", read_case_table, table(tmp_path), texts))
+
+
+@pytest.mark.parametrize("inputs", forms(100, 10_000))
+def test_classes_of_instances_are_read_or_refused(tmp_path: Path, inputs: int, tally) -> None:
+    cells = st.sampled_from(["id", "class", "frame_id", "1", "-1", "9" * 5000, "\u0663", "a", "", '"', "\0"])
+    rows = st.lists(cells | st.text(max_size=5), max_size=4).map(",".join)
+    texts = st.lists(rows, max_size=5).map("\n".join).map(lambda text: text.encode("utf-8", "surrogatepass"))
+    found = fuzz_file(inputs, tmp_path / "ids.csv", read_instance_classes, b"frame_id,id,class\na,1,2\n", texts)
+    tally("hostile classes of instances", found)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prep.source.class_map import read_class_map
 from prep.source.discover import RoiSource
 from prep.source.split import file_split
 from tests.faults.forms import forms
-from tests.faults.guard import Guard, bounded_memory
-from tests.faults.mutations import documents, mutated
+from tests.faults.fuzz_file import fuzz_file
+from tests.faults.mutations import documents
 from train.config import read_config
 
 RUN: dict[str, Any] = {
@@ -51,25 +48,6 @@ _yaml_keys = st.sampled_from([*RUN, "workers", "seed", "a.b", "optimizer.a.b", "
 yaml_texts = st.lists(st.builds("{}: {}".format, _yaml_keys | _yaml_words, _yaml_words), max_size=4).map("\n".join)
 
 
-def _fuzz(
-    inputs: int, path: Path, read: Callable[[Path], object], valid: bytes, texts: st.SearchStrategy[bytes]
-) -> Guard:
-    """Try mutations of a valid file, and as many texts that are drawn."""
-    guard = Guard(path.parent)
-
-    def attempt(data: bytes) -> None:
-        path.write_bytes(data)
-        guard.attempt(lambda: read(path), data[:300])
-
-    attempt(valid)
-    assert guard.accepted == 1
-    with bounded_memory():
-        for number in range(inputs // 2):
-            attempt(mutated(valid, random.Random(number)))
-        settings(max_examples=inputs - inputs // 2)(given(texts)(attempt))()
-    return guard
-
-
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
@@ -81,7 +59,9 @@ def test_run_settings_are_read_or_refused(tmp_path: Path, inputs: int, tally) ->
     def read(path: Path) -> None:
         read_config(path, {"optimizer.lr": 1e-3, "augment.orientation": True})
 
-    tally("hostile run settings (YAML)", _fuzz(inputs, tmp_path / "run.yaml", read, json.dumps(RUN).encode(), texts))
+    tally(
+        "hostile run settings (YAML)", fuzz_file(inputs, tmp_path / "run.yaml", read, json.dumps(RUN).encode(), texts)
+    )
 
 
 @pytest.mark.parametrize("inputs", forms(100, 10_000))
@@ -94,7 +74,7 @@ def test_class_maps_are_read_or_refused(tmp_path: Path, inputs: int, suffix: str
         cells = st.sampled_from(["code", "name", "into", "color", "1", "19", "-1", "9" * 5000, "#zz", "", '"', "\0"])
         rows = st.lists(cells | st.text(max_size=5), max_size=5).map("\t".join)
         valid, texts = TSV, st.lists(rows, max_size=5).map("\n".join).map(_encoded)
-    tally(f"hostile class maps ({suffix})", _fuzz(inputs, tmp_path / f"map{suffix}", read_class_map, valid, texts))
+    tally(f"hostile class maps ({suffix})", fuzz_file(inputs, tmp_path / f"map{suffix}", read_class_map, valid, texts))
 
 
 @pytest.mark.parametrize("inputs", forms(100, 10_000))
@@ -106,4 +86,4 @@ def test_split_files_are_read_or_refused(tmp_path: Path, inputs: int, tally) -> 
     def read(path: Path) -> None:
         file_split(ROIS, path)
 
-    tally("hostile split files (CSV)", _fuzz(inputs, tmp_path / "split.csv", read, CSV, texts))
+    tally("hostile split files (CSV)", fuzz_file(inputs, tmp_path / "split.csv", read, CSV, texts))

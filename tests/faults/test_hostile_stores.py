@@ -51,7 +51,7 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever writes a hostile store writes the lengths of its files, too."""
+    """Make the list of lengths right: a hostile store has one that fits its files."""
     monkeypatch.setattr(FileList, "check", lambda _files, _key: None)
 
 

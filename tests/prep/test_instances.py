@@ -18,8 +18,9 @@ from schemas.store.store import Store, open_store
 
 
 def _touching(offset: int = 0) -> np.ndarray:
-    """Squares of 16 px that touch, of 96 x 96 px, with ids from 1 (plus an offset) and a hole in the first."""
-    ids = np.arange(1, 37).reshape(6, 6).repeat(16, 0).repeat(16, 1) + offset
+    """Slanted stripes that touch, in 96 x 96 px, with ids from 1 (plus an offset) and a hole: boxes share pixels."""
+    y, x = np.mgrid[:96, :96]
+    ids = y // 16 * 6 + (x + y) % 96 // 16 + 1 + offset
     ids[4:8, 4:8] = 0
     return ids
 
@@ -80,6 +81,16 @@ def test_each_id_is_one_object_in_every_tile_that_shows_it(
     # The number of an instance is the same in all tiles that it is cut into.
     pairs = set(zip(column("objects/roi_component").tolist(), column("objects/source_id").tolist(), strict=True))
     assert len(pairs) == 36
+
+
+def test_wide_ids_are_numbered_also_where_none_is_background(tmp_path: Path) -> None:
+    values = np.array([[70_000, 70_000], [9, 4_000_000_000]], np.uint32)
+    for background in (False, True):
+        values[0, 0] = 0 if background else 70_000
+        tifffile.imwrite(tmp_path / "m.tif", values)
+        ids, source_ids = read_instances(tmp_path / "m.tif")
+        assert source_ids == {1: 9, 2: 70_000, 3: 4_000_000_000}
+        np.testing.assert_array_equal(ids, [[0 if background else 2, 2], [1, 3]])
 
 
 def test_class_mask_and_table_give_the_same_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,12 @@ import typer
 
 from schemas.command.console import interrupted_as_line, printable, progress_bar
 from train.backbone.catalog import ModelSize
-from train.choices import DeviceChoice
+from train.choices import RESULT_FORMATS, DeviceChoice
 from train.command.flags import ImageSize
 
 if TYPE_CHECKING:
-    from train.predict.run import ImageSummary, PredictProgress
-
-FORMATS = ("geojson", "masks", "coco", "csv", "overlay")
+    from train.predict.done_record import ImageSummary
+    from train.predict.run import PredictProgress
 
 
 def _region(text: str | None) -> str | None:
@@ -26,8 +25,8 @@ def _region(text: str | None) -> str | None:
 
 def _formats(text: str) -> str:
     for name in text.split(","):
-        if name not in FORMATS:
-            raise typer.BadParameter(f"{name!r} is not one of {', '.join(FORMATS)}")
+        if name not in RESULT_FORMATS:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(RESULT_FORMATS)}")
     return text
 
 
@@ -75,18 +74,19 @@ def predict(
     from train.predict.asked_object import PromptsOfImages, read_prompts
     from train.predict.automatic import AutomaticOptions
     from train.predict.image_predictor import load_predictor
-    from train.predict.image_source import find_sources
-    from train.predict.run import PredictSettings, predict_images
+    from train.predict.run import predict_images
+    from train.predict.settings import PredictSettings
     from train.runtime.device import pick_device
     from train.runtime.distributed import open_world
     from train.runtime.folder_lock import locked_folder
+    from train.slide.image_source import find_sources
 
     if automatic == (prompts is not None):
         raise typer.BadParameter("give either --prompts or --automatic")
     options = AutomaticOptions(grid, iou_threshold, stability_threshold, nms, min_area, threshold, batch_size)
     part = tuple(int(value) for value in region.split(",")) if region else None
     settings = PredictSettings(
-        tuple(name for name in FORMATS if name in formats.split(",")),
+        tuple(name for name in RESULT_FORMATS if name in formats.split(",")),
         options if automatic else None,
         mpp,
         source_mpp,

@@ -10,18 +10,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from geojson_pydantic import Feature, FeatureCollection, MultiPoint, MultiPolygon, Point, Polygon
-from geojson_pydantic.geometries import Geometry
+from geojson_pydantic import MultiPoint, MultiPolygon, Point, Polygon
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from schemas.command.settings_file import read_settings_file
 from schemas.errors import SourceError
+from schemas.geojson import classification, read_features
 from train.predict.found_object import ObjectClass
 
 MAX_JSON_BYTES = 1 << 30
@@ -32,8 +32,6 @@ NEGATIVE = "negative"
 Xy = tuple[float, float]
 
 _REMEDY = "give GeoJSON, CSV (image,object,x,y,label or image,object,x0,y0,x1,y1) or COCO boxes"
-_Feature = Feature[Geometry, dict[str, Any]]
-_Collection = FeatureCollection[_Feature]
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
     """The objects of a GeoJSON file: areas as boxes, points as clicks."""
     objects: list[AskedObject] = []
     negatives: list[Xy] = []
-    for number, feature in enumerate(_features(path, content), start=1):
+    for number, feature in enumerate(read_features(path, content), start=1):
         properties = feature.properties or {}
         kind, is_negative = _kind(properties)
         name = str(properties.get("name") or number)
@@ -126,35 +124,12 @@ def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
     return _with_negatives(path, objects, negatives)
 
 
-def _features(path: Path, content: Any) -> Iterable[_Feature]:
-    rows: Any = content
-    if isinstance(content, dict):
-        single = cast("dict[str, Any]", content)
-        rows = single.get("features") if single.get("type") == "FeatureCollection" else [single]
-    for row in cast("list[Any]", rows) if isinstance(rows, list) else []:
-        if isinstance(row, dict):
-            cast("dict[str, Any]", row).setdefault("properties", None)
-    try:
-        return _Collection.model_validate({"type": "FeatureCollection", "features": rows}).features
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][:3])
-        raise SourceError(path, f"is not GeoJSON ({place}: {first['msg']})", _REMEDY) from error
-
-
 def _kind(properties: Mapping[str, Any]) -> tuple[ObjectClass | None, bool]:
     """The class of a feature, and whether its points are off the object."""
-    found = properties.get("classification")
-    given = cast("dict[str, Any]", found) if isinstance(found, dict) else {"name": found}
-    name, color = given.get("name"), given.get("color")
-    if not isinstance(name, str) or not name:
+    name, color = classification(properties)
+    if not name:
         return None, False
-    is_negative = name.lower() == NEGATIVE or name.endswith("*")
-    is_color = isinstance(color, list) and len(cast("list[Any]", color)) == 3
-    rgb = DEFAULT_COLOR
-    if is_color and all(isinstance(value, int) and 0 <= value <= 255 for value in cast("list[Any]", color)):
-        rgb = cast("tuple[int, int, int]", tuple(cast("list[int]", color)))
-    return ObjectClass(name, rgb), is_negative
+    return ObjectClass(name, color or DEFAULT_COLOR), name.lower() == NEGATIVE or name.endswith("*")
 
 
 def _check_finite(path: Path, objects: list[AskedObject], negatives: list[Xy]) -> None:

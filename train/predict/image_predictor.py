@@ -22,10 +22,10 @@ from train.model.predictor import MaskPredictor, Prediction, View
 from train.predict.asked_object import AskedObject
 from train.predict.automatic import AutomaticOptions
 from train.predict.found_object import FoundObject
-from train.predict.image_source import Picture
 from train.predict.prompted import PromptOptions, predict_asked
 from train.predict.search import search
-from train.predict.working_grid import WorkingGrid
+from train.slide.image_source import Picture
+from train.slide.working_grid import WorkingGrid
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from train.predict.found_object import FoundObject
 from train.predict.outline import outlines
-from train.predict.working_grid import WorkingGrid
+from train.slide.working_grid import WorkingGrid
 
 Ring = NDArray[np.float64]
 

@@ -24,7 +24,7 @@ from train.model.predictor import MaskPredictor
 from train.predict.asked_object import AskedObject
 from train.predict.found_object import FoundObject
 from train.predict.tile_ask import as_prompt, ask
-from train.predict.working_grid import WorkingGrid
+from train.slide.working_grid import WorkingGrid
 
 WIDEST = 64
 """Largest factor by which a window is widened."""

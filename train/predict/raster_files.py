@@ -14,7 +14,7 @@ from PIL import Image
 
 from train.predict.placed_object import PlacedObject
 from train.predict.vector_files import level0_mask
-from train.predict.working_grid import WorkingGrid
+from train.slide.working_grid import WorkingGrid
 
 PNG_MAX_PX = 1 << 26
 """Most pixels of a PNG; a larger image of labels is a pyramid in a TIFF."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import logging
 import shutil
@@ -13,100 +12,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from schemas.errors import ConfigError, SourceError
 from train.predict.asked_object import AskedObject, PromptsOfImages
-from train.predict.automatic import AutomaticOptions
+from train.predict.done_record import DoneRecord, ImageSummary, check_done, summary_of, write_record
 from train.predict.found_object import FoundObject, ObjectClass
 from train.predict.image_predictor import ImagePredictor
-from train.predict.image_source import ImageSource, open_source
+from train.predict.page import write_page
 from train.predict.placed_object import PlacedObject, placed
 from train.predict.prompted import PromptOptions, on_grid, predict_asked
 from train.predict.raster_files import LabelImage, OverlayPicture
-from train.predict.search import OVERLAP, search
+from train.predict.search import search
+from train.predict.settings import PredictSettings
 from train.predict.vector_files import CocoFile, CsvFile, GeoJsonFile, ObjectWriter
 from train.predict.window_rows import WindowRows
-from train.predict.working_grid import WorkingGrid
 from train.runtime.distributed import World
+from train.slide.image_source import ImageSource, open_source
+from train.slide.working_grid import WorkingGrid
 
 logger = logging.getLogger(__name__)
 
-Format = str
-FORMATS = ("geojson", "masks", "coco", "csv", "overlay")
-DEFAULT_FORMATS = ("geojson", "masks", "csv", "overlay")
-DONE_FOLDER, WORK_FOLDER = ".done", ".work"
+WORK_FOLDER = ".work"
 SAME_MPP = 0.02
 """Relative difference of two resolutions that is not worth resampling: scanners say 0.499 for 0.5."""
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """How images are predicted.
-
-    Attributes:
-        formats: The kinds of files to write.
-        automatic: How objects are found without prompts; None asks for prompted objects.
-        mpp_um: Resolution of the model; None takes that of training, or the image's own pixels.
-        source_mpp_um: Resolution of images that do not tell it, or tell it wrongly.
-        region: Left, top, width and height in pixels of level 0; None takes whole images.
-        overlap: Share of a window that its neighbor shows as well.
-        tta: Whether logits are averaged over the eight flips and rotations.
-        threshold: A pixel whose logit is above this is in the mask.
-        min_area_px: Least number of pixels of an object.
-        readers: Threads that read windows ahead.
-        overwrite: Whether to replace results of another model, image or setting.
-    """
-
-    formats: tuple[Format, ...] = DEFAULT_FORMATS
-    automatic: AutomaticOptions | None = None
-    mpp_um: float | None = None
-    source_mpp_um: float | None = None
-    region: tuple[int, int, int, int] | None = None
-    overlap: float = OVERLAP
-    tta: bool = False
-    threshold: float = 0.0
-    min_area_px: int = 1
-    readers: int = 1
-    overwrite: bool = False
-
-
-class ImageSummary(BaseModel):
-    """What was found in one image.
-
-    Attributes:
-        name: Stem of the image.
-        objects: Number of objects.
-        classes: Number of objects of each class; those without one under an empty name.
-        empty: Number of prompts that gave no object.
-        seconds: Seconds that it took.
-        pixels: Pixels of the grid.
-        files: Names of the files.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    objects: int
-    classes: dict[str, int]
-    empty: int
-    seconds: float
-    pixels: int
-    files: tuple[str, ...]
-
-
-class DoneRecord(BaseModel):
-    """The record of a finished image.
-
-    Attributes:
-        digest: Identifies model, image, prompts and settings.
-        summary: What was found.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: str
-    summary: ImageSummary
 
 
 @dataclass(frozen=True)
@@ -158,12 +85,13 @@ def predict_images(
     asked = {path: prompts.of(path, alone=len(sources) == 1) if prompts else [] for path in sources}
     if prompts is not None:
         _check_prompts(prompts, asked)
-    digests = {path: _digest(predictor, path, settings, asked[path]) for path in sources}
-    for path in sources:
-        _check_done(out, path, digests[path], overwrite=settings.overwrite)
+    own = list(sources)[world.rank :: world.size]
+    digests = {path: _digest(predictor, path, settings, asked[path]) for path in own}
+    for path in own:
+        check_done(out, path, digests[path], overwrite=settings.overwrite)
     found: list[ImageSummary] = []
-    for path in list(sources)[world.rank :: world.size]:
-        summary = _summary_of(out, path, digests[path])
+    for path in own:
+        summary = summary_of(out, path, digests[path])
         if summary is not None:
             logger.info("%s is up to date", path.name)
         else:
@@ -171,7 +99,7 @@ def predict_images(
         found.append(summary)
     world.wait()
     if world.is_main:
-        _write_page(out, [summary for path in sources if (summary := _summary_of(out, path, digests[path]))])
+        write_page(out, [summary for path in sources if (summary := summary_of(out, path))])
     return found
 
 
@@ -195,31 +123,6 @@ def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, as
     values = asdict(replace(settings, overwrite=False, readers=1))
     text = json.dumps([source, weights, predictor.window_px, values, [asdict(item) for item in asked]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _check_done(out: Path, path: Path, digest: str, *, overwrite: bool) -> None:
-    record = _record(out, path)
-    if record is not None and record.digest != digest and not overwrite:
-        what = f"holds results of {path.name} by another model, image or setting"
-        raise ConfigError(out, what, "choose another --out, or give --overwrite")
-
-
-def _record(out: Path, path: Path) -> DoneRecord | None:
-    where = out / DONE_FOLDER / f"{path.stem}.json"
-    try:
-        return DoneRecord.model_validate_json(where.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise SourceError(where, "is damaged", "remove it; the image is then predicted again") from error
-
-
-def _summary_of(out: Path, path: Path, digest: str) -> ImageSummary | None:
-    """What was found in an image; None if it is not done, or one of its files is gone."""
-    record = _record(out, path)
-    if record is None or record.digest != digest:
-        return None
-    return record.summary if all((out / name).is_file() for name in record.summary.files) else None
 
 
 def grid_of(predictor: ImagePredictor, source: ImageSource, settings: PredictSettings) -> WorkingGrid:
@@ -276,11 +179,7 @@ def _predict_image(
         pixels=pixels,
         files=tuple(files),
     )
-    (out / DONE_FOLDER).mkdir(exist_ok=True)
-    record = out / DONE_FOLDER / f"{path.stem}.json"
-    partial = record.with_suffix(".partial")
-    partial.write_text(DoneRecord(digest=digest, summary=summary).model_dump_json(), encoding="utf-8")
-    partial.replace(record)
+    write_record(out, DoneRecord(digest=digest, summary=summary))
     shutil.rmtree(work, ignore_errors=True)
     return summary
 
@@ -373,31 +272,5 @@ def _writers(
     if "csv" in settings.formats:
         found.append(CsvFile(folder / f"{stem}.csv"))
     if "overlay" in settings.formats:
-        found.append(OverlayPicture(folder / f"{stem}.overlay.jpg", grid, grid.preview()))
+        found.append(OverlayPicture(folder / f"{stem}.overlay.jpg", grid, grid.preview))
     return found
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Objects</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1200px; padding: 0 1rem; color: #222 }}
-img {{ max-width: 100%; display: block; border-radius: 4px }} figure {{ margin: 0 0 2rem }}
-figcaption {{ color: #555; overflow-wrap: anywhere }}
-</style></head><body><h1>Objects</h1>
-{figures}
-</body></html>
-"""
-
-
-def _write_page(out: Path, summaries: list[ImageSummary]) -> None:
-    """Write `index.html`, which shows the pictures of all images."""
-    figures: list[str] = []
-    for summary in summaries:
-        picture = next((name for name in summary.files if name.endswith(".overlay.jpg")), None)
-        if picture:
-            classes = ", ".join(f"{count} {name or 'without a class'}" for name, count in summary.classes.items())
-            caption = html.escape(f"{summary.name}: {summary.objects} objects ({classes})")
-            source = html.escape(picture)
-            figures.append(f'<figure><img src="{source}" alt="{source}"><figcaption>{caption}</figcaption></figure>')
-    if figures:
-        (out / "index.html").write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")

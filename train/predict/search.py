@@ -17,9 +17,9 @@ from train.model.predictor import MaskPredictor
 from train.predict.automatic import AutomaticOptions, find_all
 from train.predict.found_object import Box, FoundObject
 from train.predict.seams import SeamJoiner, in_order
-from train.predict.tissue import TissueMask
 from train.predict.window_rows import WindowRows
-from train.predict.working_grid import WorkingGrid
+from train.slide.tissue import TissueMask
+from train.slide.working_grid import WorkingGrid
 
 OVERLAP = 0.25
 """Share of a window that its neighbor shows as well."""

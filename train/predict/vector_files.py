@@ -19,10 +19,10 @@ from pycocotools import mask as coco_mask
 
 from train.predict.found_object import ObjectClass
 from train.predict.placed_object import PlacedObject, Ring
-from train.predict.working_grid import WorkingGrid
+from train.slide.working_grid import WorkingGrid
 
 _NAMESPACE = uuid.UUID("0b0f4b7c-6a53-4b5c-9f0a-4d2f5f1f8a51")
-"""Of the ids of features, which follow from their content, so that the same run gives the same file."""
+"""The ids of features are made from this and their content, so that the same run gives the same file."""
 
 NO_CLASS = "object"
 """Name of the category of objects without a class in COCO's format, which knows none without."""
@@ -44,6 +44,26 @@ class ObjectWriter(Protocol):
         ...
 
 
+class _JsonRows:
+    """A JSON file whose last value is a list that is written row by row."""
+
+    def __init__(self, path: Path, head: str) -> None:
+        self._file = path.open("w", encoding="utf-8")
+        self._file.write(head)
+        self._before = "\n"
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._file.write(self._before + json.dumps(row))
+        self._before = ",\n"
+
+    def close(self) -> None:
+        self._file.write("\n]}\n")
+        self._file.close()
+
+    def discard(self) -> None:
+        self._file.close()
+
+
 class GeoJsonFile:
     """A GeoJSON file that QuPath imports.
 
@@ -52,23 +72,19 @@ class GeoJsonFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-        self._file.write('{"type": "FeatureCollection", "features": [')
-        self._is_first = True
+        self._rows = _JsonRows(path, '{"type": "FeatureCollection", "features": [')
 
     def add(self, item: PlacedObject) -> None:
         """Write one object."""
-        self._file.write(("\n" if self._is_first else ",\n") + json.dumps(feature(item)))
-        self._is_first = False
+        self._rows.add(feature(item))
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.write("\n]}\n")
-        self._file.close()
+        self._rows.close()
 
     def discard(self) -> None:
         """Leave the file unfinished."""
-        self._file.close()
+        self._rows.discard()
 
 
 def feature(item: PlacedObject) -> dict[str, Any]:
@@ -141,10 +157,8 @@ class CocoFile:
         self._ids = {kind.name: number for number, kind in enumerate(kinds, start=2)}
         categories = [{"id": 1, "name": NO_CLASS}, *({"id": n, "name": name} for name, n in self._ids.items())]
         image = {"id": 1, "file_name": grid.source.path.name, "width": grid.region[2], "height": grid.region[3]}
-        self._file = path.open("w", encoding="utf-8")
         head = f'{{"images": [{json.dumps(image)}], "categories": {json.dumps(categories)}, "annotations": ['
-        self._file.write(head)
-        self._is_first = True
+        self._rows = _JsonRows(path, head)
 
     def add(self, item: PlacedObject) -> None:
         """Write one object."""
@@ -160,17 +174,15 @@ class CocoFile:
             "score": round(item.found.iou, 4),
             "segmentation": image_runs(mask, x, y, self._grid.region[2], self._grid.region[3]),
         }
-        self._file.write(("\n" if self._is_first else ",\n") + json.dumps(row))
-        self._is_first = False
+        self._rows.add(row)
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.write("\n]}\n")
-        self._file.close()
+        self._rows.close()
 
     def discard(self) -> None:
         """Leave the file unfinished."""
-        self._file.close()
+        self._rows.discard()
 
 
 def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArray[np.bool_]]:

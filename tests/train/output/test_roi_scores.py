@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prep.config import BuildConfig
+from prep.source.class_map import ClassEntry
 from tests.train.output.conftest import BuildRois
 from train.cli import app
 from train.score.answers import tiles_with_objects
@@ -88,3 +89,24 @@ def test_a_resized_roi_is_scored_at_its_own_size(rois: Path, build_rois: BuildRo
             wanted = ~np.isin(np.asarray(mask), list(BuildConfig().ignore))
         assert area <= sizes[name]
         assert area == pytest.approx(wanted.sum(), rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["merged", "instance"])
+def test_truth_of_merged_codes_and_of_instances_is_that_of_their_classes(
+    rois: Path, build_rois: BuildRois, tmp_path: Path, kind: str
+) -> None:
+    if kind == "merged":
+        settings: dict[str, Any] = {"class_map": (ClassEntry(code=3, into=2),), "classes": (1, 2)}
+    else:
+        settings = {"objects": "instance", "dataset": "instances", "classes": (1,), "ignore": ()}
+    store = build_rois(**settings)
+    out = tmp_path / "out"
+    command = ["evaluate", store.path, "--baseline", "image", "--split", "all", "--prompt", "box", "--stitch"]
+    ran = CliRunner().invoke(app, [*command, "--device", "cpu", "--out", str(out)])
+    assert ran.exit_code == 0, ran.output
+    areas = {(row["frame_id"], int(row["class_id"])): int(row["area_px"]) for row in _lines(out / "rois.csv")}
+    for (frame_id, code), area in areas.items():
+        with Image.open(rois / "masks" / f"{frame_id}.png") as mask:
+            truth = np.asarray(mask)
+        own = truth > 0 if kind == "instance" else np.isin(truth, {1: [1], 2: [2, 3]}[code])
+        assert area == own.sum() > 0

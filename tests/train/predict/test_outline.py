@@ -48,10 +48,11 @@ def test_holes_and_parts_are_told_apart() -> None:
     assert second.holes == ()
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 4))
-def test_run_lengths_of_a_part_are_those_of_the_whole_image(seed: int, x: int, y: int) -> None:
-    mask = np.random.default_rng(seed).random((6, 5)) < 0.6
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 4), st.integers(3, 10))
+def test_run_lengths_of_a_part_are_those_of_the_whole_image(seed: int, x: int, y: int, height: int) -> None:
+    y = min(y, 10 - height)
+    mask = np.random.default_rng(seed).random((height, 5)) < 0.8
     image = np.zeros((10, 9), np.uint8)
-    image[y : y + 6, x : x + 5] = mask
+    image[y : y + height, x : x + 5] = mask
     expected: Any = coco_mask.encode(np.asfortranarray(image))
     assert image_runs(mask, x, y, 9, 10)["counts"] == expected["counts"].decode()

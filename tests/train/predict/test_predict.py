@@ -32,10 +32,10 @@ from train.cli import main
 from train.model.promptable import PromptableSam
 from train.predict import ImagePredictor, load_predictor
 from train.predict.automatic import AutomaticOptions
-from train.predict.image_source import Picture
 from train.predict.raster_files import LabelImage
-from train.predict.working_grid import WorkingGrid
 from train.score.answers import tile_prompts
+from train.slide.image_source import Picture
+from train.slide.working_grid import WorkingGrid
 from train.transforms.sample import pad_prompts
 
 ALL = "geojson,masks,coco,csv,overlay"

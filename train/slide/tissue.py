@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.predict.working_grid import WorkingGrid
+from train.slide.working_grid import WorkingGrid
 
 MIN_SATURATION = 8
 """Least threshold of the saturation, 0 to 255, so that a slide without background is tissue everywhere."""
@@ -20,7 +20,7 @@ class TissueMask:
     """
 
     def __init__(self, grid: WorkingGrid) -> None:
-        preview = grid.preview()
+        preview = grid.preview
         self._factors = preview.shape[1] / grid.size_xy[0], preview.shape[0] / grid.size_xy[1]
         saturation = cv2.cvtColor(cv2.GaussianBlur(preview, (0, 0), 2), cv2.COLOR_RGB2HSV)[..., 1]
         threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)

@@ -6,12 +6,13 @@ Coordinates are x, y. A window that lies partly outside is filled with black, as
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import ConfigError
-from train.predict.image_source import ImageSource
+from train.slide.image_source import ImageSource
 
 PREVIEW_PX = 1600
 BLOCK_PX = 4096
@@ -97,8 +98,9 @@ class WorkingGrid:
         window[to_y : to_y + out_xy[1], to_x : to_x + out_xy[0]] = part[: out_px - to_y, : out_px - to_x]
         return window
 
+    @cached_property
     def preview(self) -> NDArray[np.uint8]:
-        """Return the whole grid at low resolution, uint8 (H, W, 3), with at most `PREVIEW_PX` on the longer side.
+        """The whole grid at low resolution, uint8 (H, W, 3), RGB, with at most `PREVIEW_PX` on the longer side.
 
         It is read in blocks: a slide may have no smaller level.
         """

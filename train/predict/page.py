@@ -1,0 +1,39 @@
+"""Write the page that shows the pictures of all predicted images."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from pathlib import Path
+
+from train.predict.done_record import ImageSummary
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Objects</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1200px; padding: 0 1rem; color: #222 }}
+img {{ max-width: 100%; display: block; border-radius: 4px }} figure {{ margin: 0 0 2rem }}
+figcaption {{ color: #555; overflow-wrap: anywhere }}
+</style></head><body><h1>Objects</h1>
+{figures}
+</body></html>
+"""
+
+
+def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
+    """Write `index.html`, if there are pictures.
+
+    Args:
+        out: The folder of results.
+        summaries: What was found in each image.
+    """
+    figures: list[str] = []
+    for summary in summaries:
+        picture = next((name for name in summary.files if name.endswith(".overlay.jpg")), None)
+        if picture:
+            classes = ", ".join(f"{count} {name or 'without a class'}" for name, count in summary.classes.items())
+            caption = html.escape(f"{summary.name}: {summary.objects} objects ({classes})")
+            source = html.escape(picture)
+            figures.append(f'<figure><img src="{source}" alt="{source}"><figcaption>{caption}</figcaption></figure>')
+    if figures:
+        (out / "index.html").write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
