@@ -35,11 +35,14 @@ def sample(
     rois: Annotated[int, typer.Option(min=1, max=999, help="Number of ROIs.")] = 6,
     size: Annotated[int, typer.Option(min=64, help="Height of a ROI in pixels.")] = 1536,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    varied: Annotated[
+        bool, typer.Option("--varied", help="Give each ROI a stain, nuclei and region sizes of its own.")
+    ] = False,
 ) -> None:
     """Write a synthetic data set with file names and masks like those of BCSS."""
     from prep.synthetic import write_sample
 
-    stems = write_sample(out_dir, rois, size, seed)
+    stems = write_sample(out_dir, rois, size, seed, varied=varied)
     typer.echo(f"{len(stems)} ROIs in {printable(out_dir)}")
 
 

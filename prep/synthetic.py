@@ -7,7 +7,7 @@ Arrays are H, W; coordinates are x, y.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -41,6 +41,21 @@ class _Look:
     nucleus: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class _Tissue:
+    """How the tissue of a ROI looks.
+
+    Attributes:
+        looks: How each class is painted, by its code.
+        head_starts: Each pixel gets the class whose smooth random field, plus its head start, is the highest there.
+        region_px: Distance in pixels over which the random fields change.
+    """
+
+    looks: dict[int, _Look]
+    head_starts: dict[int, float]
+    region_px: int
+
+
 _LOOKS = {
     OUTSIDE: _Look((225, 195, 215), 0.6, 7, (140, 90, 160)),
     TUMOR: _Look((196, 140, 190), 7.0, 9, (98, 58, 140)),
@@ -51,12 +66,12 @@ _LOOKS = {
     VESSEL: _Look((205, 70, 90), 0.4, 6, (120, 40, 80)),
 }
 
-# Each pixel gets the class whose smooth random field, plus its head start, is the highest there.
-_HEAD_STARTS = {TUMOR: 0.25, STROMA: 0.3, LYMPHOCYTES: -0.15, NECROSIS: -0.2}
-_REGION_PX = 160
+_PLAIN = _Tissue(_LOOKS, {TUMOR: 0.25, STROMA: 0.3, LYMPHOCYTES: -0.15, NECROSIS: -0.2}, 160)
 
 
-def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int = 0) -> list[str]:
+def write_sample(
+    directory: Path, rois: int = 6, size_px: int = 1536, seed: int = 0, *, varied: bool = False
+) -> list[str]:
     """Write `images/*.png` (RGB) and `masks/*.png` (palettized).
 
     Args:
@@ -64,6 +79,7 @@ def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int 
         rois: Number of ROIs.
         size_px: Height of a ROI in pixels; it is an eighth wider than high, since real ROIs are not square.
         seed: Seed of everything that is drawn.
+        varied: Whether each ROI has a stain, nuclei and region sizes of its own. Patients then have other names.
 
     Returns:
         The stems of the files.
@@ -71,7 +87,7 @@ def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int 
     Raises:
         SourceError: The folders contain files of another sample or data set.
     """
-    stems = [_stem(number, seed) for number in range(rois)]
+    stems = [_stem(number, seed, "N" if varied else "Z") for number in range(rois)]
     for name in ("images", "masks"):
         folder = directory / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,27 +95,33 @@ def write_sample(directory: Path, rois: int = 6, size_px: int = 1536, seed: int 
         if strangers:
             raise SourceError(strangers[0], "does not belong to this sample", "name an empty folder")
     for number, stem in enumerate(stems):
-        image, labels = draw_roi(size_px, size_px + size_px // 8, np.random.default_rng([seed, number]))
+        generator = np.random.default_rng([seed, number])
+        tissue = _draw_tissue(generator) if varied else _PLAIN
+        image, labels = draw_roi(size_px, size_px + size_px // 8, generator, tissue)
         Image.fromarray(image).save(directory / "images" / f"{stem}.png", compress_level=1)
         _palettized(labels).save(directory / "masks" / f"{stem}.png")
     return stems
 
 
-def draw_roi(height: int, width: int, generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_roi(
+    height: int, width: int, generator: np.random.Generator, tissue: _Tissue = _PLAIN
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw one ROI.
 
     Args:
         height: H in pixels.
         width: W in pixels.
         generator: Draws everything.
+        tissue: How the tissue looks.
 
     Returns:
         Image uint8 (H, W, 3), RGB, and labels uint8 (H, W).
     """
-    labels = _draw_labels(height, width, generator)
-    image = np.array([_LOOKS.get(code, _LOOKS[OUTSIDE]).ground for code in range(256)], np.uint8)[labels]
+    looks = tissue.looks
+    labels = _draw_labels(height, width, generator, tissue)
+    image = np.array([looks.get(code, looks[OUTSIDE]).ground for code in range(256)], np.uint8)[labels]
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), 3), np.uint8)
-    for code, look in _LOOKS.items():
+    for code, look in looks.items():
         _draw_nuclei(image, labels == code, look, generator)
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), 1), np.uint8)
     shade = _smooth_field(height, width, 300, generator)[..., None] * 8
@@ -107,9 +129,33 @@ def draw_roi(height: int, width: int, generator: np.random.Generator) -> tuple[N
     return np.clip(image + shade + noise, 0, 255).astype(np.uint8), labels
 
 
-def _draw_labels(height: int, width: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    codes = np.array(list(_HEAD_STARTS), np.uint8)
-    fields = [_smooth_field(height, width, _REGION_PX, generator) + start for start in _HEAD_STARTS.values()]
+def _draw_tissue(generator: np.random.Generator) -> _Tissue:
+    """Draw how the tissue of a ROI looks: its stain, and the nuclei and region sizes of its classes."""
+    gain, offset = generator.uniform(0.75, 1.1, 3), generator.uniform(-20, 20, 3)
+
+    def stained(color: tuple[int, int, int]) -> tuple[int, int, int]:
+        red, green, blue = np.clip(np.array(color) * gain + offset + generator.uniform(-22, 22, 3), 0, 255).astype(int)
+        return int(red), int(green), int(blue)
+
+    looks = {
+        code: replace(
+            look,
+            ground=stained(look.ground),
+            nuclei=look.nuclei * float(generator.uniform(0.4, 1.6)),
+            radius_px=max(round(look.radius_px * float(generator.uniform(0.6, 1.5))), 1),
+            nucleus=stained(look.nucleus),
+        )
+        for code, look in _LOOKS.items()
+    }
+    head_starts = {code: start + float(generator.normal(0, 0.25)) for code, start in _PLAIN.head_starts.items()}
+    return _Tissue(looks, head_starts, int(generator.integers(60, 220)))
+
+
+def _draw_labels(height: int, width: int, generator: np.random.Generator, tissue: _Tissue) -> NDArray[np.uint8]:
+    codes = np.array(list(tissue.head_starts), np.uint8)
+    fields = [
+        _smooth_field(height, width, tissue.region_px, generator) + start for start in tissue.head_starts.values()
+    ]
     labels = codes[np.argmax(fields, axis=0)]
     for code, count, share in ((VESSEL, 4, 30), (EXCLUDE, 1, 20)):
         for _ in range(count):
@@ -152,7 +198,7 @@ def _palettized(labels: NDArray[np.uint8]) -> Image.Image:
     return mask
 
 
-def _stem(number: int, seed: int) -> str:
+def _stem(number: int, seed: int, letter: str) -> str:
     institution = INSTITUTIONS[number % len(INSTITUTIONS)]
     x, y = 10_000 + 1000 * number, 20_000 + 100 * seed
-    return f"TCGA-{institution}-Z{number:03d}-DX1_xmin{x}_ymin{y}_MPP-0.2500"
+    return f"TCGA-{institution}-{letter}{number:03d}-DX1_xmin{x}_ymin{y}_MPP-0.2500"

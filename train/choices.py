@@ -32,6 +32,9 @@ ResultFormat = Literal["geojson", "masks", "coco", "csv", "overlay"]
 """The files that `predict` writes."""
 RESULT_FORMATS: tuple[ResultFormat, ...] = get_args(ResultFormat)
 
+ExportFormat = Literal["weights", "safetensors", "transformers"]
+"""The forms in which `export` writes a checkpoint."""
+
 MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
 """The kinds that `mixed` draws from, with equal chance and one draw per image. Validation of `random` uses both."""
 

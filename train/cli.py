@@ -8,6 +8,7 @@ import typer
 
 from schemas.command.console import run_command, show_version
 from train.command.evaluate import evaluate
+from train.command.export import export
 from train.command.fit import fit
 from train.command.predict import predict
 
@@ -31,6 +32,7 @@ def main_options(
 app.command()(fit)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
 
 
 def main() -> None:

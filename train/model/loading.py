@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +35,19 @@ def load_predictor(
         CheckpointError: The file cannot be read, or does not fit the network.
         ConfigError: Neither the file nor the caller names the network.
     """
+    return load_described(path, device, size, image_size)[0]
+
+
+def load_described(
+    path: Path, device: torch.device, size: ModelSize | None = None, image_size: int | None = None
+) -> tuple[MaskPredictor, dict[str, Any]]:
+    """Load a checkpoint with everything that it records.
+
+    Arguments and errors are those of `load_predictor`.
+
+    Returns:
+        The predictor, and the content of the file.
+    """
     content, weights = load_identified(path)
     own = trained_with(content, path)
     if own is None and size is None:
@@ -45,7 +59,7 @@ def load_predictor(
     seen = seen_patients(content, path)
     if seen is None and own is not None:
         logger.warning("%s does not record its patients: they may be among those that are scored", path)
-    return MaskPredictor(model.eval(), device, weights, seen, trained_on(content, path))
+    return MaskPredictor(model.eval(), device, weights, seen, trained_on(content, path)), content
 
 
 def load_predictors(

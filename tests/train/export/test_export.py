@@ -1,0 +1,195 @@
+"""`bcss-train export`: Meta's code, transformers and our predictor give the same masks."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from sam2.build_sam import build_sam2
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from schemas.errors import CheckpointError, ConfigError
+from schemas.store.store import Store
+from train.backbone.catalog import MODEL_SIZES, ModelSize
+from train.backbone.sam2 import NANO_OVERRIDES
+from train.cli import main
+from train.export.export import export_checkpoint
+from train.export.transformers_config import MEAN, STD, network_config
+from train.export.transformers_weights import transformers_weights
+from train.model.predictor import MaskPredictor
+from train.model.promptable import PromptableSam
+from train.model.trained_on import TrainedOn
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+SIDE = 256
+
+
+@pytest.fixture(scope="module")
+def model() -> PromptableSam:
+    """`nano` with random weights, whose masks cover part of the image."""
+    torch.manual_seed(3)
+    return PromptableSam("nano", SIDE).eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model: PromptableSam, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as a checkpoint of `fit`."""
+    path = tmp_path_factory.mktemp("run_a") / "checkpoints" / "best.pt"
+    path.parent.mkdir()
+    known = TrainedOn.of(store.manifest, "box").content()
+    content = {"model": model.sam.state_dict(), "model_size": "nano", "image_size": SIDE, "trained_on": known}
+    scores = {"overall": {"dice": 0.5, "n": 7, "patients": 2, "class_mean": {"dice": {"value": 0.4, "ci95": None}}}}
+    torch.save({**content, "val": {"box": scores}, "steps": 12}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder for transformers."""
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("export") / "hf", "transformers")
+
+
+def _prompts() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Twenty boxes (20, 4) and clicks (20, 2) in pixels."""
+    draw = np.random.default_rng(5)
+    corners = np.sort(draw.uniform(4, SIDE - 4, (20, 2, 2)), axis=1)
+    return corners.reshape(20, 4).astype(np.float32), draw.uniform(0, SIDE, (20, 2)).astype(np.float32)
+
+
+def _ours(model: PromptableSam, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> torch.Tensor:
+    predictor = MaskPredictor(model, torch.device("cpu"))
+    coords = torch.from_numpy(boxes).reshape(-1, 2, 2)
+    labels = torch.tensor([[2, 3]] * len(boxes), dtype=torch.int32)
+    return predictor.predict(predictor.views(image), coords, labels).logits
+
+
+def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
+    both = (first & second).sum((1, 2))
+    return (both + 1e-9) / ((first | second).sum((1, 2)) + 1e-9)
+
+
+def test_three_programs_give_the_same_masks(
+    model: PromptableSam, folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+    boxes, clicks = _prompts()
+    ours = _ours(model, image, boxes)
+    theirs = transformers.Sam2Model.from_pretrained(folder).eval()
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    pixels = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    with torch.inference_mode():
+        found = theirs(pixel_values=pixels, input_boxes=torch.from_numpy(boxes)[None], multimask_output=False)
+        of_clicks = theirs(pixel_values=pixels, input_points=torch.from_numpy(clicks)[None, :, None])
+    np.testing.assert_allclose(found.pred_masks[0, :, 0], ours, atol=2e-4)
+    predictor = MaskPredictor(model, torch.device("cpu"))
+    ones = torch.ones(20, 1, dtype=torch.int32)
+    candidates, ious = predictor.candidates(predictor.views(image), torch.from_numpy(clicks)[:, None], ones, SIDE)
+    np.testing.assert_allclose(of_clicks.pred_masks[0], candidates, atol=2e-4)
+    np.testing.assert_allclose(of_clicks.iou_scores[0], ious, atol=1e-4)
+
+    weights = export_checkpoint(checkpoint, tmp_path / "w.pt", "weights")
+    options = [*NANO_OVERRIDES, f"++model.image_size={SIDE}"]
+    built = build_sam2(
+        "configs/sam2.1/sam2.1_hiera_t.yaml",
+        str(weights),
+        "cpu",
+        hydra_overrides_extra=options,
+        apply_postprocessing=False,
+    )
+    meta = SAM2ImagePredictor(built)
+    meta._bb_feat_sizes = [(SIDE // step, SIDE // step) for step in (4, 8, 16)]
+    meta.set_image(image)
+    masks = [meta.predict(box=box, multimask_output=False, return_logits=True)[2][0] for box in boxes]
+    np.testing.assert_allclose(np.stack(masks), ours.clamp(-32, 32), atol=2e-4)
+
+
+def test_each_programs_own_resize_gives_nearly_the_same_masks(model: PromptableSam, folder: Path) -> None:
+    smooth = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(0)), (300, 400), mode="bicubic"
+    )
+    image = (smooth[0].permute(1, 2, 0).clamp(0, 1) * 255).to(torch.uint8).numpy()
+    boxes, _ = _prompts()
+    predictor = MaskPredictor(model, torch.device("cpu"))
+    labels = torch.tensor([[2, 3]] * 20, dtype=torch.int32)
+    ours = predictor.predict(predictor.views(image), torch.from_numpy(boxes).reshape(-1, 2, 2), labels).masks()
+    theirs = transformers.Sam2Model.from_pretrained(folder).eval()
+    processor = transformers.Sam2Processor.from_pretrained(folder)
+    inputs = processor(images=image, input_boxes=[boxes.tolist()], return_tensors="pt")
+    with torch.inference_mode():
+        outputs = theirs(**inputs, multimask_output=False)
+    masks = processor.post_process_masks(outputs.pred_masks, inputs["original_sizes"])[0][:, 0].numpy()
+    assert masks.shape == ours.shape == (20, 300, 400)
+    assert 0.02 < ours.mean() < 0.98
+    assert _iou(ours, masks).mean() >= 0.99
+
+
+@pytest.mark.parametrize("size", MODEL_SIZES)
+def test_each_network_has_the_names_and_shapes_of_transformers(size: ModelSize) -> None:
+    model = PromptableSam(size, 128)
+    config = transformers.Sam2Config.from_dict(network_config(model))
+    with torch.device("meta"):
+        theirs = transformers.Sam2Model(config)
+    own = transformers_weights(dict(model.sam.state_dict()))
+    assert {name: tensor.shape for name, tensor in own.items()} == {
+        name: tensor.shape for name, tensor in theirs.state_dict().items()
+    }
+
+
+def test_weights_are_those_of_the_checkpoint(model: PromptableSam, checkpoint: Path, tmp_path: Path) -> None:
+    own = model.sam.state_dict()
+    saved = torch.load(export_checkpoint(checkpoint, tmp_path / "w.pt", "weights"), weights_only=True)
+    assert set(saved) == {"model", "model_size", "image_size"}
+    stored = load_file(export_checkpoint(checkpoint, tmp_path / "w.safetensors", "safetensors"))
+    for found in (saved["model"], stored):
+        assert found.keys() == own.keys()
+        assert all(torch.equal(found[name], own[name]) for name in own)
+
+
+def test_card_says_what_the_model_was_trained_on(folder: Path, store: Store) -> None:
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "license: apache-2.0" in card
+    for info in store.manifest.classes:
+        assert info.name in card
+    assert "| this model | box | 0.400 | - | 7 | 2 |" in card
+    assert "On the val split, which chose these weights." in card
+    assert re.search(r"weights \| sha256 `[0-9a-f]{64}`", card)
+    assert "{{" not in card
+
+
+def test_what_cannot_be_exported_is_one_line(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").write_text("kept")
+    with pytest.raises(ConfigError, match="is there already"):
+        export_checkpoint(checkpoint, tmp_path / "there", "weights")
+    assert (tmp_path / "there").read_text() == "kept"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        export_checkpoint(checkpoint, tmp_path / "file" / "w.pt", "weights")
+    with pytest.raises(ConfigError, match="is not the result of an evaluation"):
+        export_checkpoint(checkpoint, tmp_path / "hf", "transformers", evaluation=tmp_path)
+    assert not (tmp_path / "hf").exists()
+    monkeypatch.setattr(sys, "argv", ["bcss-train", "export", str(checkpoint), "--to", "onnx", "--out", "x"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+
+
+def test_full_disk_leaves_the_earlier_export(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = export_checkpoint(checkpoint, tmp_path / "hf", "transformers")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("train.export.export._write_json", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        export_checkpoint(checkpoint, out, "transformers", overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]

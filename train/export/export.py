@@ -1,0 +1,112 @@
+"""Write a checkpoint as weights alone, as safetensors, or as a folder for `transformers`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schemas.errors import CheckpointError, ConfigError
+from train.backbone.catalog import ModelSize
+from train.choices import ExportFormat
+from train.export.model_card import model_card
+from train.export.transformers_config import network_config, processor_config
+from train.export.transformers_weights import transformers_weights
+from train.model.checkpoint import Weights
+from train.model.loading import load_described
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    target: ExportFormat,
+    size: ModelSize | None = None,
+    image_size: int | None = None,
+    evaluation: Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write a checkpoint for other programs. The result appears whole, or not at all.
+
+    Args:
+        checkpoint: Checkpoint of `fit`, or an official one.
+        out: The file to write, or the folder for `transformers`.
+        target: `weights` for a file that Meta's `build_sam2` loads, `safetensors` for the same weights in that format,
+            `transformers` for a folder that `Sam2Model.from_pretrained` loads.
+        size: Network of an official checkpoint.
+        image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
+        evaluation: Folder of `bcss-train evaluate`, whose scores the model card shows.
+        overwrite: Whether an existing result is replaced.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read, or the result cannot be written.
+        ConfigError: The result exists, or the network is not known.
+    """
+    if out.exists() and not overwrite:
+        raise ConfigError(out, "is there already", "choose another --out, or give --overwrite")
+    predictor, content = load_described(checkpoint, torch.device("cpu"), size, image_size)
+    model = predictor.model
+    assert predictor.weights is not None
+    weights = {name: tensor.detach().contiguous() for name, tensor in model.sam.state_dict().items()}
+    if target == "weights":
+        own = {"model": weights, "model_size": model.size, "image_size": model.image_size}
+        return _appear(out, lambda path: torch.save(own, path))
+    if target == "safetensors":
+        return _appear(out, lambda path: _save_safetensors(weights, path))
+    card = model_card(checkpoint, content, model, predictor.weights, evaluation)
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        _save_safetensors(transformers_weights(weights), folder / "model.safetensors")
+        _write_json(folder / "config.json", network_config(model))
+        _write_json(folder / "processor_config.json", processor_config(model.image_size))
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    return _appear(out, write)
+
+
+def _appear(out: Path, write: Callable[[Path], object]) -> Path:
+    """Write beside the target, and then move what was written there."""
+    partial = out.with_name(f".{out.name[:200]}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        try:
+            write(partial)
+            _remove(out)
+            partial.replace(out)
+        finally:
+            _remove(partial)
+    except (OSError, RuntimeError) as error:
+        # torch reports a full disk as RuntimeError.
+        raise CheckpointError(out, f"cannot be written ({error})", "free space or choose another --out") from error
+    return out
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _save_safetensors(weights: Weights | dict[str, Tensor], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(weights), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
