@@ -1,1 +1,1 @@
-"""Derive tiles, segments and points from pixels; imports `schemas`, `prep.source` and `prep.config` alone."""
+"""Derive tiles, segments and points from pixels; imports only `schemas`, `prep.source` and `prep.config`."""

@@ -1,1 +1,1 @@
-"""Image files as arrays: images as RGB, masks as the values that they store; imports `schemas` alone."""
+"""Read image files as arrays: images as RGB, masks as their stored values; imports only `schemas`."""

@@ -1,4 +1,4 @@
-"""The read-only store: its tiles and columns, and how they are read from files; imports `schemas` alone."""
+"""The read-only store: its tiles and columns, and how they are read from files; imports only `schemas`."""
 
 from importlib import import_module
 

@@ -1,1 +1,1 @@
-"""Names and numbers that describe the networks; the modules here import nothing from the rest of `train`."""
+"""Describe the networks that the project trains, in names and numbers; imports nothing from `train`."""

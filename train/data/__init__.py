@@ -1,1 +1,1 @@
-"""Make samples, order them and collate them to batches; may import `schemas`, `train.transforms` and the settings."""
+"""Samples, their order and their batches; may import `schemas`, `train.transforms` and the settings."""

@@ -1,1 +1,1 @@
-"""The stored features of a frozen image encoder; may import `schemas`, `train.model` and whatever `train.model` may."""
+"""Stored features of a frozen image encoder; may import `schemas`, `train.model` and what that may import."""

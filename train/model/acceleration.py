@@ -1,4 +1,4 @@
-"""Train faster or in less memory without changing the results: compiled parts, recomputed activations."""
+"""Compile parts and recompute activations: training gets faster or needs less memory, and results stay the same."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def compile_parts(sam: Any, image_size: int) -> bool:
 
 
 def begin_recorded_call() -> None:
-    """Allow the next call of a recorded part to overwrite what its last call returned, which must not be used then."""
+    """Allow the next call of a recorded part to overwrite its last output, which must not be used after that."""
     torch.compiler.cudagraph_mark_step_begin()
 
 

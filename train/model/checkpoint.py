@@ -92,7 +92,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint into CPU memory; it must hold a state dict under `model`.
 
     Raises:
-        CheckpointError: The file is absent, damaged, or holds other things than tensors and plain values.
+        CheckpointError: The file is absent or damaged, or holds anything other than tensors and plain values.
     """
     return _load(path, hashed=False)[0]
 
@@ -121,7 +121,7 @@ def _load(path: Path, *, hashed: bool) -> tuple[dict[str, Any], str]:
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(path, "is not there", "check the path") from error
+        raise CheckpointError(path, "does not exist", "check the path") from error
     except CheckpointError:
         raise
     except Exception as error:
@@ -149,7 +149,7 @@ def _checked(content: object, path: Path) -> dict[str, Any]:
 
 
 def _check_archive(path: Path, file: BufferedReader) -> None:
-    """Check that a file is as large as it claims, and that its pickle needs only names that weights need.
+    """Check that a file is as large as it claims, and that its pickle refers only to names that weights need.
 
     Raises:
         CheckpointError: The file has a format older than PyTorch 1.6, is compressed, or needs other names.
@@ -171,7 +171,7 @@ def _check_archive(path: Path, file: BufferedReader) -> None:
         names = {entry.orig_filename.lower() for entry in entries}
         if len(names) < len(entries) or not all(_ENTRY.fullmatch(name) for name in names):
             raise CheckpointError(path, "cannot be read (its entries have invalid names)", "save it again")
-        # torch does not compare checksums, so this does.
+        # torch does not compare checksums, so they are compared here.
         damaged = archive.testzip()
         if damaged is not None:
             raise CheckpointError(path, f"cannot be read (the checksum of {damaged} does not match)", "save it again")
@@ -222,7 +222,9 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
     older = [name for name in model.backbone.newer_weights if name not in weights]
     if older and len(older) == len(model.backbone.newer_weights):
         # They serve the memory of videos, which training on images does not run.
-        logger.warning("%s lacks %s, as SAM 2.0 does; they keep their start values", path, ", ".join(older))
+        logger.warning(
+            "%s lacks %s, like all SAM 2.0 checkpoints; these weights keep their initial values", path, ", ".join(older)
+        )
         weights = {**weights, **{name: own[name] for name in older}}
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     misshapen = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
@@ -237,7 +239,7 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
         if guess == model.size:
             is_whole = not missing and not misshapen
             remedy = (
-                "remove them from it; the others are whole"
+                "remove the unexpected weights from the file; the others are complete"
                 if is_whole
                 else "save or download it again, because it is incomplete"
             )
@@ -250,7 +252,7 @@ def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
 
 
 def _by_module(keys: list[str]) -> str:
-    """Return a short list of keys: a lone key by its name, several keys of one module by its name and their number."""
+    """Summarize keys: the only key of a module by its own name, several by the name of the module and their number."""
     modules: dict[str, list[str]] = {}
     for key in sorted(keys):
         modules.setdefault(".".join(key.split(".")[:2]), []).append(key)

@@ -1,4 +1,4 @@
-"""The features of a frozen image encoder, which training needs in each epoch, in their smallest exact form.
+"""Store the features of a frozen image encoder, which training needs in each epoch, in their smallest exact form.
 
 The encoder returns three levels of 256 channels, at strides 4, 8 and 16. The two finer levels are plain 1x1
 convolutions of the trunk's stages, and take nothing from coarser levels. The decoder's `conv_s0` and `conv_s1` reduce
@@ -54,7 +54,7 @@ class Level:
 
 
 def smallest_levels(sam: Any, backbone: Backbone, image_size_px: int) -> tuple[Level, ...]:
-    """Choose for each level the form with the fewest channels that only frozen layers compute."""
+    """Choose for each level, among the forms that only frozen layers compute, the one with the fewest channels."""
     neck, channels_up = sam.image_encoder.neck, sam.image_encoder.trunk.channel_list[::-1]
     levels: list[Level] = []
     for number, (stride, trunk_channels) in enumerate(zip(backbone.level_strides, channels_up, strict=False)):

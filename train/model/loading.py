@@ -26,7 +26,8 @@ def load_predictor(
     """Load a checkpoint for prediction.
 
     Args:
-        path: Path of the checkpoint. Ours record their network and image size; official ones do not.
+        path: Path of the checkpoint. Checkpoints of this project record their network and image size; official ones do
+            not.
         device: Device that the model runs on.
         size: Network of an official checkpoint.
         image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
@@ -78,7 +79,8 @@ def load_predictors(
 
     Raises:
         CheckpointError: A file cannot be read, or does not fit the network.
-        ConfigError: Neither a file nor the caller names the network, or no checkpoint has what the caller names.
+        ConfigError: Neither a file nor the caller names the network, or no checkpoint has the network or the image size
+            that the caller names.
     """
     stems = [path.stem for path in paths]
     found = {

@@ -1,4 +1,4 @@
-"""Low-rank adapters from the peft library, trained instead of the layers that they are added to.
+"""Train low-rank adapters of the peft library instead of the layers that they are added to.
 
 Checkpoints hold the merged weights under Meta's own names, and also the adapters alone.
 """
@@ -23,7 +23,7 @@ _NAME = "default"
 
 
 def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
-    """Add adapters to the image encoder's linear layers; of the trunk, only they are trained.
+    """Add adapters to linear layers of the image encoder, and freeze the rest of its trunk.
 
     Args:
         model: The model; it is changed.
@@ -78,7 +78,8 @@ def weights_of(model: PromptableSam) -> dict[str, dict[str, Tensor]]:
 
     Returns:
         `model` has the weights for `build_sam2`. With adapters, `adapter` has their weights under peft's names within
-        the image encoder, and `base_layers` has the layers under them, which merged weights cannot give back.
+        the image encoder, and `base_layers` has the original weights of their layers, which cannot be computed from
+        the merged weights.
     """
     parts = {"model": merged_weights(model)}
     state = model.sam.state_dict()

@@ -1,6 +1,6 @@
 """Predict the masks of an image's objects from their prompts, at the resolution of the image.
 
-Axes: O objects, K points, H and W pixels of the image (S of a square one), s side of the model's input in pixels.
+Axes: O objects, K points, M candidate masks, H and W pixels of the image, s pixels along a side of the model's input.
 Coordinates are x, y.
 """
 
@@ -97,9 +97,9 @@ class MaskPredictor:
     Args:
         model: The model; it is moved to the device. It predicts in evaluation mode, and then returns to its own mode.
         device: Device that the model runs on.
-        weights: File that the weights come from; None if there is no file.
+        weights: Identity of the file that the weights come from; None if there is no file.
         seen: The patients that the weights were trained and validated on; None if that is not recorded.
-        trained_on: What is recorded of the training data; None if nothing is.
+        trained_on: Record of the training data; None if there is none.
     """
 
     def __init__(
@@ -151,10 +151,10 @@ class MaskPredictor:
             labels: int32 (O, K), SAM 2's point codes; -1 for padding.
             size_px: Height and width of the image that the coordinates refer to, or the side of a square one; None is
                 the image that was encoded.
-            mask_logits: float32 (O, s/4, s/4), logits of a previous pass, as further prompts; None gives none.
+            mask_logits: float32 (O, s/4, s/4), logits of a previous pass as additional prompts; None gives none.
 
         Returns:
-            Of each object's candidates the one whose mean IoU estimate is best: its mean logits and that estimate.
+            For each object, the mean logits and the mean IoU estimate of the candidate whose mean estimate is best.
 
         Raises:
             ConfigError: The size contradicts the image.
@@ -178,7 +178,7 @@ class MaskPredictor:
 
     @torch.inference_mode()
     def candidates(self, views: Sequence[View], coords: Tensor, labels: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
-        """Predict all candidates of prompts of one length in one pass.
+        """Predict all candidate masks of prompts that have the same number of points, in one pass.
 
         Args:
             views: Features of the image from `views`.
@@ -198,8 +198,8 @@ class MaskPredictor:
     ) -> tuple[Tensor, Tensor]:
         """Return logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates, averaged over the views.
 
-        A candidate keeps its place in all views. If each view chose one of its own, masks of different parts of the
-        tissue would be averaged.
+        Candidates are averaged by their position, which is the same in all views. If each view chose its own best
+        candidate, masks of different parts of the tissue would be averaged.
         """
         side = self.model.image_size
         first = torch.zeros(len(coords), dtype=torch.int64, device=self.device)
@@ -222,16 +222,18 @@ class MaskPredictor:
 
 
 def _size_hw(size_px: int | tuple[int, int] | None, image_hw: tuple[int, int] | None) -> tuple[int, int]:
-    """Return height and width; one side of an image that is not square stands for the image.
+    """Return height and width; if an image is not square, either of its sides stands for its size.
 
     Raises:
-        ConfigError: A side is given, and the image is not square and has no such side; or nothing gives a size.
+        ConfigError: The given side is neither the height nor the width of the image, or no size is known.
     """
     if isinstance(size_px, tuple):
         return size_px
     if size_px is None:
         if image_hw is None:
-            raise ConfigError("size_px", "is not given, and these masks have no image of their own", "give it")
+            raise ConfigError(
+                "size_px", "is not given, and these masks do not record the size of an image", "give size_px"
+            )
         return image_hw
     if image_hw is None or image_hw[0] == image_hw[1]:
         return size_px, size_px
@@ -239,7 +241,7 @@ def _size_hw(size_px: int | tuple[int, int] | None, image_hw: tuple[int, int] | 
         height, width = image_hw
         raise ConfigError(
             f"size_px {size_px}",
-            f"is no side of an image of {width} x {height} px",
+            f"is neither side of an image of {width} x {height} px",
             "leave it out, or give (height, width)",
         )
     return image_hw

@@ -1,4 +1,4 @@
-"""SAM 2 as a promptable image model: Meta's modules, called with explicit prompts.
+"""Run SAM 2 as a promptable image model: call Meta's modules with explicit prompts.
 
 Only the parts for single images run: image encoder, prompt encoder and mask decoder. Memory encoder and memory
 attention stay in the state dict, so that Meta's code can load it, but they are not run and not trained.
@@ -39,7 +39,7 @@ class ImageFeatures:
     high_res: tuple[Tensor, Tensor]
 
     def of_objects(self, image_index: Tensor) -> ImageFeatures:
-        """Return the features of each object's image; `image_index`, int64 (N,), names the image of each object."""
+        """Return the features of each object's image; `image_index`, int64 (N,), is the number of that image."""
         fine, middle = self.high_res
         return ImageFeatures(
             _gathered(self.embedding, image_index), (_gathered(fine, image_index), _gathered(middle, image_index))
@@ -166,7 +166,7 @@ class PromptableSam(nn.Module):
             features: Features of each object's image, N rows.
             coords: float32 (N, K, 2), x and y of pixel centers, without padding.
             labels: int32 (N, K), SAM 2's point codes.
-            mask_logits: (N, 1, S/4, S/4), mask logits of a previous pass, as a further prompt; None gives none.
+            mask_logits: (N, 1, S/4, S/4), mask logits of a previous pass as an additional prompt; None gives none.
 
         Returns:
             Mask logits (N, M, S/4, S/4), IoU estimates (N, M) and object scores (N, 1).

@@ -1,6 +1,6 @@
-"""The patients that a model was trained or validated on, so that no evaluation mistakes them for unseen ones.
+"""Record the patients that a model was trained or validated on, so that an evaluation can tell which are unseen.
 
-Checkpoints hold digests instead of names, because names of patients may be private.
+Checkpoints hold digests instead of names, because the names of patients may be private.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DIGESTS = TypeAdapter(list[str])
 
 @dataclass(frozen=True)
 class SeenPatients:
-    """Digests of the patients that weights have seen, from their start on.
+    """Digests of the patients that weights have seen, including those that the initial weights had seen.
 
     Attributes:
         trained: Patients whose tiles changed the weights.
@@ -39,17 +39,17 @@ class SeenPatients:
         return cls(frozenset(map(digest_of, trained)), frozenset(map(digest_of, validated)))
 
     def content(self) -> dict[str, list[str]]:
-        """Return what a checkpoint holds."""
+        """Return the digests as plain values for a checkpoint."""
         return {"trained": sorted(self.trained), "validated": sorted(self.validated)}
 
     def joined(self, other: SeenPatients | None) -> SeenPatients:
-        """Return the patients of both."""
+        """Return the patients of both records."""
         if other is None:
             return self
         return SeenPatients(self.trained | other.trained, self.validated | other.validated)
 
     def among(self, names: Collection[str]) -> SeenAmong:
-        """Find the patients among those that are scored."""
+        """Find which of the scored patients the weights have seen."""
         digests = {name: digest_of(name) for name in sorted(names)}
         return SeenAmong(
             tuple(name for name, digest in digests.items() if digest in self.trained),
@@ -63,9 +63,9 @@ class SeenAmong:
     """Which of the scored patients a model has seen.
 
     Attributes:
-        trained: Names of those that it was trained on.
-        validated: Names of those that it was only validated on.
-        scored: Number of all patients that are scored.
+        trained: Names of the scored patients that the model was trained on.
+        validated: Names of the scored patients that it was only validated on.
+        scored: Number of all scored patients.
     """
 
     trained: tuple[str, ...]
@@ -90,14 +90,14 @@ def digest_of(patient: str) -> str:
 
 
 def seen_patients(content: Mapping[str, Any], path: Path) -> SeenPatients | None:
-    """Read the patients from a checkpoint; None if it records none, as official ones and those of older versions.
+    """Read the patients from a checkpoint; None if it is official or of an older version, and records none.
 
     Args:
         content: Content of the checkpoint.
         path: Path of the checkpoint, for the error.
 
     Raises:
-        CheckpointError: The record is damaged, so nobody can tell whom the weights have seen.
+        CheckpointError: The record is damaged, so it is unknown which patients the weights have seen.
     """
     recorded = content.get("patients")
     if recorded is None:

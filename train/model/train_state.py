@@ -1,4 +1,4 @@
-"""The content of a checkpoint of `bcss-train fit`: each key, its type and its readers."""
+"""Define the content of a checkpoint of `bcss-train fit`: each key, its type, and the commands that read it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class TrainState(BaseModel):
     """The content of `checkpoint.pt`; `best.pt` lacks the optimizer and the average.
 
     SAM 2's published trainer writes the keys `model`, `optimizer`, `epoch`, `loss`, `steps`, `time_elapsed`,
-    `best_meter_values` and `scaler`. They have the same names and places here, so that tools for its files read ours.
+    `best_meter_values` and `scaler`. They have the same names and places here, so tools for those files
+    can read these too.
     """
 
     model_config = ConfigDict(
@@ -47,7 +48,7 @@ class TrainState(BaseModel):
     origin: dict[str, Any]
     # The SHA-256 of the file of `--init`: read by `evaluate`, which also scores that file.
     init_sha256: str | None = None
-    # Digests of the patients of training and validation, and of those of the start: read by `evaluate`.
+    # Digests of the patients that the run or its initial weights were trained or validated on: read by `evaluate`.
     patients: dict[str, list[str]] | None = None
     # Tile size, resolution, classes and prompt of training: read by `predict`.
     trained_on: dict[str, Any] | None = None
@@ -91,7 +92,7 @@ class TrainState(BaseModel):
         return {name: value for name, value in values.items() if name not in optional or value is not None}
 
     def without_training(self) -> TrainState:
-        """Return a copy without what only `--resume` needs: optimizer and average."""
+        """Return a copy without the optimizer and the average, which only `--resume` needs."""
         return self.model_copy(update={"optimizer": None, "ema": None})
 
     def save(self, path: Path, keep_as: Path | None = None) -> None:
@@ -142,14 +143,14 @@ class RunStart:
 
 
 def run_start(content: dict[str, Any], path: Path) -> RunStart | None:
-    """Return the weights that a checkpoint of ours was trained from; None for an official checkpoint.
+    """Return the weights that a run started from, as its checkpoint records; None for an official checkpoint.
 
     Args:
         content: Content of the checkpoint.
         path: Path of the checkpoint, for the error.
 
     Raises:
-        CheckpointError: The checkpoint is ours, but does not record its start.
+        CheckpointError: `bcss-train fit` wrote the checkpoint, but it does not record a valid start.
     """
     own, config = trained_with(content, path), content.get("config")
     if own is None or not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""What a checkpoint records of its training data, so that prediction shows the model what it knows."""
+"""Record the training data in a checkpoint, so that prediction can use the same resolution and tile size."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TrainedOn(BaseModel):
     Attributes:
         tile_size_px: Side of the tiles in pixels.
         layout: `tile` for tiles cut from ROIs, `resize` for whole ROIs.
-        mpp_um: Micrometers a pixel of the tiles; None if it is not known, or differs from ROI to ROI.
+        mpp_um: Micrometers per pixel of the tiles; None if it is not known, or differs between ROIs.
         classes: The classes of the objects.
-        prompt: The prompt of training.
+        prompt: The prompt kind of training.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -38,11 +38,11 @@ class TrainedOn(BaseModel):
 
     @classmethod
     def of(cls, manifest: Manifest, prompt: str) -> TrainedOn:
-        """Describe the store of a run.
+        """Make the record from the store of a run.
 
         Args:
             manifest: The manifest of the store.
-            prompt: The prompt of training.
+            prompt: The prompt kind of training.
         """
         config = manifest.config
         own = [source.mpp_um for source in manifest.sources if source.objects]
@@ -59,7 +59,7 @@ class TrainedOn(BaseModel):
         )
 
     def content(self) -> dict[str, Any]:
-        """Return what a checkpoint holds: plain values."""
+        """Return the record as plain values for a checkpoint."""
         return self.model_dump(mode="json")
 
 
@@ -68,7 +68,7 @@ def _is_same(mpp_um: float, other: float | None) -> bool:
 
 
 def trained_on(content: Mapping[str, Any], path: Path) -> TrainedOn | None:
-    """Read the record from a checkpoint; None if there is none, as in official ones and those of older versions.
+    """Read the record from a checkpoint; None if it is official or of an older version, and has none.
 
     Args:
         content: Content of the checkpoint.

@@ -12,10 +12,10 @@ from schemas.errors import CheckpointError
 SAFETENSORS_SUFFIX = ".safetensors"
 
 _PREFIXES = ("module.", "_orig_mod.", "model.", "sam.")
-"""What DDP, `torch.compile`, Lightning and other wrappers put before each name."""
+"""Prefixes that DDP, `torch.compile`, Lightning and other wrappers put before each name."""
 
 _SAM_1 = "image_encoder.patch_embed.proj.weight"
-"""A weight that SAM 1 and the models made from it have, and SAM 2 has not."""
+"""Name of a weight that SAM 1 and the models based on it have, but SAM 2 does not."""
 
 _LFS = b"version https://git-lfs"
 
@@ -24,11 +24,11 @@ def check_no_pointer(path: Path, start: bytes) -> None:
     """Refuse a Git LFS pointer, which stands in for a file that was not fetched.
 
     Args:
-        path: The file.
-        start: Its first bytes.
+        path: Path of the file.
+        start: First bytes of the file.
 
     Raises:
-        CheckpointError: It is a pointer.
+        CheckpointError: The file is a pointer.
     """
     if start.startswith(_LFS):
         raise CheckpointError(path, "is a Git LFS pointer and not the weights", "run `git lfs pull` in its repository")
@@ -38,8 +38,8 @@ def read_safetensors(path: Path, data: bytes) -> dict[str, Any]:
     """Read the content of a safetensors file as a checkpoint.
 
     Args:
-        path: The file, for messages.
-        data: All of its bytes.
+        path: Path of the file, for messages.
+        data: All bytes of the file.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -54,14 +54,14 @@ def read_safetensors(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def with_weights(content: object, path: Path) -> object:
-    """Return the content of a file with its weights under `model` and Meta's names; other content stays as it is.
+    """Move the weights in a file's content to the key `model`, under Meta's names; other content stays as it is.
 
     Args:
-        content: What was read from the file.
-        path: The file, for messages.
+        content: The content that was read from the file.
+        path: Path of the file, for messages.
 
     Raises:
-        CheckpointError: The weights are those of SAM 1, which is another network.
+        CheckpointError: The weights belong to SAM 1, which is another network.
     """
     if not isinstance(content, dict):
         return content
@@ -84,7 +84,7 @@ def with_weights(content: object, path: Path) -> object:
 
 
 def _plain_names(weights: dict[str, Any]) -> dict[str, Any]:
-    """Remove what a wrapper put before all names, and what `torch.compile` put within them."""
+    """Remove the prefixes that wrappers put before all names, and the part that `torch.compile` puts within names."""
     plain = weights
     while plain and (prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in plain)), "")):
         plain = {name.removeprefix(prefix): weight for name, weight in plain.items()}

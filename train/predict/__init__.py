@@ -1,4 +1,4 @@
-"""Predict objects in images and slides, from prompts or everywhere; may import `train.model` and what that may."""
+"""Predict objects in images and slides, with or without prompts. May import `train.model` and what that may import."""
 
 from train.model.loading import load_predictors
 from train.model.predictor import MaskPredictor, Prediction, View

@@ -1,7 +1,7 @@
-"""Objects that somebody asks for by boxes and clicks, and the files that hold them.
+"""Read prompts: boxes and clicks that each ask for one object.
 
-Points and boxes are x, y. In memory a point counts from the corner of the first pixel, so that the center of pixel 0
-lies at 0.5; a box covers the pixels from its left and top to before its right and bottom.
+Coordinates are x, y. In memory they are measured from the corner of the first pixel, so the center of pixel 0 is at
+0.5. The right and bottom of a box are exclusive.
 Axes: K points.
 """
 
@@ -27,7 +27,7 @@ from train.predict.found_object import ObjectClass
 MAX_JSON_BYTES = 1 << 30
 DEFAULT_COLOR = (228, 26, 28)
 NEGATIVE = "negative"
-"""Name of the class whose points are clicks off the object. So are those of an ignored class, whose name ends in *."""
+"""Class name that marks points as negative clicks. QuPath's ignored classes, whose names end in *, do the same."""
 
 Xy = tuple[float, float]
 
@@ -36,13 +36,13 @@ _REMEDY = "give GeoJSON, CSV (image,object,x,y,label or image,object,x0,y0,x1,y1
 
 @dataclass(frozen=True)
 class AskedObject:
-    """One object that somebody asks for.
+    """The prompt of one object.
 
     Attributes:
-        name: What it is called; its number in the file where that does not tell it.
+        name: Name of the object; its number in the file if the file gives no name.
         box: Left, top, right and bottom; None without a box.
-        points: Clicks, and whether each lies on the object.
-        kind: Its class; None if nothing tells it.
+        points: Clicks, each with True if it is on the object and False if it is not.
+        kind: Class of the object; None if it is not known.
     """
 
     name: str
@@ -52,7 +52,7 @@ class AskedObject:
 
     @property
     def positive(self) -> list[Xy]:
-        """Clicks on the object."""
+        """The clicks on the object."""
         return [xy for xy, is_on in self.points if is_on]
 
     @property
@@ -65,14 +65,14 @@ class AskedObject:
 
 
 Asked = dict[str, list[AskedObject]]
-"""The objects of each image, by its name or stem; an empty name stands for the only image."""
+"""The prompts of each image, by the name or stem of its file; an empty name stands for the only image."""
 
 
 def read_prompts(path: Path) -> Asked:
     """Read prompts.
 
     Args:
-        path: A GeoJSON, COCO or CSV file, or a folder of GeoJSON files that are named as their images.
+        path: A GeoJSON, COCO or CSV file, or a folder of GeoJSON files, each named like its image.
 
     Raises:
         SourceError: A file cannot be used, or holds no prompt.
@@ -100,7 +100,7 @@ def _json(path: Path) -> Any:
 
 
 def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
-    """The objects of a GeoJSON file: areas as boxes, points as clicks."""
+    """Return the prompts of a GeoJSON file: areas become boxes, and points become clicks."""
     objects: list[AskedObject] = []
     negatives: list[Xy] = []
     for number, feature in enumerate(read_features(path, content), start=1):
@@ -125,7 +125,7 @@ def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
 
 
 def _kind(properties: Mapping[str, Any]) -> tuple[ObjectClass | None, bool]:
-    """The class of a feature, and whether its points are off the object."""
+    """Return the class of a feature, and whether its points are negative clicks."""
     name, color = classification(properties)
     if not name:
         return None, False
@@ -137,13 +137,13 @@ def _check_finite(path: Path, objects: list[AskedObject], negatives: list[Xy]) -
     values += [value for asked in objects for xy, _ in asked.points for value in xy]
     values += [value for xy in negatives for value in xy]
     if not np.isfinite(np.array(values)).all():
-        raise SourceError(path, "has a coordinate that is no number", "export it again")
+        raise SourceError(path, "has a coordinate that is not a finite number", "export it again")
 
 
 def _with_negatives(path: Path, objects: list[AskedObject], negatives: list[Xy]) -> list[AskedObject]:
-    """Give each negative click to the smallest box around it, otherwise to the object with the nearest click or box."""
+    """Add each negative click to the smallest box around it, or else to the object with the nearest click or box."""
     if negatives and not objects:
-        raise SourceError(path, "has negative points, and no object", "add a box or a point on the object")
+        raise SourceError(path, "has negative points but no object", "add a box or a point on the object")
     added: dict[int, list[tuple[Xy, bool]]] = {}
     for x, y in negatives:
         distances = [_distance(asked, x, y) for asked in objects]
@@ -152,7 +152,7 @@ def _with_negatives(path: Path, objects: list[AskedObject], negatives: list[Xy])
 
 
 def _distance(asked: AskedObject, x: float, y: float) -> tuple[float, float]:
-    """Distance of a point to an object, and the object's area."""
+    """Return the squared distance of a point from an object, and the area of the object's box, 0 without a box."""
     left, top, right, bottom = asked.extent
     if asked.box is None:
         return min((x - px) ** 2 + (y - py) ** 2 for px, py in asked.positive), 0.0
@@ -161,7 +161,7 @@ def _distance(asked: AskedObject, x: float, y: float) -> tuple[float, float]:
 
 
 def _of_csv(path: Path) -> Asked:
-    """The objects of a table, whose coordinates are indices of pixels; a box ends with its last pixel."""
+    """Return the prompts of a table. Its coordinates are pixel indices, and a box includes its last pixel."""
     text = read_settings_file(path, _REMEDY)
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ","))
@@ -169,7 +169,7 @@ def _of_csv(path: Path) -> Asked:
         raise SourceError(path, f"cannot be read ({error})", _REMEDY) from error
     columns = set(rows[0]) if rows else set[str]()
     if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
-        raise SourceError(path, "lacks a column", _REMEDY)
+        raise SourceError(path, "lacks a required column", _REMEDY)
     found: dict[tuple[str, str], AskedObject] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{path} line {number}"
@@ -190,7 +190,7 @@ def _of_csv(path: Path) -> Asked:
     objects: Asked = {}
     for (image, name), asked in found.items():
         if asked.box is None and not asked.positive:
-            raise SourceError(path, f"gives the object {name} neither a box nor a click on it", "add one")
+            raise SourceError(path, f"gives the object {name} neither a box nor a click on it", "add a box or a click")
         objects.setdefault(image, []).append(asked)
     return objects
 
@@ -232,7 +232,7 @@ class _Coco(BaseModel):
 
 
 def _of_coco(path: Path, content: Any) -> Asked:
-    """The boxes of a COCO file."""
+    """Return the boxes of a COCO file as prompts."""
     try:
         coco = _Coco.model_validate(content)
     except ValidationError as error:
@@ -253,12 +253,12 @@ def _of_coco(path: Path, content: Any) -> Asked:
 
 @dataclass
 class PromptsOfImages:
-    """The prompts of several images, and which of them were used.
+    """The prompts of several images, and a record of which were used.
 
     Attributes:
-        path: The file, for messages.
-        asked: The objects by name of their image.
-        used: The names that an image has taken.
+        path: Path of the prompts, for messages.
+        asked: The prompts by the name of their image.
+        used: Names of the images whose prompts were used.
     """
 
     path: Path
@@ -266,11 +266,11 @@ class PromptsOfImages:
     used: set[str] = field(default_factory=set[str])
 
     def of(self, image: Path, *, alone: bool) -> list[AskedObject]:
-        """Return the objects of an image.
+        """Return the prompts of an image.
 
         Args:
-            image: The image.
-            alone: Whether it is the only image, so that prompts need not name it.
+            image: Path of the image.
+            alone: Whether it is the only image. Then prompts need not name it.
         """
         for name in self._names(image, alone=alone):
             if name in self.asked:

@@ -1,7 +1,9 @@
-"""Find all objects of a window without prompts: a grid of clicks, filtered as SAM 2's automatic masks are.
+"""Find all objects of a window without prompts, as SAM 2's automatic mask generator does.
 
-Source: `sam2.automatic_mask_generator`, whose functions for boxes and grids are called here; the same settings give the
-same masks. Axes: O clicks, M candidates of each, S pixels a side of the window. Coordinates are x, y.
+A grid of clicks prompts the model, and bad or repeated masks are dropped. The same settings give the same masks as
+`sam2.automatic_mask_generator`. This module calls its functions for boxes and grids.
+Axes: O clicks, M candidate masks of each click, S pixels along a side of the window, s pixels along a side of the
+model's input. Coordinates are x, y.
 """
 
 from __future__ import annotations
@@ -23,21 +25,21 @@ CLICKS_PER_PASS = 64
 CPU_CLICKS_PER_PASS = 8
 
 MASKS_PER_PASS = 16
-"""Candidates that are enlarged at once, after those with a low IoU estimate are gone."""
+"""Number of candidate masks that are upsampled at once; those with a low IoU estimate are dropped before."""
 
 
 @dataclass(frozen=True)
 class AutomaticOptions:
-    """How objects are found.
+    """Settings of the search for objects without prompts.
 
     Attributes:
-        clicks_per_side: Clicks along each side of a window.
-        iou_threshold: Least IoU estimate.
-        stability_threshold: Least stability.
-        nms_iou: Largest IoU of the boxes of two objects of one window.
-        min_area_px: Least number of pixels.
+        clicks_per_side: Number of clicks along each side of a window.
+        iou_threshold: A candidate is kept only if its IoU estimate is above this.
+        stability_threshold: Lowest stability of an object.
+        nms_iou: Largest IoU between the boxes of two objects in one window.
+        min_area_px: Smallest number of pixels of an object.
         threshold: A pixel whose logit is above this is in the mask.
-        batch_size: Clicks in one pass of the decoder; what the device takes unless given.
+        batch_size: Number of clicks in one pass of the decoder; None chooses it by the device.
     """
 
     clicks_per_side: int = 32
@@ -63,10 +65,10 @@ def find_all(
         views: The encoded window.
         side: S.
         origin_xy: x, y of the window's first pixel in the grid.
-        options: How they are found.
+        options: Settings of the search.
 
     Returns:
-        The objects, those with the best IoU estimate first.
+        The objects; those with the best IoU estimates come first.
     """
     points = torch.from_numpy(build_point_grid(options.clicks_per_side)).float() * side
     default = CPU_CLICKS_PER_PASS if predictor.device.type == "cpu" else CLICKS_PER_PASS
@@ -89,7 +91,7 @@ def find_all(
 def _of_clicks(
     predictor: MaskPredictor, views: Sequence[View], points: Tensor, side: int, options: AutomaticOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks bool (n, S, S), IoU estimates and stability of the candidates that are good enough, on the CPU."""
+    """Return masks, bool (n, S, S), IoU estimates and stability of the candidates that are good enough, on the CPU."""
     logits, ious = candidates(predictor, views, points, side)
     logits, ious = logits.flatten(0, 1), ious.flatten(0, 1)
     good = ious > options.iou_threshold if options.iou_threshold > 0 else torch.ones_like(ious, dtype=torch.bool)
@@ -108,13 +110,16 @@ def _of_clicks(
 
 
 def candidates(predictor: MaskPredictor, views: Sequence[View], points: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Logits (O, M, s/4, s/4) and IoU estimates (O, M) of all candidates of single clicks, averaged over the views.
+    """Predict all candidate masks of single clicks, averaged over the views.
 
     Args:
         predictor: The model.
         views: The encoded window.
         points: float32 (O, 2), x and y in pixels of the window.
         side: S.
+
+    Returns:
+        Logits (O, M, s/4, s/4) and IoU estimates (O, M).
     """
     labels = torch.ones(len(points), 1, dtype=torch.int32)
     return predictor.candidates(views, points[:, None], labels, side)

@@ -1,4 +1,4 @@
-"""The record of an image that is done, by which a repeated command leaves it as it is."""
+"""Record which images are finished, so that a repeated command skips them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ DONE_FOLDER = ".done"
 
 
 class ImageSummary(BaseModel):
-    """What was found in one image.
+    """Summary of the results of one image.
 
     Attributes:
         name: Stem of the image.
         objects: Number of objects.
-        classes: Number of objects of each class; those without one under an empty name.
+        classes: Number of objects by class name; the empty name stands for objects without a class.
         empty: Number of prompts that gave no object.
-        seconds: Seconds that it took.
-        pixels: Pixels of the grid.
-        files: Names of the files.
+        seconds: Seconds that the prediction took.
+        pixels: Number of pixels of the grid.
+        files: Names of the result files.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,8 +39,8 @@ class DoneRecord(BaseModel):
     """The record of a finished image.
 
     Attributes:
-        digest: Identifies model, image, prompts and settings.
-        summary: What was found.
+        digest: Digest of the model, the image, the prompts and the settings.
+        summary: Summary of the results.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,16 +54,16 @@ def check_done(out: Path, path: Path, digest: str, *, overwrite: bool) -> None:
 
     Args:
         out: The folder of results.
-        path: The image.
-        digest: Identifies model, image, prompts and settings.
-        overwrite: Whether they may be replaced.
+        path: Path of the image.
+        digest: Digest of the model, the image, the prompts and the settings.
+        overwrite: Whether such results may be replaced.
 
     Raises:
-        ConfigError: There are such results.
+        ConfigError: There are such results, and they may not be replaced.
     """
     record = _record(out, path)
     if record is not None and record.digest != digest and not overwrite:
-        what = f"holds results of {path.name} by another model, image or setting"
+        what = f"holds results of {path.name} from another model, image or setting"
         raise ConfigError(out, what, "choose another --out, or give --overwrite")
 
 
@@ -74,16 +74,16 @@ def _record(out: Path, path: Path) -> DoneRecord | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise SourceError(where, "is damaged", "remove it; the image is then predicted again") from error
+        raise SourceError(where, "is damaged", "remove it, and the image will be predicted again") from error
 
 
 def summary_of(out: Path, path: Path, digest: str | None = None) -> ImageSummary | None:
-    """Return what was found in an image; None if it is not done, or one of its files is gone.
+    """Return the summary of an image; None if the image is not finished, or one of its files no longer exists.
 
     Args:
         out: The folder of results.
-        path: The image.
-        digest: Identifies model, image, prompts and settings; any unless given.
+        path: Path of the image.
+        digest: Digest that the record must have; None accepts any.
     """
     record = _record(out, path)
     if record is None or digest not in (None, record.digest):
@@ -92,7 +92,7 @@ def summary_of(out: Path, path: Path, digest: str | None = None) -> ImageSummary
 
 
 def write_record(out: Path, record: DoneRecord) -> None:
-    """Write the record of a finished image; it appears whole.
+    """Write the record of a finished image; no reader can see a half-written file.
 
     Args:
         out: The folder of results.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from schemas.classes import Color
 
 Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels, without the right and bottom end."""
+"""Left, top, right and bottom in pixels; right and bottom are exclusive."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class ObjectClass:
     """The class of an object.
 
     Attributes:
-        name: The name.
-        color: The color in pictures, sRGB.
+        name: Name of the class.
+        color: Color of the class in pictures, sRGB.
     """
 
     name: str
@@ -34,12 +34,12 @@ class FoundObject:
     """One object, in pixels of the grid that the model works on.
 
     Attributes:
-        mask: bool (h, w), its mask inside its box.
+        mask: bool (h, w), mask of the object within its bounding box.
         origin_xy: x, y of the mask's first pixel.
-        iou: The model's estimate of its IoU, 0 to 1.
-        stability: IoU of the masks at a higher and a lower threshold, 0 to 1.
-        kind: Its class; None if nothing tells it.
-        name: The name that the prompt has; empty without one.
+        iou: The model's estimate of the mask's IoU with the true object, 0 to 1.
+        stability: IoU between the masks at a higher and a lower threshold, 0 to 1.
+        kind: Class of the object; None if it is not known.
+        name: Name of the prompt; empty without a prompt.
     """
 
     mask: NDArray[np.bool_]
@@ -51,20 +51,20 @@ class FoundObject:
 
     @property
     def box(self) -> Box:
-        """The box around its mask's array."""
+        """The bounding box of the object."""
         (x, y), (height, width) = self.origin_xy, self.mask.shape
         return x, y, x + width, y + height
 
     @property
     def area_px(self) -> int:
-        """Number of its pixels."""
+        """Number of pixels of the object."""
         return int(np.count_nonzero(self.mask))
 
     @classmethod
     def cut(
         cls, mask: NDArray[np.bool_], origin_xy: tuple[int, int], iou: float, stability: float
     ) -> FoundObject | None:
-        """Make an object of a mask, (H, W), cut to what is in it; None if it is empty."""
+        """Make an object from a mask, (H, W), cropped to its bounding box; return None if the mask is empty."""
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if not len(rows):
             return None
@@ -73,7 +73,7 @@ class FoundObject:
         return cls(crop, (origin_xy[0] + left, origin_xy[1] + top), iou, stability)
 
     def within(self, box: Box) -> NDArray[np.bool_]:
-        """Return its pixels in a box, bool (h, w) of the box's size."""
+        """Return the part of the mask within a box, bool (h, w) of the size of that box."""
         left, top, right, bottom = box
         found = np.zeros((bottom - top, right - left), np.bool_)
         own_left, own_top, own_right, own_bottom = self.box
@@ -85,14 +85,14 @@ class FoundObject:
 
 
 def common_box(first: Box, second: Box) -> Box | None:
-    """Return the box that two boxes share; None if they share none."""
+    """Return the intersection of two boxes; None if it is empty."""
     left, top = max(first[0], second[0]), max(first[1], second[1])
     right, bottom = min(first[2], second[2]), min(first[3], second[3])
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def joint_box(first: Box, second: Box) -> Box:
-    """Return the box around two boxes."""
+    """Return the smallest box that contains two boxes."""
     return (
         min(first[0], second[0]),
         min(first[1], second[1]),

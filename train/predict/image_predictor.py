@@ -1,4 +1,4 @@
-"""Predict objects in whole images from Python: arrays in, arrays out.
+"""Predict objects in whole images from Python; images and masks are NumPy arrays.
 
 Axes: O objects, K points, H and W pixels of the image. Coordinates are x, y.
 """
@@ -34,8 +34,8 @@ class ImageMasks:
 
     Attributes:
         masks: bool (O, H, W).
-        ious: float32 (O,), the model's estimates of their IoU.
-        stability: float32 (O,), IoU of the masks at a higher and a lower threshold.
+        ious: float32 (O,), the model's estimates of the IoU between each mask and the true object.
+        stability: float32 (O,), IoU between the masks at a higher and a lower threshold.
     """
 
     masks: NDArray[np.bool_]
@@ -46,12 +46,12 @@ class ImageMasks:
 class ImagePredictor(MaskPredictor):
     """A model that predicts objects in images of any size.
 
-    `predict` takes an image with boxes and clicks. With encoded views it is `MaskPredictor.predict`.
+    `predict` takes an image with boxes and clicks. Given encoded views, it does the same as `MaskPredictor.predict`.
     """
 
     @property
     def window_px(self) -> int:
-        """Side of the windows in which objects are asked: that of the tiles of training, or of the network's input."""
+        """Side of the windows that the model sees: that of the training tiles, or else of the network's input."""
         return self.trained_on.tile_size_px if self.trained_on else self.model.image_size
 
     @overload  # type: ignore[override]
@@ -79,16 +79,18 @@ class ImagePredictor(MaskPredictor):
 
         Args:
             views: The image, uint8 (H, W, 3), RGB; or encoded views, see `MaskPredictor.predict`.
-            *args: With encoded views, the further arguments.
-            **kwargs: `boxes` (O, 4), left, top, right and bottom as inclusive indices of pixels; `points`, for each of
-                the O objects (K, 2), x and y of pixels; `labels`, for each object (K,), 1 for a click on the object and
-                0 for one off it, all 1 unless given. Give boxes, points, or both for each object.
+            *args: With encoded views, the other arguments of `MaskPredictor.predict`.
+            **kwargs: Boxes, points, or both for each of the O objects. `boxes` is (O, 4): left, top, right and bottom
+                as inclusive pixel indices. `points` has one array (K, 2) for each object: x and y as pixel indices.
+                `labels` has one array (K,) for each object: 1 for a click on the object, 0 for one that is not on it;
+                without `labels`, all clicks are on the object.
 
         Returns:
             The masks in the order of the boxes or points; a mask may be empty.
 
         Raises:
-            ConfigError: Neither boxes nor points are given, or their numbers differ.
+            ConfigError: Neither boxes nor points are given, their numbers differ, or an object has no box and no
+                click on it.
         """
         if not isinstance(views, np.ndarray):
             return super().predict(views, *args, **kwargs)
@@ -111,10 +113,10 @@ class ImagePredictor(MaskPredictor):
 
         Args:
             image: uint8 (H, W, 3), RGB.
-            options: How they are found; as in SAM 2's automatic masks unless given.
+            options: Settings of the search; None takes the defaults of SAM 2's automatic mask generator.
 
         Returns:
-            The masks, from top to bottom by rows of windows, and the largest of each row first.
+            The masks by row of windows, from top to bottom; within a row, the largest comes first.
         """
         grid = WorkingGrid.of(Picture(image))
         found = list(search(self, grid, self.window_px, options or AutomaticOptions()))
@@ -130,7 +132,8 @@ def load_predictor(
     """Load a checkpoint for prediction.
 
     Args:
-        path: Path of the checkpoint. Ours record their network and image size; official ones do not.
+        path: Path of the checkpoint. Checkpoints of this project record their network and image size; official ones do
+            not.
         device: Device that the model runs on; a GPU if there is one, unless given.
         size: Network of an official checkpoint.
         image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
@@ -152,7 +155,7 @@ def _asked(
     own_boxes = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
     count = len(own_boxes) if own_boxes is not None else len(points or ())
     if points is not None and len(points) != count:
-        raise ConfigError("predict", f"got {count} boxes and points of {len(points)} objects", "give both for each")
+        raise ConfigError("predict", f"got {count} boxes, but points for {len(points)} objects", "give both for each")
     asked: list[AskedObject] = []
     for number in range(count):
         box = None
@@ -166,7 +169,9 @@ def _asked(
             clicks = tuple(((x, y), bool(is_on)) for (x, y), is_on in zip(xy.tolist(), on.tolist(), strict=True))
         item = AskedObject(str(number), box, clicks)
         if box is None and not item.positive:
-            raise ConfigError("predict", f"got no click on the object {number}", "give one with label 1, or a box")
+            raise ConfigError(
+                "predict", f"got neither box nor click on object {number}", "give a box, or a click with label 1"
+            )
         asked.append(item)
     return asked
 

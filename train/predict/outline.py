@@ -1,4 +1,4 @@
-"""Outline a mask along the edges of its pixels, so that filling the outline gives the mask again.
+"""Trace the outlines of a mask along the edges of its pixels; filling the outlines gives the same mask.
 
 Coordinates are x, y with the corner of the first pixel at 0, 0. Arrays are H, W.
 """
@@ -17,8 +17,8 @@ class Outline:
     """The outline of one part of a mask.
 
     Attributes:
-        outer: int64 (n, 2), corners of the outer ring; the last one joins the first.
-        holes: The same for each hole.
+        outer: int64 (n, 2), corners of the outer ring; the last corner is connected to the first.
+        holes: Corners of the ring around each hole, in the same form.
     """
 
     outer: NDArray[np.int64]
@@ -26,13 +26,13 @@ class Outline:
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[Outline]:
-    """Outline each 4-connected part of a mask.
+    """Trace the outline of each 4-connected part of a mask.
 
     Args:
         mask: bool (H, W).
 
     Returns:
-        The parts, in reading order of their first pixels.
+        The outlines of the parts, ordered by the first pixel of each part, row by row.
     """
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
     found: list[Outline] = []
@@ -53,7 +53,7 @@ def outlines(mask: NDArray[np.bool_]) -> list[Outline]:
 
 
 def _rings(part: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Follow the edges between pixels in and off a part, with the part on the right-hand side."""
+    """Follow the edges between pixels inside and outside a part, with the part on the right-hand side."""
     padded = np.pad(part, 1)
     inner = padded[1:-1, 1:-1]
     starts: list[NDArray[np.int64]] = []
@@ -92,7 +92,7 @@ def _rings(part: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
 
 
 def _corners(ring: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Leave out points on straight lines."""
+    """Return only the corners of a ring, without the points on straight lines."""
     before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
     return ring[(before != after).any(1)]
 

@@ -1,4 +1,4 @@
-"""Write the page that shows the pictures of all predicted images."""
+"""Write the HTML page that shows the overlay pictures of all predicted images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ figcaption {{ color: #555; overflow-wrap: anywhere }}
 
 
 def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
-    """Write `index.html`, if there are pictures.
+    """Write `index.html` if there are overlay pictures.
 
     Args:
         out: The folder of results.
-        summaries: What was found in each image.
+        summaries: The summary of each image.
     """
     figures: list[str] = []
     for summary in summaries:

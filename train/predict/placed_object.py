@@ -1,4 +1,4 @@
-"""An object as results write it: numbered, and outlined in pixels of level 0. Coordinates are x, y."""
+"""Give each found object a number and an outline in pixels of level 0, ready to be written. Coordinates are x, y."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class PlacedObject:
     """One object in its image.
 
     Attributes:
-        number: Its number in the image, from 1.
-        found: The object.
-        parts: Outer ring and holes of each part, (n, 2) in pixels of level 0, without repeating the first point.
-        area_px: Its area in pixels of level 0.
-        area_um2: Its area in square micrometers; None if the resolution is not known.
+        number: Number of the object in the image, from 1.
+        found: The object in pixels of the grid.
+        parts: Outer ring and holes of each part, (n, 2) in pixels of level 0; the first point is not repeated.
+        area_px: Area of the object in pixels of level 0.
+        area_um2: Area of the object in square micrometers; None if the resolution is not known.
     """
 
     number: int
@@ -42,7 +42,7 @@ class PlacedObject:
 
 
 def placed(objects: Iterable[FoundObject], grid: WorkingGrid) -> Iterator[PlacedObject]:
-    """Number objects and move them to level 0.
+    """Number objects, and convert them to pixels of level 0.
 
     Args:
         objects: The objects, in pixels of the grid.

@@ -1,13 +1,13 @@
-"""Predict the objects that somebody asks for, each in a window around it.
+"""Predict the prompted objects, each in a window around it.
 
-The window rule: windows have the size of the tiles that the model was trained on, and lie on a grid whose step is half
-of that. An object of at most half a window is asked in the window whose center is nearest to its own, which contains
-it, so that neighbors share a window and the encoder runs once for all of them. A larger object that fits into a window
-is asked in one around its own center. A still larger one, and one that was asked by clicks and reaches the window's
-edge, is asked in a window of twice the side at half the resolution, and so on. Its mask is then refined window by
-window at full resolution, with the coarse mask as a further prompt.
+The rules for choosing a window: A window has the size of the training tiles. If an object is at most half as large as
+a window, it gets the window whose center is nearest to the center of the object. These windows lie at steps of half a
+window, so near objects share a window and the encoder runs only once for them. A larger object that fits into a window
+gets a window around its own center. An even larger object gets a window of twice the side at half the resolution, or
+four times the side, and so on. So does an object that was prompted only by clicks and reaches the edge of its window.
+The mask from such a coarse window is refined at full resolution, window by window, with the coarse mask as a prompt.
 
-Coordinates are x, y in pixels of the grid. Axes: O objects, S pixels a side of a window.
+Coordinates are x, y in pixels of the grid. Axes: O objects, S pixels along a side of a window.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from train.predict.tile_ask import as_prompt, ask
 from train.slide.working_grid import WorkingGrid
 
 WIDEST = 64
-"""Largest factor by which a window is widened."""
+"""Largest factor by which the side of a window is enlarged."""
 
 REFINE_LOGIT = 10.0
-"""Logit that stands for a pixel of a coarse mask, where that mask is a prompt."""
+"""Logit of the pixels of a coarse mask that is used as a prompt."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Window:
     Attributes:
         left: x of its first pixel; it may lie outside the image.
         top: y of its first pixel.
-        side: Its side in pixels of the grid.
+        side: Side of the window in pixels of the grid.
     """
 
     left: int
@@ -50,7 +50,7 @@ class Window:
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How objects are predicted.
+    """Settings of the prediction of prompted objects.
 
     Attributes:
         window_px: Side of a window in pixels of the grid.
@@ -64,10 +64,10 @@ class PromptOptions:
 
 
 def window_of(extent: Sequence[float], size_xy: tuple[int, int], window_px: int) -> Window:
-    """Choose the window in which an object is asked; see the top of this module.
+    """Choose the window of an object by the rules at the top of this module.
 
     Args:
-        extent: Left, top, right and bottom of the object's box, or of its clicks.
+        extent: Left, top, right and bottom of the object's box, or of the box around its clicks.
         size_xy: Width and height of the grid.
         window_px: S.
     """
@@ -83,7 +83,7 @@ def window_of(extent: Sequence[float], size_xy: tuple[int, int], window_px: int)
         if longest <= window_px / 2:
             step = max(window_px // 2, 1)
             start = round(start / step) * step
-        # Inside the image where it is large enough; otherwise at its start, as tiles of a store.
+        # The window lies inside the image. If the image is smaller, both start at the same place, as with tiles.
         starts.append(max(min(round(start), size - side), 0))
     return Window(starts[0], starts[1], side)
 
@@ -95,17 +95,17 @@ def predict_asked(
     options: PromptOptions,
     on_window: Callable[[int, int], None] | None = None,
 ) -> list[FoundObject | None]:
-    """Predict objects.
+    """Predict the objects of prompts.
 
     Args:
         predictor: The model.
         grid: The image.
-        asked: The objects, in pixels of the grid.
-        options: How they are predicted.
-        on_window: Called with the number of objects that are done, and of all.
+        asked: The prompts, in pixels of the grid.
+        options: Settings of the prediction.
+        on_window: Function called after each window with the numbers of finished objects and of all objects.
 
     Returns:
-        The objects in the order of `asked`; None for one without a pixel.
+        The objects in the order of `asked`; None where the mask is empty.
     """
     windows: dict[Window, list[int]] = {}
     for number, item in enumerate(asked):
@@ -127,7 +127,7 @@ def predict_asked(
 def _ask_window(
     predictor: MaskPredictor, grid: WorkingGrid, window: Window, asked: Sequence[AskedObject], options: PromptOptions
 ) -> list[FoundObject | None]:
-    """Ask for objects in a window; a wide window is read at lower resolution, and its masks are enlarged."""
+    """Predict objects in one window; a wide window is read at lower resolution, and its masks are enlarged."""
     factor = options.window_px / window.side
     prompts = [_in_window(item, window, factor, options.window_px) for item in asked]
     views = predictor.views(grid.read(window.left, window.top, window.side, options.window_px), all_eight=options.tta)
@@ -153,7 +153,7 @@ def _in_window(item: AskedObject, window: Window, factor: float, side: int) -> t
 def _clipped(
     mask: NDArray[np.bool_], window: Window, grid: WorkingGrid, iou: float, stability: float
 ) -> FoundObject | None:
-    """The object of a window's mask, without what lies outside the image."""
+    """Return the object of a window's mask, without the part outside the image."""
     width, height = grid.size_xy
     inside = mask[: max(height - window.top, 0), : max(width - window.left, 0)]
     return FoundObject.cut(inside, (window.left, window.top), iou, stability)
@@ -167,7 +167,7 @@ def _widened(
     found: FoundObject | None,
     options: PromptOptions,
 ) -> FoundObject | None:
-    """Ask again in a wider window while an object that has no box reaches the edge, and refine what came from one."""
+    """Predict an object without a box again in wider windows while it reaches the edge; then refine a coarse mask."""
     while found is not None and item.box is None and _reaches_edge(found, window, grid):
         side = window.side * 2
         if side > options.window_px * WIDEST or window.side >= max(grid.size_xy):
@@ -181,7 +181,7 @@ def _widened(
 
 
 def _reaches_edge(found: FoundObject, window: Window, grid: WorkingGrid) -> bool:
-    """Whether an object reaches an edge of its window that is not one of the image."""
+    """Return whether an object reaches an edge of its window that is not an edge of the image."""
     left, top, right, bottom = found.box
     width, height = grid.size_xy
     ends = window.left + window.side, window.top + window.side
@@ -194,13 +194,13 @@ def _reaches_edge(found: FoundObject, window: Window, grid: WorkingGrid) -> bool
 
 
 def _refined(predictor: MaskPredictor, grid: WorkingGrid, coarse: FoundObject, options: PromptOptions) -> FoundObject:
-    """Ask again at full resolution, window by window, where the outline of a coarse mask runs."""
+    """Predict again at full resolution, window by window, along the outline of a coarse mask."""
     side = options.window_px
     left, top, right, bottom = coarse.box
     mask = coarse.mask.copy()
     for y in range(top, bottom, side // 2):
         for x in range(left, right, side // 2):
-            # The middle of the window is kept, where the model sees the surroundings.
+            # Only the middle of the window is used, because there the model sees the surroundings on all sides.
             window = Window(_start(x, grid.size_xy[0], side), _start(y, grid.size_xy[1], side), side)
             before = coarse.within((window.left, window.top, window.left + side, window.top + side))
             rows, columns = slice(y, min(y + side // 2, bottom)), slice(x, min(x + side // 2, right))
@@ -212,7 +212,7 @@ def _refined(predictor: MaskPredictor, grid: WorkingGrid, coarse: FoundObject, o
 
 
 def _start(place: int, size: int, side: int) -> int:
-    """Where a window starts whose middle half starts at a place, inside an axis of some size."""
+    """Return where a window starts along one axis so that its middle half starts at `place`; it stays in the image."""
     return max(min(place - side // 4, size - side), 0)
 
 
@@ -234,7 +234,7 @@ def _refined_window(
 
 
 def on_grid(asked: Sequence[AskedObject], grid: WorkingGrid) -> Iterator[AskedObject]:
-    """Move prompts of level 0 to the grid; one that is outside is left out by the caller."""
+    """Convert prompts from pixels of level 0 to pixels of the grid. The caller checks that they lie inside the grid."""
     for item in asked:
         box = None
         if item.box is not None:

@@ -1,4 +1,4 @@
-"""Write objects as an image of labels, and as a picture to look at. Arrays are H, W; coordinates are x, y."""
+"""Write objects as a label image, and as an overlay picture for people. Arrays are H, W; coordinates are x, y."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from train.predict.vector_files import level0_mask
 from train.slide.working_grid import WorkingGrid
 
 PNG_MAX_PX = 1 << 26
-"""Most pixels of a PNG; a larger image of labels is a pyramid in a TIFF."""
+"""Largest number of pixels of a PNG; a larger label image is written as a TIFF pyramid."""
 
 TIFF_TILE_PX = 512
 Labels = NDArray[np.uint8 | np.uint16 | np.uint32]
@@ -27,9 +27,9 @@ NO_CLASS_COLOR = (255, 221, 51)
 
 
 class LabelImage:
-    """An image whose pixel values are the numbers of objects; 0 where there is none.
+    """Writes an image whose pixel values are the numbers of objects; 0 where there is no object.
 
-    A later object lies above an earlier one. The labels lie in a file until they are written, not in memory.
+    A later object covers an earlier one. Until the image is written, a temporary file holds the labels, not memory.
 
     Args:
         path: The file to write, without its ending, which depends on the size: `.png`, or `.ome.tif`.
@@ -60,14 +60,14 @@ class LabelImage:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the file of labels."""
+        """Remove the temporary file of labels."""
         del self._labels
         self._raw.unlink()
 
     def _write_pyramid(self, dtype: LabelType) -> None:
         height, width = self._shape
         levels = max(int(np.ceil(np.log2(max(height, width) / TIFF_TILE_PX))), 0)
-        # The same labels give the same bytes; without an identity of its own, the file would get a random one.
+        # The same labels must give the same bytes. Without this UUID, tifffile would write a random one.
         digest = hashlib.md5(f"{self._grid.source.path.name} {self._last}".encode(), usedforsecurity=False).hexdigest()
         metadata = {"axes": "YX", "UUID": f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"}
         path = self._path.with_name(f"{self._path.name}.ome.tif")
@@ -89,7 +89,7 @@ class LabelImage:
 
 
 def _tiles(labels: NDArray[np.uint32], step: int, dtype: LabelType) -> Iterator[Labels]:
-    """The tiles of one level, row by row; each takes every `step`-th pixel, since labels cannot be averaged."""
+    """Yield the tiles of one level, row by row. They take every `step`-th pixel, because labels cannot be averaged."""
     side = TIFF_TILE_PX * step
     for top in range(0, labels.shape[0], side):
         for left in range(0, labels.shape[1], side):
@@ -99,7 +99,7 @@ def _tiles(labels: NDArray[np.uint32], step: int, dtype: LabelType) -> Iterator[
 
 
 class OverlayPicture:
-    """A small picture of the image with the outlines of its objects.
+    """Writes a small picture of the image with the outlines of its objects.
 
     Args:
         path: The file to write.
@@ -118,7 +118,7 @@ class OverlayPicture:
         color = item.found.kind.color if item.found.kind else NO_CLASS_COLOR
         for outer, holes in item.parts:
             for ring in (outer, *holes):
-                # Coordinates with four binary digits after the point.
+                # cv2 takes fixed-point coordinates here, with four binary digits after the point.
                 points = np.round((ring - self._region) * self._factors * 16 - 8).astype(np.int32)
                 cv2.polylines(self._picture, [points], True, color, 1, cv2.LINE_AA, 4)
 

@@ -1,4 +1,7 @@
-"""Predict many images and slides into one folder: resumable, bounded in memory, and shared by several processes."""
+"""Predict many images and slides into one folder.
+
+A stopped command can be resumed, memory use is bounded, and several processes can share the work.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +36,18 @@ logger = logging.getLogger(__name__)
 
 WORK_FOLDER = ".work"
 SAME_MPP = 0.02
-"""Relative difference of two resolutions that is not worth resampling: scanners say 0.499 for 0.5."""
+"""Images are not resampled if two resolutions differ by at most this share: scanners write 0.499 for 0.5."""
 
 
 @dataclass(frozen=True)
 class PredictProgress:
-    """How far one image is.
+    """The progress of one image.
 
     Attributes:
         name: Stem of the image.
-        done: Windows or objects that are done.
-        total: All of them.
-        pixels: Pixels of the grid that are done; 0 for prompted objects.
+        done: Number of finished windows, or of finished objects if there are prompts.
+        total: Number of all windows or objects.
+        pixels: Number of finished pixels of the grid; 0 if there are prompts.
     """
 
     name: str
@@ -62,26 +65,27 @@ def predict_images(
     world: World = World(),  # noqa: B008
     on_progress: Callable[[PredictProgress], None] | None = None,
 ) -> list[ImageSummary]:
-    """Predict images into a folder; those whose results are there are left as they are.
+    """Predict images into a folder; images that already have results there are skipped.
 
     Args:
         predictor: The model.
-        sources: Images and slides.
-        out: The folder.
-        settings: How they are predicted.
+        sources: Paths of the images and slides.
+        out: Folder for the results.
+        settings: Settings of the prediction.
         prompts: The prompts; None with `settings.automatic`.
         world: The processes that share the images.
-        on_progress: Called after each window or group of objects.
+        on_progress: Function called after each window or group of objects.
 
     Returns:
-        What was found in each image of this process.
+        A summary of each image that this process handled.
 
     Raises:
-        ConfigError: Results of other settings are there, or prompts and images do not go together.
+        ConfigError: The folder holds results of other settings, no prompt belongs to a given image, or a region is
+            given for several images.
         SourceError: An image cannot be read, or a prompt lies outside its image.
     """
     if settings.region and len(sources) > 1:
-        raise ConfigError("--region", f"is for one image, and there are {len(sources)}", "predict one at a time")
+        raise ConfigError("--region", f"works with one image, but {len(sources)} are given", "predict one at a time")
     asked = {path: prompts.of(path, alone=len(sources) == 1) if prompts else [] for path in sources}
     if prompts is not None:
         _check_prompts(prompts, asked)
@@ -108,12 +112,12 @@ def _check_prompts(prompts: PromptsOfImages, asked: dict[Path, list[AskedObject]
     if len(without) == len(asked):
         named = ", ".join(filter(None, list(prompts.asked)[:3]))
         what = f"has no prompt for {without[0]}" + (f"; it names {named}" if named else "")
-        raise ConfigError(prompts.path, what, "name prompts as their images")
+        raise ConfigError(prompts.path, what, "give prompts the names of their images")
     if without:
-        logger.warning("%s: images without a prompt: %d, such as %s", prompts.path, len(without), without[0])
+        logger.warning("%s: %d images have no prompt, such as %s", prompts.path, len(without), without[0])
     unused = [name for name in prompts.asked if name and name not in prompts.used]
     if unused:
-        logger.warning("%s: images that are not given: %d, such as %s", prompts.path, len(unused), unused[0])
+        logger.warning("%s: %d images with prompts are not given, such as %s", prompts.path, len(unused), unused[0])
 
 
 def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:
@@ -126,20 +130,20 @@ def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, as
 
 
 def grid_of(predictor: ImagePredictor, source: ImageSource, settings: PredictSettings) -> WorkingGrid:
-    """Lay the grid over an image at the resolution that the model knows.
+    """Lay the grid over an image at the resolution that the model was trained at.
 
     Args:
-        predictor: The model, with what it was trained on.
+        predictor: The model, with the record of its training data.
         source: The image.
-        settings: Resolution and region, where the user gives them.
+        settings: Settings with the resolution and the region, if the user gave them.
     """
     known = predictor.trained_on
     if known is not None and known.layout == "resize" and settings.mpp_um is None:
         return WorkingGrid.of(source, None, settings.region, longest_px=known.tile_size_px)
     mpp_um = settings.mpp_um or (known.mpp_um if known else None)
     if mpp_um is not None and source.mpp_um is None and settings.mpp_um is None:
-        what = "does not tell its resolution, which is taken for that of training (--source-mpp changes that)"
-        logger.warning("%s %s: %g um a pixel", source.path, what, mpp_um)
+        what = "does not state its resolution; the resolution of training is used (--source-mpp changes that)"
+        logger.warning("%s %s: %g um per pixel", source.path, what, mpp_um)
         source.mpp_um = mpp_um
     if mpp_um is not None and source.mpp_um is not None and abs(source.mpp_um / mpp_um - 1) <= SAME_MPP:
         mpp_um = None
@@ -185,7 +189,7 @@ def _predict_image(
 
 
 def _write_all(writers: Sequence[ObjectWriter], objects: Iterable[PlacedObject]) -> Counter[str]:
-    """Write objects with all writers, and count them by class."""
+    """Pass each object to all writers, and count the objects by class."""
     classes: Counter[str] = Counter()
     open_writers = list(writers)
     try:
@@ -211,7 +215,7 @@ def _objects(
     on_progress: Callable[[PredictProgress], None] | None,
     missing: list[int],
 ) -> Iterator[FoundObject]:
-    """Yield the objects of an image; adds the number of each prompt without an object to `missing`."""
+    """Yield the objects of an image, and add the number of each prompt that gave no object to `missing`."""
     name = grid.source.path.stem
 
     def show(done: int, total: int, pixels: int = 0) -> None:
@@ -245,7 +249,7 @@ def _objects(
 
 
 def _only_class(predictor: ImagePredictor) -> list[ObjectClass]:
-    """The class of all objects, if the model was trained on a single one."""
+    """Return the only class that the model was trained on, in a list; the list is empty if there are several."""
     classes = predictor.trained_on.classes if predictor.trained_on else ()
     return [ObjectClass(info.name, info.color) for info in classes] if len(classes) == 1 else []
 

@@ -1,6 +1,6 @@
-"""Join the objects of overlapping windows: an object across a seam is one object, and none is found twice.
+"""Join the objects of overlapping windows, so that no object is split or found twice.
 
-Windows come row by row. Where two windows overlap, two masks that agree there are parts of one object. Coordinates are
+Windows come row by row. If two masks agree where their windows overlap, they are parts of one object. Coordinates are
 x, y in pixels of the grid.
 """
 
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from train.predict.found_object import Box, FoundObject, common_box, joint_box
 
 AGREEMENT = 0.5
-"""Least IoU, within the overlap of their windows, of two masks that are one object."""
+"""Two masks are one object if their IoU within the overlap of their windows is at least this."""
 
 DUPLICATE = 0.7
-"""Least share of both masks that lies in the other one, where two masks that do not agree are one object twice."""
+"""Two masks are duplicates of one object if at least this share of each of them lies in the other one."""
 
 MAX_SIDE_PX = 8192
-"""Longest side of an object that is joined from parts, so that memory does not grow with the slide."""
+"""Longest side of an object that is joined from parts. The limit keeps memory from growing with the slide."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Open:
-    """An object that a later window may still join.
+    """An object that a later window may still extend.
 
     Attributes:
-        found: The object.
-        windows: The windows that showed it.
+        found: The object so far.
+        windows: The windows that it was found in.
     """
 
     found: FoundObject
@@ -37,7 +37,7 @@ class _Open:
 
 
 class SeamJoiner:
-    """Joins objects; call `add` with each window's objects, `finished_above` after each row, and `close` at the end."""
+    """Joins objects. Call `add` with each window's objects, `finished_above` after each row, and `close` at the end."""
 
     def __init__(self) -> None:
         self._open: list[_Open] = []
@@ -45,11 +45,11 @@ class SeamJoiner:
     def add(self, window: Box, objects: list[FoundObject]) -> None:
         """Add the objects of a window, in pixels of the grid.
 
-        Within the window, two masks that cover each other are one object twice, even if stray pixels make their boxes
-        different, which SAM 2's rules compare.
+        If two masks of the window cover each other, the one with the lower IoU estimate is dropped. SAM 2's own rules
+        compare only boxes, which a few stray pixels can make different.
         """
         new: list[_Open] = []
-        # The best first, so that each that follows is compared with better ones.
+        # The best object comes first, so that each object is compared with better ones.
         for found in sorted(objects, key=lambda item: -item.iou):
             part: _Open | None = _Open(found, (window,))
             if any(_is_twice(other.found, found) for other in new):
@@ -69,29 +69,29 @@ class SeamJoiner:
         self._open += new
 
     def finished_above(self, y: int) -> list[FoundObject]:
-        """Return and forget the objects that no later window can join, the largest first.
+        """Return and forget the objects that no later window can extend, the largest first.
 
         Args:
-            y: Where the next row of windows starts.
+            y: First row of pixels of the next row of windows.
         """
         done = [item.found for item in self._open if max(window[3] for window in item.windows) <= y]
         self._open = [item for item in self._open if max(window[3] for window in item.windows) > y]
         return in_order(done)
 
     def close(self) -> list[FoundObject]:
-        """Return the objects that are left, the largest first."""
+        """Return the remaining objects, the largest first."""
         left, self._open = [item.found for item in self._open], []
         return in_order(left)
 
 
 def in_order(objects: list[FoundObject]) -> list[FoundObject]:
     """Sort objects, the largest first."""
-    # Objects may lie in one another, and an image of labels shows the later one.
+    # One object may lie in another, and a label image shows the later one.
     return sorted(objects, key=lambda found: (-found.area_px, found.box, -found.iou))
 
 
 def _joined(first: _Open, second: _Open) -> _Open | None:
-    """The two as one object, if their masks agree where their windows overlap."""
+    """Return two objects as one if their masks agree where their windows overlap; otherwise None."""
     box = joint_box(first.found.box, second.found.box)
     if max(box[2] - box[0], box[3] - box[1]) > MAX_SIDE_PX:
         return None
@@ -115,7 +115,7 @@ def _joined(first: _Open, second: _Open) -> _Open | None:
 
 
 def _seen_by_both(box: Box, first: tuple[Box, ...], second: tuple[Box, ...]) -> NDArray[np.bool_]:
-    """The pixels of a box that windows of both objects showed."""
+    """Return which pixels of a box the windows of both objects show."""
     shown = [np.zeros((box[3] - box[1], box[2] - box[0]), np.bool_) for _ in range(2)]
     for mask, windows in zip(shown, (first, second), strict=True):
         for window in windows:
@@ -126,7 +126,7 @@ def _seen_by_both(box: Box, first: tuple[Box, ...], second: tuple[Box, ...]) -> 
 
 
 def _is_twice(first: FoundObject, second: FoundObject) -> bool:
-    """Whether most of each mask lies in the other one."""
+    """Return whether most of each mask lies in the other one."""
     common = common_box(first.box, second.box)
     if common is None:
         return False

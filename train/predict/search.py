@@ -1,4 +1,4 @@
-"""Search an image for all its objects, window by window, in memory that does not grow with the image.
+"""Search an image for all its objects, window by window. Memory use does not grow with the image.
 
 Coordinates are x, y in pixels of the grid.
 """
@@ -22,17 +22,17 @@ from train.slide.tissue import TissueMask
 from train.slide.working_grid import WorkingGrid
 
 OVERLAP = 0.25
-"""Share of a window that its neighbor shows as well."""
+"""Share of a window that the next window also shows."""
 
 
 @dataclass(frozen=True)
 class SearchProgress:
-    """How far a search is.
+    """The progress of a search.
 
     Attributes:
-        done: Windows that are done.
-        total: All windows.
-        pixels: Pixels of the grid that are done.
+        done: Number of finished windows.
+        total: Number of all windows.
+        pixels: Number of pixels in the finished windows.
     """
 
     done: int
@@ -41,12 +41,12 @@ class SearchProgress:
 
 
 def starts(length_px: int, side_px: int, overlap: float) -> list[int]:
-    """List where windows start along one axis; the last one ends with the image.
+    """Return the starts of the windows along one axis; the last window ends at the edge of the image.
 
     Args:
-        length_px: Length of the axis.
+        length_px: Length of the image along the axis.
         side_px: Side of a window.
-        overlap: Share of a window that its neighbor shows as well.
+        overlap: Share of a window that the next window also shows.
     """
     last = max(length_px - side_px, 0)
     step = max(round(side_px * (1 - overlap)), 1)
@@ -65,21 +65,22 @@ def search(
     rows: WindowRows | None = None,
     on_window: Callable[[SearchProgress], None] | None = None,
 ) -> Iterator[FoundObject]:
-    """Find all objects of an image, from top to bottom, and the largest of each row of windows first.
+    """Find all objects of an image, by row of windows from top to bottom; in a row, the largest comes first.
 
     Args:
         predictor: The model.
         grid: The image.
         window_px: Side of a window in pixels of the grid.
-        options: How objects are found in a window.
-        overlap: Share of a window that its neighbor shows as well.
+        options: Settings of the search within a window.
+        overlap: Share of a window that the next window also shows.
         tta: Whether logits are averaged over the eight flips and rotations.
-        readers: Threads that read windows ahead.
-        rows: Keeps the objects of finished rows of windows, so that a search continues after an interruption.
-        on_window: Called after each window.
+        readers: Number of threads that read windows ahead.
+        rows: Files that keep the objects of finished rows of windows, so that an interrupted search can continue; None
+            keeps nothing.
+        on_window: Function called after each window.
 
     Yields:
-        The objects, each as soon as no window can join it any more.
+        The objects, each as soon as no later window can extend it.
     """
     tops, lefts = starts(grid.size_xy[1], window_px, overlap), starts(grid.size_xy[0], window_px, overlap)
     tissue = TissueMask(grid) if grid.source.is_slide else None
@@ -106,13 +107,13 @@ def search(
             if number + 1 < len(tops):
                 yield from joiner.finished_above(tops[number + 1])
             elif len(tops) * len(lefts) == 1:
-                # A single window gives what SAM 2's own rules give.
+                # With a single window there is nothing to join, so the result equals that of SAM 2's own rules.
                 yield from in_order(found_in_row[0])
     yield from joiner.close()
 
 
 def _shown(origin_xy: tuple[int, int], side: int, grid: WorkingGrid) -> Box:
-    """The part of the grid that a window shows."""
+    """Return the part of the grid that a window shows."""
     (left, top), (width, height) = origin_xy, grid.size_xy
     return left, top, min(left + side, width), min(top + side, height)
 
@@ -125,7 +126,7 @@ def _read_ahead(
     tissue: TissueMask | None,
     readers: int,
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8] | None]]:
-    """Yield windows with their pixels, in order; None instead of pixels where there is no tissue."""
+    """Yield windows with their pixels, in order; a window without tissue has None instead of pixels."""
 
     def read(origin: tuple[int, int]) -> NDArray[np.uint8] | None:
         if tissue is not None and not tissue.window(*origin, side).any():
@@ -135,7 +136,7 @@ def _read_ahead(
     waiting: deque[tuple[tuple[int, int], Future[NDArray[np.uint8] | None]]] = deque()
     for origin in origins:
         waiting.append((origin, pool.submit(read, origin)))
-        # A few windows at a time, so that memory does not grow with the row.
+        # Only a few windows are read ahead, so that memory does not grow with the length of the row.
         if len(waiting) > readers:
             place, pixels = waiting.popleft()
             yield place, pixels.result()

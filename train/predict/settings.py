@@ -1,4 +1,4 @@
-"""How images are predicted."""
+"""Settings of the prediction of images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ DEFAULT_FORMATS: tuple[ResultFormat, ...] = ("geojson", "masks", "csv", "overlay
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """How images are predicted.
+    """Settings of the prediction of images.
 
     Attributes:
         formats: The kinds of files to write.
-        automatic: How objects are found without prompts; None asks for prompted objects.
-        mpp_um: Resolution of the model; None takes that of training, or the image's own pixels.
-        source_mpp_um: Resolution of images that do not tell it, or tell it wrongly.
-        region: Left, top, width and height in pixels of level 0; None takes whole images.
-        overlap: Share of a window that its neighbor shows as well.
+        automatic: Settings of the search without prompts; None if there are prompts.
+        mpp_um: Resolution that the model works at, in micrometers per pixel; None is the resolution of training, or
+            that of the image if the former is not known.
+        source_mpp_um: Resolution of the images in micrometers per pixel, if they state none or a wrong one.
+        region: Left, top, width and height in pixels of level 0; None is the whole image.
+        overlap: Share of a window that the next window also shows.
         tta: Whether logits are averaged over the eight flips and rotations.
         threshold: A pixel whose logit is above this is in the mask.
-        min_area_px: Least number of pixels of an object.
-        readers: Threads that read windows ahead.
+        min_area_px: Smallest number of pixels of an object.
+        readers: Number of threads that read windows ahead.
         overwrite: Whether to replace results of another model, image or setting.
     """
 

@@ -1,6 +1,7 @@
-"""Ask a model about one window, and turn its answer into masks with their estimates.
+"""Predict the objects of one window: masks with IoU estimates and stability.
 
-Axes: O objects, K points, S pixels a side of the window, s side of the model's input. Coordinates are x, y.
+Axes: O objects, K points, S pixels along a side of the window, s pixels along a side of the model's input. Coordinates
+are x, y.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from train.loss.pixel_terms import upsample
 from train.model.predictor import MaskPredictor, View
 
 STABILITY_OFFSET = 1.0
-"""Change of the threshold by which stability is measured, as in SAM 2's automatic masks."""
+"""Stability compares the masks at the threshold plus and minus this, as SAM 2's automatic mask generator does."""
 
 
 def stability_of(logits: Tensor, threshold: float = 0.0) -> Tensor:
-    """IoU of the masks at a higher and at a lower threshold, (O,).
+    """Compute the stability of masks: the IoU between the masks at a higher and a lower threshold, (O,).
 
     Args:
-        logits: (O, H, W).
-        threshold: The threshold between them.
+        logits: (O, H, W), mask logits.
+        threshold: The threshold halfway between these two.
     """
     inner = (logits > threshold + STABILITY_OFFSET).flatten(1).sum(1)
     outer = (logits > threshold - STABILITY_OFFSET).flatten(1).sum(1)
@@ -35,11 +36,13 @@ def stability_of(logits: Tensor, threshold: float = 0.0) -> Tensor:
 def as_prompt(
     box: Sequence[float] | None, points: Sequence[tuple[tuple[float, float], bool]], side: int
 ) -> tuple[list[list[float]], list[int]]:
-    """Return coordinates and labels of one prompt, in indices of pixels, clipped to the window.
+    """Return coordinates and labels of one prompt as pixel indices within the window.
+
+    The box is clipped to the window, and clicks outside the window are left out.
 
     Args:
-        box: Left, top, right and bottom, which count from the corner of the first pixel.
-        points: Clicks, which count so, too, and whether each is on the object.
+        box: Left, top, right and bottom, measured from the corner of the window's first pixel.
+        points: Clicks, measured in the same way, each with True if it is on the object and False if it is not.
         side: S.
     """
     coords: list[list[float]] = []
@@ -47,7 +50,7 @@ def as_prompt(
     last = side - 1.0
     if box is not None:
         left, top, right, bottom = (float(np.clip(value, 0, side)) for value in box)
-        # The last pixel of a box ends before its right and bottom.
+        # Right and bottom are exclusive, so the last pixel is one less.
         coords += [[min(left, last), min(top, last)], [max(right - 1, 0.0), max(bottom - 1, 0.0)]]
         labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
     for (x, y), is_on in points:
@@ -58,7 +61,7 @@ def as_prompt(
 
 
 def padded(prompts: Sequence[tuple[list[list[float]], list[int]]]) -> tuple[Tensor, Tensor]:
-    """Join prompts of different length: float32 (O, K, 2) and int32 (O, K), padded with label -1."""
+    """Stack prompts of different lengths: float32 (O, K, 2) and int32 (O, K), padded with the label -1."""
     most = max(len(labels) for _, labels in prompts)
     coords = torch.zeros(len(prompts), most, 2)
     labels = torch.full((len(prompts), most), int(PointLabel.PADDING), dtype=torch.int32)
@@ -81,20 +84,20 @@ def ask(
     Args:
         predictor: The model.
         views: The encoded window.
-        prompts: Coordinates and labels of each object.
+        prompts: Coordinates and labels of each object from `as_prompt`.
         side: S.
         threshold: A pixel whose logit is above this is in the mask.
-        mask_logits: float32 (O, s/4, s/4), masks as further prompts.
+        mask_logits: float32 (O, s/4, s/4), mask logits as additional prompts; None gives none.
 
     Returns:
-        IoU estimates (O,), masks bool (O, S, S), stability (O,).
+        IoU estimates, (O,); masks, bool (O, S, S); and stability, (O,).
     """
     coords, labels = padded(prompts)
     found = predictor.predict(views, coords, labels, side, mask_logits)
     masks = np.zeros((len(prompts), side, side), np.bool_)
     stability = np.zeros(len(prompts), np.float32)
     for row in range(len(prompts)):
-        # One at a time: a window may have hundreds of objects.
+        # Upsample one mask at a time to save memory: a window may have hundreds of objects.
         logits = upsample(found.logits[row : row + 1, None], side, side)[:, 0].float()
         masks[row] = (logits[0] > threshold).cpu().numpy()
         stability[row] = float(torch.nan_to_num(stability_of(logits, threshold))[0])

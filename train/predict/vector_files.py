@@ -1,7 +1,8 @@
-"""Write objects as GeoJSON for QuPath, as COCO and as CSV, one by one, so that memory does not grow with their number.
+"""Write objects as GeoJSON for QuPath, as COCO, and as CSV.
 
-Coordinates are x, y in pixels of level 0.
-Source: RFC 7946 and the fields that QuPath reads; COCO's format page.
+Objects are written one by one, so memory use does not grow with their number. Coordinates are x, y in pixels of
+level 0.
+Sources: RFC 7946 and the fields that QuPath reads; the description of the COCO format.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from train.predict.placed_object import PlacedObject, Ring
 from train.slide.working_grid import WorkingGrid
 
 _NAMESPACE = uuid.UUID("0b0f4b7c-6a53-4b5c-9f0a-4d2f5f1f8a51")
-"""The ids of features are made from this and their content, so that the same run gives the same file."""
+"""Namespace for the UUIDs of features. A UUID depends on this and the content, so equal runs give equal files."""
 
 NO_CLASS = "object"
-"""Name of the category of objects without a class in COCO's format, which knows none without."""
+"""Name of the COCO category for objects without a class, because COCO requires a category."""
 
 
 class ObjectWriter(Protocol):
-    """Receives the objects of one image, and is closed after the last."""
+    """Writes the objects of one image to a file; it must be closed after the last object."""
 
     def add(self, item: PlacedObject) -> None:
         """Write one object."""
@@ -45,7 +46,7 @@ class ObjectWriter(Protocol):
 
 
 class _JsonRows:
-    """A JSON file whose last value is a list that is written row by row."""
+    """A JSON file that ends with a list, which is written row by row."""
 
     def __init__(self, path: Path, head: str) -> None:
         self._file = path.open("w", encoding="utf-8")
@@ -65,7 +66,7 @@ class _JsonRows:
 
 
 class GeoJsonFile:
-    """A GeoJSON file that QuPath imports.
+    """Writes a GeoJSON file that QuPath can import.
 
     Args:
         path: The file to write.
@@ -112,7 +113,7 @@ def _closed(ring: Ring) -> list[list[float]]:
 
 
 class CsvFile:
-    """A table of objects; boxes end with their last pixel.
+    """Writes a CSV table of objects; boxes include their last pixel.
 
     Args:
         path: The file to write.
@@ -144,12 +145,12 @@ class CsvFile:
 
 
 class CocoFile:
-    """A COCO file with run lengths, in pixels of the grid's region.
+    """Writes a COCO file with masks as run lengths, in pixels of the grid's region at level 0.
 
     Args:
         path: The file to write.
         grid: The image.
-        kinds: The classes that objects may have.
+        kinds: All classes that the objects may have.
     """
 
     def __init__(self, path: Path, grid: WorkingGrid, kinds: Iterable[ObjectClass]) -> None:
@@ -186,7 +187,7 @@ class CocoFile:
 
 
 def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArray[np.bool_]]:
-    """Return x and y in the region, and the mask, of an object in pixels of level 0."""
+    """Return the left, the top and the mask of an object in pixels of level 0; left and top count from the region."""
     if grid.region[2:] == grid.size_xy:
         return *item.found.origin_xy, item.found.mask
     left, top, right, bottom = item.found.box
@@ -200,16 +201,16 @@ def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArra
 
 
 def image_runs(mask: NDArray[np.bool_], x: int, y: int, width: int, height: int) -> dict[str, Any]:
-    """COCO's run lengths of a mask in a large image, which is never made."""
+    """Return COCO's run lengths of a mask within a large image, without making that image in memory."""
     columns = np.pad(mask.T, ((0, 0), (1, 1)))
     changes = np.diff(columns.astype(np.int8), axis=1)
     column, row = np.nonzero(changes)
     places = (x + column.astype(np.int64)) * height + y + row
-    # A run that ends with a column may go on in the next one.
+    # A run that ends at the end of a column may continue in the next column.
     same = np.flatnonzero(np.diff(places) == 0)
     places = np.delete(places, np.concatenate([same, same + 1]))
     counts = np.diff(np.concatenate([[0], places, [width * height]]))
-    # An area that reaches the last pixel ends with its own run.
+    # If the mask reaches the last pixel of the image, there is no run of background after it.
     counts = counts[:-1] if not counts[-1] else counts
     tools = cast("Any", coco_mask)
     found = tools.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)

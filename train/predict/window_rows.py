@@ -1,4 +1,4 @@
-"""Keep the objects of each finished row of windows in a file, so that a killed search goes on where it was."""
+"""Keep the objects of each finished row of windows in a file, so that an interrupted search can continue."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from train.predict.found_object import FoundObject
 
 
 class WindowRows:
-    """The files of one search.
+    """The files that keep the finished rows of one search.
 
     Args:
-        folder: Their folder; it is made.
-        digest: Identifies model, image and settings; files of another search are not used.
+        folder: Folder of the files; it is created.
+        digest: Digest of the model, the image and the settings. Files with another digest are not used.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
@@ -35,7 +35,7 @@ class WindowRows:
                 heads = json.loads(bytes(archive["heads"]).decode())
                 bits = archive["bits"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            # A file that a failing disk damaged is written again.
+            # The file is damaged, so the row is searched and written again.
             return None
         found: list[list[FoundObject]] = []
         place = 0
@@ -50,7 +50,7 @@ class WindowRows:
         return found
 
     def save(self, row: int, windows: list[list[FoundObject]]) -> None:
-        """Write the objects of a finished row; the file appears whole."""
+        """Write the objects of a finished row; no reader can see a half-written file."""
         heads = [[_head(item) for item in window] for window in windows]
         bits = [np.packbits(item.mask.ravel()) for window in windows for item in window]
         path = self._path(row)

@@ -1,4 +1,1 @@
-"""What a run needs of its machine: device, processes, signals, log files and random states.
-
-May import `schemas` and the settings.
-"""
+"""What a run needs from its machine: device, processes, signals, log files and random states."""

@@ -19,13 +19,13 @@ _MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
 
 class ImageSource(Protocol):
-    """An image of which parts can be read.
+    """An image that can be read in parts.
 
     Attributes:
-        path: Its file.
+        path: Path of the file.
         size_xy: Width and height in pixels.
-        mpp_um: Micrometers a pixel; None if the file does not tell it.
-        is_slide: Whether it is a slide, much of which is background.
+        mpp_um: Micrometers per pixel; None if the file does not state it.
+        is_slide: Whether it is a slide, which is mostly background.
     """
 
     path: Path
@@ -34,31 +34,31 @@ class ImageSource(Protocol):
     is_slide: bool
 
     def read(self, left: int, top: int, width: int, height: int, out_xy: tuple[int, int]) -> NDArray[np.uint8]:
-        """Read a part, resized.
+        """Read a part of the image and resize it.
 
         Args:
-            left: x of its first pixel.
-            top: y of its first pixel.
-            width: Its width; it lies in the image.
-            height: Its height.
+            left: x of the first pixel.
+            top: y of the first pixel.
+            width: Width of the part, which must lie inside the image.
+            height: Height of the part.
             out_xy: Width and height of the result.
 
         Returns:
             uint8 (H, W, 3), RGB.
 
         Raises:
-            SourceError: The part is damaged.
+            SourceError: This part of the file is damaged.
         """
         ...
 
 
 class Picture:
-    """An image that is in memory.
+    """An image that is in memory as a whole.
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        path: Its file, for messages.
-        mpp_um: Micrometers a pixel; None if it is not known.
+        path: Path of the file, for messages.
+        mpp_um: Micrometers per pixel; None if it is not known.
     """
 
     is_slide = False
@@ -75,13 +75,13 @@ class Picture:
 
 
 class Slide:
-    """A slide, read by OpenSlide.
+    """A slide that OpenSlide reads.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Raises:
-        SourceError: OpenSlide cannot read it.
+        SourceError: OpenSlide cannot read the file.
         ConfigError: OpenSlide is not installed.
     """
 
@@ -109,7 +109,7 @@ class Slide:
             where = f"{self.path} at {left}, {top}"
             raise SourceError(where, f"cannot be read ({error})", "check the file, or leave this part out") from error
         pixels = np.asarray(region)
-        # Where a scanner recorded nothing, pixels are transparent, and shown on white.
+        # Pixels that the scanner did not record are transparent; they become white.
         alpha = pixels[..., 3:].astype(np.uint16)
         rgb = (pixels[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha)) // 255
         return _resized(rgb.astype(np.uint8), out_xy)
@@ -119,15 +119,15 @@ def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
     """Open an image or a slide.
 
     Args:
-        path: PNG, JPEG, TIFF, or a slide that OpenSlide reads. A tiled TIFF that OpenSlide knows is a slide.
-        mpp_um: Micrometers a pixel, where the file does not tell it or tells it wrongly.
+        path: PNG, JPEG, TIFF, or a slide that OpenSlide reads. A TIFF that OpenSlide recognizes is opened as a slide.
+        mpp_um: Micrometers per pixel, if the file states none or a wrong value.
 
     Raises:
-        SourceError: It cannot be read.
-        ConfigError: It is a slide, and OpenSlide is not installed.
+        SourceError: The file cannot be read.
+        ConfigError: The file is a slide, and OpenSlide is not installed.
     """
     if not path.is_file():
-        raise SourceError(path, "is not a file", "name images, slides, or folders of them")
+        raise SourceError(path, "is not a file", "give images, slides, or folders of them")
     source: ImageSource = Slide(path) if _is_slide(path) else Picture(read_image(path), path, _mpp_of_name(path))
     if mpp_um is not None:
         source.mpp_um = mpp_um
@@ -135,10 +135,10 @@ def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
 
 
 def find_sources(paths: list[Path]) -> list[Path]:
-    """List the images and slides among files and in folders, sorted within each folder.
+    """List the given files, and the images and slides in the given folders, sorted within each folder.
 
     Raises:
-        SourceError: A path is not there, a folder holds no image, or two sources have the same stem.
+        SourceError: A path does not exist, a folder holds no image, or two sources have the same stem.
     """
     found: list[Path] = []
     for path in paths:
@@ -149,12 +149,12 @@ def find_sources(paths: list[Path]) -> list[Path]:
                 if file.suffix.lower() in (*SLIDE_SUFFIXES, *PICTURE_SUFFIXES) and not file.name.startswith(".")
             )
             if not inside:
-                raise SourceError(path, "holds no image or slide", "name a folder of images")
+                raise SourceError(path, "holds no image or slide", "give a folder of images")
             found += inside
         elif path.is_file():
             found.append(path)
         else:
-            raise SourceError(path, "is not there", "check the path")
+            raise SourceError(path, "does not exist", "check the path")
     stems = [path.stem for path in found]
     twice = [path for path in found if stems.count(path.stem) > 1]
     if twice:
@@ -168,7 +168,7 @@ def _is_slide(path: Path) -> bool:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        # Without it, a TIFF is a picture, as long as it fits into memory.
+        # Without OpenSlide, a TIFF is opened as a picture, which works as long as it fits into memory.
         return _openslide(path).OpenSlide.detect_format(str(path)) is not None
     except ConfigError:
         return False
@@ -191,7 +191,7 @@ def _mpp(properties: Any) -> float | None:
 
 
 def _mpp_of_name(path: Path) -> float | None:
-    """The resolution that a name tells as in `MPP-0.2500`."""
+    """Return the resolution that a file name states, as in `MPP-0.2500`; None if it states none."""
     found = _MPP.search(path.stem)
     return float(found["um"]) or None if found else None
 

@@ -1,4 +1,4 @@
-"""Find the tissue of a slide at low resolution, so that the background is not searched. Arrays are H, W."""
+"""Find the tissue of a slide at low resolution, so that only tissue is searched for objects. Arrays are H, W."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from train.slide.working_grid import WorkingGrid
 
 MIN_SATURATION = 8
-"""Least threshold of the saturation, 0 to 255, so that a slide without background is tissue everywhere."""
+"""Lowest threshold of the saturation, 0 to 255. Pixels of tissue must be more saturated than this."""
 
 
 class TissueMask:
-    """Where a slide has tissue: where its colors are more saturated than the background's, by Otsu's threshold.
+    """Tells where a slide has tissue: where its colors exceed half of Otsu's threshold of the saturation.
 
     Args:
         grid: The slide. It is read once, at low resolution.
@@ -25,7 +25,7 @@ class TissueMask:
         saturation = cv2.cvtColor(cv2.GaussianBlur(preview, (0, 0), 2), cv2.COLOR_RGB2HSV)[..., 1]
         threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
         found = (saturation > max(threshold * 0.5, MIN_SATURATION)).astype(np.uint8)
-        # Thin strands and the rim of the tissue belong to it.
+        # Grow the mask a little, so that it includes thin strands and the rim of the tissue.
         self.mask: NDArray[np.bool_] = cv2.dilate(found, np.ones((5, 5), np.uint8)).astype(bool)
 
     def window(self, left: int, top: int, side: int) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
-"""The grid of pixels that a model works on: an image, or a region of it, at the resolution that the model knows.
+"""The pixel grid that a model works on: an image, or a region of it, at the resolution that the model was trained at.
 
-Coordinates are x, y. A window that lies partly outside is filled with black, as tiles of a store are.
+Coordinates are x, y. The part of a window that lies outside the grid is black, as in padded tiles of a store.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from train.slide.image_source import ImageSource
 
 PREVIEW_PX = 1600
 BLOCK_PX = 4096
-"""Side of the blocks of level 0 in which a preview is read."""
+"""Side in pixels of the blocks of level 0 that are read for a preview, one at a time."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class WorkingGrid:
     Attributes:
         source: The image.
         region: Left, top, width and height in pixels of level 0.
-        scale: Pixels of level 0 for each pixel of the grid.
+        scale: Width of one pixel of the grid in pixels of level 0.
         size_xy: Width and height of the grid in its own pixels.
     """
 
@@ -47,12 +47,13 @@ class WorkingGrid:
 
         Args:
             source: The image.
-            mpp_um: Resolution of the grid in micrometers a pixel; None takes the image's own pixels.
-            region: Left, top, width and height in pixels of level 0; None takes the whole image.
-            longest_px: Longest side of the grid, for models that were trained on whole images.
+            mpp_um: Resolution of the grid in micrometers per pixel; None keeps the pixels of level 0.
+            region: Left, top, width and height in pixels of level 0; None is the whole image.
+            longest_px: Length of the grid's longer side, for models that were trained on whole images; None leaves the
+                size to the resolution.
 
         Raises:
-            ConfigError: The region is not in the image, or the image's resolution is not known.
+            ConfigError: The region is not inside the image, or `mpp_um` is given and the image states no resolution.
         """
         width, height = source.size_xy
         left, top, region_width, region_height = region or (0, 0, width, height)
@@ -63,7 +64,7 @@ class WorkingGrid:
         scale = 1.0 if longest_px is None else max(region_width, region_height) / longest_px
         if mpp_um is not None:
             if source.mpp_um is None:
-                what = f"does not tell its resolution, and the model works at {mpp_um:g} um a pixel"
+                what = f"does not state its resolution, but the model works at {mpp_um:g} um per pixel"
                 raise ConfigError(source.path, what, "give --source-mpp")
             scale = mpp_um / source.mpp_um
         size_xy = max(round(region_width / scale), 1), max(round(region_height / scale), 1)
@@ -73,10 +74,10 @@ class WorkingGrid:
         """Read a square window.
 
         Args:
-            left: x of its first pixel in the grid; it may lie outside.
-            top: y of its first pixel.
-            side: Its side in pixels of the grid.
-            out_px: Side of the result in pixels; that of the window unless given.
+            left: x of the window's first pixel; it may lie outside the grid.
+            top: y of the window's first pixel.
+            side: Side of the window in pixels of the grid.
+            out_px: Side of the result in pixels; None is the side of the window.
 
         Returns:
             uint8 (out_px, out_px, 3), RGB; black outside the grid.
@@ -88,7 +89,7 @@ class WorkingGrid:
         window = np.zeros((out_px, out_px, 3), np.uint8)
         if x0 >= x1 or y0 >= y1:
             return window
-        # The part in the window, and in the image.
+        # Where the part inside the grid lies in the result, and then where it lies in the image.
         to_x, to_y = round((x0 - left) * factor), round((y0 - top) * factor)
         out_xy = max(round((x1 - left) * factor) - to_x, 1), max(round((y1 - top) * factor) - to_y, 1)
         edges = [self._level0(value, axis) for axis, value in enumerate((x0, y0))]
@@ -102,7 +103,7 @@ class WorkingGrid:
     def preview(self) -> NDArray[np.uint8]:
         """The whole grid at low resolution, uint8 (H, W, 3), RGB, with at most `PREVIEW_PX` on the longer side.
 
-        It is read in blocks: a slide may have no smaller level.
+        It is read in blocks to save memory, because a slide may have no level of lower resolution.
         """
         width, height = self.region[2:]
         factor = min(PREVIEW_PX / max(width, height), 1.0)
@@ -121,16 +122,16 @@ class WorkingGrid:
         return picture
 
     def _level0(self, value: int, axis: int) -> int:
-        """The pixel of level 0 at a pixel of the grid."""
+        """Convert a pixel index of the grid along one axis to a pixel index of level 0."""
         size, length, start = self.size_xy[axis], self.region[2 + axis], self.region[axis]
         return start + (length if value >= size else min(round(value * self.scale), length - 1))
 
     def to_level0(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return points of the grid, (n, 2), in pixels of level 0; both count from the corner of the first pixel."""
+        """Convert points (n, 2) from grid pixels to level 0 pixels; both are measured from the first pixel's corner."""
         factors = np.array([self.region[2] / self.size_xy[0], self.region[3] / self.size_xy[1]])
         return points * factors + np.array(self.region[:2])
 
     def from_level0(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return points of level 0, (n, 2), in pixels of the grid."""
+        """Convert points (n, 2) from level 0 pixels to grid pixels."""
         factors = np.array([self.region[2] / self.size_xy[0], self.region[3] / self.size_xy[1]])
         return (points - np.array(self.region[:2])) / factors

@@ -1,1 +1,1 @@
-"""Means, intervals and other numbers over columns of scores. May import `schemas`, and nothing of `train`."""
+"""Means, intervals and other numbers over columns of scores. May import `schemas`, and nothing from `train`."""
