@@ -27,22 +27,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements-sam2.txt
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation --editable '.[dask,lora,s3,slides,small,test,tools]'
 	@touch $@
 
-# A minute of training from random weights shows that everything works, but not what SAM 2 can do.
+# Adapt the small start of this project, which knows synthetic tissue of many looks, to glands that it has never seen.
 demo: env $(DEMO)/evaluation/metrics.json
 	@echo
-	@echo 'checkpoint  $(DEMO)/run/checkpoints/checkpoint.pt'
+	@echo 'checkpoint  $(DEMO)/run/checkpoints/best.pt'
 	@echo 'numbers     $(DEMO)/evaluation/metrics.json'
 	@echo 'report      $(DEMO)/evaluation/report.html'
 	@echo 'picture     $(DEMO)/evaluation/overlays.png'
 
 $(DEMO)/evaluation/metrics.json:
 	rm -rf $(DEMO)
-	$(BIN)/bcss-prep sample $(DEMO)/data --rois 6 --size 768
-	$(BIN)/bcss-prep build $(DEMO)/data --out $(DEMO)/bcss.zarr --size 256
-	$(BIN)/bcss-train fit $(DEMO)/bcss.zarr --out $(DEMO)/run --model tiny --image-size 128 --prompt centroid \
-		--max-steps 120 --epochs 1000 --lr 3e-4 --vision-lr 3e-4 --device cpu --workers 1
-	$(BIN)/bcss-train evaluate $(DEMO)/bcss.zarr --checkpoint $(DEMO)/run/checkpoints/checkpoint.pt \
-		--prompt centroid --device cpu --out $(DEMO)/evaluation
+	$(BIN)/bcss-prep sample $(DEMO)/data --look glands --rois 18 --size 768
+	$(BIN)/bcss-prep build $(DEMO)/data --out $(DEMO)/bcss.zarr --size 256 --objects component --classes tumor
+	$(BIN)/bcss-train fit $(DEMO)/bcss.zarr --out $(DEMO)/run --init nano --image-size 128 --batch-size 8 --max-objects 8 \
+		--max-steps 150 --epochs 1000 --lr 3e-4 --vision-lr 3e-4 --ema 0.98 --device cpu --workers 1
+	$(BIN)/bcss-train evaluate $(DEMO)/bcss.zarr --checkpoint $(DEMO)/run/checkpoints/best.pt \
+		--device cpu --out $(DEMO)/evaluation
 
 test: lint types
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -1,4 +1,4 @@
-"""Measure a build: time against bare decoding of the same files, by number of processes, memory, and size on disk.
+"""Measure a build: its time relative to bare decoding, its speed with two processes, its memory, and its size on disk.
 
     python -m benchmarks.build [--rois 8] [--size 4096] [--repeats 3]
 
@@ -91,13 +91,13 @@ def _peak_of_worker_mb(source: Path) -> float:
 
 def _build_and_measure(source: Path) -> float:
     _build(source, 1, objects="component")
-    # Not getrusage, whose maximum a spawned process inherits from its parent.
+    # getrusage is not used, because a spawned process inherits its maximum from its parent.
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1e3
 
 
 def _size_ratio(source: Path, codec: str) -> float:
-    """Ratio of the bytes of the store's images to the bytes of the same tiles as PNG."""
+    """Return the size of the store's images divided by the size of the same tiles as PNG."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         path = Path(folder) / "s.zarr"
         build_store(source, path, BuildConfig.model_validate({"codec": codec}), BuildOptions(workers=2))

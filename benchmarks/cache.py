@@ -1,4 +1,4 @@
-"""Measure `--cache-features`: images per second of the frozen step with and without it, its size, and when it pays.
+"""Measure `--cache-features`: images per second with and without the cache, its size, and when it pays off.
 
     python -m benchmarks.cache [--model tiny] [--size 256] [--tiles 12] [--steps 24] [--batch-size 2] [--device cpu]
     python -m benchmarks.cache --model large --size 1024 --tiles 64 --steps 64 --batch-size 4 --workers 14 --device cuda
@@ -48,8 +48,8 @@ class Rate:
     """The rates of a run after its first epoch.
 
     Attributes:
-        images_per_s: Waiting counted.
-        data_wait: Its share of the time.
+        images_per_s: Images per second, including the time spent waiting for data.
+        data_wait: Fraction of the time spent waiting for data.
     """
 
     images_per_s: float
@@ -58,15 +58,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class Measured:
-    """One way to freeze.
+    """The results for one choice of frozen layers.
 
     Attributes:
         plain: Rate of the run without the cache.
         cached: Rate of the run with the cache.
-        fill_s: Seconds that filling took.
-        view_bytes: Size of one view of a tile.
-        tiles: Training tiles.
-        loss_differences: Relative difference of the loss, for each step.
+        fill_s: Seconds that filling the cache took.
+        view_bytes: Size of one cached view of a tile, in bytes.
+        tiles: Number of training tiles.
+        loss_differences: Relative difference between the losses of the two runs, for each step.
     """
 
     plain: Rate
@@ -83,7 +83,7 @@ class Measured:
 
     @property
     def break_even_epochs(self) -> float:
-        """Epochs until the cache has saved the time of its fill; infinite if it never does."""
+        """Epochs until the cache has saved as much time as filling it took; infinite if it never does."""
         saved_s = self.tiles / self.plain.images_per_s - self.tiles / self.cached.images_per_s
         return self.fill_s / saved_s if saved_s > 0 else float("inf")
 
@@ -98,7 +98,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="On a GPU unless given.")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="Compile the model; unless given, only on a GPU."
+    )
     parser.add_argument("--folder", type=Path, help="Where store and cache are made; a temporary folder unless given.")
     arguments = parser.parse_args()
     if arguments.compile is None:

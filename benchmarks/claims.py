@@ -1,4 +1,4 @@
-"""What all benchmarks share: medians of times, and claims as one line of JSON."""
+"""Functions that all benchmarks share: measure median times, and print claims as one line of JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """A figure and its goal.
+    """A measured value and its goal.
 
     Attributes:
         claim: What was measured.
-        value: The figure.
-        goal: What it should be.
-        at_most: Whether the goal is an upper bound; else a lower one.
+        value: The measured value.
+        goal: The bound that the value should meet.
+        at_most: Whether the goal is an upper bound; otherwise it is a lower bound.
     """
 
     claim: str
@@ -45,7 +45,7 @@ def print_claims(claims: list[Claim]) -> None:
 def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Return the median seconds of each way.
 
-    They take turns, so that other load on the machine meets all; the first turn is not measured.
+    The ways take turns, so that other load on the machine affects all of them alike; the first turn is not measured.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):

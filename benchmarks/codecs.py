@@ -47,7 +47,7 @@ Reader = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a name, its size beside the PNGs of its tiles, and its readers' milliseconds."""
+    """One line of the table: a name, its size relative to PNGs of its tiles, and the milliseconds of each reader."""
 
     name: str
     size_ratio: float
@@ -55,7 +55,7 @@ class Row:
 
 
 def compare_codecs(store: Store, folder: Path, repeats: int) -> list[Claim]:
-    """Read tiles of a store, each with three segments, in a random order: image codecs, packing, shards, readers."""
+    """Measure reading tiles with three segments each, in random order, by image codec, packing, shard and reader."""
     order = [index for index in range(len(store)) if len(store.tile(index).classes) >= OBJECTS][:TILES]
     images = np.stack([store.tile(index).image for index in order])
     masks = np.concatenate([store.tile(index).segments()[:OBJECTS] for index in order])

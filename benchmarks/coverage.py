@@ -1,7 +1,7 @@
-"""How often 95 % intervals contain the truth, by simulation: `python -m benchmarks.coverage`.
+"""Simulate how often 95 % intervals contain the truth: `python -m benchmarks.coverage`.
 
-Scores are drawn as those of tissue are: patients differ, a patient's classes differ, some patients lack a class, and
-the numbers of objects vary widely. The truth of each mean is known, since effects and numbers are drawn apart.
+Scores are drawn to resemble scores of tissue: patients differ, a patient's classes differ, some patients lack a class,
+and the numbers of objects vary widely. The true means are known, since effects and numbers are drawn independently.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Scores = tuple[NDArray[np.float64], NDArray[np.str_], NDArray[np.int64]]
 
 
 def draw_scores(generator: np.random.Generator, patients: int) -> Scores:
-    """Draw values, patients and classes of the objects of some patients; each class has two patients or more."""
+    """Draw the values, patients and classes of some patients' objects; each class occurs in at least two patients."""
     has = np.zeros((patients, 3), bool)
     while has.sum(0).min() < 2 or not has.any(1).all():
         has = generator.random(has.shape) < HAS_CLASS
-    # Numbers of objects vary as a geometric distribution does.
+    # Numbers of objects follow a geometric distribution.
     counts = generator.geometric(1 / OBJECTS_PER_PATIENT, has.shape) * has
     effects = generator.normal(0, PATIENT_SD, (patients, 1)) + generator.normal(0, CLASS_SD, has.shape)
     owner, code = np.repeat(np.indices(has.shape).reshape(2, -1), counts.ravel(), axis=1)

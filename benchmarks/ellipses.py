@@ -1,7 +1,8 @@
-"""How many known objects of a slide `bcss-train predict --automatic` finds: `python -m benchmarks.ellipses`.
+"""Count how many known objects of a slide `bcss-train predict --automatic` finds: `python -m benchmarks.ellipses`.
 
-A synthetic pyramidal slide with 500 ellipses that keep apart is cut into tiles, and nano is overfitted on them by
-clicks. Counted are ellipses that an object covers with an IoU of 0.7 or more, and those that two objects cover so.
+A synthetic pyramidal slide with 500 separate ellipses is cut into tiles, and the model nano is overfitted on them with
+clicks. The script counts ellipses that an object matches with an IoU of 0.7 or more, and ellipses that two objects
+match.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def draw(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
 
 
 def write_slide(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a tiled pyramid with a resolution of 0.5 um a pixel, as OpenSlide reads it."""
+    """Write a tiled pyramid with a resolution of 0.5 um per pixel that OpenSlide can read."""
     with tifffile.TiffWriter(path) as writer:
         for factor in (1, 2, 4, 8):
             size = SIDE_PX // factor, SIDE_PX // factor

@@ -1,4 +1,4 @@
-"""Measure evaluation: our predictor against a loop over `SAM2ImagePredictor.predict` with one object per call.
+"""Compare the speed of our predictor with a loop over `SAM2ImagePredictor.predict` with one object per call.
 
     python -m benchmarks.evaluate [--tiles 1] [--objects 8] [--repeats 3]
 
@@ -38,7 +38,7 @@ GOAL_IOU = 0.99
 
 @dataclass(frozen=True)
 class Task:
-    """One tile and the boxes asked about it."""
+    """One tile and its box prompts."""
 
     image: NDArray[np.uint8]
     prompts: list[Prompt]

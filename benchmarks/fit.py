@@ -1,4 +1,4 @@
-"""Measure training end to end: `fit` against its own step on a resident batch, and against decoding ROIs on the fly.
+"""Compare the speed of `fit` with its own step on a resident batch, and with decoding ROIs on the fly.
 
     python -m benchmarks.fit [--model base_plus] [--rois 27] [--side 4096] [--steps 150] [--workers 12]
 
@@ -150,7 +150,7 @@ def _measure(store: Store, source: Path, config: FitConfig, out: Path, arguments
 def _rate(config: FitConfig, batches: Iterator[Batch], steps: int, epoch: int, device: torch.device) -> float:
     """Measure images per second of the step on the given batches, including the wait for them.
 
-    Batches that are loaded side by side arrive together: one step waits for all, so no single step says what they cost.
+    Batches that are loaded in parallel arrive together: one step waits for all, so no single step shows their cost.
     """
     run = start_run(config, Origin("", config.batch_size, 1), device)
     if config.compile:
@@ -199,7 +199,7 @@ def _as_sample(sample: dict[str, Tensor]) -> Sample:
 
 
 def _write_source(source: Path, rois: int, side: int) -> None:
-    """Write ROIs with names of their own, all copies of one: painting each would take minutes, and changes no rate."""
+    """Write copies of one ROI under different names: painting each would take minutes and change no rate."""
     stems = write_sample(source, rois=rois, size_px=64)
     (painted,) = write_sample(source.with_name("painted"), rois=1, size_px=side)
     for kind in ("images", "masks"):

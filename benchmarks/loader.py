@@ -1,4 +1,4 @@
-"""Measure a training sample: read from the store, against decoding the ROI's PNGs again for each sample.
+"""Compare reading a training sample from the store with decoding the ROI's PNGs again for each sample.
 
     python -m benchmarks.loader [--sides 3072 4096] [--repeats 5] [--samples 5000]
 
@@ -36,7 +36,7 @@ SIZE = 1024
 ROIS = 3
 BATCH = 4
 BATCHES_A_TURN = 16
-"""As many batches as take the time of one sample on the fly, which displaces the caches before the first of them."""
+"""Batches per turn; they take as long as one sample on the fly, which evicts the caches before the first batch."""
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _compare_rates(source: Path, side: int, repeats: int) -> float:
-    """Measure samples of whole ROIs resized to a square, which both sides give alike."""
+    """Measure samples of whole ROIs resized to a square, which both ways produce in the same form."""
     _one_thread()
     theirs = OnTheFlyDataset(source, SIZE)
     ours = TileDataset(_build(source, layout="resize").path, SampleOptions(SIZE, prompt="box"))
@@ -140,7 +140,7 @@ def _one_thread() -> None:
 
 
 def _resident_mb(pid: int) -> float:
-    """Return the memory that a process shares with no other process, so that batches in flight count once."""
+    """Return the memory that a process does not share, so that batches in shared memory count only once."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
 

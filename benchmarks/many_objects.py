@@ -2,8 +2,8 @@
 
     python -m benchmarks.many_objects [--rows 10 40] [--size 1024] [--classes one each]
 
-The tile has as many discs in a row as rows. They are components of one class, or each has a class of its own, as in a
-mask of instances. The scored model has random weights, and marks half of the tile for each object: the masks of a
+The tile has a square grid of discs. They are components of one class, or each has its own class, as in a mask of
+instances. The scored model has random weights, and marks half of the tile for each object: the masks of a
 trained model are smaller. The last line is JSON: a list of claim, value, goal, met.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.claims import Claim, hardware, print_claims
 GOAL_GROWTH = 1.5
 
 OBJECTS = {"one": "component", "each": "label"}
-"""What becomes an object, by whether the discs have one class or one each."""
+"""The kind of objects to build, by whether all discs have one class or each has its own."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def main() -> None:
             for place, step in enumerate(("build", "evaluate")):
                 growth = found[-1][place].peak_mb / found[0][place].peak_mb
                 claims.append(Claim(f"peak MB of {step}, most / fewest objects, {classes}", growth, GOAL_GROWTH, True))
-    # Asked last: it imports torch, and a process inherits the peak memory of the one that starts it.
+    # This comes last, because it imports torch, and a process inherits the peak memory of its parent.
     print(hardware())
     print_claims(claims)
 
@@ -101,7 +101,7 @@ def _run(module: str, *arguments: object) -> Cost:
     """Run a command to its end.
 
     Raises:
-        SystemExit: It failed; its output is printed.
+        SystemExit: The command failed; its output is printed.
     """
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output:

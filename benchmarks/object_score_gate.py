@@ -3,8 +3,8 @@
     python -m benchmarks.object_score_gate [--steps 60] [--seeds 3]
 
 SAM 2's own forward pass replaces the mask of an object whose score is not positive by the constant -1024. All objects
-here are present, so each such replacement is an error of the score that the mask pays for. A small model starts from
-random weights on a synthetic store. The last line is JSON: a list of claim, value, goal, met.
+here are present, so each such replacement is an error of the score, but it raises the loss of the mask. A small model
+starts from random weights on a synthetic store. The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class OnTheFlyDataset(Dataset[dict[str, Tensor]]):
     """Samples of ROIs, each resized to a square.
 
     Args:
-        source: A folder of `images/` and `masks/`.
+        source: A folder that contains `images/` and `masks/`.
         image_size: Side of the square in pixels.
         max_objects: Maximum objects per image.
         seed: Seed of the choice of objects.

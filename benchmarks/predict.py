@@ -1,12 +1,12 @@
-"""Measure prediction: `ImagePredictor` against plain loops over Meta's predictor and mask generator; memory on slides.
+"""Compare `ImagePredictor` with plain loops over Meta's predictor and mask generator, and measure memory on slides.
 
     python -m benchmarks.predict [--side 1024] [--objects 8] [--grid 16] [--repeats 3]
     python -m benchmarks.predict --slides 20000,40000 --checkpoint FILE
 
 Both programs have the same weights (tiny, random). The loop for boxes sets the image once a tile; the mask generator
-has the same settings as ours. All take turns, so that other load affects all alike. With `--slides`, synthetic slides of
-these sides are searched for all objects in windows of 1024 px, each in a process of its own, and the largest memory of
-that process is printed. The last line is JSON: a list of claim, value, goal, met.
+has the same settings as ours. All take turns, so that other load affects all alike. With `--slides`, synthetic slides
+of these sides are searched for all objects in windows of 1024 px, each in a process of its own, and the largest memory
+of that process is printed. The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _measure_automatic(model: PromptableSam, tile: NDArray[np.uint8], grid: int,
     """Compare automatic masks of one window with the same settings."""
     side = model.image_size
     ours = ImagePredictor(model, torch.device("cpu"))
-    # Random weights have low estimates: without a filter on them, both programs process all candidates.
+    # Random weights give low quality estimates; without a filter on them, both programs process all candidates.
     options = AutomaticOptions(grid, iou_threshold=0.0, stability_threshold=0.0)
     theirs = SAM2AutomaticMaskGenerator(
         model.sam, points_per_side=grid, pred_iou_thresh=0.0, stability_score_thresh=0.0, multimask_output=True

@@ -23,9 +23,9 @@ class PublishedStep:
     """Make steps with Meta's modules.
 
     Args:
-        model: What it trains; frozen parameters stay, and a frozen encoder stays in training mode.
-        corrections: Clicks on the error after the first prompt.
-        device: Where it is.
+        model: The model to train; frozen parameters are not updated, and a frozen encoder stays in training mode.
+        corrections: Number of clicks on the error after the first prompt.
+        device: The device of the model.
     """
 
     def __init__(self, model: PromptableSam, corrections: int, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Measure how costs grow: open, order and read a store of 1,000 to 1,000,000 tiles, and build one of 1 to 64 ROIs.
+"""Measure how costs grow: open, order and read stores of 1,000 to 1,000,000 tiles, and build stores of 1 to 64 ROIs.
 
     python -m benchmarks.scale [--tiles 1000 10000 100000 1000000] [--rois 1 4 16 64]
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _stores(folder: Path, counts: list[int]) -> list[Claim]:
-    """Measure each store in a new process, so that its memory can be told apart."""
+    """Measure each store in a new process, so that its memory can be measured separately."""
     template = _template(folder)
     print(f"\n{'tiles':>9}{'open':>10}{'columns':>10}{'order':>10}{'read':>10}{'memory':>10}")
     found: list[dict[str, float]] = []
@@ -85,7 +85,7 @@ def _stores(folder: Path, counts: list[int]) -> list[Claim]:
 
 def _measure_store(path: Path) -> None:
     """Print the times to open, read columns, order an epoch and read a random sample, and the memory after them."""
-    # Once on another store, so that imports and first calls are not counted.
+    # Read a sample of another store first, so that imports and first calls are not counted.
     TileDataset(str(path.with_name("template.zarr")), SampleOptions(image_size=64, prompt="box"))[SampleRequest(0, 0)]
     before = _resident_mb()
     start = time.perf_counter()

@@ -4,7 +4,7 @@
         [--encoder frozen trained] [--corrections 0 7] [--profile]
 
 Both sides have images of 1024 px with three objects each, box prompts, and the same random weights and batch. Only one
-of them is on the GPU at a time. The goals are those of the compiled step. Without a GPU the script says that it was
+of them is on the GPU at a time. The goals apply to the compiled step. Without a GPU the script says that it was
 skipped; `--device cpu --image-size 256 --ways eager` only shows that it runs. The last line is JSON: a list of claim,
 value, goal, met.
 """
@@ -52,9 +52,9 @@ class Measured:
 
     Attributes:
         step_s: Median seconds per step.
-        peak_gib: Most memory that tensors held.
+        peak_gib: Peak memory of tensors in GiB.
         loss: Loss of the first step.
-        first_s: Seconds of the first four steps, which compile.
+        first_s: Seconds of the first four steps, which include compilation.
     """
 
     step_s: float

@@ -1,7 +1,7 @@
 """Build a store: find the ROIs, prepare each, join shards, write columns, publish.
 
-Everything is written in a working folder beside the destination, and appears there at once with its completion record.
-A build that was killed leaves its working folder, and the same command continues from it.
+Everything is written in a working folder beside the destination. The finished store, with its completion record, is
+moved to the destination in one step. A killed build leaves its working folder, and the same command continues from it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from schemas.store.location import is_remote, normal_location, remote_errors
 logger = logging.getLogger(__name__)
 
 MUCH_IGNORED = 1 / 3
-"""Share of ignored pixels above which a build warns: they may be the background of a data set with other rules."""
+"""Fraction of ignored pixels above which a build warns: the ignored code may be background in this data set."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,11 @@ class BuildOptions:
 
     Attributes:
         workers: Number of processes.
-        dask_address: Address of a Dask scheduler to run on instead, or `local`.
+        dask_address: Address of a Dask scheduler to use instead of processes, or `local`.
         overwrite: Whether to replace an existing store once the new one is complete, and to discard the unfinished work
-            of a build with another plan or with sources that have changed since.
-        work_dir: Working folder; beside the destination unless given, or in the current folder for an object store.
+            of a build whose plan or source files were different.
+        work_dir: Working folder; unless given, it is beside the destination, or in the current folder for an object
+            store.
         on_progress: Called after each ROI.
     """
 
@@ -92,8 +93,8 @@ def build_store(
             is left as it is.
         config: What to build.
         options: How to run.
-        splitter: Divides the patients into splits; as the data set's preset does it unless given.
-        patients: The patient of each ROI by its stem, where names do not tell it.
+        splitter: Divides the patients into splits; unless given, the preset of the data set decides.
+        patients: The patient of each ROI by its stem, for file names that do not give the patient.
 
     Returns:
         The manifest of the store.
@@ -121,10 +122,10 @@ def build_store(
 
 
 def _work_dir(location: str, options: BuildOptions) -> Path:
-    """The working folder.
+    """Return the working folder.
 
     Raises:
-        ConfigError: The destination has no name, so a store cannot be moved there.
+        ConfigError: The destination has no name, such as `.`, so a store cannot be moved there.
     """
     name = location.rsplit("/", 1)[-1] if is_remote(location) else Path(location).name
     if name in ("", ".."):
@@ -168,7 +169,7 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
 
 
 def _why_ignored(plan: BuildPlan, manifest: Manifest) -> str:
-    """What to check where many pixels are ignored: the codes, or the size of tiles that are larger than the ROIs."""
+    """Say what to check if many pixels are ignored: the ignored codes, or a tile size that exceeds all ROIs."""
     longest = max(max(source.width_px, source.height_px) for source in manifest.sources)
     if plan.config.layout == "tile" and plan.config.mpp_um is None and longest < plan.config.size_px:
         return f"tiles of {plan.config.size_px} px are padded, as no ROI is longer than {longest} px; lower --size"
@@ -183,7 +184,7 @@ def _roi_tasks(folder: Path, plan: BuildPlan, options: BuildOptions) -> list[Roi
             roi,
             plan.splits[roi.patient],
             plan.source_dir,
-            # Named by the plan: a worker of a cluster may outlive a build of another plan, and must not write here.
+            # The name has the plan's digest, because a cluster's worker may still write for a build of another plan.
             folder / f"{digest}-{number:06d}",
             plan.config,
             plan.specs,
@@ -204,19 +205,19 @@ def _reported(
             why = "contains no selected class" if source.tiles else "has no tile with --min-tissue"
             logger.warning("%s %s and is left out", source.mask, why)
         if folder.recolored_px:
-            what = "pixels whose color no class has were given the class of the nearest color"
+            what = "pixels with an unknown color got the class of the nearest known color"
             logger.warning("%s: %s: %d", source.mask, what, folder.recolored_px)
         if folder.rims:
             rims = ", ".join(f"{code} ({count} px)" for code, count in sorted(folder.rims.items()))
             logger.warning(
-                "%s: the codes %s are only thin rims between two others, as if the mask had been turned or resized "
-                "with blending; check it, and export it again without",
+                "%s: the codes %s occur only as thin rims between two other codes, as if the mask had been rotated or "
+                "resized with blending; check it, and export it again without blending",
                 source.mask,
                 rims,
             )
         logger.debug("ROI %s: %d tiles, %d objects", source.frame_id, source.tiles, source.objects)
         tiles += source.tiles
-        # Three bytes of color and one of label a pixel.
+        # Each pixel has three bytes of color and one byte of label.
         source_bytes += source.width_px * source.height_px * 4
         if on_progress:
             on_progress(BuildProgress(done, total, tiles, source_bytes))
@@ -246,7 +247,7 @@ def _check_splits(plan: BuildPlan, folders: list[RoiFolder]) -> None:
 def _publish(work: Path, location: str) -> None:
     """Move the finished store from the working folder to its destination."""
     if occupied(location):
-        # Checked again, since something may have been put there in the meantime.
+        # Check again, because another program may have put something there in the meantime.
         check_replaceable(location)
     if is_remote(location):
         publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")

@@ -1,4 +1,4 @@
-"""The store that an earlier build left at the destination, if it is what would be built now."""
+"""Open the store that an earlier build left at the destination, if the present plan would build the same store."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def built_store(location: str, plan: BuildPlan) -> Store | None:
 
 
 def _difference(store: Store, plan: BuildPlan) -> str | None:
-    """Say in which way a store differs from a plan; None if it does not.
+    """Say how a store differs from a plan; None if it does not.
 
-    The cheap comparisons come first, and the sources are hashed last.
+    Cheap comparisons come first. Hashing the sources comes last.
 
     Raises:
         StoreError: A file of the store is missing or has another length.

@@ -1,4 +1,4 @@
-"""Say in which settings two plans of a build differ."""
+"""Say which settings differ between two plans of a build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHOWN = 4
 
 
 def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Name the settings that differ, with both values; a setting in a group has the group's name before it."""
+    """Name the settings that differ, with both values; the name of a nested setting starts with its group's name."""
     changed = list(_changes(before, after))
     more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
     return "; ".join(changed[:SHOWN] + more)

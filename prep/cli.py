@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,14 +35,15 @@ def sample(
     rois: Annotated[int, typer.Option(min=1, max=999, help="Number of ROIs.")] = 6,
     size: Annotated[int, typer.Option(min=64, help="Height of a ROI in pixels.")] = 1536,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
-    varied: Annotated[
-        bool, typer.Option("--varied", help="Give each ROI a stain, nuclei and region sizes of its own.")
-    ] = False,
+    look: Annotated[
+        Literal["plain", "varied", "glands"],
+        typer.Option(help="plain: always the same; varied: each ROI in its own way; glands: glands with pale centers."),
+    ] = "plain",
 ) -> None:
     """Write a synthetic data set with file names and masks like those of BCSS."""
     from prep.synthetic import write_sample
 
-    stems = write_sample(out_dir, rois, size, seed, varied=varied)
+    stems = write_sample(out_dir, rois, size, seed, look)
     typer.echo(f"{len(stems)} ROIs in {printable(out_dir)}")
 
 
@@ -86,7 +87,7 @@ def verify(store: Annotated[str, typer.Argument(help="Path or URL of a store.")]
         typer.echo(printable(f"{problem.where}: {problem.what}"))
     if problems:
         raise StoreError(store, f"has {len(problems)} problems, listed above", "build it again with --overwrite")
-    typer.echo(f"{printable(store)}: whole; {len(opened)} tiles, {opened.manifest.complete.objects} objects")
+    typer.echo(f"{printable(store)}: intact; {len(opened)} tiles, {opened.manifest.complete.objects} objects")
 
 
 @app.command()

@@ -32,7 +32,7 @@ _ADDED_LATER = (
 """Settings that earlier versions did not have."""
 
 ObjectKind = Literal["label", "component", "instance"]
-"""What becomes an object: each class of a tile, each connected component, or each value of a mask of instances."""
+"""What makes an object: each class in a tile, each connected component, or each value of a mask of instances."""
 
 DatasetName = Literal["bcss", "generic", "voc", "instances"]
 """The rules that a data set follows; see `prep.preset`."""
@@ -51,29 +51,29 @@ class BuildConfig(BaseModel):
         masks: Folder of masks in the source folder.
         layout: `tile` cuts tiles at native resolution, `resize` resizes each ROI to one square.
         size_px: S, the side of a tile in pixels, a multiple of 8.
-        stride_px: Step between tiles in pixels; the size unless given.
+        stride_px: Step between tiles in pixels; `size_px` unless given.
         objects: `label` makes one object for each class in a tile, `component` one for each connected component,
             `instance` one for each pixel value but 0.
         classes: Pixel values that become objects, or `all` for every value that is not ignored.
         ignore: Pixel values that count neither as object nor as background.
-        min_area_px: Minimum area of an object in pixels. Unless given it is 64 for components, and 1 for label objects,
-            which together must cover the mask.
+        min_area_px: Minimum area of an object in pixels. Unless given, it is 64 for components and 1 for the others;
+            label objects must cover the whole mask together.
         positive_points: P, the number of positive points of an object.
         negative_points: Q, the number of negative points of an object.
         seed: Seed of the choice among candidate points.
         edge: Whether tiles at the ROI's end are shifted inside or padded beyond it; padding counts as ignored.
-        mpp_um: Resolution to which ROIs are resampled, in micrometers a pixel; native unless given.
+        mpp_um: Resolution to which ROIs are resampled, in micrometers per pixel; native unless given.
         min_tissue: Minimum share of a tile's pixels that are not ignored; other tiles are left out.
         class_map: Codes with names and merges; those of BCSS unless given.
-        source_mpp_um: Resolution of the ROIs whose names do not tell it, in micrometers a pixel.
+        source_mpp_um: Resolution of ROIs whose file names do not give it, in micrometers per pixel.
         codec: How images are compressed: `fast` to read quickly, `small` to take little space; both without loss.
-        dataset: The preset. In other data sets than BCSS, `all` leaves out code 0, which is background.
-        image_suffix: What the stem of each image ends in, beside the ROI's name.
-        mask_suffix: What the stem of each mask ends in.
-        unpaired: What is done with an image without a mask, or a mask without an image.
-        class_masks: Folder of masks of classes beside masks of instances; empty without one.
-        instance_classes: The class code of instances: name of the ROI or an empty text, id, code.
-        nearest_color: Whether an unknown color in a mask of colors counts as the nearest known one.
+        dataset: The preset. In data sets other than BCSS, `all` leaves out code 0, which is background.
+        image_suffix: What the stem of each image has after the ROI's name.
+        mask_suffix: What the stem of each mask has after the ROI's name.
+        unpaired: What to do with an image without a mask, or a mask without an image.
+        class_masks: Folder of the masks of classes that accompany masks of instances; empty if there are none.
+        instance_classes: Class codes of instances, each as: name of the ROI or an empty string, id, code.
+        nearest_color: Whether an unknown color in a color mask counts as the nearest known color.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,7 +106,7 @@ class BuildConfig(BaseModel):
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Stores of versions without these settings have the same settings and so the same fingerprint.
+        # Leave out these settings if not given, so that stores of versions without them keep the same fingerprint.
         values: dict[str, Any] = write(self)
         for name in _ADDED_LATER:
             if getattr(self, name) == type(self).model_fields[name].default:
@@ -120,7 +120,7 @@ class BuildConfig(BaseModel):
         if not filled.get("stride_px"):
             filled["stride_px"] = filled.get("size_px", 1024)
         if not filled.get("min_area_px"):
-            # Instances are what somebody outlined, and small ones are meant.
+            # Somebody outlined each instance, so even small ones are intended.
             filled["min_area_px"] = COMPONENT_MIN_AREA_PX if filled.get("objects") == "component" else 1
         return filled
 
@@ -156,12 +156,12 @@ class BuildConfig(BaseModel):
 
     @property
     def colors(self) -> dict[Color, int]:
-        """The code of each color, for masks of colors."""
+        """The code of each color, for masks whose colors are the classes."""
         return colors_of(self.class_map)
 
     @property
     def point_counts(self) -> PointCounts:
-        """P and Q."""
+        """The point counts P and Q."""
         return PointCounts(self.positive_points, self.negative_points)
 
     @property
@@ -187,7 +187,7 @@ class BuildConfig(BaseModel):
         return frozenset(present) & set(self.classes)
 
     def describe(self, code: int) -> ClassInfo:
-        """Return name and color of a code."""
+        """Return the name and color of a code."""
         by_code = {entry.code: entry for entry in self.class_map}
         if code in by_code:
             return by_code[code].info()
@@ -200,7 +200,7 @@ class BuildConfig(BaseModel):
 
 
 def _described(class_map: tuple[ClassEntry, ...]) -> tuple[ClassInfo, ...]:
-    """The named classes: those of the map if it gives names; a map that only merges codes keeps those of BCSS."""
+    """Return the named classes: those of the map if it gives names, or those of BCSS if the map only merges codes."""
     if any(entry.name for entry in class_map):
         return tuple(entry.info() for entry in class_map)
     return BCSS_CLASSES
@@ -211,7 +211,7 @@ def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = (), without: tupl
 
     Args:
         text: The list; an empty text is an empty list.
-        class_map: Names the classes; they are those of BCSS unless given.
+        class_map: The names of the classes; those of BCSS unless given.
         without: Codes that a range leaves out.
 
     Returns:

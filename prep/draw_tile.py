@@ -24,10 +24,10 @@ LAYERS: tuple[Layer, ...] = ("fill", "outline", "box", "points")
 DEFAULT_LAYERS: tuple[Layer, ...] = ("fill", "outline")
 
 GROUP_BYTES = 1 << 27
-"""Size of the segments that are read at once: a tile may have thousands."""
+"""Maximum size of the segments that are read at once, because a tile may have thousands of segments."""
 
 TINT = 0.35
-"""Share of the class color in a segment."""
+"""Weight of the class color in the pixels of a segment."""
 
 _SHADES = (1.0, 0.8, 0.6)
 """Brightness of neighboring objects of one class, in turn."""
@@ -36,7 +36,7 @@ _SHADES = (1.0, 0.8, 0.6)
 def draw_tile(tile: Tile, colors: dict[int, Color], layers: Collection[Layer]) -> NDArray[np.uint8]:
     """Draw a tile at its own size.
 
-    An outline lies inside its segment, so that of two segments with a common border both outlines are seen.
+    An outline lies inside its segment, so both outlines are visible where two segments share a border.
 
     Args:
         tile: The tile.
@@ -73,7 +73,7 @@ def draw_tile(tile: Tile, colors: dict[int, Color], layers: Collection[Layer]) -
 
 
 def _inner_edge(mask: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
-    """The pixels of a mask that are at most so far from a pixel off it."""
+    """Return the pixels of a mask that are at most `width_px` from a pixel outside it."""
     kernel = np.ones((2 * width_px + 1, 2 * width_px + 1), np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return mask & (inner == 0)
@@ -85,7 +85,7 @@ def _draw_prompts(picture: NDArray[np.uint8], tile: Tile, colors: dict[int, Colo
         for object_id, prompt in tile.prompts("box").items():
             draw_prompt(picture, prompt, 1.0, colors[tile.classes[object_id]])
     if "points" in layers:
-        # Half of the room that each point has, where a tile has many.
+        # If a tile has many points, a marker takes half of the room that each point has.
         room_px = math.sqrt(picture.shape[0] * picture.shape[1] / (max(len(tile.classes), 1) * 16)) / 2
         size_px = round(min(max(room_px, 3), max(len(picture) / 48, 5)))
         for object_id, prompt in tile.prompts("multi_point", negatives=negatives).items():

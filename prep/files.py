@@ -1,4 +1,4 @@
-"""Hash a file, write a small file atomically, and the record of a written file, for several stages of a build."""
+"""Hash files, write small files atomically, and describe written files, for several stages of a build."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _COLUMNS = ("key", "sha256", "size_bytes")
 CHECKSUM_FILES = frozenset(
     {"checksums/zarr.json", *(f"checksums/{name}/{file}" for name in _COLUMNS for file in ("zarr.json", "c/0"))}
 )
-"""The files of the checksums themselves, which no checksum covers; nor is the root's `zarr.json` covered."""
+"""The files of the checksums themselves. No checksum covers them, nor the root's `zarr.json`."""
 
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file of a store with its digest.
+    """A file of a store, with its digest and length.
 
     Attributes:
         key: Path in the store.
@@ -42,7 +42,7 @@ def is_there(place: Path) -> bool:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a reader never finds a part of it."""
+    """Write a small file so that a reader never sees it half-written."""
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

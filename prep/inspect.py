@@ -91,7 +91,7 @@ class StoreSummary(BaseModel):
         arrays: The pixel arrays on disk.
         stored_bytes: Size of all files in bytes.
         prompts: Mean number of points of an object, by the name of the point set.
-        ignored_share: Share of the tiles' pixels that count neither as object nor as background, 0 to 1.
+        ignored_share: Fraction of the tiles' pixels that count neither as object nor as background, 0 to 1.
         kept_out: ROIs that were left out, since they contain no selected class.
         tool_version: Version of the package that wrote the store.
         config: Settings of the build.
@@ -144,7 +144,7 @@ def ignored_share(manifest: Manifest) -> float:
     """Return the share of the tiles' pixels that count neither as object nor as background, 0 to 1."""
     kept = [source for source in manifest.sources if source.objects]
     pixels = sum(source.tiles for source in kept) * manifest.tile_size_px**2
-    # The manifest of another program may list no source.
+    # A manifest that another program wrote may list no sources.
     return sum(source.ignored_px for source in kept) / pixels if pixels else 0.0
 
 
@@ -174,7 +174,7 @@ def class_counts(store: Store) -> list[ClassCount]:
 
 
 def _roi_pixels(manifest: Manifest, rois: set[str], code: int) -> int | None:
-    """Source pixels of a class in some ROIs; None if the manifest does not tell it."""
+    """Return the number of source pixels of a class in the given ROIs; None if the manifest does not record it."""
     sources = [source.class_px for source in manifest.sources if source.frame_id in rois]
     return None if None in sources or not sources else sum((found or {}).get(code, 0) for found in sources)
 

@@ -1,4 +1,4 @@
-"""Run the tasks of a build in this process, in worker processes, or on a Dask cluster; results keep their order."""
+"""Run the tasks of a build in this process, in worker processes, or on a Dask cluster; results keep the task order."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ DASK_TIMEOUT_S = 15
 """Seconds to wait for a scheduler."""
 
 DASK_LOOK_S = 10.0
-"""Seconds without a result after which the scheduler is asked whether it has workers at all."""
+"""Seconds without a result, after which the build asks the scheduler whether it has any workers."""
 
 _LOGGERS_OF_LOSS = ("distributed.client", "distributed.batched")
-"""Loggers with which Dask logs a traceback when it loses the scheduler."""
+"""Loggers to which Dask writes a traceback when it loses the scheduler."""
 
 
 class TaskMap(Protocol):
@@ -71,7 +71,7 @@ def task_map(workers: int, dask_address: str | None = None) -> Generator[TaskMap
 
 
 def _timed(run: TaskMap) -> TaskMap:
-    """Collect the times of the workers' stages, if times are collected."""
+    """Add the times of the workers' stages to this process's times, if times are collected."""
     if not is_collecting():
         return run
 
@@ -84,10 +84,10 @@ def _timed(run: TaskMap) -> TaskMap:
 
 
 def _begin_worker(begun: EventType) -> None:
-    """Set up a worker process: it ends when its parent ends, because a killed build cannot tell its workers."""
+    """Set up a worker process to end when its parent ends, because a killed build cannot stop its workers."""
     begun.set()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Ctrl-C goes to the workers, too. They end without a traceback, and free their semaphores.
+        # Ctrl-C reaches the workers, too. They must end without a traceback, and free their semaphores.
         signal.signal(signal.SIGINT, _end_interrupted)
     parent = parent_process()
     if parent is not None:
@@ -100,20 +100,20 @@ def _end_interrupted(_number: int, _frame: FrameType | None) -> None:
 
 def _wait_and_end(sentinel: int) -> None:
     wait([sentinel])
-    # Nothing else ends a busy process from a thread. The file that it was writing has no record, so it is known to be
-    # unfinished.
+    # Only `os._exit` ends a busy process from a thread. The file that it was writing has no record yet, so the next
+    # build sees that it is unfinished.
     os._exit(1)
 
 
 @contextmanager
 def _process_map(workers: int) -> Generator[TaskMap]:
-    # Spawned, not forked: a fork copies the locks that the parent's libraries hold.
+    # Processes are spawned, because a forked one would copy the locks that the parent's libraries hold.
     context = get_context("spawn")
     try:
         begun = context.Event()
         executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(begun,))
     except OSError as error:
-        # The locks of processes are files in shared memory.
+        # Locks that processes share are files in shared memory.
         raise ConfigError(
             f"--workers {workers}", f"cannot start processes ({error})", "make /dev/shm writable, or use --workers 1"
         ) from error
@@ -154,7 +154,7 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
     cluster: Any = None
     try:
         if address == DASK_LOCAL:
-            # One thread a worker: a ROI keeps a core busy, and a worker's memory suffices for one ROI.
+            # Each worker has one thread: a ROI keeps a core busy, and a worker has memory for one ROI.
             cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
         client: Any = Client(cluster or address, timeout=DASK_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
@@ -176,7 +176,7 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
         except KilledWorker as error:
             raise SourceError("a Dask worker", f"died again and again ({error})", "give workers more memory") from error
         except (CancelledError, CommClosedError) as error:
-            # CommClosedError if a result was being transferred.
+            # Dask raises CommClosedError if a result was being transferred.
             raise _scheduler_gone(address, error) from error
         finally:
             client.close()

@@ -1,4 +1,4 @@
-"""The plan of a build: what it is made from, known before the first ROI is decoded."""
+"""Plan a build: collect everything that decides its result before the first ROI is decoded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BuildPlan:
     Attributes:
         source_dir: The folder that holds the folders of images and masks, absolute.
         config: The settings.
-        rois: The pairs of image and mask, by name.
+        rois: The pairs of image and mask, sorted by name.
         splits: The split of each patient.
         specs: The arrays of the store.
         split_method: How the patients were divided, in words.
@@ -70,12 +70,12 @@ def plan_build(
     Args:
         source: The folder that holds the folders of images and masks, a table of cases, or the ROIs themselves.
         config: The settings.
-        splitter: Divides the patients into splits; as the data set's preset does it unless given.
-        patients: The patient of each ROI by its stem, where names do not tell it.
+        splitter: Divides the patients into splits; unless given, the preset of the data set decides.
+        patients: The patient of each ROI by its stem, for file names that do not give the patient.
 
     Raises:
-        SourceError: A file has no partner, cannot be read, or differs from its partner in size. All such problems are
-            in one error.
+        SourceError: A file has no partner, cannot be read, or differs from its partner in size. One error lists all
+            such problems.
         ConfigError: The patients cannot be divided as the user asks.
     """
     data = source if isinstance(source, DataSet) else read_source(source, config.folders, patients)
@@ -92,13 +92,13 @@ def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | No
     Args:
         source: The folder that holds the folders of images and masks, or a CSV file.
         folders: Where the files lie in a folder.
-        patients: The patient of each ROI by its name, where names do not tell it.
+        patients: The patient of each ROI by its name, for file names that do not give the patient.
 
     Raises:
         SourceError: A file is missing or cannot be used.
         ConfigError: The table, or `patients`, cannot be used.
     """
-    # Worker processes may have another current folder.
+    # The current folder of worker processes may be different.
     source = source.absolute()
     if not is_case_table(source):
         return find_rois(source, folders, patients)
@@ -111,11 +111,10 @@ def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | No
 
 
 def _label_dtype(data: DataSet, config: BuildConfig) -> str:
-    """The type that holds the values of all masks; compares the sizes of each pair on the way.
+    """Return the type that holds the values of all masks, and compare the sizes of each pair.
 
     Raises:
-        SourceError: A file cannot be read, or a mask has another size than its image. All such problems are in one
-            error.
+        SourceError: A file cannot be read, or a mask and its image differ in size. One error lists all such problems.
     """
     dtype = "uint8"
     turned: list[Path] = []
@@ -136,5 +135,5 @@ def _label_dtype(data: DataSet, config: BuildConfig) -> str:
     if problems:
         raise joined(data.root, problems)
     if turned:
-        logger.warning("files that are turned as their orientation tag says: %d, such as %s", len(turned), turned[0])
+        logger.warning("files that their orientation tag rotates or flips: %d, such as %s", len(turned), turned[0])
     return dtype

@@ -1,8 +1,8 @@
-"""The rules of a data set, where the user does not say them: which codes are classes or ignored, and their names.
+"""Choose the rules of a data set that the user does not give: which codes are classes or ignored, and their names.
 
-`bcss` has the rules of BCSS. `generic` takes every code as a class but 0, which is background, and 255, which is
-ignored. `voc` has the classes of Pascal VOC. `instances` takes each value as one object. `auto` chooses between
-the first two.
+`bcss` has the rules of BCSS. `generic` takes every code as a class except 0, which is background, and 255, which is
+ignored. `voc` has the classes of Pascal VOC. `instances` takes each value except 0 as one object. `auto` chooses
+between `bcss` and `generic`.
 Source of the VOC classes: Everingham et al., IJCV 2010, doi:10.1007/s11263-009-0275-4.
 """
 
@@ -32,7 +32,7 @@ Preset = Literal["auto", "bcss", "generic", "voc", "instances"]
 BACKGROUND = ClassEntry(code=0, name="background")
 OBJECT = ClassEntry(code=1, name="object")
 IGNORED = 255
-"""The code that other data sets than BCSS use for pixels that do not count, as Pascal VOC does."""
+"""The code for ignored pixels in data sets other than BCSS, as in Pascal VOC."""
 
 VOC_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -48,7 +48,7 @@ class DatasetRules:
 
     Attributes:
         dataset: The preset.
-        objects: What becomes an object.
+        objects: What makes an object: `label`, `component` or `instance`.
         classes: Codes that become objects, or `all`.
         ignore: Codes that count neither as object nor as background.
         class_map: Names, colors and merges of codes.
@@ -67,7 +67,7 @@ class GivenRules:
 
     Attributes:
         preset: The preset.
-        objects: What becomes an object; None for the preset's own.
+        objects: What makes an object: `label`, `component` or `instance`; None leaves the choice to the preset.
         classes: Codes and names as `parse_codes` takes them, or `all`.
         ignore: Codes and names; `none` or an empty text is an empty list.
         class_map: The class map; empty without one.
@@ -83,20 +83,20 @@ class GivenRules:
 
 
 def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
-    """Complete what the user gave by the rules of the data set, and say in one line which preset that is.
+    """Complete the user's rules with those of the data set's preset, and log in one line which preset that is.
 
     Args:
-        rois: The ROIs. Their names are looked at, and their masks if the names do not decide.
-        given: What the user says.
+        rois: The ROIs. Their names choose the preset; their masks are read only if the names do not decide.
+        given: What the user says about the data set.
 
     Raises:
         ConfigError: An entry is neither a code, a range nor a name, or the preset contradicts the kind of objects.
-        SourceError: A mask that must be looked at cannot be read.
+        SourceError: A mask that must be read cannot be read.
     """
     dataset, why = _choose(rois, given)
     if (dataset == "instances") != ((given.objects or "label") == "instance") and given.objects is not None:
         what = f"does not go with --objects {given.objects}"
-        raise ConfigError(f"--dataset {dataset}", what, "the values of masks are instances in both, or in neither")
+        raise ConfigError(f"--dataset {dataset}", what, "choose instances in both, or in neither")
     if dataset == "bcss":
         rules = _rules(given, "bcss", given.class_map, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES)
     elif dataset == "voc":
@@ -112,7 +112,7 @@ def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
 
 
 def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]:
-    """The preset, and why it was chosen."""
+    """Return the preset, and why it was chosen."""
     if given.preset != "auto":
         return given.preset, "as told"
     if given.objects == "instance":
@@ -136,7 +136,7 @@ def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]
 
 
 def _codes_of(rois: list[RoiSource], class_map: tuple[ClassEntry, ...]) -> Iterator[tuple[RoiSource, list[int]]]:
-    """The codes of each mask; each mask is decoded when it is asked for, and a few ahead."""
+    """Yield the codes of each mask; masks are decoded when they are needed, and a few in advance."""
     threads = min(os.cpu_count() or 1, 8)
     read = partial(_present, colors=colors_of(class_map))
     with ThreadPoolExecutor(threads) as pool:
@@ -146,12 +146,12 @@ def _codes_of(rois: list[RoiSource], class_map: tuple[ClassEntry, ...]) -> Itera
 
 
 def _present(roi: RoiSource, colors: dict[Color, int]) -> list[int]:
-    # Colors that mean nothing are an error of the build, which names them.
+    # The build reports unknown colors as an error, so the nearest known color will do here.
     return present_codes(read_labels(roi.mask_path, colors, nearest=True)[0])
 
 
 def _has_class(rois: list[RoiSource], given: GivenRules) -> bool:
-    """Whether the code 255 is a class: the class map says so, or the masks hold nothing but 0 and 255."""
+    """Whether the code 255 is a class: the class map says so, or the masks contain only 0 and 255."""
     if given.ignore is not None or any(entry.code == IGNORED for entry in given.class_map):
         return True
     found: set[int] = set()
@@ -169,7 +169,7 @@ def _instance_rules(given: GivenRules) -> DatasetRules:
     if not given.has_class_of_instances:
         named = [entry for entry in given.class_map if entry.code]
         if len(named) > 1:
-            what = "names several classes, and nothing tells the class of an instance"
+            what = "names several classes, but nothing gives the class of an instance"
             raise ConfigError("--class-map", what, "give --class-mask or --instance-classes")
         one = named[0] if named else OBJECT
         return DatasetRules("instances", "instance", (one.code,), (), (one,))
@@ -178,7 +178,7 @@ def _instance_rules(given: GivenRules) -> DatasetRules:
 
 
 def _with_background(class_map: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
-    """The class map with code 0 as background, unless it has a use for the code or the name."""
+    """Return the class map with code 0 as background, unless it already uses the code or the name."""
     if any(entry.code == BACKGROUND.code or entry.name == BACKGROUND.name for entry in class_map):
         return class_map
     return (BACKGROUND, *class_map)
@@ -198,15 +198,15 @@ def _rules(
         return DatasetRules(dataset, objects, default_classes, left_out, class_map)
     if given.classes.strip().lower() == ALL_CLASSES:
         return DatasetRules(dataset, objects, ALL_CLASSES, left_out, class_map)
-    # The codes of a range that are ignored are not meant.
+    # A range of classes does not include ignored codes.
     return DatasetRules(dataset, objects, parse_codes(given.classes, class_map, without=left_out), left_out, class_map)
 
 
 def _in_words(rules: DatasetRules) -> str:
     if rules.dataset == "instances":
-        return "each value but 0 is one object, and nothing is ignored"
+        return "each value except 0 is one object, and nothing is ignored"
     if rules.classes == ALL_CLASSES:
-        classes = "every code is a class" + ("" if rules.dataset == "bcss" else " but 0, the background")
+        classes = "every code is a class" + ("" if rules.dataset == "bcss" else " except 0, the background")
     else:
         classes = f"the classes are {','.join(map(str, rules.classes))}"
     return f"{classes}, and {','.join(map(str, rules.ignore)) or 'nothing'} is ignored"
@@ -217,7 +217,7 @@ def _voc_codes() -> Iterator[tuple[int, str]]:
 
 
 def _voc_color(code: int) -> Color:
-    """The color of a code in the palettes of Pascal VOC: every third bit of the code, from the high bits down."""
+    """Return the color of a code in the palette of Pascal VOC: each channel takes every third bit of the code."""
     red, green, blue = (
         sum(((code >> (3 * place + channel)) & 1) << (7 - place) for place in range(3)) for channel in range(3)
     )

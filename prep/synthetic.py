@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,6 +23,13 @@ from schemas.errors import SourceError
 INSTITUTIONS = ("A1", "A2", "OL", "BH", "AR", "D8", "A7", "E2", "C8", "A8", "AO", "EW")
 
 OUTSIDE, TUMOR, STROMA, LYMPHOCYTES, NECROSIS, EXCLUDE, VESSEL = 0, 1, 2, 3, 4, 7, 18
+
+
+SampleLook = Literal["plain", "varied", "glands"]
+"""How the tissue looks: always the same, each ROI in its own way, or glands with a pale center in pink stroma."""
+
+_LETTERS: dict[SampleLook, str] = {"plain": "Z", "varied": "N", "glands": "G"}
+"""The letter in the names of the patients, so that two looks have no patient in common."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ _PLAIN = _Tissue(_LOOKS, {TUMOR: 0.25, STROMA: 0.3, LYMPHOCYTES: -0.15, NECROSIS
 
 
 def write_sample(
-    directory: Path, rois: int = 6, size_px: int = 1536, seed: int = 0, *, varied: bool = False
+    directory: Path, rois: int = 6, size_px: int = 1536, seed: int = 0, look: SampleLook = "plain"
 ) -> list[str]:
     """Write `images/*.png` (RGB) and `masks/*.png` (palettized).
 
@@ -79,7 +87,7 @@ def write_sample(
         rois: Number of ROIs.
         size_px: Height of a ROI in pixels; it is an eighth wider than high, since real ROIs are not square.
         seed: Seed of everything that is drawn.
-        varied: Whether each ROI has a stain, nuclei and region sizes of its own. Patients then have other names.
+        look: How the tissue looks. Patients of different looks have different names.
 
     Returns:
         The stems of the files.
@@ -87,7 +95,7 @@ def write_sample(
     Raises:
         SourceError: The folders contain files of another sample or data set.
     """
-    stems = [_stem(number, seed, "N" if varied else "Z") for number in range(rois)]
+    stems = [_stem(number, seed, _LETTERS[look]) for number in range(rois)]
     for name in ("images", "masks"):
         folder = directory / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +104,12 @@ def write_sample(
             raise SourceError(strangers[0], "does not belong to this sample", "name an empty folder")
     for number, stem in enumerate(stems):
         generator = np.random.default_rng([seed, number])
-        tissue = _draw_tissue(generator) if varied else _PLAIN
-        image, labels = draw_roi(size_px, size_px + size_px // 8, generator, tissue)
+        width = size_px + size_px // 8
+        if look == "glands":
+            image, labels = _draw_glands(size_px, width, generator)
+        else:
+            tissue = _draw_tissue(generator) if look == "varied" else _PLAIN
+            image, labels = draw_roi(size_px, width, generator, tissue)
         Image.fromarray(image).save(directory / "images" / f"{stem}.png", compress_level=1)
         _palettized(labels).save(directory / "masks" / f"{stem}.png")
     return stems
@@ -168,6 +180,53 @@ def _draw_labels(height: int, width: int, generator: np.random.Generator, tissue
         corner = np.array([(x, y), (x + dx * cut, y), (x, y + dy * cut)], np.int32)
         cv2.fillPoly(labels, [corner], OUTSIDE)
     return labels
+
+
+def _draw_glands(
+    height: int, width: int, generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw glands: a rim of nuclei around a pale lumen, and both belong to the gland; holes alike belong to none."""
+    labels = np.full((height, width), STROMA, np.uint8)
+    image = np.full((height, width, 3), _LOOKS[STROMA].ground, np.uint8)
+    lumen = np.zeros((height, width), np.uint8)
+    taken = np.zeros((height, width), np.uint8)
+    for number in range(height * width // 9_000):
+        outline = _draw_blob(height, width, generator)
+        own = _filled(labels.shape, outline)
+        if (cv2.dilate(own, np.ones((9, 9), np.uint8)) & taken).any():
+            continue
+        taken |= own
+        middle = outline.mean(0)
+        inner = _filled(labels.shape, middle + (outline - middle) * generator.uniform(0.4, 0.65))
+        # Every fourth one is a hole in the stroma, as pale as a lumen, and no gland.
+        if number % 4:
+            labels[own > 0] = TUMOR
+            image[own > 0] = _LOOKS[TUMOR].ground
+        lumen |= inner
+    image[lumen > 0] = _LOOKS[EXCLUDE].ground
+    _draw_nuclei(image, (labels == TUMOR) & (lumen == 0), replace(_LOOKS[TUMOR], nuclei=22.0, radius_px=6), generator)
+    _draw_nuclei(image, (labels == STROMA) & (lumen == 0), replace(_LOOKS[STROMA], nuclei=2.0), generator)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 1), np.uint8)
+    noise = generator.normal(0, 5, image.shape).astype(np.float32)
+    return np.clip(image + noise, 0, 255).astype(np.uint8), labels
+
+
+def _filled(shape: tuple[int, ...], outline: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Fill an outline: uint8 of this shape, 1 inside."""
+    mask = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(mask, np.round(outline).astype(np.int32)[None], (1,))
+    return mask
+
+
+def _draw_blob(height: int, width: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the outline of a lobed, stretched blob: float64 (60, 2), x and y."""
+    angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    phases = generator.uniform(0, 2 * np.pi, 3)
+    lobes = 0.2 * np.cos(2 * angles + phases[0]) + 0.15 * np.cos(3 * angles + phases[1])
+    radius_px = generator.uniform(18, 52) * (1 + lobes)
+    points = np.stack([np.cos(angles) * generator.uniform(1, 1.8), np.sin(angles)], 1) * radius_px[:, None]
+    turn = np.array([[np.cos(phases[2]), -np.sin(phases[2])], [np.sin(phases[2]), np.cos(phases[2])]])
+    return points @ turn + generator.uniform((0, 0), (width, height))
 
 
 def _smooth_field(height: int, width: int, grain_px: int, generator: np.random.Generator) -> NDArray[np.float32]:

@@ -41,9 +41,9 @@ class Problem:
 def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = None) -> list[Problem]:
     """Check the files, then the manifest, then the tiles.
 
-    Segments, areas, boxes and ignored pixels are derived again from the labels. Points are checked for their side: a
-    positive point lies on its segment, a negative point off it. What cannot be checked is whether a tile is recorded
-    under the wrong patient or place, since its pixels do not show that.
+    Segments, areas, boxes and ignored pixels are derived again from the labels. A positive point must lie on its
+    segment, and a negative point outside it. A wrong patient or place of a tile cannot be found, since the pixels do
+    not show it.
 
     Args:
         store: The store.
@@ -53,9 +53,9 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
         All problems; an empty list for a store without any.
 
     Raises:
-        UnreachableError: A device or a server fails, so the store may be whole or not.
+        UnreachableError: A device or a server failed, so the state of the store is unknown.
     """
-    # Files of another length are read, too: every file's digest is compared here, and damage in it is worth knowing.
+    # Read files of the wrong length, too, because every digest is compared here and all damage should be reported.
     store = Store(store.path, check_files=False)
     try:
         files = _written_files(store)
@@ -74,7 +74,7 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
     problems = [*_wrong_files(store, files, report), *_stray_files(store, files)]
     unreadable_columns = list(_unreadable_columns(store))
     if unreadable_columns:
-        # Every tile would repeat it.
+        # Every tile would report the same problem again.
         return problems + unreadable_columns
     try:
         config = BuildConfig.model_validate(store.manifest.config)
@@ -88,7 +88,7 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
 
 
 def _written_files(store: Store) -> list[WrittenFile] | None:
-    """The files that the build wrote, by the store's own list; None if its columns differ in length."""
+    """Return the files that the build wrote, from the store's own list; None if its columns differ in length."""
     keys, digests, sizes = (store.column(f"checksums/{name}").tolist() for name in ("key", "sha256", "size_bytes"))
     if len(keys) != len(digests) or len(keys) != len(sizes):
         return None
@@ -125,14 +125,14 @@ def _wrong_manifest(store: Store) -> Iterator[Problem]:
 
 
 def _wrong_instances(store: Store) -> Iterator[Problem]:
-    """An instance has one class and one id in its source in all tiles of its ROI, and its number in both columns."""
+    """Check that an instance has the same class, source id and number in all tiles of its ROI."""
     if store.manifest.object_kind != "instance":
         return
     column = store.column
     rois = column("tiles/frame_id")[column("objects/tile_index")].tolist()
     numbers, components = column("objects/object_id").tolist(), column("objects/roi_component").tolist()
     if numbers != components:
-        yield Problem("objects/roi_component", "holds other numbers of instances than objects/object_id")
+        yield Problem("objects/roi_component", "holds instance numbers that differ from objects/object_id")
     for name in ("class_id", "source_id"):
         first: dict[tuple[str, int], int] = {}
         for roi, number, value in zip(rois, numbers, column(f"objects/{name}").tolist(), strict=True):
@@ -156,7 +156,7 @@ def _file_digest(store: Store, key: str) -> WrittenFile | None:
     path = Path(store.path) / key
     try:
         if path.exists() and not path.is_file():
-            # Reading a pipe would wait for ever, and a device has no end.
+            # Reading a pipe would wait forever, and a device has no end.
             return None
         with path.open("rb") as file:
             return WrittenFile(key, hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
@@ -167,7 +167,7 @@ def _file_digest(store: Store, key: str) -> WrittenFile | None:
 
 
 def _rows_of(store: Store, key: str) -> str:
-    """Which tiles or objects a shard holds, for the message; empty for other files."""
+    """Say which tiles or objects a shard holds, for the message; empty for other files."""
     name, _, place = key.partition("/c/")
     if name not in PIXEL_ARRAYS:
         return ""

@@ -1,4 +1,4 @@
-"""Check one tile of a store: derive its arrays again from its labels, and see where its points lie.
+"""Check one tile of a store: derive its arrays again from its labels, and check where its points lie.
 
 Arrays are H, W; coordinates are x, y. Axes: O objects of the tile, S pixels a side, K points.
 """
@@ -21,7 +21,7 @@ from schemas.store.store import Store
 from schemas.store.tile import Tile
 
 GROUP_BYTES = 1 << 27
-"""Size of the segments that are compared at once: a tile may have thousands."""
+"""Maximum size of the segments that are compared at once, because a tile may have thousands of segments."""
 
 
 def wrong_in_tile(tile: Tile, config: BuildConfig) -> Iterator[str]:
@@ -61,13 +61,13 @@ def _inside(record: Record) -> NDArray[np.bool_]:
 
 
 ANY_CLASS = -1
-"""The class of an instance, as long as only its labels are known."""
+"""Stands for the class of an instance, which the labels alone do not tell."""
 
 
 class DerivedObjects:
-    """Class id and mask, bool (S, S), of every object of a tile, derived by the shortest way and not by the builder's.
+    """Class id and mask, bool (S, S), of every object of a tile, derived by simple code that a build does not use.
 
-    Masks are made when they are asked for: a tile may have thousands of objects, and each mask has the tile's size.
+    Masks are made only when they are needed: a tile may have thousands of objects, and each mask has the tile's size.
 
     Args:
         codes: uint8 or uint16 (S, S), the class of each pixel.
@@ -91,7 +91,7 @@ class DerivedObjects:
             self._objects.extend((code, int(number)) for number in kept if number)
 
     def _add_instances(self, ids: NDArray[Any], min_area_px: int) -> None:
-        """Each value but 0 is an object. Labels do not tell its class, which `verify_store` compares between tiles."""
+        """Add each value except 0 as an object. Labels do not give its class, which `verify_store` compares."""
         sizes = np.bincount(ids.ravel())
         self._numbered[ANY_CLASS] = ids
         kept = np.flatnonzero(sizes >= max(min_area_px, 1)).tolist()
@@ -107,7 +107,7 @@ class DerivedObjects:
 def _wrong_segments(
     tile: Tile, segments: dict[int, NDArray[np.bool_]], derived: Iterator[tuple[int, NDArray[np.bool_]]]
 ) -> Iterator[str]:
-    """Compare segments with the next ones that the labels give."""
+    """Compare some segments with the next segments derived from the labels."""
     of_tile = {
         name: dict(zip(tile.classes, tile.store.column(f"objects/{name}")[tile.object_rows].tolist(), strict=True))
         for name in ("area_px", "touches_edge", "box_xyxy")

@@ -1,4 +1,4 @@
-"""Write pictures of a store's tiles, and a page that shows them in a browser without a network."""
+"""Write pictures of a store's tiles, and a page that shows them in a browser without a network connection."""
 
 from __future__ import annotations
 

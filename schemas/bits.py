@@ -37,5 +37,5 @@ def unpack_mask(packed: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Returns:
         bool (..., W).
     """
-    # unpackbits yields the bytes 0 and 1, of which a boolean array is made: the view needs no copy.
+    # unpackbits returns the bytes 0 and 1, and a boolean array stores the same bytes, so a view needs no copy.
     return np.unpackbits(packed, axis=-1).view(np.bool_)

@@ -20,7 +20,7 @@ class ClassInfo(BaseModel):
 
     Attributes:
         code: The pixel value in masks.
-        name: The name; those of BCSS are in lower case with underscores.
+        name: The name; BCSS names have underscores instead of spaces.
         color: The color in pictures, sRGB.
     """
 
@@ -66,7 +66,7 @@ DEFAULT_IGNORE_CODES: tuple[int, ...] = (0, 7, 15)
 
 
 def describe_class(code: int) -> ClassInfo:
-    """Return name and color of a code; a code that BCSS lacks has the name `class_<code>` and a fixed color."""
+    """Return the name and color of a code; a code outside BCSS gets the name `class_<code>` and a fixed color."""
     if code < len(BCSS_CLASSES):
         return BCSS_CLASSES[code]
     # Steps of the golden angle give neighboring codes distinct colors without a table.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 CodecName = Literal["fast", "small"]
-"""How images are compressed, both without loss: to read quickly, or to take little space.
+"""How images are compressed: `fast` reads quickly, and `small` takes little space. Both are lossless.
 
 `schemas.store.codecs` has one entry for each.
 """

@@ -34,7 +34,7 @@ class SourceError(BcssError):
 
 
 class SeveralProblemsError(SourceError):
-    """Several problems of one source, each with a line of its own."""
+    """Several problems of one source, each on its own line."""
 
     def __str__(self) -> str:
         where, what, remedy = self.args
@@ -47,7 +47,7 @@ class StoreError(BcssError):
 
 
 class UnreachableError(StoreError):
-    """A device or a server fails; the store itself may be whole."""
+    """A device or a server failed; the store itself may be intact."""
 
 
 class ConfigError(BcssError):
@@ -67,7 +67,7 @@ SHOWN_PROBLEMS = 10
 
 
 def joined(where: object, problems: Sequence[BcssError]) -> BcssError:
-    """Make one error of all problems of a source, so that they can be mended in one go.
+    """Combine all problems of a source into one error, so that the user can fix them all at once.
 
     Args:
         where: The folder or table.
@@ -85,7 +85,7 @@ def joined(where: object, problems: Sequence[BcssError]) -> BcssError:
 
 
 def unreadable(where: str, error: OSError) -> StoreError:
-    """Make the error for a read that the operating system refused.
+    """Make the error for a file that the operating system could not read.
 
     Args:
         where: What was read.

@@ -1,4 +1,4 @@
-"""Names of files that are made from other names, and must stay within what file systems allow."""
+"""File names that are built from other names and must stay within the limits of file systems."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ INSTANCES_FILE = "instances.csv"
 def bounded_name(stem: str, ending: str) -> str:
     """Return `stem + ending`, shortened if a file system would refuse it.
 
-    A shortened stem ends in `~` and eight hexadecimal digits of the whole stem's SHA-256, so that two long stems with
-    a common beginning stay apart.
+    A shortened stem ends in `~` and eight hexadecimal digits of the whole stem's SHA-256, so that two long stems that
+    begin alike get different names.
     """
     room = MAX_NAME_BYTES - len(ending.encode())
     if len(stem.encode()) <= room:

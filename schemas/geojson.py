@@ -25,16 +25,16 @@ def read_features(path: Path, content: Any) -> Sequence[GeoFeature]:
 
     Args:
         path: The file, for messages.
-        content: Its JSON; missing properties are added to it.
+        content: The file's parsed JSON; this function adds missing `properties` to it.
 
     Raises:
-        SourceError: It is not GeoJSON.
+        SourceError: The content is not GeoJSON.
     """
     rows: Any = content
     if isinstance(content, dict):
         single = cast("dict[str, Any]", content)
         rows = single.get("features") if single.get("type") == "FeatureCollection" else [single]
-    # QuPath leaves the properties out where there are none.
+    # QuPath omits `properties` from a feature that has none.
     for row in cast("list[Any]", rows) if isinstance(rows, list) else []:
         if isinstance(row, dict):
             cast("dict[str, Any]", row).setdefault("properties", None)
@@ -47,7 +47,7 @@ def read_features(path: Path, content: Any) -> Sequence[GeoFeature]:
 
 
 def classification(properties: Mapping[str, Any]) -> tuple[str, Color | None]:
-    """Return name and color of a feature's class; an empty name and None where it has none.
+    """Return the name and color of a feature's class; a missing name is empty, and a missing color is None.
 
     Args:
         properties: The properties of the feature.

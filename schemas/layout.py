@@ -28,7 +28,7 @@ class ArraySpec:
     Attributes:
         path: Path in the group.
         dtype: A NumPy dtype name, or `str`.
-        axis: What its rows are: tiles, objects, or the N+1 bounds between the objects of tiles.
+        axis: What its rows are: tiles, objects, or the N+1 offsets that divide the objects by tile.
         row_shape: Shape of one row.
         row_dimensions: Dimension names of one row.
     """
@@ -54,7 +54,7 @@ def array_specs(
         tile_size_px: S, a multiple of 8.
         label_dtype: `uint8` or `uint16`.
         counts: How many points each object has.
-        object_kind: `label`, `component` or `instance`; instances have the id of their source, too.
+        object_kind: `label`, `component` or `instance`; a store of instances also keeps their ids from the source.
     """
     size = tile_size_px
     packed = ((size, size // 8), ("y", "x_byte"))
@@ -90,5 +90,5 @@ def array_specs(
 
 
 def packing_attributes(tile_size_px: int) -> dict[str, str | int]:
-    """Attributes of a packed array: the packed axis, the order of bits in a byte, and the pixels of a row."""
+    """Attributes of a packed array: the packed axis, the order of bits in a byte, and the number of pixels in a row."""
     return {"axis": "x", "bitorder": BIT_ORDER, "width": tile_size_px}

@@ -1,4 +1,4 @@
-"""Maximum sizes that a store or a source may claim; a larger claim is damage or malice, and allocates nothing."""
+"""Maximum sizes that a store or a source may claim. A larger claim means damage or malice, and allocates nothing."""
 
 MAX_TILE_PX = 1 << 14
 """Maximum side of a tile in pixels."""
@@ -19,13 +19,13 @@ MAX_CHUNK_BYTES = 1 << 30
 """Maximum decoded size of one chunk or shard; an image of the largest tile takes three quarters of it."""
 
 MAX_FILE_BYTES = MAX_CHUNK_BYTES + (1 << 26)
-"""Maximum size of a file that is read whole, and of an encoded chunk; a codec may enlarge what it cannot compress."""
+"""Maximum size of a file that is read whole, and of an encoded chunk. Data that does not compress may become larger."""
 
 MAX_NAME_BYTES = 4096
 """Maximum length of a name in a column in bytes: the longest path that Linux allows."""
 
 MAX_ROI_PX = 1 << 29
-"""Maximum pixels of a ROI: twice a 16k by 16k ROI. A file that claims more is taken for a decompression bomb."""
+"""Maximum pixels of a ROI: twice a 16k by 16k ROI. A file that claims more is treated as a decompression bomb."""
 
 MAX_METADATA_BYTES = 64 << 20
-"""Maximum decoded size of one piece of metadata in a PNG; the color profile of a slide has some 15 MB."""
+"""Maximum decoded size of one piece of metadata in a PNG; the color profile of a slide takes about 15 MB."""

@@ -1,4 +1,4 @@
-"""The record in a store's attributes: from which files and settings it was built, and that it is complete."""
+"""The manifest in a store's attributes: the files and settings it was built from, and a record that it is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Strict(BaseModel):
 
 
 def _without_none(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Leave out keys that have no value: earlier versions did not have them."""
+    """Leave out the named keys if they have no value, because earlier versions did not have these keys."""
     return {key: value for key, value in values.items() if key not in names or value is not None}
 
 
@@ -45,11 +45,11 @@ class SourceRecord(_Strict):
         mask_sha256: SHA-256 of the mask file.
         width_px: Width of the ROI in source pixels.
         height_px: Height of the ROI in source pixels.
-        mpp_um: Micrometers a source pixel; None if the name does not tell it.
+        mpp_um: Micrometers per source pixel; None if the file name does not give it.
         class_px: Number of source pixels of each selected class, each counted once; None in stores of earlier versions.
-        class_mask: Path of the mask of classes beside a mask of instances; None without one.
+        class_mask: Path of the mask of classes that accompanies a mask of instances; None if there is none.
         class_mask_sha256: SHA-256 of that file.
-        palette: Red, green and blue of each of the mask's indices in hexadecimal; empty for a gray mask.
+        palette: Red, green and blue of each index of the mask, in hexadecimal; empty for a gray mask.
         tiles: Number of its tiles.
         ignored_px: Number of pixels of its tiles that count neither as object nor as background.
         objects: Number of its objects; a ROI with 0 objects was left out, since it contains no selected class.
@@ -78,12 +78,12 @@ class SourceRecord(_Strict):
     @model_validator(mode="after")
     def _check_area(self) -> SourceRecord:
         if self.width_px * self.height_px > MAX_ROI_PX:
-            raise ValueError(f"{self.width_px} x {self.height_px} px are over the bound of {MAX_ROI_PX} px")
+            raise ValueError(f"{self.width_px} x {self.height_px} px exceed the maximum of {MAX_ROI_PX} px")
         return self
 
 
 class Completion(_Strict):
-    """The last part of a build: a store without it is unfinished, and every reader refuses it.
+    """The completion record, which a build writes last; every reader refuses a store without it as unfinished.
 
     Attributes:
         tiles: N, the number of tiles.
@@ -136,7 +136,7 @@ class Manifest(_Strict):
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_unknown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # The digest of a store of an earlier version covers the keys that it had.
+        # In a store of an earlier version, the digest covers only the keys that this version had.
         return _without_none(write(self), "dataset", "split_method")
 
     @field_validator("classes")
@@ -148,13 +148,13 @@ class Manifest(_Strict):
 
     @property
     def merges(self) -> dict[int, int]:
-        """The code that each merged code counts as; the labels of tiles keep the merged codes."""
+        """The code that each merged code counts as; the labels of tiles keep the codes from before the merge."""
         entries = cast("list[dict[str, Any]]", self.config.get("class_map") or [])
         return {int(entry["code"]): int(entry["into"]) for entry in entries if entry.get("into") is not None}
 
     @property
     def point_counts(self) -> PointCounts:
-        """P and Q."""
+        """The point counts P and Q."""
         return PointCounts(self.positive_points, self.negative_points)
 
 

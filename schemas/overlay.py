@@ -18,7 +18,7 @@ _HATCH_STEP_PX = 12
 Color = tuple[int, int, int]
 
 SMALL_PX = 9
-"""Size of a marker up to which it is one thin line, white for positive and black for negative points."""
+"""Largest marker size that is drawn in thin lines: white for positive points, black for negative ones."""
 
 
 def draw_overlay(
@@ -35,9 +35,9 @@ def draw_overlay(
         record: The tile.
         prompts: The prompts to draw.
         colors: Color of each class id.
-        masks: bool (O, S, S), the prediction of each object; none are drawn unless given.
-        prompt_objects: The place in the record of the object that each prompt belongs to; one prompt for each object,
-            in order, unless given.
+        masks: bool (O, S, S), the predicted mask of each object; if None, no predictions are drawn.
+        prompt_objects: The index in the record of each prompt's object; if None, there is one prompt for each object,
+            in order.
         side_px: Side of the picture in pixels.
 
     Returns:
@@ -49,10 +49,10 @@ def draw_overlay(
 
 
 class Overlay:
-    """The picture of one tile, whose objects are added in one or several parts.
+    """The picture of one tile; its objects can be added in one or several calls of `add`.
 
     Args:
-        record: The tile; its objects are not drawn.
+        record: The tile; its objects are drawn only when `add` gets them.
         colors: Color of each class id.
         side_px: Side of the picture in pixels.
     """
@@ -147,7 +147,7 @@ def draw_prompt(picture: NDArray[np.uint8], prompt: Prompt, factor: float, color
             corners.append(place)
             continue
         if size_px <= SMALL_PX:
-            # There is no room for a border in white.
+            # There is no room for a white border.
             is_positive = label == PointLabel.POSITIVE
             shape, shade = (cv2.MARKER_STAR, _WHITE) if is_positive else (cv2.MARKER_TILTED_CROSS, _BLACK)
             cv2.drawMarker(picture, place, shade, shape, size_px, 1)

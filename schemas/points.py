@@ -33,7 +33,7 @@ def assemble_prompt(source: PromptSource, column: Callable[[str], NDArray[Any]],
 
     Args:
         source: What the prompt is made of.
-        column: Returns the object's value of a column by the column's path; called for the needed columns only.
+        column: Returns the object's value in the column with the given path; it is called only for columns in use.
         negatives: Whether to append the negative points.
     """
     coords: list[NDArray[np.float32]] = []

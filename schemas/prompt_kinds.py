@@ -1,7 +1,7 @@
 """The prompt kinds of a store, and the sets of points that the store keeps for them.
 
 These tables decide which columns a store has, how they are checked, counted and verified, and which kinds the command
-lines offer. A new stored kind takes an entry in each of them, and its points in `prep/derive/points.py`.
+lines offer. A new stored kind needs an entry in each table, and code in `prep/derive/points.py` to derive its points.
 The command lines read this module when they start, so it imports nothing heavy.
 """
 
@@ -64,7 +64,7 @@ class PointSet:
         return f"prompts/{self.name}_labels"
 
     def columns(self, counts: PointCounts) -> int:
-        """Places that each object has: the number of points, or 1 for padding where no point is derived."""
+        """Number of places for points of each object: the number of points, or 1 for padding if there are no points."""
         return max(self.count(counts), 1)
 
 
@@ -73,8 +73,8 @@ POSITIVE = PointSet("positive", PointLabel.POSITIVE, lambda counts: counts.posit
 NEGATIVE = PointSet("negative", PointLabel.NEGATIVE, lambda counts: counts.negative)
 
 POINT_SETS: dict[str, PointSet] = {points.name: points for points in (INTERIOR, POSITIVE, NEGATIVE)}
-"""All sets by name, in the order in which they are derived: each draws from the object's random generator after those
-before it, so a new set goes last and leaves the others' points as they are."""
+"""All sets by name, in the order in which they are derived. They draw from the object's random generator in this order,
+so a new set must come last to keep the points of the other sets unchanged."""
 
 
 @dataclass(frozen=True)
@@ -95,4 +95,4 @@ PROMPT_SOURCES: dict[PromptKind, PromptSource] = {
     "multi_point": PromptSource(point_sets=(POSITIVE,)),
     "box": PromptSource(has_box=True),
 }
-"""What each kind is made of; a prompt with negative points has those of `NEGATIVE` at its end."""
+"""What each kind is made of; a prompt with negative points ends with the points of `NEGATIVE`."""

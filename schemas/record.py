@@ -31,8 +31,8 @@ class Record:
         object_ids: int32 (O,), unique in the tile.
         class_ids: int32 (O,), the pixel value of each object's class.
         boxes_xyxy: int32 (O, 4), left, top, right and bottom, inclusive pixel indices.
-        roi_components: int32 (O,), the number of each object's component in the whole ROI from 1; 0 for an object that
-            may have several components.
+        roi_components: int32 (O,), the number of each object's component in the whole ROI, counted from 1; 0 for an
+            object that may have several components.
         touches_edge: bool (O,), whether each object reaches the tile's edge, beyond which it may continue.
     """
 
@@ -56,7 +56,7 @@ class Record:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The older name of `scale_xy`, which stays documented."""
+        """The older name of `scale_xy`; it stays documented."""
         return self.scale_xy
 
     def __repr__(self) -> str:

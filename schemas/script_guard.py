@@ -38,6 +38,6 @@ def refuse_while_imported(call: str) -> None:
 
 
 def is_script() -> bool:
-    """Return whether Python runs a file of the user, which spawned processes import."""
+    """Return whether Python runs a script file of the user, which spawned processes would import."""
     main = sys.modules.get("__main__")
     return getattr(main, "__file__", None) is not None and getattr(main, "__spec__", None) is None

@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests need: source folders, a store built from one, and the real data."""
+"""Fixtures that several test folders share: source folders, a store built from one of them, and the real data."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize, backbone_of
+from train.backbone.nano_start import NANO, is_nano_start
 from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, prompt_kinds
 from train.settings import LoraConfig, LossConfig, OptimizerConfig, Settings
 from train.transforms.augment import AugmentConfig
@@ -24,7 +25,7 @@ ECHO_KEYS = ("init_sha256", "store", "store_fingerprint", "versions")
 
 
 MAX_YAML_BYTES = 1 << 18
-"""Largest settings file. All settings take 2 KB, and the YAML reader, which is Python, needs seconds for 200 KB."""
+"""Largest settings file. All settings take 2 KB, and the YAML reader, written in Python, needs seconds for 200 KB."""
 
 
 class FitConfig(Settings):
@@ -32,7 +33,8 @@ class FitConfig(Settings):
 
     Attributes:
         model: The network: `nano` is a miniature, the others are Meta's four SAM 2.1 models.
-        init: Checkpoint to start from; without it, weights are random.
+        init: Checkpoint to start from; without it, weights are random. `nano` is the start that comes with this
+            project, which was trained on synthetic tissue, and implies `model: nano`.
         image_size: Side of the network's input in pixels, a multiple of 32.
         prompt: The prompt of each object. `mixed` is a box or a click from the store, drawn for each image; `random` is
             a box or a click drawn from the mask, as in SAM 2's own training.
@@ -101,7 +103,14 @@ class FitConfig(Settings):
     @classmethod
     def _from_any_folder(cls, value: Path | None) -> Path | None:
         # `evaluate` looks for this file again, perhaps from another working folder.
-        return None if value is None else value.absolute()
+        return value if value is None or is_nano_start(value) else value.absolute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nano_start_is_of_nano(cls, values: Any) -> Any:
+        if isinstance(values, dict) and str(values.get("init")) == NANO:
+            return {"model": NANO, **values}
+        return values
 
     @model_validator(mode="after")
     def _check_together(self) -> FitConfig:
@@ -188,7 +197,7 @@ _FLAGS = {"optimizer.ema_decay": "ema", "augment.orientation": "augment", "lora.
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: nine lines, each with nine aliases of the line before, would fill any memory."""
+    """Reads YAML without aliases: nine lines, each with nine aliases of the line before, would fill any memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -196,12 +205,12 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands twice: YAML would drop the first value."""
+        """Refuse a key that occurs twice, because YAML would drop its first value."""
         keys = [key.value for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
             line = next(key.start_mark.line + 1 for key, _ in reversed(node.value) if key.value == twice[0])
-            raise yaml.YAMLError(f"the key {twice[0]} stands twice, again in line {line}")
+            raise yaml.YAMLError(f"the key {twice[0]} occurs twice, again in line {line}")
         return super().construct_mapping(node, deep)
 
 

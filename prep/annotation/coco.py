@@ -1,4 +1,4 @@
-"""Read COCO's instance annotations: polygons, and run lengths of both kinds.
+"""Read COCO's instance annotations: polygons, and compressed or uncompressed run lengths.
 
 Source: the format's page, https://cocodataset.org/#format-data.
 """
@@ -61,10 +61,10 @@ def read_coco(path: Path, content: dict[str, Any]) -> Annotations:
 
     Args:
         path: The file, for messages.
-        content: Its JSON.
+        content: The file's parsed JSON.
 
     Raises:
-        SourceError: It is malformed, or names an image or a category that it does not list.
+        SourceError: The file is malformed, or names an image or a category that it does not list.
     """
     try:
         coco = _Coco.model_validate(content)

@@ -1,4 +1,4 @@
-"""Read GeoJSON as QuPath exports it: annotations and detections with a classification, with holes, in several parts.
+"""Read QuPath's GeoJSON exports: classified annotations and detections, which may have holes and several parts.
 
 Source: RFC 7946, and the fields that QuPath writes (`objectType`, `classification` with `name` and `color`).
 """
@@ -19,7 +19,7 @@ from schemas.errors import SourceError
 from schemas.geojson import classification, read_features
 
 UNNAMED = "object"
-"""The class of all areas of a file in which none has a classification."""
+"""The class of all areas of a file if none of its areas has a classification."""
 
 
 def is_geojson(content: object) -> bool:
@@ -31,14 +31,14 @@ def is_geojson(content: object) -> bool:
 
 
 def read_geojson(path: Path, content: Any) -> Annotations:
-    """Read the content of a GeoJSON file, whose name is that of its image.
+    """Read the content of a GeoJSON file, which has the name of its image.
 
     Args:
         path: The file.
-        content: Its JSON.
+        content: The file's parsed JSON.
 
     Raises:
-        SourceError: It is malformed.
+        SourceError: The file is malformed.
     """
     found = Annotations()
     shapes: list[Shape] = []

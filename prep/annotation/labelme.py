@@ -1,4 +1,4 @@
-"""Read Labelme's JSON files: polygons, rectangles and circles; shapes of one group are one instance.
+"""Read Labelme's JSON files: polygons, rectangles and circles; the shapes of a group form one instance.
 
 Source: Labelme's `LabelFile`, version 5.
 """
@@ -16,7 +16,7 @@ from schemas.errors import SourceError
 from schemas.limits import MAX_ROI_PX
 
 CIRCLE_POINTS = 360
-"""Corners of the polygon that stands for a circle."""
+"""Number of corners of the polygon that approximates a circle."""
 
 
 class _Shape(BaseModel):
@@ -37,14 +37,14 @@ class _File(BaseModel):
 
 
 def read_labelme(path: Path, content: dict[str, Any]) -> Annotations:
-    """Read the content of a Labelme file, whose name is that of its image.
+    """Read the content of a Labelme file, which has the name of its image.
 
     Args:
         path: The file.
-        content: Its JSON.
+        content: The file's parsed JSON.
 
     Raises:
-        SourceError: It is malformed.
+        SourceError: The file is malformed.
     """
     try:
         file = _File.model_validate(content)
@@ -79,7 +79,7 @@ def _outline(shape: _Shape) -> Ring | None:
     if shape.shape_type == "rectangle":
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    # The center, and a point on the circle.
+    # A circle is stored as its center and a point on the circle.
     angles = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
     radius = float(np.linalg.norm(points[1] - points[0]))
     return points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)

@@ -1,6 +1,6 @@
 """Write annotations as masks, one PNG for each image, with a class map beside them.
 
-Areas are drawn in the order of the file, so that a later one lies above an earlier one. Arrays are H, W.
+Areas are drawn in the order of the file, so a later area covers an earlier one. Arrays are H, W.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """What is drawn.
+    """What to draw.
 
     Attributes:
         shapes: The areas of each image by its stem, in the order in which they are drawn.
         sizes: Width and height of each image by its stem.
         codes: The code of each class.
-        colors: The color of the classes that have one.
+        colors: The color of each class that has one.
     """
 
     shapes: dict[str, list[Shape]]
@@ -56,8 +56,9 @@ class DrawnMasks:
     Attributes:
         images: Number of masks.
         areas: Number of areas by class.
-        covered_px: Pixels that a later area covers, by the two classes, the lower one first.
-        hidden: Number of areas that left no pixel.
+        covered_px: Number of pixels of an earlier area that a later area covers, by class of the earlier and of the
+            later area.
+        hidden: Number of areas without a visible pixel.
     """
 
     images: int = 0
@@ -79,10 +80,11 @@ def write_masks(
 
     Args:
         annotations: A COCO file, a GeoJSON or Labelme file of one image, or a folder of such files or of YOLO files.
-        images: The folder of images, which tell the sizes.
-        out: The folder to write, which is absent or empty: masks, `classes.tsv`, and of instances `instances.csv`.
-        class_map: The codes of classes, so that several calls give the same ones.
-        instances: Whether values are instances, from 1 in each image; otherwise codes of classes.
+        images: The folder of images, from which the sizes are read.
+        out: The folder to write, which must be absent or empty. It gets the masks, `classes.tsv`, and `instances.csv`
+            for masks of instances.
+        class_map: The codes of classes, so that several calls use the same codes.
+        instances: Whether mask values number the instances of each image from 1; otherwise they are class codes.
         on_image: Called with the number of drawn images, and the number of all.
 
     Raises:
@@ -93,7 +95,7 @@ def write_masks(
         raise ConfigError(f"--out {out}", "is not empty", "name a new folder")
     plan = plan_masks(annotations, images, class_map)
     drawn = DrawnMasks()
-    # Written beside and renamed, so that the folder appears whole.
+    # Write to a folder beside it and rename that at the end, so that the output folder is complete when it appears.
     partial = out.with_name(f"{out.name}.{uuid4().hex}.partial")
     partial.mkdir(parents=True)
     try:
@@ -148,7 +150,7 @@ def _images(folder: Path) -> dict[str, Path]:
 
 
 def _matched(source: Path, folder: Path, found: Annotations, images: dict[str, Path]) -> dict[str, list[Shape]]:
-    """The areas of each image by its stem; says which images and which annotations are alone."""
+    """Return the areas of each image by its stem; log images without annotations and annotations without an image."""
     by_name = {path.name: stem for stem, path in images.items()}
     shapes: dict[str, list[Shape]] = {}
     absent: list[str] = []
@@ -194,11 +196,11 @@ def _check_sizes(
 
 
 def _codes(found: Annotations, shapes: dict[str, list[Shape]], class_map: tuple[ClassEntry, ...]) -> dict[str, int]:
-    """The code of each class: of the class map, of the format, or by alphabet from 1 on."""
+    """Return the code of each class: from the class map, from the file, or numbered alphabetically from 1."""
     names = sorted({area.class_name for areas in shapes.values() for area in areas} | found.codes.keys())
     for name in names:
         if not name.isprintable() or not name.strip():
-            # A lone surrogate of a JSON text cannot be written, and a line end would break the class map.
+            # A lone surrogate in JSON text cannot be written to a file, and a line break would break the class map.
             raise SourceError(f"class {name!r}", "has a name with characters that cannot be shown", "rename it")
     given = {entry.name: entry.code for entry in class_map}
     if given:
@@ -241,7 +243,7 @@ def _write(
 
 
 def _values(areas: list[Shape], codes: dict[str, int], *, instances: bool) -> tuple[list[int], dict[int, str]]:
-    """The value of each area, and the class of each instance."""
+    """Return the mask value of each area, and the class of each instance."""
     if not instances:
         return [codes[area.class_name] for area in areas], {}
     groups: dict[object, int] = {}
@@ -268,7 +270,7 @@ def _write_tables(folder: Path, plan: MaskPlan, rows: list[tuple[str, int, str]]
         seen: set[str] = set()
         for name, code in sorted(plan.codes.items(), key=lambda item: item[1]):
             color = f"#{bytes(plan.colors[name]).hex()}" if name in plan.colors else ""
-            # A class map has each color once.
+            # A class map must not have the same color twice.
             writer.writerow([code, name, "" if color in seen else color])
             seen.add(color)
     if rows is not None:

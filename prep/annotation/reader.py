@@ -1,4 +1,4 @@
-"""Read annotations from a file or a folder, whose content tells the format."""
+"""Read annotations from a file or a folder; the content tells which format they have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.command.settings_file import read_settings_file
 from schemas.errors import BcssError, SourceError, joined
 
 MAX_JSON_BYTES = 1 << 31
-"""Maximum size of a file of annotations: some two million cells of QuPath."""
+"""Maximum size of a file of annotations: about two million cells from QuPath."""
 
 _REMEDY = "give a COCO file, or a folder of GeoJSON (QuPath), Labelme JSON or YOLO text files"
 
@@ -69,12 +69,12 @@ def _read_json(path: Path) -> Annotations:
 
 
 def _add(path: Path, found: Annotations, more: Annotations) -> None:
-    """Join the annotations of another file."""
+    """Add the annotations of another file to those found so far."""
     twice = sorted(found.shapes.keys() & more.shapes.keys())
     if twice:
         raise SourceError(path, f"annotates {twice[0]}, as another file does", "keep one of the two")
     if any(found.codes.get(name, code) != code for name, code in more.codes.items()):
-        raise SourceError(path, "gives a class another code than another file", "export them together")
+        raise SourceError(path, "gives a class a different code than another file does", "export them together")
     found.shapes |= more.shapes
     found.sizes |= more.sizes
     found.codes |= more.codes

@@ -1,6 +1,6 @@
-"""COCO's run lengths: an area as the lengths of runs off and on it in turn, column by column.
+"""Decode COCO's run lengths: the lengths of alternating runs outside and inside an area, column by column.
 
-Source: the coding of runs in pycocotools' `maskApi.c`, which decodes them without a check of bounds. Arrays are H, W.
+Source: the run-length coding in pycocotools' `maskApi.c`, which decodes without checking bounds. Arrays are H, W.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Runs:
     """An area as run lengths that fill its image.
 
     Attributes:
-        counts: int64 (n,), the lengths, first off the area.
+        counts: int64 (n,), the lengths; the first run lies outside the area.
         size: H and W.
     """
 
@@ -31,10 +31,10 @@ class Runs:
 
 
 def checked_runs(counts: str | Sequence[int], size: tuple[int, int]) -> Runs | None:
-    """Make run lengths of what a file holds.
+    """Check the run lengths in a file, and decode them if they are compressed.
 
     Args:
-        counts: The lengths, or the text that codes them.
+        counts: The lengths, or the text that encodes them.
         size: H and W of the image.
 
     Returns:
@@ -49,11 +49,11 @@ def checked_runs(counts: str | Sequence[int], size: tuple[int, int]) -> Runs | N
 def decoded(text: str) -> list[int]:
     """Decode COCO's compressed run lengths.
 
-    Each number is written in digits of five bits, the lowest first. From the fourth number on, its difference to the
-    number before the last is written.
+    Each number is written in digits of five bits, the lowest first. From the fourth number on, the text holds the
+    difference between a number and the one two places before it.
 
     Returns:
-        The lengths; a negative one stands for damage.
+        The lengths; a negative length means that the text is damaged.
     """
     counts: list[int] = []
     value = shift = 0

@@ -1,4 +1,4 @@
-"""Outlines that somebody drew, and how they become pixels.
+"""Represent annotated outlines, and turn them into pixels.
 
 Coordinates are x, y in pixels of the image, with the corner of the first pixel at 0, 0: a rectangle from a to b covers
 the pixels a to b - 1. Arrays are H, W.
@@ -23,7 +23,7 @@ Window = tuple[slice, slice]
 """Rows and columns of an image."""
 
 FARTHEST = 16
-"""How many sides of its image a point may lie outside it. The time to draw a line grows with its length."""
+"""How far outside its image a point may lie, in lengths of the image's side: drawing longer lines takes longer."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Shape:
     Attributes:
         class_name: Its class.
         polygons: Its parts, which are joined.
-        runs: Its pixels instead of polygons.
-        group: Areas of one class and group are one instance; None for an instance of its own.
-        is_crowd: Whether it covers many instances that nobody told apart.
+        runs: Its pixels as run lengths; used instead of polygons.
+        group: Areas with the same class and group form one instance; None if the area is an instance by itself.
+        is_crowd: Whether it covers many instances that are not outlined one by one.
     """
 
     class_name: str
@@ -96,14 +96,14 @@ class Shape:
 
 @dataclass
 class Annotations:
-    """What an annotation file says of its images.
+    """What annotation files say about their images.
 
     Attributes:
         shapes: The areas of each image, in the order of the file, by the image's name: its path, file name or stem.
-        sizes: Width and height of the images whose size the file tells.
-        codes: The codes that the format itself gives classes; empty if it gives none.
-        colors: The colors of classes that the file tells.
-        left_out: Number of annotations that have no area, by what they are.
+        sizes: Width and height of the images whose size the file gives.
+        codes: The class codes that the file gives; empty if it gives none.
+        colors: The class colors that the file gives.
+        left_out: Number of annotations that have no area, by their kind.
     """
 
     shapes: dict[str, list[Shape]] = field(default_factory=dict[str, list[Shape]])
@@ -118,17 +118,17 @@ class Annotations:
 
 
 def ring(points: object) -> Ring | None:
-    """Make a ring of points; None if they are fewer than three.
+    """Make a ring from points; None if there are fewer than three.
 
     Args:
-        points: Numbers as pairs of x and y, or all in one row.
+        points: The coordinates as pairs of x and y, or as one flat list.
     """
     values = np.asarray(points, np.float64).reshape(-1, 2)
     return values if len(values) >= 3 else None
 
 
 def _filled(outline: Ring, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The pixels in an outline, as COCO's own tools draw it."""
+    """Return the pixels inside an outline, drawn as COCO's own tools draw it."""
     height, width = shape
     if not height or not width:
         return np.zeros((height, width), np.bool_)

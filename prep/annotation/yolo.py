@@ -1,6 +1,6 @@
 """Read YOLO's segmentation labels: a text file for each image, with a class and an outline in each line.
 
-Source: https://docs.ultralytics.com/datasets/segment. Coordinates there are shares of the image's width and height.
+Source: https://docs.ultralytics.com/datasets/segment. Coordinates there are fractions of the image's width and height.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _REMEDY = "each line is a class and an outline: 0 x1 y1 x2 y2 x3 y3"
 def read_yolo(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Annotations:
     """Read all label files of a folder.
 
-    Names of classes come from `data.yaml` or `classes.txt` in the folder or above it. The class 0 has the code 1,
-    since 0 is background in a mask.
+    Names of classes come from `data.yaml` or `classes.txt` in the folder or above it. Class 0 gets code 1, since code 0
+    is background in a mask.
 
     Args:
-        folder: The folder of text files, named as their images.
+        folder: The folder of text files, each with the name of its image.
         sizes: Width and height of each image by its stem.
 
     Raises:
-        SourceError: A line is no outline, or a file's image is not there, so that its size is not known.
+        SourceError: A line is not an outline, or the file with the class names is not YAML.
     """
     names = _class_names(folder)
     found = Annotations()
     for path in sorted(folder.glob("*.txt")):
         if path.name in _NAME_FILES:
             continue
-        # An outline in shares of an unknown size cannot be drawn, and the caller names the missing image.
+        # If the image is missing, its size is unknown and the outlines cannot be drawn; the caller reports the image.
         size = sizes.get(path.stem, (1, 1))
         shapes = found.shapes.setdefault(path.stem, [])
         for number, line in enumerate(read_settings_file(path, _REMEDY).splitlines(), start=1):

@@ -229,7 +229,7 @@ def build(
 
 
 def _class_map(class_map: Path | None, colors: Path | None, nearest_color: bool) -> tuple[ClassEntry, ...]:
-    """The entries of --class-map, or of --colors, which gives each entry a color."""
+    """Return the entries of --class-map, or of --colors, where each entry has a color."""
     from prep.source.class_map import colors_of, read_class_map
     from schemas.errors import ConfigError
 
@@ -243,7 +243,7 @@ def _class_map(class_map: Path | None, colors: Path | None, nearest_color: bool)
 
 
 def _instance_classes(path: Path | None, class_map: tuple[ClassEntry, ...]) -> tuple[tuple[str, int, int], ...]:
-    """The class code of each instance that a table names."""
+    """Return the class code of each instance in the table of --instance-classes."""
     from prep.config import parse_codes
     from prep.source.instances import read_instance_classes
 

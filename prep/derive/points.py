@@ -24,10 +24,10 @@ MAX_CANDIDATES = 2048
 """Maximum number of pixels among which points are chosen: enough for an even spread, few enough to be quick."""
 
 BORDER_MARGIN_PX = 8.0
-"""Minimum distance of a positive point from the border of its part, or half of the part's depth if that is less."""
+"""Minimum distance of a positive point from the border of its connected part, or half of the part's depth if less."""
 
 NEAR_PX = (3.0, 48.0)
-"""Least and greatest distance of a negative point from the segment, if there is room."""
+"""Minimum and maximum distance of a negative point from the segment, if there is room."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class PaddedPoints:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """An object and the grid of pixels in and around it on which its points are sought; see `_window`.
+    """An object, and the grid of pixels in and around it among which its points are chosen; see `_window`.
 
     Attributes:
         mask: bool (h, w), grid pixels of the object.
         free: bool (h, w), grid pixels where a negative point may lie.
-        background: bool (S, S), the same for every pixel of the tile.
+        background: bool (S, S), like `free`, but for every pixel of the tile.
         depth: float32 (h, w), distance in tile pixels of each grid pixel of the object to the nearest one off it.
         interior: int64 (2,), x and y of the interior point.
         offset_xy: int64 (2,), x and y of the first grid pixel.
@@ -73,12 +73,12 @@ def derive_points(
 
     Args:
         segment: The object.
-        background: bool (S, S), where a negative point may lie: off the object's class, not ignored, in the ROI.
+        background: bool (S, S), where a negative point may lie: outside the object's class, not ignored, in the ROI.
         counts: P and Q.
         generator: Draws the candidates if there are more than `MAX_CANDIDATES`.
 
     Returns:
-        The points by the name of their set. An object with fewer candidates than points has padding in the last places.
+        The points by the name of their set. If an object has fewer candidates than points, the last places are padding.
     """
     around = _surroundings(segment, background, counts)
     found: dict[str, PaddedPoints] = {}
@@ -99,7 +99,7 @@ def _positive(around: Surroundings, count: int, generator: np.random.Generator) 
 
 
 def _negative(around: Surroundings, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Points near the object that are far from each other; where few pixels are near, the nearest of the tile."""
+    """Points near the object and far from each other; if too few pixels are near, the nearest pixels of the tile."""
     candidates = _near_pixels(around.mask, around.free, around.step) * around.step + around.offset_xy
     if len(candidates) < count:
         candidates = _nearest(np.argwhere(around.background)[:, ::-1], around.interior, MAX_CANDIDATES)
@@ -107,7 +107,7 @@ def _negative(around: Surroundings, count: int, generator: np.random.Generator) 
 
 
 Derivation = Callable[[Surroundings, int, np.random.Generator], NDArray[np.int64]]
-"""Derives at most so many points of an object, int64 (n, 2) as x, y; draws from the object's generator."""
+"""Derives at most the given number of points, int64 (n, 2) as x, y, and draws from the object's generator."""
 
 DERIVATIONS: dict[str, Derivation] = {
     INTERIOR.name: _interior,
@@ -126,14 +126,14 @@ def _surroundings(segment: Segment, background: NDArray[np.bool_], counts: Point
 
 
 def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
-    """The grid on which an object's points are sought.
+    """Return the grid of pixels among which an object's points are chosen.
 
     Nearly all candidates lie near the object, so the rest of the tile is left out. A grid pixel is a pixel of the tile,
-    so a point on it lies on the right side of the outline for every step.
+    so a point on it lies on the correct side of the outline, whatever the step.
 
     Args:
         segment: The object.
-        wanted: How many grid pixels lie on the segment at least, if it has so many pixels; at least one does.
+        wanted: Minimum number of grid pixels on the segment, or all of its pixels if it has fewer; at least one.
 
     Returns:
         The slices of the grid, x and y of its first pixel, and its step in pixels.
@@ -143,8 +143,8 @@ def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray
     height, width = segment.tile_shape
     x, y = max(left - margin, 0), max(top - margin, 0)
     end_x, end_y = min(right + margin + 1, width), min(bottom + margin + 1, height)
-    # A thin straight object could fall between the lines of a coarse grid, so its box keeps the step below its
-    # thickness. A thin bent object, such as a frame, has a large box: its grid pixels are counted.
+    # A thin straight object could fall between the lines of a coarse grid, so the step stays below the thickness of its
+    # box. The box of a thin bent object, such as a frame, is large, so its grid pixels are counted.
     step = max(min(max(end_x - x, end_y - y) // WINDOW_PX, min(right - left, bottom - top) // 8), 1)
     if np.count_nonzero(segment.mask[y:end_y:step, x:end_x:step]) < wanted:
         step = 1
@@ -164,7 +164,7 @@ def _interior_point(
     """The centroid if it lies on the segment, otherwise the grid pixel farthest from the border; x and y."""
     left, top, _, _ = segment.box_xyxy
     pixels = np.ascontiguousarray(segment.crop).view(np.uint8)
-    # Sums of columns and rows take a sixteenth of the time that OpenCV takes for all moments.
+    # Summing columns and rows takes a sixteenth of the time of OpenCV's `moments`, which computes all moments.
     x, y = (_mean_place(cv2.reduce(pixels, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)) for axis in (0, 1))
     if segment.crop[y, x]:
         return np.array([left + x, top + y], np.int64)
@@ -173,7 +173,7 @@ def _interior_point(
 
 
 def _mean_place(counts: NDArray[np.generic]) -> int:
-    """The rounded mean of the places 0, 1, ..., each counted as many times as `counts` gives."""
+    """Return the rounded mean of the positions 0, 1, ..., each weighted by its entry in `counts`."""
     times = counts.ravel().astype(np.int64)
     return round(int(times @ np.arange(len(times))) / int(times.sum()))
 
@@ -191,7 +191,7 @@ def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray
 def _near_pixels(mask: NDArray[np.bool_], background: NDArray[np.bool_], step: int) -> NDArray[np.int64]:
     """Background pixels of the grid in a ring around the segment; (n, 2) as x, y."""
     distance = _distance(~mask, outside_is=True) * np.float32(step)
-    # Between the grid's lines the segment may be nearer.
+    # Between the lines of the grid, the segment may be nearer than the grid shows.
     nearest = NEAR_PX[0] + step - 1
     return np.argwhere(background & (distance >= nearest) & (distance <= NEAR_PX[1]))[:, ::-1]
 
@@ -217,7 +217,7 @@ def _spread(
         pixels: int64 (n, 2) as x, y, the candidates.
         count: Maximum number of points.
         generator: Draws candidates if there are more than `MAX_CANDIDATES`.
-        first: The first point; the candidate farthest from their mean unless given.
+        first: The first point; unless given, the candidate farthest from the mean of all candidates.
 
     Returns:
         int64 (at most count, 2) as x, y.
@@ -225,7 +225,7 @@ def _spread(
     if count == 0 or not len(pixels):
         return np.zeros((0, 2), np.int64)
     if len(pixels) > MAX_CANDIDATES:
-        # One candidate from each of equally long runs in reading order is as evenly spread as the pixels are.
+        # Cut the pixels, in reading order, into runs of equal length, and draw one from each: this spreads evenly.
         runs = (np.arange(MAX_CANDIDATES) + generator.random(MAX_CANDIDATES)) * len(pixels) / MAX_CANDIDATES
         pixels = pixels[runs.astype(np.int64)]
     if first is None:

@@ -1,4 +1,4 @@
-"""Find classes that nobody drew: a mask that was turned or resized with blending has them along its edges."""
+"""Find classes that nobody drew: rotating or resizing a mask with blending creates them along edges."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from prep.derive.segments import present_codes
 from schemas.picture.decode import LabelArray
 
 MIN_PX = 20
-"""Fewer pixels of a class are not judged."""
+"""A class with fewer pixels is not checked."""
 
 BETWEEN_SHARE = 0.9
-"""Share of a class's pixels that must lie between a lower and a higher code."""
+"""Fraction of a class's pixels that must lie between a lower and a higher code."""
 
 
 def rim_classes(labels: LabelArray, present: list[int]) -> dict[int, int]:
     """Return the codes that look like a blend of two others, with their numbers of pixels.
 
-    No 3 x 3 block of such a code is whole, and nearly each of its pixels has a lower and a higher code within two
-    pixels, as a mean of the two would.
+    Such a code fills no 3 x 3 block, and nearly all of its pixels have a lower and a higher code within two pixels,
+    as a mean of two codes would.
 
     Args:
         labels: The mask, uint8 or uint16 (H, W).
         present: Its codes, in ascending order.
     """
     lowest, highest = _extremes(labels, 3)
-    # Most masks need nothing more: each of their codes fills some 3 x 3 block.
+    # In most masks, each code fills some 3 x 3 block, and nothing more needs to be checked.
     solid = set(present_codes(labels, lowest == highest))
     suspects = [code for code in present[1:-1] if code not in solid]
     if not suspects:

@@ -69,13 +69,13 @@ class DecodedRoi:
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
-        labels: uint8 or uint16 (H, W), the values of the mask; of instances the numbers, 0 for those of other classes
-            than the wanted ones.
+        labels: uint8 or uint16 (H, W), the values of the mask; for a mask of instances, the numbers of the instances,
+            and 0 for instances of classes that are not wanted.
         wanted: The codes in the ROI, after merges, that become objects.
         size_xy: Width and height of the files in pixels.
         scale_xy: Pixels of these arrays for each pixel of the files, along x and y.
         rims: Number of pixels of each code that looks like a blend of two others; see `prep.derive.rims`.
-        recolored_px: Number of pixels whose color no class has, and that have the class of the nearest color.
+        recolored_px: Number of pixels whose color belongs to no class, and that got the class of the nearest color.
         instances: Classes and ids of the instances; None for masks of classes.
         class_px: Number of pixels of each wanted class in the files.
     """
@@ -119,7 +119,7 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
 
 
 def _class_px(counts: dict[int, int], class_of: dict[int, int], wanted: frozenset[int]) -> dict[int, int]:
-    """Number of pixels of each wanted class, given the pixels and the class of each value."""
+    """Return the number of pixels of each wanted class, given the pixel count and the class of each value."""
     found = dict.fromkeys(sorted(wanted), 0)
     for value, code in class_of.items():
         if code in wanted:
@@ -128,7 +128,7 @@ def _class_px(counts: dict[int, int], class_of: dict[int, int], wanted: frozense
 
 
 def _read_instances(roi: RoiSource, config: BuildConfig) -> Instances:
-    """Read the instances with their classes; those of other classes than the wanted ones are background."""
+    """Read the instances with their classes; instances of classes that are not wanted become background."""
     ids, source_ids = read_instances(roi.mask_path)
     if roi.class_mask_path is not None:
         classes, _ = read_labels(roi.class_mask_path, config.colors, nearest=config.nearest_color)
@@ -154,7 +154,7 @@ def _read_instances(roi: RoiSource, config: BuildConfig) -> Instances:
 
 
 def _scale_to(roi: RoiSource, mpp_um: float) -> float:
-    """The factor that shrinks a ROI to a resolution; a ROI is never enlarged, since its pixels would be invented."""
+    """Return the factor that shrinks a ROI to a resolution; enlarging is an error, since it would invent pixels."""
     if roi.mpp_um is None:
         raise SourceError(
             roi.image_path, "has no resolution in its name", "name it like ..._MPP-0.2500, or leave out --mpp"
@@ -207,7 +207,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
                 segments = label_segments(tile, codes, pixels.wanted, config.min_area_px)
             else:
                 segments = component_segments(tile, codes, pixels.wanted, config.min_area_px, components)
-        # Keyed by the tile's place and not by the order of work, so the number of workers changes nothing.
+        # The seed depends on the ROI and the tile, not on the order of work, so the number of workers changes nothing.
         key = [config.seed, zlib.crc32(roi.frame_id.encode()), number]
         with timed("prompts"):
             objects = list(_prepare_objects(segments, codes, ignore, config, key))
@@ -218,12 +218,12 @@ def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], La
     """Return a function that replaces merged codes by the codes that they count as.
 
     Args:
-        config: The settings of the build. Merges are of classes, and do not touch instances.
+        config: The settings of the build. Merges apply to class codes and never to the numbers of instances.
         labels: Any labels of the type that the function will be given.
     """
     if not config.merges or config.objects == "instance":
         return lambda values: values
-    # A code that others are merged into need not fit the mask's own type.
+    # The code that others are merged into may not fit the mask's own type.
     dtype = np.uint16 if max(config.merges.values()) > np.iinfo(labels.dtype).max else labels.dtype
     table = np.arange(np.iinfo(labels.dtype).max + 1).astype(dtype)
     for code, into in config.merges.items():
@@ -235,17 +235,17 @@ def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], La
 def _prepare_objects(
     segments: list[Segment], codes: LabelArray, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
 ) -> Iterator[PreparedObject]:
-    """Yield a tile's objects with their points; the segments of one class follow each other, except instances."""
+    """Yield a tile's objects with their points; objects come class by class, except for instances."""
     if config.objects == "instance":
         for segment in segments:
-            # A click on its neighbor tells an instance from it, also where both have one class.
+            # A negative click on a neighbor tells an instance from it, even if both have the same class.
             background = (codes != segment.object_id) & ~ignore
             generator = np.random.default_rng([*key, segment.object_id])
             yield PreparedObject(segment, derive_points(segment, background, config.point_counts, generator))
         return
     for code, of_class in groupby(segments, key=lambda segment: segment.class_id):
-        # A negative click on another component of the class lies off the segment, but would contradict the class.
-        # Made class by class, since a mask of instances has as many classes as objects.
+        # A negative click on another component of the class lies outside the segment, but would contradict the class.
+        # The background is computed class by class, since a mask of instances has as many classes as objects.
         background = (codes != code) & ~ignore
         for segment in of_class:
             generator = np.random.default_rng([*key, segment.object_id])
@@ -253,7 +253,7 @@ def _prepare_objects(
 
 
 def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict[str, object]:
-    """The row of one tile in the columns `tiles/*`, without the offsets, which depend on the tiles before it."""
+    """Return the row of one tile in the columns `tiles/*`, without the offset, which depends on earlier tiles."""
     return {
         "tiles/frame_id": roi.frame_id,
         "tiles/patient": roi.patient,
@@ -266,10 +266,10 @@ def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict
 
 
 def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
-    """The row of one object in the columns `objects/*` and `prompts/*`.
+    """Return the row of one object in the columns `objects/*` and `prompts/*`.
 
     Args:
-        tile_number: The place of its tile among the ROI's tiles, from 0.
+        tile_number: The index of its tile among the ROI's tiles, from 0.
         item: The object.
     """
     segment = item.segment

@@ -27,15 +27,16 @@ class Segment:
     """One object of a tile.
 
     Attributes:
-        crop: bool (height, width of the box), its mask inside its box: a tile may have hundreds of small objects.
+        crop: bool (height, width of the box), its mask inside its box. A mask of the whole tile would take too much
+            memory, since a tile may have hundreds of small objects.
         tile_shape: H and W of the tile in pixels.
         object_id: Its id, unique in the tile: the class, the component's number in the tile from 1, or the number of
             the instance in the ROI.
         class_id: Its class.
-        roi_component: The number of the component or instance in the whole ROI from 1, or `NO_COMPONENT`.
+        roi_component: The number of the component or instance in the whole ROI, counted from 1, or `NO_COMPONENT`.
         box_xyxy: Left, top, right and bottom, inclusive pixel indices.
         area_px: Number of pixels.
-        source_id: The value of an instance in its file; 0 for other objects.
+        source_id: The pixel value of an instance in its mask file; 0 for other objects.
     """
 
     crop: NDArray[np.bool_]
@@ -90,7 +91,7 @@ def _histogram(labels: LabelArray, where: NDArray[np.bool_] | None = None) -> ND
     """Number of pixels of each possible value."""
     chosen = None if where is None else where.view(np.uint8)
     bins = int(np.iinfo(labels.dtype).max) + 1
-    # About thirty times as fast as bincount, which widens every pixel first.
+    # This is about thirty times as fast as bincount, which converts every pixel to a wider type first.
     return np.asarray(cv2.calcHist([np.asarray(labels)], [0], chosen, [bins], [0, bins]), np.float32).ravel()
 
 
@@ -110,7 +111,7 @@ def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_a
             area = int(np.count_nonzero(mask))
             if area >= max(min_area_px, 1):
                 box = _box(mask)
-                # Copied, since a view would keep the mask of the whole tile.
+                # Copy the crop, because a view would keep the mask of the whole tile in memory.
                 crop = mask[box[1] : box[3] + 1, box[0] : box[2] + 1].copy()
                 segments.append(Segment(crop, mask.shape, code, code, NO_COMPONENT, box, area))
     return segments
@@ -181,7 +182,7 @@ def number_components(labels: LabelArray, classes: frozenset[int]) -> NDArray[np
             of_code: NDArray[np.uint8] = np.equal(labels, code).astype(np.uint8)
             _, numbered = cv2.connectedComponents(of_code, connectivity=8, ltype=cv2.CV_32S)
             found = np.asarray(numbered, np.int32)
-            # In place, since a whole ROI is large, and only where the class lies, since classes share no pixel.
+            # Add in place, since a whole ROI is large, and only at pixels of this class, since classes do not overlap.
             np.add(found, total, out=numbers, where=of_code.view(np.bool_))
             total += int(found.max())
     return numbers

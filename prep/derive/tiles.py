@@ -45,8 +45,8 @@ class Tile:
 def tile_starts(length_px: int, size_px: int, stride_px: int, edge: Edge = "shift") -> list[int]:
     """List where tiles start along one axis, so that every pixel is in a tile.
 
-    With `shift` the last tile is moved back inside the ROI: each tile is full of tissue, and the last two overlap more.
-    Only an axis shorter than a tile is padded. With `pad` the last tile extends beyond the ROI.
+    With `shift`, the last tile is moved back inside the ROI, so each tile is full of tissue and the last two overlap
+    more. Only an axis shorter than a tile is padded. With `pad`, the last tile extends beyond the ROI.
 
     Args:
         length_px: Length of the axis in pixels.
@@ -105,7 +105,7 @@ def resample(
         factor: New pixels for each old one, at most 1.
 
     Returns:
-        Image, labels, and the exact factors along x and y after rounding to whole pixels.
+        The image, the labels, and the exact factors along x and y after the size is rounded to whole pixels.
     """
     height, width = labels.shape
     new_width, new_height = max(round(width * factor), 1), max(round(height * factor), 1)
@@ -116,7 +116,7 @@ def resample(
 def resize_to_tile(
     image: NDArray[np.uint8], labels: LabelArray, size_px: int, scale_xy: tuple[float, float] = (1.0, 1.0)
 ) -> Tile:
-    """Resize a whole ROI to one square: the image by pixel area, or bilinear if it grows; labels by the nearest center.
+    """Resize a whole ROI to one square: the image by pixel area, or bilinearly if it grows; labels by nearest center.
 
     Args:
         image: uint8 (H, W, 3), RGB.

@@ -1,4 +1,4 @@
-"""What the destination of a build holds, and whether the build may replace it."""
+"""Look at what the destination of a build holds, and decide whether the build may replace it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def linked_place(location: str) -> str:
         The target of the link; the location itself if it is not a link.
 
     Raises:
-        StoreError: The link leads in a circle.
+        StoreError: The link is part of a loop of links.
     """
     if is_remote(location) or not Path(location).is_symlink():
         return location
@@ -43,7 +43,7 @@ def occupied(location: str) -> bool:
 
     with remote_errors(location):
         try:
-            # An upload removes this file of an earlier store first, and writes its own last.
+            # An upload first removes this file of an earlier store, and writes its own as the last file.
             obstore.head(object_store(location), ROOT_FILE)
         except FileNotFoundError:
             return False
@@ -51,9 +51,9 @@ def occupied(location: str) -> bool:
 
 
 def check_replaceable(location: str) -> None:
-    """Check that everything at the destination was written by a build, since it is about to be replaced.
+    """Check that a build wrote everything at the destination, since it is about to be replaced.
 
-    The store need not be readable: a damaged manifest or another version is a reason to build it again.
+    The store may be unreadable: a damaged manifest or another version is a reason to build it again.
 
     Raises:
         StoreError: It is not a store, its list of files cannot be read, or it contains a file that is not in the list.

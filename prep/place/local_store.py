@@ -1,4 +1,4 @@
-"""Move a finished store to its folder by one rename; from another file system it is first copied beside the folder."""
+"""Move a finished store to its destination by one rename; from another file system, first copy it beside that."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
     Args:
         store_dir: The finished store.
         destination: The store's folder.
-        replaced: Where an earlier store is moved; from another file system it is moved beside the destination.
+        replaced: Where an earlier store is moved; if the file system differs, it is moved beside the destination.
     """
-    # With a working folder elsewhere, this folder may not exist yet.
+    # If the working folder is elsewhere, the parent of the destination may not exist yet.
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
         _exchange(store_dir, destination, replaced)
@@ -34,19 +34,19 @@ def publish_local(store_dir: Path, destination: Path, replaced: Path) -> None:
 
 
 def recover(location: str, work: Path) -> None:
-    """Undo the unfinished replacement of a killed build: put the earlier store back, and remove a copy beside it."""
+    """Undo a replacement that a killed build left unfinished: put the earlier store back, and remove any copy."""
     restore_replaced(work)
     if is_remote(location):
         return
     beside = _beside(Path(location))
     restore_replaced(beside)
-    # The record stays if something else is now at the place of the earlier store.
+    # The record still exists if something else has taken the place of the earlier store.
     if not (beside / REPLACED_RECORD).exists():
         remove_left_over(beside, _copy_plan(Path(location)), lambda _: None)
 
 
 def _beside(destination: Path) -> Path:
-    """The folder beside the destination into which a store is copied from another file system; a working folder."""
+    """Return the working folder beside the destination, into which a store is copied from another file system."""
     return destination.with_name(bounded_name(destination.name, ".arriving"))
 
 
@@ -55,14 +55,14 @@ def _copy_plan(destination: Path) -> dict[str, str]:
 
 
 def _exchange(store_dir: Path, destination: Path, replaced: Path) -> None:
-    """Rename an earlier store to `replaced`, and the new one to its place; if one rename fails, both are undone.
+    """Rename an earlier store to `replaced`, and the new store to its place; if one rename fails, undo both.
 
-    After a kill between the two, `recover` puts the earlier store back.
+    If the process is killed between the two renames, `recover` puts the earlier store back.
     """
     earlier = destination.exists()
     record = replaced.with_name(REPLACED_RECORD)
     if earlier:
-        # A run that was killed after its store was in place may have left this.
+        # A run that was killed after it had put its store in place may have left this folder.
         shutil.rmtree(replaced, ignore_errors=True)
         write_atomically(record, json.dumps(str(destination.absolute())))
         destination.rename(replaced)

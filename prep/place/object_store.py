@@ -1,8 +1,7 @@
 """Upload a finished store to an object store.
 
 An object store cannot rename a folder. So the root's `zarr.json`, which contains the completion record, is uploaded
-last: until then no reader accepts the store. A lock object, created on the condition that it is absent, keeps other
-builds out.
+last: until then, no reader accepts the store. A lock object keeps other builds out; it is created only if none exists.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ UPLOADS = 16
 """Files that are uploaded at the same time."""
 
 RECORD_EVERY_S = 2
-"""Seconds between records of uploaded files; after a kill, files since the last record are uploaded again."""
+"""Seconds between records of uploaded files. After a kill, files uploaded since the last record are uploaded again."""
 
 _ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", PointCounts(1, 1), "instance")), "checksums/[a-z0-9_]+")
 _ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
@@ -45,7 +44,7 @@ def remote_lock(destination: str, token: str) -> Generator[None]:
 
     Args:
         destination: URL of the store.
-        token: Identifies the build: after a kill, a build with the same token takes the lock again.
+        token: Identifies the build: if a build was killed, its next run has the same token and gets the lock.
 
     Raises:
         StoreError: Another build holds the lock.
@@ -106,17 +105,17 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     Args:
         store_dir: The finished store.
         destination: URL of the store.
-        record: A JSON file with the tags that the object store gave the uploaded files. A repeated upload of the same
-            store skips the files that still have their tag.
+        record: A JSON file with the tag (ETag) that the object store gave each uploaded file. A repeated upload of the
+            same store skips the files whose tag is unchanged.
     """
     import obstore
 
     record.parent.mkdir(exist_ok=True)
     remote = object_store(destination)
     if occupied(destination):
-        # Readers refuse the earlier store from here on, before its files are replaced.
+        # From here on, readers refuse the earlier store, so they never read it while its files are replaced.
         _delete(remote, ROOT_FILE)
-    # The root's metadata contains a digest of all other files, so it tells this store from one with the same names.
+    # The root's metadata contains a digest of all other files, so it identifies this store.
     root_sha256 = sha256_of(store_dir / ROOT_FILE)
     done = _read_record(record, root_sha256)
     held = {entry["path"]: entry["e_tag"] for page in obstore.list(remote) for entry in page} if done else {}
@@ -130,7 +129,7 @@ def publish_remote(store_dir: Path, destination: str, record: Path) -> None:
     with _kept_record(record, root_sha256, done) as note, ThreadPoolExecutor(UPLOADS) as pool:
         for name, tag in zip(waiting, pool.map(upload, waiting), strict=True):
             note(name, tag)
-    # Files of an earlier store are recognized by their names alone, since a killed run leaves no list of them.
+    # Files of an earlier store are recognized only by their names, since a killed run leaves no list of them.
     listed = [entry["path"] for page in obstore.list(remote) for entry in page]
     for name in set(listed).difference(names):
         if _ARRAY_FILE.fullmatch(name):
@@ -161,7 +160,7 @@ def _kept_record(record: Path, root_sha256: str, tags: dict[str, str]) -> Genera
 
 
 def _read_record(record: Path, root_sha256: str) -> dict[str, str]:
-    """Tags of the uploaded files of a store; empty if a power cut left half a record: all are uploaded again."""
+    """Return the tags of uploaded files; none if a power cut left half a record, so that all are uploaded again."""
     try:
         read = json.loads(record.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

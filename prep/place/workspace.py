@@ -29,10 +29,10 @@ WORK_FOLDERS = ("rois", "shards", "store", "publish", "replaced")
 """The folders that a build creates in its working folder; a build that starts again removes these and nothing else."""
 
 KEEP_FILE = "keep"
-"""Marks a working folder that existed before the build: it is emptied and not removed."""
+"""Marks a working folder that existed before the build, so that it is emptied instead of removed."""
 
 TOKEN_FILE = "token"
-"""Identifies this build in the lock object of an object store."""
+"""Holds the token that identifies this build in the lock object of an object store."""
 
 REPLACED_RECORD = "replaced.json"
 """Holds the path of the store that is in `replaced`, until the new store is in place."""
@@ -47,13 +47,13 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
     Args:
         folder: The working folder.
         plan: The plan of the build as JSON values; equal plans give equal stores.
-        start_again: Whether to discard the work of another plan, or of one that cannot be read.
+        start_again: Whether to discard the work of another plan, or of a plan that cannot be read.
 
     Yields:
         The folder.
 
     Raises:
-        StoreError: Another build holds the folder, or it belongs to another plan or to no build.
+        StoreError: Another build has locked the folder, or the folder belongs to another plan or to no build.
     """
     there = {path.name for path in folder.iterdir()} if folder.exists() else None
     if there is not None and PLAN_FILE not in there and there - {LOCK_FILE, KEEP_FILE}:
@@ -73,8 +73,8 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
         yield folder
         _remove(folder)
     except BaseException:
-        # Finished parts are kept for the next run; a folder without any would only be in the way. A replaced store is
-        # kept, too: it may be the only store left.
+        # Keep finished parts for the next run; a folder without any would only be in the way. Keep a replaced store,
+        # too, because it may be the only store left.
         if not any((folder / "rois").glob("*/staged.json")) and not (folder / REPLACED_RECORD).exists():
             with suppress(OSError):
                 _remove(folder)
@@ -84,9 +84,9 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
 
 
 def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path], None]) -> None:
-    """Remove the working folder of a build that was killed after its store was in place.
+    """Remove the working folder of a build that was killed after it had put its store in place.
 
-    A folder that is in use, or belongs to another plan, stays.
+    A folder that is in use, or that belongs to another plan, is kept.
 
     Args:
         folder: The working folder; it may be absent.
@@ -102,7 +102,7 @@ def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path]
 
 
 def restore_replaced(folder: Path) -> None:
-    """Put back the store that a killed build had moved away, if nothing else is in its place by now."""
+    """Put back the store that a killed build had moved away, unless something else has taken its place."""
     with _held(folder) as held:
         place = _replaced_place(folder) if held else None
         if place is not None and not is_there(place) and (folder / "replaced").exists():
@@ -112,7 +112,7 @@ def restore_replaced(folder: Path) -> None:
 
 
 def build_token(folder: Path) -> str:
-    """What this build's lock object contains; a restarted build has the same token."""
+    """Return the token that this build's lock object contains; a restarted build has the same token."""
     path = folder / TOKEN_FILE
     if not path.exists():
         path.write_text(uuid.uuid4().hex, encoding="ascii")
@@ -121,7 +121,7 @@ def build_token(folder: Path) -> str:
 
 @contextmanager
 def _held(folder: Path) -> Generator[bool]:
-    """Lock a working folder; yields whether it is locked, which fails if it is in use or belongs to no build."""
+    """Lock a working folder; yield False if it is in use or belongs to no build, so that it cannot be locked."""
     if not (folder / PLAN_FILE).exists():
         yield False
         return
@@ -138,7 +138,7 @@ def _held(folder: Path) -> Generator[bool]:
 
 
 def _replaced_place(folder: Path) -> Path | None:
-    """The place of a replaced store; None if there is none, or a power cut came before it was moved."""
+    """Return the original place of a replaced store; None if there is none, or a power cut came before the move."""
     try:
         place = json.loads((folder / REPLACED_RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
@@ -147,7 +147,7 @@ def _replaced_place(folder: Path) -> Path | None:
 
 
 def _remove(folder: Path) -> None:
-    # The large folders go first: if this is killed, the plan still tells to which build the folder belongs.
+    # Remove the large folders first: if this run is killed, the plan still tells which build owns the folder.
     _remove_work(folder)
     if not ((folder / KEEP_FILE).exists() or folder.is_symlink() or folder.is_mount()):
         shutil.rmtree(folder)
@@ -157,13 +157,13 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_work(folder: Path) -> None:
-    # First, so that a half-removed earlier store is not put back.
+    # Remove the record first, so that a half-removed earlier store is not put back.
     (folder / REPLACED_RECORD).unlink(missing_ok=True)
     removed = folder / "removed"
     # A killed run may have left `removed`.
     for name in ("removed", *WORK_FOLDERS):
         if (folder / name).exists():
-            # Renamed first: a worker of a cluster may still write there, and new files would prevent the removal.
+            # Rename it first: a worker of a cluster may still write there, and new files would prevent the removal.
             (folder / name).replace(removed)
             shutil.rmtree(removed)
 
@@ -186,7 +186,7 @@ def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
 
 
 def _begun_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan of a working folder; None if there is no plan, or a power cut left half of it."""
+    """Return the plan of a working folder; None if there is none, or if a power cut left half of it."""
     try:
         begun = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -195,5 +195,5 @@ def _begun_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def _as_stored(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan as JSON stores it, where tuples are lists and keys are text."""
+    """Return the plan as JSON stores it: tuples become lists, and keys become text."""
     return json.loads(json.dumps(plan))

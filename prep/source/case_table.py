@@ -1,4 +1,4 @@
-"""Read a table of cases: a CSV file that names an image and a mask in each row, wherever they lie.
+"""Read a table of cases: a CSV file that names an image and a mask in each row, in any folder.
 
 Columns: `image` and `mask`; and optionally `frame_id`, `patient`, `split`, `mpp_um`, `institution` and `class_mask`.
 Paths are relative to the table.
@@ -19,7 +19,7 @@ from schemas.manifest import SPLITS, Split
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".tsv")
-"""Endings of the name of a table."""
+"""File extensions of a table."""
 
 _COLUMNS = ("image", "mask", "frame_id", "patient", "split", "mpp_um", "institution", "class_mask")
 _REMEDY = "give a CSV with the columns image,mask and optionally " + ",".join(_COLUMNS[2:])
@@ -27,14 +27,14 @@ _SPLITS: dict[str, Split] = {split: split for split in SPLITS}
 
 
 def is_case_table(source: Path) -> bool:
-    """Return whether a source is a table of cases, and not a folder."""
+    """Return whether a source is a table of cases instead of a folder."""
     return source.suffix.lower() in SUFFIXES and not source.is_dir()
 
 
 def read_case_table(path: Path) -> DataSet:
     """Read the ROIs of a table, sorted by name.
 
-    A ROI is named by `frame_id`, otherwise by the stem of its image, or where stems repeat, by its folder and its stem.
+    The name of a ROI is its `frame_id`, or else the stem of its image, or its folder and stem if stems repeat.
 
     Args:
         path: The table.
@@ -67,7 +67,7 @@ def read_case_table(path: Path) -> DataSet:
 
 
 def _wrong_cells(folder: Path, row: dict[str, str]) -> list[tuple[str, str]]:
-    """What is wrong with a row, with remedies."""
+    """Return what is wrong with a row, and the remedy for each problem."""
     wrong: list[tuple[str, str]] = []
     for column in ("image", "mask", "class_mask"):
         name = row.get(column, "")
@@ -111,11 +111,11 @@ def _roi(folder: Path, row: dict[str, str], *, is_alone: bool) -> RoiSource:
 
 
 def _wrong_together(path: Path, rois: list[RoiSource]) -> list[BcssError]:
-    """What is wrong with the rows together."""
+    """Return the problems of the rows as a whole: repeated names, conflicting splits, and partly filled columns."""
     problems: list[BcssError] = []
     names = Counter(roi.frame_id for roi in rois)
     problems += [
-        SourceError(path, f"names {count} ROIs {name}", "give each its own frame_id")
+        SourceError(path, f"gives {count} ROIs the name {name}", "give each its own frame_id")
         for name, count in names.items()
         if count > 1
     ]

@@ -1,7 +1,8 @@
 """Read a class map: a file that merges class codes, or names the classes of another data set.
 
-A TSV file has a header with `code` (or `GT_code`) and `name` (or `label`), and optionally `into` (the code that it is
-merged into) and `color` (`#rrggbb`). A JSON file holds a list of such objects, or an object of merges like `{"19": 1}`.
+A TSV file has a header with `code` (or `GT_code`) and `name` (or `label`), and optionally `into` (the code into which
+this code is merged) and `color` (`#rrggbb`). A JSON file holds a list of such objects, or an object of merges like
+`{"19": 1}`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class ClassEntry(BaseModel):
 
     Attributes:
         code: The pixel value.
-        name: Name of the class; that of BCSS, or `class_<code>`, unless given.
-        into: The code that it counts as; itself unless given.
-        color: Color in pictures, sRGB; that of BCSS, or a fixed one, unless given.
+        name: Name of the class; unless given, its name in BCSS or `class_<code>`.
+        into: The code that it counts as; unless given, its own code.
+        color: Color in pictures, sRGB; unless given, its color in BCSS or another fixed color.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +52,7 @@ class ClassEntry(BaseModel):
         return None if value == "" else value
 
     def info(self) -> ClassInfo:
-        """Return name and color; those of BCSS where the map gives none."""
+        """Return the name and color; those of BCSS if the map gives none."""
         default = describe_class(self.code)
         return ClassInfo(code=self.code, name=self.name or default.name, color=self.color or default.color)
 
@@ -60,11 +61,11 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     """Read a class map.
 
     Args:
-        path: A JSON file if its name ends so, otherwise TSV.
+        path: A JSON file if its name ends in `.json`, otherwise a TSV file.
 
     Raises:
-        ConfigError: The file is absent or malformed, names a code or a name twice, or merges a code into one that is
-            merged itself.
+        ConfigError: The file is absent or malformed, has a code or a name twice, or merges a code into one that is
+            itself merged.
     """
     text = read_settings_file(path, "give a TSV or JSON file")
     try:
@@ -86,12 +87,13 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     alike = [name for name, count in names.items() if count > 1]
     if alike:
         # Reports list scores by class name.
-        raise ConfigError(path, f"names two codes {alike[0]}", "merge one 'into' the other, or give each its own name")
+        remedy = "merge one 'into' the other, or give each its own name"
+        raise ConfigError(path, f"gives two codes the name {alike[0]}", remedy)
     shades = Counter(entry.color for entry in entries if entry.color is not None and entry.code not in merged)
     alike = [color for color, count in shades.items() if count > 1]
     if alike:
-        # In a mask of colors they would be one class.
-        raise ConfigError(path, f"names two codes with the color #{bytes(alike[0]).hex()}", "give each its own color")
+        # In a color mask, the two codes would be one class.
+        raise ConfigError(path, f"gives two codes the color #{bytes(alike[0]).hex()}", "give each its own color")
     chained = [entry for entry in entries if entry.into in merged]
     if chained:
         what = f"merges {chained[0].code} into {chained[0].into}, which is merged itself"
@@ -122,7 +124,7 @@ def _json_rows(text: str) -> list[dict[str, Any]]:
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that stands twice in a JSON object: Python would drop its first value."""
+    """Refuse a JSON object that has a key twice, because Python would drop the first value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)

@@ -1,4 +1,4 @@
-"""Read the codes of a mask, also of one whose colors are the classes. Arrays are H, W; places are x, y."""
+"""Read the class codes of a mask, even if its colors are the classes. Arrays are H, W; coordinates are x, y."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from schemas.errors import SourceError
 from schemas.picture.decode import LabelArray, image_header, read_image, read_mask
 
 _BLENDED_COLORS = 3
-"""From so many unknown colors on, a thin unknown line is taken for a blended edge and not for a drawn outline."""
+"""With this many unknown colors or more, thin unknown lines count as blended edges; with fewer, as drawn outlines."""
 
 
 def read_labels(path: Path, colors: Mapping[Color, int], *, nearest: bool = False) -> tuple[LabelArray, int]:
     """Read the class codes of a mask.
 
     Args:
-        path: The mask. Its values are the codes; in an RGB file its colors tell them.
-        colors: The code of each color, sRGB; empty where colors mean nothing.
+        path: The mask. Its values are the codes; in an RGB file, its colors stand for the codes.
+        colors: The code of each color, sRGB; empty if colors have no meaning.
         nearest: Whether an unknown color counts as the nearest known one; otherwise it is an error.
 
     Returns:
-        uint8 or uint16 (H, W), and the number of pixels whose color was not known.
+        The codes, uint8 or uint16 (H, W), and the number of pixels with an unknown color.
 
     Raises:
-        SourceError: The file cannot be used, or has a color that no class has.
+        SourceError: The file cannot be used, or has a color that belongs to no class.
     """
     if not colors or not image_header(path).is_color:
         return read_mask(path), 0
     rgb = read_image(path, opaque=True).astype(np.int32)
     packed = np.asarray((rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2], np.int32)
-    # A table over all colors is quicker than a search: a mask has millions of pixels.
+    # A lookup table of all colors is faster than a search, because a mask has millions of pixels.
     codes = np.zeros(1 << 24, np.uint16 if max(colors.values()) > 255 else np.uint8)
     known = np.zeros(1 << 24, np.bool_)
     for (red, green, blue), code in colors.items():
@@ -54,7 +54,7 @@ def read_labels(path: Path, colors: Mapping[Color, int], *, nearest: bool = Fals
 def _unknown_color(
     path: Path, packed: NDArray[np.int32], unknown: NDArray[np.bool_], count: int, colors: Mapping[Color, int]
 ) -> SourceError:
-    """Make the error for a color that no class has."""
+    """Make the error for colors that belong to no class."""
     y, x = (int(place) for place in np.argwhere(unknown)[0])
     first = int(packed[y, x])
     near = _nearest(first, colors)

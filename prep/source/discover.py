@@ -16,7 +16,7 @@ from schemas.manifest import Split
 
 logger = logging.getLogger(__name__)
 
-# TCGA-<tissue source site>-<participant>-..., the barcode that BCSS file names start with.
+# BCSS file names start with a barcode: TCGA-<tissue source site>-<participant>-...
 _TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])", re.IGNORECASE)
 
 _MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
@@ -30,12 +30,12 @@ class RoiSource:
         frame_id: Name of the ROI: the stem of both files, or the name that the table of cases gives.
         image_path: The RGB image.
         mask_path: The mask.
-        patient: The given name; otherwise `TCGA-XX-XXXX` if the name begins with a TCGA barcode, the patient's folder,
-            or the ROI's name.
-        institution: The tissue source site of the barcode; empty without one.
-        mpp_um: Micrometers a pixel, if the name tells it as in `MPP-0.2500`; otherwise None.
-        class_mask_path: The mask of classes beside a mask of instances, if there is one.
-        split: The split that a table of cases gives; None without one.
+        patient: The patient that the user gives; otherwise `TCGA-XX-XXXX` if the name begins with a TCGA barcode, else
+            the patient's folder, else the ROI's name.
+        institution: The tissue source site of the barcode; empty if there is no barcode.
+        mpp_um: Micrometers per pixel, if the name gives it as in `MPP-0.2500`; otherwise None.
+        class_mask_path: The mask of classes that accompanies a mask of instances, if there is one.
+        split: The split that a table of cases gives; None if it gives none.
     """
 
     frame_id: str
@@ -49,7 +49,7 @@ class RoiSource:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All of its files."""
+        """The paths of all of its files."""
         return tuple(path for path in (self.image_path, self.mask_path, self.class_mask_path) if path is not None)
 
 
@@ -59,7 +59,7 @@ class DataSet:
 
     Attributes:
         root: The folder that the manifest's paths are relative to.
-        rois: The ROIs, by name.
+        rois: The ROIs, sorted by name.
     """
 
     root: Path
@@ -67,7 +67,7 @@ class DataSet:
 
 
 def has_tcga_barcode(stem: str) -> bool:
-    """Return whether a file's name begins with a barcode of TCGA, as those of BCSS do."""
+    """Return whether a file name begins with a TCGA barcode, as BCSS file names do."""
     return _TCGA_BARCODE.match(stem) is not None
 
 
@@ -79,11 +79,11 @@ def find_rois(
     Args:
         source_dir: The data set's folder.
         folders: Where its files lie, and how their names end.
-        patients: The patient of each ROI by its name, or by its file name; None reads them from names and folders.
+        patients: The patient of each ROI, by the ROI's name or file name; None reads patients from names and folders.
 
     Raises:
         SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two ROIs have
-            one name. All problems are in one error.
+            the same name. One error lists all problems.
         ConfigError: `patients` lacks a ROI.
     """
     if not source_dir.is_dir():
@@ -121,19 +121,19 @@ def warn_of_patients(unknown: list[str]) -> None:
 
 
 def of_barcode(name: str) -> tuple[str, str]:
-    """Return patient and institution of a name that begins with a TCGA barcode; both are empty for other names."""
+    """Return the patient and institution from a name's TCGA barcode; both are empty if the name has none."""
     barcode = _TCGA_BARCODE.match(name)
     return (barcode["patient"].upper(), barcode["institution"].upper()) if barcode else ("", "")
 
 
 def mpp_of(name: str) -> float | None:
-    """Return the micrometers a pixel that a name tells as in `MPP-0.2500`; None if it tells none, or 0."""
+    """Return the micrometers per pixel in a name, as in `MPP-0.2500`; None if the name has none, or has 0."""
     mpp = _MPP.search(name)
     return float(mpp["um"]) or None if mpp else None
 
 
 def _named(source_dir: Path, pairs: list[Pair]) -> dict[str, Pair]:
-    """Name each pair by its stem, or where stems repeat, by its folder and its stem."""
+    """Name each pair by its stem, or by its folder and stem if stems repeat."""
     count = Counter(pair.stem for pair in pairs)
     named: dict[str, Pair] = {}
     problems: list[SourceError] = []

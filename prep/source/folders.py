@@ -1,7 +1,7 @@
 """Find the files of a data set in its folders, and pair images with masks.
 
-Three layouts are known: `images/` beside `masks/`, with or without a folder for each patient in them; a folder for each
-patient that has `images/` and `masks/`; and images beside masks whose names end in a suffix.
+Three layouts are supported: `images/` beside `masks/`, with or without a folder for each patient in them; a folder for
+each patient with `images/` and `masks/` in it; and images beside masks whose names end in a suffix.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
 Unpaired = Literal["error", "skip"]
-"""What is done with an image without a mask, and with a mask without an image."""
+"""What to do with an image without a mask, or a mask without an image."""
 
 Key = tuple[str, str]
-"""The folder of a file below its root, with `/`, and its stem without suffix."""
+"""The folder of a file, relative to its root, with `/`, and its stem without suffix."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Folders:
     Attributes:
         images: Folder of images.
         masks: Folder of masks.
-        class_masks: Folder of masks of classes, for instances; empty without one.
+        class_masks: Folder of the masks of classes that accompany masks of instances; empty if there are none.
         image_suffix: What the stem of each image ends in, such as `_0000`; it is not part of the ROI's name.
         mask_suffix: What the stem of each mask ends in, such as `_mask`.
-        unpaired: What is done with files without a partner.
+        unpaired: What to do with files without a partner.
     """
 
     images: str = "images"
@@ -57,8 +57,8 @@ class Pair:
     """An image with its mask.
 
     Attributes:
-        stem: The stem that both have without their suffixes.
-        folder: The folder that both lie in, below the folder of images or masks; empty at the top.
+        stem: The stem that both files share without their suffixes.
+        folder: The subfolder of both, relative to the folder of images or masks; empty if there is none.
         patient: Name of the patient's folder; empty if patients have none.
         image: Path of the image.
         mask: Path of the mask.
@@ -75,7 +75,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class _Root:
-    """Folders whose files belong together: those of the whole data set, or of one patient."""
+    """Folders whose files belong together: the folders of the whole data set, or of one patient."""
 
     images: Path
     masks: Path
@@ -90,7 +90,7 @@ class _Root:
 
 @dataclass
 class _Files:
-    """Files of one kind by key, and what is wrong with them."""
+    """Files of one kind by key, and the problems with them."""
 
     paths: dict[Key, Path] = field(default_factory=dict[Key, Path])
     skipped: list[str] = field(default_factory=list[str])
@@ -118,7 +118,7 @@ def find_pairs(source_dir: Path, folders: Folders) -> list[Pair]:
 
     Raises:
         SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two files of
-            one folder share a stem. All problems are in one error.
+            one folder share a stem. One error lists all problems.
     """
     for name in (folders.images, folders.masks, folders.class_masks):
         # The manifest names files by their path in the source folder.
@@ -151,7 +151,7 @@ def find_pairs(source_dir: Path, folders: Folders) -> list[Pair]:
 
 
 def _roots(source_dir: Path, folders: Folders) -> list[_Root]:
-    """The folders to look into; see the top of this module."""
+    """Return the folders to search; the module's docstring describes the layouts."""
     if not any((source_dir / name).is_dir() for name in (folders.images, folders.masks)):
         patients = [folder for folder, names in _walk(source_dir) if {folders.images, folders.masks} & set(names)]
         if patients:
@@ -168,7 +168,7 @@ def _root(folder: Path, folders: Folders, patient: str) -> _Root:
 
 
 def _read(root: _Root, folders: Folders) -> tuple[_Files, _Files, _Files]:
-    """Images, masks and masks of classes of one root."""
+    """Return the images, masks and masks of classes of one root."""
     images, masks, class_masks = _Files(), _Files(), _Files()
     of_image, of_mask = folders.image_suffix, folders.mask_suffix
     if root.is_shared:
@@ -206,7 +206,7 @@ def _read(root: _Root, folders: Folders) -> tuple[_Files, _Files, _Files]:
 
 
 def _check_folder(place: Path, root: _Root, folders: Folders) -> None:
-    """A patient's folder may lack images or masks; then its files have no partner."""
+    """Refuse a missing folder, except in a patient's folder: there, files are reported as lacking a partner."""
     if not place.is_dir() and not root.patient:
         flag = "--images" if place == root.images else "--masks"
         other = ", or give --mask-suffix for masks beside images" if not folders.mask_suffix else ""
@@ -243,7 +243,7 @@ def _without_partner(
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder with the names of its folders, in a fixed order; links are followed, and hidden folders are not."""
+    """Yield each folder and the names in it, in a fixed order; links are followed, and hidden folders are skipped."""
     seen: set[Path] = set()
     for place, names, _ in os.walk(root, followlinks=True):
         folder = Path(place)
@@ -256,11 +256,11 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Each file that is not hidden, with its folder below the root."""
+    """Yield each file that is not hidden, with its folder relative to the root."""
     for folder, _ in _walk(root):
         below = folder.relative_to(root).as_posix()
         for path in sorted(folder.iterdir()):
-            # `bcss-prep masks` writes tables beside masks.
+            # Skip the tables that `bcss-prep masks` writes beside masks.
             is_hidden = path.name.startswith(".") or path.name in (CLASS_MAP_FILE, INSTANCES_FILE)
             if not is_hidden and not path.is_dir():
                 yield path, "" if below == "." else below

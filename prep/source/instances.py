@@ -1,4 +1,4 @@
-"""Read a mask of instances: each value but 0 is one object, whose class another mask or a table tells.
+"""Read a mask of instances: each value except 0 is one object, and another mask or a table gives its class.
 
 Arrays are H, W.
 """
@@ -19,10 +19,10 @@ from schemas.limits import MAX_CODE
 from schemas.picture.decode import LabelArray, read_mask
 
 ONE_CLASS = 1
-"""The class of all instances where nothing tells it."""
+"""The class of all instances if nothing gives their class."""
 
 _MAX_DIGITS = 10
-"""Digits of the largest id, which has 32 bits."""
+"""Number of digits of the largest id, which has 32 bits."""
 
 _REMEDY = "give a CSV with the columns id,class and optionally frame_id"
 
@@ -34,7 +34,7 @@ class Instances:
     Attributes:
         ids: uint8 or uint16 (H, W), the number of the instance of each pixel; 0 for none.
         class_of: The class code of each number.
-        source_ids: The value in the file of each number.
+        source_ids: The value that each number has in the file.
     """
 
     ids: LabelArray
@@ -49,8 +49,8 @@ def read_instances(path: Path) -> tuple[LabelArray, dict[int, int]]:
         path: The mask, palettized or gray.
 
     Returns:
-        uint8 or uint16 (H, W), and the value in the file of each number that occurs. Values that fit into 16 bits are
-        the numbers; others are numbered from 1 in ascending order.
+        The instance number of each pixel, uint8 or uint16 (H, W), and the value that each number has in the file.
+        If all values fit into 16 bits, they are the numbers; otherwise they are numbered from 1 in ascending order.
 
     Raises:
         SourceError: The file cannot be used, or has more than 65,535 instances.
@@ -102,7 +102,7 @@ def read_instance_classes(path: Path) -> dict[tuple[str, int], str]:
         path: The file, with the columns `id` and `class`, and `frame_id` if ids repeat from ROI to ROI.
 
     Returns:
-        The class, a code or a name, by name of the ROI and id; the name is empty without the column `frame_id`.
+        The class, as a code or a name, by the ROI's name and the id; without the column `frame_id`, that name is empty.
 
     Raises:
         ConfigError: The file cannot be read, lacks a column, or gives an instance two classes.
@@ -128,11 +128,11 @@ def listed_classes(
     Args:
         where: The mask, for messages.
         frame_id: Name of the ROI.
-        source_ids: The value in the file of each instance.
-        classes: The class code by name of the ROI, or an empty name, and value.
+        source_ids: The value that each instance has in the file.
+        classes: The class code by the ROI's name, or an empty name, and the value.
 
     Raises:
-        SourceError: The table does not name an instance.
+        SourceError: The table lacks an instance.
     """
     found: dict[int, int] = {}
     for number, value in source_ids.items():

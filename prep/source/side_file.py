@@ -1,4 +1,4 @@
-"""Read a side file, such as a table of patients, and compare its names with those of a data set, both ways."""
+"""Read a side file, such as a table of patients, and report names that only it or only the data set has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 
 def read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
-    """Read the rows of a CSV file with a header; the delimiter is a comma, a semicolon or a tab, as in the header.
+    """Read the rows of a CSV file; its header shows whether the delimiter is a comma, a semicolon or a tab.
 
     Args:
         path: The file.
@@ -41,18 +41,18 @@ def read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
 
 
 def with_stems(values: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
-    """Return the values by name, where a name with the extension of a file counts as its stem.
+    """Return the values by name, with file extensions removed from the names.
 
     Args:
         values: The values by the name that the side file gives.
-        names: The names of the data set; one that itself ends like a file is kept.
+        names: The names of the data set; a name that is in this list keeps its ending.
     """
     known = set(names)
     return {name if name in known else _stem(name): value for name, value in values.items()}
 
 
 def check_joined(where: object, given: Collection[str], wanted: Collection[str], others: Collection[str] = ()) -> None:
-    """Compare the names of a side file with those of the data set, both ways.
+    """Check that a side file gives every name of the data set, and warn of names that are not in the data set.
 
     Args:
         where: The side file, for messages.
@@ -61,12 +61,12 @@ def check_joined(where: object, given: Collection[str], wanted: Collection[str],
         others: Further names of the data set that the side file may give.
 
     Raises:
-        ConfigError: The side file does not give a name of the data set; the message has the nearest name that it gives.
+        ConfigError: The side file lacks a name of the data set; the message gives the most similar name in the file.
     """
     missing = [name for name in wanted if name not in set(given)]
     strangers = sorted(set(given) - {*wanted, *others})
     if missing:
-        # A line that names no ROI is the likely misspelling.
+        # A line that names no ROI is probably the misspelled name.
         near = get_close_matches(missing[0], strangers, n=1) or get_close_matches(missing[0], sorted(given), n=1)
         what = f"does not name {missing[0]}"
         if len(missing) == len(wanted) > 1:

@@ -24,7 +24,7 @@ TRAIN_FRACTION = 0.8
 
 GENERIC_SHUFFLE_SEED = 0
 HELD_OUT_FRACTION = 0.15
-"""Share of the patients of another data set than BCSS in val, and the same share in test."""
+"""Fraction of the patients in val, and also in test, for data sets other than BCSS."""
 
 _ROI_COLUMNS = ("frame_id", "name")
 _NAME_COLUMNS = ("patient", *_ROI_COLUMNS)
@@ -52,14 +52,14 @@ class SplitRule:
 
 
 def default_rule(rois: list[RoiSource], dataset: str = "bcss") -> SplitRule:
-    """Choose how patients are divided where the user does not say it.
+    """Choose how patients are divided if the user does not say.
 
     Args:
         rois: The ROIs to divide.
-        dataset: The preset. That of BCSS has the published division, if a ROI's name begins with a TCGA barcode.
+        dataset: The preset. `bcss` uses the published division if a ROI's name begins with a TCGA barcode.
 
     Returns:
-        The column `split` of a table, if it is filled; otherwise `bcss_split` or `generic_split`.
+        A rule that uses the column `split` of the table if it is filled; otherwise `bcss_split` or `generic_split`.
     """
     if any(roi.split for roi in rois):
         return SplitRule("column split of the table", table_split)
@@ -69,14 +69,14 @@ def default_rule(rois: list[RoiSource], dataset: str = "bcss") -> SplitRule:
 
 
 def table_split(rois: list[RoiSource]) -> dict[str, Split]:
-    """Take the split of each patient from the ROIs, where the table of cases has one."""
+    """Return the split that the table of cases gives each patient."""
     return {roi.patient: roi.split for roi in rois if roi.split}
 
 
 def generic_split(rois: list[RoiSource]) -> dict[str, Split]:
     """Divide shuffled patients by 70, 15 and 15 percent.
 
-    Train is never empty. With two patients one is held out for test, and from three on each split has one.
+    Train is never empty. With two patients, one is held out for test. With three or more, each split has at least one.
 
     Args:
         rois: The ROIs to divide.
@@ -94,11 +94,11 @@ def generic_split(rois: list[RoiSource]) -> dict[str, Split]:
 
 
 def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
-    """Divide patients as the published BCSS pipeline does: test by institution, the rest shuffled by seed 42, 80 to 20.
+    """Divide patients as the published BCSS pipeline does: test by institution, the rest shuffled with seed 42, 80:20.
 
-    All 151 ROIs give 85 in train, 21 in val and 45 in test, which are the lists of the published pipeline. Train is
-    never empty: with one or two patients outside the test institutions val is empty, and if every patient is from a
-    test institution, the patients are divided into train and val, with a warning.
+    All 151 ROIs give 85 in train, 21 in val and 45 in test, as in the lists of the published pipeline. Train is never
+    empty: with one or two patients outside the test institutions, val is empty. If every patient is from a test
+    institution, a warning says so, and the patients are divided into train and val.
 
     Args:
         rois: The ROIs to divide.
@@ -115,7 +115,7 @@ def bcss_split(rois: list[RoiSource]) -> dict[str, Split]:
             len(rois) - 1,
         )
         rest = sorted(institutions)
-    # The published lists were drawn with the legacy generator.
+    # The published lists were drawn with NumPy's legacy generator.
     order = np.random.RandomState(BCSS_SHUFFLE_SEED).permutation(len(rest))
     train_count = max(round(TRAIN_FRACTION * len(rest)), 1)
     splits: dict[str, Split] = dict.fromkeys(institutions, "test")
@@ -145,13 +145,13 @@ def fraction_split(rois: list[RoiSource], fractions: Sequence[float], seed: int)
     order = np.random.default_rng(seed).permutation(len(patients))
     bounds = np.round(np.cumsum(fractions) * len(patients)).astype(int)
     if fractions[0]:
-        # Train has a patient, unless its share is 0, as for a cohort that is only scored.
+        # Train gets at least one patient unless its share is 0, as for a cohort that is only evaluated.
         bounds = np.maximum(bounds, 1)
     return _divided(patients, order, bounds)
 
 
 def _divided(patients: list[str], order: NDArray[np.int64], bounds: NDArray[np.int64]) -> dict[str, Split]:
-    """Return the split of each patient, given their order and where train, val and test end in it."""
+    """Return the split of each patient, given the order of patients and the ends of train, val and test in it."""
     return {
         patients[position]: SPLITS[int(np.searchsorted(bounds, place, side="right"))]
         for place, position in enumerate(order)
@@ -173,7 +173,7 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
     """
     frames, of_patients = {roi.frame_id for roi in rois}, {roi.patient for roi in rois}
     chosen = with_stems(_read_split_file(path), frames | of_patients)
-    # A line for the patient names all of its ROIs.
+    # A line for a patient covers all of the patient's ROIs.
     wanted = [roi.frame_id for roi in rois if roi.patient not in chosen]
     check_joined(path, chosen, wanted, frames | of_patients)
     splits: dict[str, Split] = {}

@@ -1,4 +1,4 @@
-"""Assemble prepared ROIs to one store: join their chunks to shards, then write columns, checksums and manifest."""
+"""Assemble prepared ROIs into one store: join their chunks into shards, then write columns, checksums and manifest."""
 
 from __future__ import annotations
 

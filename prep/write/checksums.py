@@ -26,7 +26,7 @@ def write_checksums(group: zarr.Group, store_dir: Path, written: list[WrittenFil
     Args:
         group: The store.
         store_dir: Its folder.
-        written: Files whose digest is known from when they were written; the others are read.
+        written: Files whose digest is already known; all other files are read.
 
     Returns:
         SHA-256 over the column of digests, in hexadecimal.
@@ -64,7 +64,7 @@ def check_sizes(store: Store) -> None:
     """
     keys, sizes = (store.column(f"checksums/{name}").tolist() for name in ("key", "size_bytes"))
     found = _sizes_of(store.path, keys)
-    # The columns of a damaged store may differ in length: then a key has no size, or a size no key.
+    # In a damaged store the columns may differ in length, so a key may have no size, or a size no key.
     for key, size in zip_longest(keys, sizes):
         if found.get(key) != size:
             what = f"{key} has {found[key]} bytes, not {size}" if key in found else f"{key} is missing"
@@ -72,7 +72,7 @@ def check_sizes(store: Store) -> None:
 
 
 def _sizes_of(location: str, keys: list[str]) -> dict[str, int]:
-    """Length in bytes of each existing file of a store, by its path in the store."""
+    """Return the length in bytes of each existing file of a store, by its path in the store."""
     if is_remote(location):
         import obstore
 

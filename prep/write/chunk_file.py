@@ -1,4 +1,4 @@
-"""The encoded chunks of one array of one ROI, end to end in one file."""
+"""Write the encoded chunks of one array of one ROI, end to end in one file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.store.codecs import RowCodec
 
 @dataclass
 class ChunkFile:
-    """A file that is written chunk by chunk; used as a context.
+    """A file that is written chunk by chunk; use it in a `with` statement.
 
     Attributes:
         path: The file.

@@ -1,4 +1,4 @@
-"""Write the encoded chunks and the columns of one ROI to a folder of its own, from which shards are joined later.
+"""Write the encoded chunks and the columns of one ROI to its own folder; later, chunks are joined into shards.
 
 A shard holds the tiles of several ROIs, and two writers of one shard would lose rows. So the pixels of a ROI are
 encoded here, chunk by chunk, with the codecs of the store, and `prep.write.shards` only joins the chunks: each byte is
@@ -74,7 +74,7 @@ class RoiFolder:
         directory: The folder with its encoded chunks and its columns.
         source: Its entry in the manifest.
         rims: Number of pixels of each code that looks like a blend of two others.
-        recolored_px: Number of pixels with a color that no class has.
+        recolored_px: Number of pixels with a color that belongs to no class.
     """
 
     directory: Path
@@ -131,8 +131,8 @@ def recorded_digests(source: SourceRecord) -> tuple[str, ...]:
 
 def _write_beside(task: RoiTask, digests: tuple[str, ...]) -> RoiRecord:
     """Write a new folder and rename it into place."""
-    # A cluster that has lost sight of a worker gives its task to another: each of the two writes a folder of its own.
-    # The parent is not created: a worker that outlives the build must not create the build's folder again.
+    # A cluster that loses contact with a worker gives its task to another worker, so each writes its own folder.
+    # The parent is not created, because a worker that outlives the build must not create the build's folder again.
     directory = task.directory.with_name(f"{task.directory.name}.{uuid4().hex}")
     directory.mkdir()
     try:
@@ -142,7 +142,7 @@ def _write_beside(task: RoiTask, digests: tuple[str, ...]) -> RoiRecord:
         shutil.rmtree(directory, ignore_errors=True)
         raise
     if _complete_record(task.directory) == record:
-        # Another worker was first, with the same bytes, and its folder may be in use by now.
+        # Another worker was first and wrote the same bytes, and its folder may already be in use.
         shutil.rmtree(directory)
         return record
     shutil.rmtree(task.directory, ignore_errors=True)
@@ -151,13 +151,13 @@ def _write_beside(task: RoiTask, digests: tuple[str, ...]) -> RoiRecord:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        # Another worker was first, with the same bytes.
+        # Another worker was first and wrote the same bytes.
         shutil.rmtree(directory)
     return record
 
 
 def _write_files(task: RoiTask, directory: Path, digests: tuple[str, ...]) -> RoiRecord:
-    # A ROI has one core: builds scale by processes, and threads of each library would compete for the same cores.
+    # Use one core for each ROI: builds scale with processes, and threads of libraries would compete for the same cores.
     cv2.setNumThreads(1)
     use_one_thread()
     with timed("decode"):
@@ -218,7 +218,7 @@ def chunk_file(directory: Path, array: str) -> Path:
 
 
 def _complete_record(directory: Path) -> RoiRecord | None:
-    """The record of a complete folder; None if the folder is absent, unfinished or damaged."""
+    """Return the record of a complete folder; None if the folder is absent, unfinished or damaged."""
     try:
         record = RoiRecord.model_validate_json((directory / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -256,15 +256,15 @@ def _save_columns(
         for spec in specs
         if spec.path not in PIXEL_ARRAYS and spec.axis != "tile_bound"
     }
-    # savez takes any mapping by keyword, and a member's name may contain a slash.
-    # `allow_pickle` is left out: before NumPy 2.1 it would be saved as one more array. No column holds objects.
+    # `savez` accepts any mapping as keywords, and a member's name may contain a slash. `allow_pickle` is left out,
+    # because NumPy before 2.1 would save it as one more array. No column holds Python objects.
     members: dict[str, Any] = columns | extra
     np.savez(directory / COLUMNS_FILE, **members)
 
 
 def _source_record(task: RoiTask, pixels: DecodedRoi, digests: tuple[str, ...], counts: dict[str, int]) -> SourceRecord:
     width, height = pixels.size_xy
-    # The files of a table may lie beside or above it.
+    # The files that a table of cases names may lie beside or above it.
     names = [Path(os.path.relpath(path, task.source_dir)).as_posix() for path in task.roi.paths]
     return SourceRecord(
         frame_id=task.roi.frame_id,

@@ -52,7 +52,7 @@ class ShardTask:
         folder: The folder of shards.
         key: The shard's path in the folder, which is also its path in the store.
         pieces: The encoded chunks of its rows, in order.
-        slots: Number of rows of a full shard.
+        slots: Number of rows that a full shard has.
     """
 
     folder: Path
@@ -80,7 +80,7 @@ def create_array(
         spec: The array.
         rows: Number of rows.
         codec: How images are compressed.
-        sharded: Whether chunks are joined to shards; for pixel arrays only.
+        sharded: Whether chunks are joined into shards; only for pixel arrays.
     """
     chunk_rows = 1 if spec.path in PIXEL_ARRAYS else COLUMN_ROWS
     packed = spec.row_dimensions == ("y", "x_byte")
@@ -93,7 +93,7 @@ def create_array(
         **array_codec(spec.path, codec).array_settings,
         dimension_names=spec.dimension_names,
         attributes={**packing_attributes(spec.row_shape[1] * 8)} if packed else None,
-        # zarr reads an absent chunk as zeros without an error. If all chunks are written, an absent one is damage.
+        # Zarr reads an absent chunk as zeros without an error. If every chunk is written, an absent one is damage.
         config={"write_empty_chunks": True},
     )
 
@@ -106,8 +106,8 @@ def chunk_path(array_path: str, row: int, spec: ArraySpec) -> str:
 def write_shard(task: ShardTask) -> WrittenFile:
     """Write one shard from its chunks, and its SHA-256 to a file beside it; a complete shard is used as it is.
 
-    A cluster may run a task twice, the second time after the shard was moved into the store. So each run writes a file
-    of its own, in a folder that it does not create: after the end of the build the run fails and leaves no file.
+    A cluster may run a task twice, even after the shard was moved into the store. So each run writes its own file, in a
+    folder that it does not create: after the build has ended, a late run fails and leaves no file.
     """
     with timed("join shards"):
         return _write_shard(task)
@@ -132,6 +132,6 @@ def _write_shard(task: ShardTask) -> WrittenFile:
         size = shard.tell()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.replace(path)
-    # Written after the shard: a kill between the two leaves a shard without a record, which is written again.
+    # Write the record after the shard: a kill between the two leaves a shard without a record, which is written again.
     write_atomically(record, digest.hexdigest())
     return WrittenFile(task.key, digest.hexdigest(), size)

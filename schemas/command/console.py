@@ -24,7 +24,7 @@ INTERRUPTED = 130
 """Exit status of a process that Ctrl-C ends, as shells expect it."""
 
 LOG_EVERY_S = 30.0
-"""Seconds between lines of progress where stderr is no terminal."""
+"""Seconds between progress lines if stderr is not a terminal."""
 
 _LOG_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} done, {remaining} left{postfix}"
 
@@ -33,8 +33,8 @@ def run_command(app: Callable[..., object], program: str) -> None:
     """Run a command-line application and turn an expected failure into one line and exit status 1.
 
     Two flags may stand anywhere on the command line. `--debug` shows tracebacks and, at the end, the time of each
-    stage. `--log-json` makes each line on stderr one JSON object, also for a wrong call and for a defect of this
-    program, and shows no progress bar. Without it, an unexpected exception keeps its traceback.
+    stage. `--log-json` turns each line on stderr into a JSON object, even for wrong arguments or a bug in this
+    program, and hides the progress bar. Without `--log-json`, an unexpected exception keeps its traceback.
 
     Args:
         app: The application. It is called without arguments and parses `sys.argv` itself. For JSON, a typer application
@@ -51,8 +51,8 @@ def run_command(app: Callable[..., object], program: str) -> None:
             else:
                 _run_with_text(app, program, debug=debug)
     finally:
-        # Libraries clean up when Python ends, and print a traceback if they are interrupted meanwhile. The function
-        # that is registered last is called first.
+        # Libraries clean up when Python exits, and print a traceback if Ctrl-C interrupts them. `atexit` calls the
+        # function registered last first, so from then on Ctrl-C ends the process at once.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
@@ -85,7 +85,8 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
     as_json = any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
     style: dict[str, Any] = {"mininterval": 0.5}
     if not sys.stderr.isatty():
-        # A log file gets a line now and then. At the end there is none, so that an error is the only line.
+        # A log file gets a line every half minute, and none at the end, so that a short run that fails prints only
+        # its error.
         pace = {"mininterval": LOG_EVERY_S, "maxinterval": LOG_EVERY_S, "delay": LOG_EVERY_S, "miniters": 1}
         style = {"file": _Lines(), "leave": False, "bar_format": _LOG_LINE, **pace}
     with logging_redirect_tqdm(), tqdm(desc=desc, unit=unit, disable=silent or as_json, **style) as bar:
@@ -130,13 +131,13 @@ def show_version(wanted: bool) -> None:
 
 
 def _speak_utf8() -> None:
-    """Start again in Python's UTF-8 mode if the locale has another encoding.
+    """Restart Python in UTF-8 mode if the locale uses another encoding.
 
-    File names become names of ROIs in the store, and those become file names again. In another encoding the same files
-    would give another store, or names that cannot be written.
+    File names become names of ROIs in the store, and those become file names again. In another encoding, the same
+    files would give a different store, or names that cannot be written.
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
-        # For child processes.
+        # Child processes inherit this variable.
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
@@ -158,9 +159,9 @@ def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
     handler.setFormatter(JsonFormatter() if as_json else _TextFormatter(f"{program}: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if as_json:
-        # Otherwise a library's warning is two lines of plain text.
+        # Otherwise a library's warning would be two lines of plain text.
         logging.captureWarnings(True)
-    # matplotlib warns of a home folder that cannot be written; the folder that it uses instead is as good.
+    # matplotlib warns if it cannot write to the home folder; the folder that it uses instead works just as well.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # A local cluster logs the start and end of each worker.
     logging.getLogger("distributed").setLevel(logging.DEBUG if debug else logging.WARNING)
@@ -171,7 +172,7 @@ def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
 
 
 def _warn_of_thread(failed: threading.ExceptHookArgs) -> None:
-    """Log in one line what ended a library's thread; the code that waits for the thread raises the same error."""
+    """Log the error that ended a library's thread in one line; code that waits for the thread raises the same error."""
     logging.getLogger("threading").warning("a thread ended: %s", failed.exc_value)
 
 
@@ -209,7 +210,7 @@ def _run_with_json(app: Callable[..., object], program: str, *, debug: bool) -> 
 
 
 def _message(error: Exception) -> str:
-    """The error in one line; several problems of a source have one line each."""
+    """Return the error as one line; a `SeveralProblemsError` keeps one line for each problem."""
     if isinstance(error, SeveralProblemsError):
         return str(error)
     text = " ".join(str(error).split())
@@ -231,7 +232,8 @@ def _described(error: Exception, program: str) -> dict[str, str]:
             "remedy": "remove the cause and repeat the command",
         }
     if hasattr(error, "format_message"):
-        # A wrong call. Its class is click's, of which typer may bring a copy that cannot be imported from here.
+        # The arguments were wrong. The error's class belongs to click, and typer may bundle a copy of click that
+        # cannot be imported here.
         return {"where": program, "what": cast("Any", error).format_message(), "remedy": "see --help"}
     return {"where": program, "what": f"{type(error).__name__}: {error}", "remedy": "report this defect"}
 

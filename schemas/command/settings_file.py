@@ -7,7 +7,7 @@ from pathlib import Path
 from schemas.errors import ConfigError
 
 MAX_TEXT_BYTES = 1 << 24
-"""Maximum size of such a file. A line for each of 65536 classes or of 100,000 patients takes a quarter of it."""
+"""Maximum size of such a file. A list of 65,536 classes or 100,000 patients, one per line, takes a quarter of it."""
 
 _PIECE_BYTES = 1 << 20
 
@@ -16,16 +16,16 @@ def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTE
     """Read a UTF-8 text with or without a byte order mark; line ends stay as they are.
 
     Args:
-        path: The file; a device or a pipe without an end is read up to the bound.
+        path: The file; an endless device or pipe is read up to the maximum size.
         remedy: What to do if the file cannot be used, for the error.
         bound_bytes: Maximum size in bytes.
 
     Raises:
-        ConfigError: The file is absent, unreadable, longer than the bound, or not UTF-8.
+        ConfigError: The file is absent, unreadable, larger than the maximum size, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
-            # In pieces, since a read allocates what it is asked for.
+            # Read in pieces, because one read allocates as many bytes as it is asked for.
             data = bytearray()
             while len(data) <= bound_bytes and (piece := file.read(_PIECE_BYTES)):
                 data += piece

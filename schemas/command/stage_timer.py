@@ -1,4 +1,4 @@
-"""Measure the time of a command by stage; costs nearly nothing unless the times are collected."""
+"""Measure how long each stage of a command takes; nearly free unless the times are collected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Timings:
 
     @contextmanager
     def measured(self, name: str) -> Generator[None]:
-        """Measure what is done inside as a stage, even if it fails."""
+        """Measure the `with` block as a stage, even if it fails."""
         start = time.perf_counter()
         try:
             yield
@@ -49,14 +49,14 @@ _collected: ContextVar[Timings | None] = ContextVar("timings", default=None)
 
 
 def timed(name: str) -> AbstractContextManager[None]:
-    """Measure what is done inside as a stage, if times are collected. Stages do not nest."""
+    """Measure the `with` block as a stage, if times are collected. Stages do not nest."""
     timings = _collected.get()
     return nullcontext() if timings is None else timings.measured(name)
 
 
 @contextmanager
 def collect_timings() -> Generator[Timings]:
-    """Collect the times of all stages inside."""
+    """Collect the times of all stages in the `with` block."""
     timings = Timings()
     token = _collected.set(timings)
     try:
@@ -67,7 +67,7 @@ def collect_timings() -> Generator[Timings]:
 
 @contextmanager
 def logged_timings() -> Generator[None]:
-    """Collect the times of all stages inside, and log them at the end as a table, one line a stage, at DEBUG level."""
+    """Collect the times of all stages in the `with` block, and log them at DEBUG level, one line per stage."""
     start = time.perf_counter()
     with collect_timings() as timings:
         try:
@@ -79,7 +79,7 @@ def logged_timings() -> Generator[None]:
                 row = {"stage": name, "seconds": round(seconds, 6), "calls": timings.calls[name]}
                 line = f"{name:{width}} {seconds:9.3f} s {seconds / wall_s:5.0%} {row['calls']:7d} x"
                 logger.debug(line, extra={FIELDS: row})
-            # Stages are summed over processes, so the stages of several processes may exceed the wall time.
+            # The time of a stage is summed over all processes, so it may exceed the wall time.
             row = {"stage": "wall time", "seconds": round(wall_s, 6)}
             logger.debug("%-*s %9.3f s", width, "wall time", wall_s, extra={FIELDS: row})
 

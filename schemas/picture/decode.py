@@ -1,6 +1,6 @@
 """Decode image files to arrays: images as RGB, masks as the indices that they store, without re-indexing.
 
-Both are turned as their orientation tag says, because viewers and annotation tools show them so. Arrays are H, W.
+Both are rotated or flipped by their orientation tag, as viewers and annotation tools do. Arrays are H, W.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from schemas.picture.tiff import read_tiff_codes
 LabelArray = NDArray[np.uint8 | np.uint16]
 ValueArray = NDArray[np.uint8 | np.uint16 | np.uint32]
 
-# Tags of a TIFF, and one value: TIFF 6.0, section 8.
+# Two TIFF tags, and one value of the second: TIFF 6.0, section 8.
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 _LOSSY_FORMATS = ("JPEG", "MPO")
@@ -43,14 +43,14 @@ def read_image(path: Path, *, opaque: bool = False) -> NDArray[np.uint8]:
         SourceError: The file is absent, damaged, too large, or not an image of 8 bits a channel.
     """
     with open_picture(path) as picture, picture.image(pixels=True) as image:
-        # Pillow reads 16 bits a channel as RGB, and keeps the higher eight bits.
+        # Pillow reads an image of 16 bits per channel as RGB, and keeps only the upper eight bits.
         if image.mode == "RGB" and _bit_depth(picture, image) > 8:
             raise SourceError(path, "has 16 bits a channel, which is not 8-bit RGB", "convert it to 8-bit RGB")
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
         shown = _shown(picture, image)
         if opaque and image.mode == "RGBA" and np.asarray(shown)[..., 3].min(initial=255) < 255:
-            raise SourceError(path, "has transparent pixels, whose color means no class", "save it without alpha")
+            raise SourceError(path, "has transparent pixels, whose color stands for no class", "save it without alpha")
         if isinstance(image.info.get("transparency"), bytes):
             # Pillow warns when it converts a palette with transparency to RGB in one step.
             shown = shown.convert("RGBA")
@@ -73,8 +73,8 @@ def read_mask(path: Path, *, wide: bool = False) -> ValueArray:
         wide: Whether values may have up to 32 bits, as ids of instances may; otherwise up to 16.
 
     Returns:
-        uint8 or uint16 (H, W), or uint32 if it is `wide` and a value needs that; a file may have integers of 1 to 64
-        bits, as long as the values are in these bounds.
+        uint8 or uint16 (H, W), or uint32 if `wide` is set and a value needs it. The file may store integers of 1 to 64
+        bits, as long as their values fit into 16 or 32 bits.
 
     Raises:
         SourceError: The file is absent, damaged, too large or lossy, or has more than one value for each pixel.
@@ -90,7 +90,7 @@ def read_mask(path: Path, *, wide: bool = False) -> ValueArray:
 
 
 def narrowed(path: Path, values: NDArray[Any], *, wide: bool) -> ValueArray:
-    """Return integers in the smallest type of uint16 and uint32 that holds them; uint8 stays as it is.
+    """Return integers as uint16 if they fit, otherwise as uint32; uint8 stays as it is.
 
     Args:
         path: The file, for messages.
@@ -98,7 +98,7 @@ def narrowed(path: Path, values: NDArray[Any], *, wide: bool) -> ValueArray:
         wide: Whether values beyond 16 bits are allowed.
 
     Raises:
-        SourceError: A value is beyond the bound.
+        SourceError: A value is negative or has too many bits.
     """
     if values.dtype == np.uint8 or values.dtype == np.uint16:
         return values
@@ -109,7 +109,7 @@ def narrowed(path: Path, values: NDArray[Any], *, wide: bool) -> ValueArray:
 
 
 def _check_mask(picture: PictureFile) -> None:
-    """Refuse TIFFs whose values are no codes."""
+    """Refuse a TIFF whose values are not class codes."""
     if picture.tiff is None:
         return
     if picture.tiff.lossy:
@@ -142,7 +142,7 @@ def _pillow_codes(picture: PictureFile, image: Image.Image) -> NDArray[Any]:
         return values if image.mode == "1" or step == 1 else values // np.uint8(step)
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(_shown(picture, image))
-        # Big-endian files come in their own byte order.
+        # Pillow keeps the byte order of a big-endian file; `astype` converts it to the order of this machine.
         return values.astype(np.uint16) if values.dtype.itemsize == 2 else values
     what = f"is a color image (mode {image.mode}), but a mask has one class code a pixel"
     remedy = "save it palettized or gray, with the code as pixel value, or give --colors if its colors are the classes"
@@ -154,11 +154,11 @@ class ImageHeader:
     """The header of an image file, which is read without decoding the pixels.
 
     Attributes:
-        size: Width and height in pixels, after turning.
+        size: Width and height in pixels, after the orientation tag is applied.
         wide: Whether values may need more than 8 bits.
         palette_rgb: Red, green and blue of each index; empty without a palette.
-        is_color: Whether it has red, green and blue, and no palette, and was saved without loss.
-        turned: Whether rows and columns are turned by the orientation tag.
+        is_color: Whether the file stores red, green and blue without a palette and without loss.
+        turned: Whether the orientation tag rotates or flips the image.
     """
 
     size: tuple[int, int]
@@ -182,7 +182,7 @@ def image_header(path: Path) -> ImageHeader:
         with picture.image(pixels=False) as image:
             palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else b""
             orientation = picture.orientation(image)
-            # Pillow gives the size of a TIFF as it is shown.
+            # Pillow has already applied the orientation tag to the size of a TIFF.
             size = image.size if picture.tiff is not None else turned_size(image.size, orientation)
             has_loss = image.format in _LOSSY_FORMATS or (picture.tiff is not None and bool(picture.tiff.lossy))
             is_color = image.mode in ("RGB", "RGBA") and not has_loss
@@ -190,7 +190,7 @@ def image_header(path: Path) -> ImageHeader:
 
 
 def _shown(picture: PictureFile, image: Image.Image) -> Image.Image:
-    """Decode an image and turn it; Pillow itself turns a TIFF."""
+    """Decode an image and apply its orientation tag; Pillow itself applies the tag of a TIFF."""
     return image if picture.tiff is not None else turned_image(image, picture.orientation(image))
 
 

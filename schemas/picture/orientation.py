@@ -1,6 +1,6 @@
-"""The orientation tag of an image file, by which viewers turn its rows and columns.
+"""Apply the orientation tag of an image file, which tells viewers how to rotate or flip the image.
 
-Pillow turns a TIFF by itself when it decodes it. Arrays are H, W.
+Pillow applies the tag of a TIFF itself when it decodes the file. Arrays are H, W.
 Source: TIFF 6.0, page 36; EXIF has the same tag with the same numbers.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image
 TAG = 274
 UPRIGHT = 1
 SIDEWAYS = 5
-"""The numbers from this one on exchange rows and columns."""
+"""Orientations with this number or a higher one swap rows and columns."""
 
 _PILLOW_METHODS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -25,23 +25,23 @@ _PILLOW_METHODS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How an image is turned to be shown, by the number of its tag."""
+"""The Pillow method that turns an image upright, by the number in its tag."""
 
 
 def valid_orientation(value: object) -> int:
-    """Return the number of a tag, 1 to 8; a value that is none of these counts as upright."""
+    """Return the number in an orientation tag, 1 to 8; any other value counts as upright."""
     return value if isinstance(value, int) and (value == UPRIGHT or value in _PILLOW_METHODS) else UPRIGHT
 
 
 def orientation_of(image: Image.Image, file: IO[bytes]) -> int:
-    """Return the number of the EXIF tag of a PNG or JPEG, 1 to 8; no pixel is decoded.
+    """Return the orientation in the EXIF data of a PNG or JPEG, 1 to 8; no pixel is decoded.
 
     Args:
         image: The opened image.
         file: The file that it was opened from; its position is restored.
     """
     if image.format == "PNG":
-        # Pillow would decode all pixels to look for the chunk behind them.
+        # Pillow would decode all pixels to look for an EXIF chunk after them.
         exif = Image.Exif()
         exif.load(_png_exif(file))
     else:
@@ -50,12 +50,12 @@ def orientation_of(image: Image.Image, file: IO[bytes]) -> int:
 
 
 def turned_image(image: Image.Image, orientation: int) -> Image.Image:
-    """Return an image as its tag says that it is shown."""
+    """Return an image turned upright by its orientation."""
     return image if orientation == UPRIGHT else image.transpose(_PILLOW_METHODS[orientation])
 
 
 def turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Return a view of stored rows and columns (H, W) as the tag says that they are shown."""
+    """Return a view of a stored array (H, W) turned upright by its orientation."""
     if orientation >= SIDEWAYS:
         values = values.swapaxes(0, 1)
     upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -63,7 +63,7 @@ def turned_array(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Return width and height in pixels as the tag says that they are shown."""
+    """Return the width and height in pixels of an image after it is turned upright."""
     return (size[1], size[0]) if orientation >= SIDEWAYS else size
 
 

@@ -21,15 +21,15 @@ from schemas.picture.tiff import TiffContent, check_pages, tiff_content
 logger = logging.getLogger(__name__)
 
 _FORMATS = ("PNG", "JPEG", "TIFF")
-"""The formats that are read; the name of the file does not matter. For other formats Pillow runs programs, such as
-Ghostscript."""
+"""The formats that are read; the name of the file does not matter. For some other formats, Pillow runs external
+programs such as Ghostscript."""
 
 _JPEG_PX = 1024
 
 _PX_A_BYTE = {"PNG": 8 * 1032, "JPEG": _JPEG_PX, "MPO": _JPEG_PX, "TIFF": 1 << 17}
 """Maximum pixels that one byte of a file can hold, by Pillow's name of the format; MPO is a JPEG followed by others.
 
-Deflate makes at most 1032 bytes of one byte, and a pixel of a PNG takes at least one bit. In a JPEG a block of 64
+Deflate expands one byte to at most 1032 bytes, and a pixel of a PNG takes at least one bit. In a JPEG a block of 64
 pixels takes at least two bits. In a TIFF with Group 4 compression a blank line takes one bit.
 """
 
@@ -43,7 +43,7 @@ class FileReader(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most `size` bytes; the rest of the file unless given."""
-        # A little more is asked for, so that a failing device reports its error instead of an end of file.
+        # Ask for a little more than is left, so that a failing device reports its error instead of an end of file.
         left = max(self._end - self.tell(), 4096)
         return super().read(left if size is None or size < 0 else min(size, left))
 
@@ -67,18 +67,18 @@ class PictureFile:
         """Open the picture with Pillow.
 
         Args:
-            pixels: Whether its pixels are wanted; then its bytes are first compared with their checksums.
+            pixels: Whether the caller needs the pixels; if so, the checksums of a PNG are checked first.
 
         Yields:
             The image, whose pixels are not decoded yet.
 
         Raises:
-            SourceError: The file is damaged, claims too many pixels, holds several pictures, or is no picture.
+            SourceError: The file is damaged, claims too many pixels, holds several pictures, or is not a picture.
         """
         bounds = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
         try:
-            # `check_claim` replaces Pillow's bound of pixels, which is smaller than a large ROI. Its bound of metadata
-            # is smaller than the color profile of a slide.
+            # Pillow's limit on pixels is smaller than a large ROI, so `check_claim` replaces it. Pillow's limit on
+            # metadata is smaller than the color profile of a slide.
             Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_METADATA_BYTES
             with _metadata_warnings(self.path), Image.open(self.file, formats=_FORMATS) as image:
                 self.check_claim(image.size, str(image.format))
@@ -104,15 +104,15 @@ class PictureFile:
         """
         width, height = size
         if width * height > MAX_ROI_PX:
-            what = f"claims {width} x {height} px, over the bound of {MAX_ROI_PX} px"
-            raise SourceError(self.path, what, "cut the ROI")
+            what = f"claims {width} x {height} px, more than the maximum of {MAX_ROI_PX} px"
+            raise SourceError(self.path, what, "cut the ROI into smaller ones")
         size_bytes = self.path.stat().st_size
         if width * height > _PX_A_BYTE[kind] * size_bytes:
             what = f"claims {width} x {height} px, which {size_bytes} bytes cannot hold"
             raise SourceError(self.path, what, "download or export it again")
 
     def _check_single(self, image: Image.Image) -> None:
-        """Refuse a file of several pictures. The second picture of an MPO is a preview, or made for another eye."""
+        """Refuse a file with several pictures, except an MPO: its second picture is a preview or for the other eye."""
         count: int = getattr(image, "n_frames", 1) if image.format == "PNG" else 1
         if self.tiff is not None:
             check_pages(self.path, self.tiff)
@@ -123,14 +123,14 @@ class PictureFile:
             raise SourceError(self.path, what, "save the one that is meant in its own file")
 
     def _check_bytes(self) -> None:
-        """Compare the checksums of a PNG's chunks: while Pillow decodes, it does not, and would return wrong pixels."""
+        """Check the checksums of a PNG's chunks. Pillow skips them when it decodes, and would return wrong pixels."""
         with FileReader(self.path) as file, Image.open(file, formats=("PNG",)) as twin:
             twin.verify()
 
 
 @contextmanager
 def open_picture(path: Path) -> Generator[PictureFile]:
-    """Open an image file; every failure of what is done inside becomes an error that names it.
+    """Open an image file; every failure in the `with` block becomes an error that names the file.
 
     Raises:
         SourceError: The file is absent, cannot be read, or is damaged.
@@ -143,7 +143,7 @@ def open_picture(path: Path) -> Generator[PictureFile]:
     except PermissionError as error:
         raise SourceError(path, "cannot be read", "check its permissions") from error
     except MemoryError as error:
-        raise SourceError(path, "needs more memory than is available", "cut the ROI") from error
+        raise SourceError(path, "needs more memory than is available", "cut the ROI into smaller ones") from error
     except SourceError:
         raise
     except Exception as error:
@@ -153,7 +153,7 @@ def open_picture(path: Path) -> Generator[PictureFile]:
 
 @contextmanager
 def _metadata_warnings(path: Path) -> Generator[None]:
-    """Log what Pillow warns of: the pixels are all there. A file whose palette is skipped does not open."""
+    """Log Pillow's warnings about metadata: all pixels are there. A file whose palette is skipped cannot be opened."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -162,7 +162,7 @@ def _metadata_warnings(path: Path) -> Generator[None]:
 
 
 def _what_it_is(tiff: TiffContent | None) -> tuple[str, str]:
-    """Say what a file is that Pillow does not open, and what to do."""
+    """Describe a file that Pillow cannot open, and say what to do about it."""
     if tiff is None:
         return "is not a PNG, JPEG or TIFF image", "download or export it again"
     if tiff.pillow_reads_codes and tiff.compression in COMPRESSION_INFO:

@@ -1,7 +1,7 @@
-"""Look into a TIFF before its pixels are decoded: what it holds, how many pages, and whether Pillow reads its values.
+"""Inspect a TIFF before its pixels are decoded: its content, its pages, and whether Pillow can read its values.
 
-Pillow decodes most files. It swaps the bytes of signed big-endian values that are compressed, and knows no integers of
-64 bits; such masks are decoded by tifffile. Arrays are H, W.
+Pillow decodes most files. But it swaps the bytes of compressed signed big-endian values, and it does not support 64-bit
+integers, so tifffile decodes such masks. Arrays are H, W.
 Source: TIFF 6.0, sections 2, 8 and 12; ImageJ's `FileInfo` for its stacks.
 """
 
@@ -46,10 +46,10 @@ _LOSSY = {
 """Names of the compressions that may lose details, by their number in the tag 259."""
 
 _NUMBERS = {3: "H", 4: "L"}
-"""Types of a tag's value that are one number within its entry, as `struct` names them."""
+"""`struct` codes of the tag types whose value is one number inside the tag's own entry."""
 
 MAX_PAGES = 10_000
-"""Most pages that are counted. Counting also ends where the pages of a damaged file form a circle."""
+"""Maximum number of pages that are counted. Counting also ends if the pages of a damaged file form a loop."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def tiff_content(file: IO[bytes]) -> TiffContent | None:
         file: The open file; its position is restored.
 
     Returns:
-        What the file holds; None if it is no TIFF, or its first page cannot be read.
+        What the file holds; None if it is not a TIFF, or its first page cannot be read.
     """
     start = file.tell()
     file.seek(0)
@@ -126,7 +126,7 @@ def tiff_content(file: IO[bytes]) -> TiffContent | None:
         with warnings.catch_warnings(action="ignore"):
             return _content(file)
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
-        # Pillow names the damage when it opens the file.
+        # Pillow reports the damage when it opens the file.
         return None
     finally:
         file.seek(start)
@@ -167,8 +167,8 @@ def _content(file: IO[bytes]) -> TiffContent | None:
 def _later_page(file: IO[bytes], header: bytes) -> tuple[TiffPage, int]:
     """Read the size of a page after the first, and the place of the next one.
 
-    Pillow's class would read all tags of the page, and in a hostile file each of many pages can claim the same
-    megabytes.
+    Pillow's class would read all tags of every page, and in a hostile file many pages can point to the same megabytes
+    of tags.
     """
     order = "<>"[header[:2] == b"MM"]
     forms = ("Q", "HHQ8s", "Q") if header[2] == _BIG_TIFF else ("H", "HHL4s", "L")
@@ -184,9 +184,9 @@ def _later_page(file: IO[bytes], header: bytes) -> tuple[TiffPage, int]:
 
 
 def check_pages(path: Path, content: TiffContent) -> None:
-    """Refuse a file of which the first page is not the whole picture.
+    """Refuse a file whose first page is not the whole picture.
 
-    A pyramid is taken: its first page is the largest, and every other page is a smaller version of it.
+    A pyramid is accepted: its first page is the largest, and every other page is a smaller version of it.
 
     Raises:
         SourceError: The file has several pictures, or a smaller version first.
@@ -214,10 +214,10 @@ def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArra
         content: Its tags.
 
     Returns:
-        Integers of 8 to 64 bits, (H, W), turned as the orientation tag says.
+        Integers of 8 to 64 bits, (H, W), turned upright by the orientation tag.
 
     Raises:
-        SourceError: The values are no integers, or the compression is unknown.
+        SourceError: The values are not integers, or the compression is unknown.
     """
     if content.sample_format not in (_UNSIGNED, _SIGNED):
         what = f"holds {content.kind} of {content.bits} bits, but a mask has integers"

@@ -1,7 +1,8 @@
-"""Check the metadata of an array before memory is allocated from what it claims.
+"""Check the metadata of an array before the memory that it claims is allocated.
 
-A store may come from anywhere. So its manifest is bounded, each array must have the shape and type that follow from the
-manifest, a chunk must claim the size of its rows before it is decoded, and only the codecs of a build are run.
+A store may come from an untrusted source. So the numbers in its manifest are limited, each array must have the shape
+and type that follow from the manifest, a chunk is decoded only if it claims the size of its rows, and only codecs that
+a build uses are run.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manif
         where: The array, for messages.
         array: The array, as zarr opened it.
         path: Its path in the store.
-        manifest: The manifest that it must agree with; None for checksums, which are also read without a valid one.
+        manifest: The manifest that the array must agree with; None for checksums, which are read even if the manifest
+            is invalid.
 
     Raises:
-        StoreError: A build writes no array with this shape, type, chunks or codecs.
+        StoreError: No build writes an array with this shape, type, chunks or codecs.
     """
     metadata: Any = array.metadata
     wrong = _shape_fault(array, metadata.to_dict(), path, manifest) or _chunk_fault(array)
@@ -54,7 +56,7 @@ def checked_array(where: str, array: zarr.Array[Any], path: str, manifest: Manif
 
 
 def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, manifest: Manifest | None) -> str | None:
-    """What is wrong with shape and type; None if nothing is."""
+    """Say what is wrong with the shape or type; None if nothing is."""
     if manifest is None:
         known = array.ndim == 1 and metadata["data_type"] in ("string", "int64") and array.shape[0] <= MAX_COLUMN_ROWS
         return None if known else "is not a column of checksums"
@@ -76,7 +78,7 @@ def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, ma
 
 
 def _chunk_fault(array: zarr.Array[Any]) -> str | None:
-    """What is wrong with chunks and shards; None if they are cut along the first axis alone, and bounded."""
+    """Say what is wrong with chunks and shards; None if they are cut only along the first axis and small enough."""
     for sides in (array.chunks, array.shards or array.chunks):
         size_bytes = math.prod(sides) * array.dtype.itemsize
         too_long = array.shards is None and sides[0] > MAX_COLUMN_ROWS
@@ -93,7 +95,7 @@ def _shortened(value: object) -> str:
 
 
 def _bounded(where: str, codec: Codec) -> Codec:
-    """The same codec with a check of the stated size, and so the codecs in a shard."""
+    """Return the codec with a check of the stated size; codecs inside a shard get the same check."""
     if isinstance(codec, ShardingCodec):
         inner = [_bounded(where, part) for part in codec.codecs]
         if not has_plain_index(codec):
@@ -118,7 +120,7 @@ def _bounded(where: str, codec: Codec) -> Codec:
 
 
 class VLenUTF8Codec(zarr.codecs.VLenUTF8Codec):
-    """Zarr's codec for text, which checks the stated number of names first; zarr accepts this class name only."""
+    """Zarr's codec for text, with a check of the stated number of names first; zarr accepts only this class name."""
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ChunkSpec) -> NDBuffer:
         count = int.from_bytes(chunk_bytes.to_bytes()[:4], "little")

@@ -1,4 +1,4 @@
-"""Check the values of a column: arrays are indexed, files named, and memory allocated with them.
+"""Check the values of a column, because they are used to index arrays, name files and allocate memory.
 
 Axes: N tiles, M objects. Coordinates are x, y.
 """
@@ -80,7 +80,7 @@ def _are_splits(values: NDArray[Any], _manifest: Manifest, _column: Column) -> b
 
 
 def _are_scales(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
-    """Whether a tile covers at most as many source pixels as a ROI may have: it is drawn back into its ROI."""
+    """Whether a tile covers no more source pixels than a ROI may have, since tiles are drawn back into their ROI."""
     if not bool(((values > 1e-6) & (values < 1e6)).all()):
         return False
     return bool(((manifest.tile_size_px / values).prod(axis=1) <= MAX_ROI_PX).all())
@@ -120,12 +120,12 @@ def _are_boxes(values: NDArray[Any], manifest: Manifest, _column: Column) -> boo
 
 
 def _are_coords(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
-    # A comparison with NaN is false.
+    # A comparison with NaN is false, so NaN fails the check.
     return bool(((values >= 0) & (values <= manifest.tile_size_px - 1)).all())
 
 
 def _point_check(path: str) -> Check | None:
-    """The check of a column of points; None where the path is not one."""
+    """Return the check of a column of points; None if the path is not such a column."""
     for points in POINT_SETS.values():
         if path == points.coords_path:
             return _are_coords

@@ -1,10 +1,10 @@
 """The codecs of pixel arrays: each encodes and decodes one row, and names the zarr codecs that do the same.
 
-A call of zarr for each chunk takes some milliseconds to plan and schedule, more than the compression itself; so builds
-encode and readers decode rows by these functions. Tests hold their bytes and pixels to zarr's.
+Zarr needs some milliseconds to plan and schedule a call for one chunk, longer than the compression itself. So builds
+encode rows and readers decode rows with these functions. Tests compare their bytes and pixels with zarr's.
 
-Every size that a chunk states is compared with the array's row before anything is decoded. A damaged or hostile chunk
-therefore raises an error, takes no memory, and leaves no pixel unwritten.
+Every size that a chunk states is compared with the size of the array's row before anything is decoded. So a damaged or
+hostile chunk raises an error before memory is allocated for it, and never leaves a pixel unwritten.
 Sources: Zarr v3 codecs `crc32c`, `blosc`, `zstd`, `bytes`; RFC 8878 for the Zstandard frame; Blosc 1 chunk format.
 """
 
@@ -46,7 +46,7 @@ _BLOSC_HEADER_BYTES = 16
 
 @dataclass(frozen=True)
 class RowCodec:
-    """How one row of a pixel array becomes a chunk, and a chunk a row.
+    """How a row of a pixel array is encoded to a chunk, and a chunk is decoded to a row.
 
     Attributes:
         compress: Returns the compressed bytes of one row.
@@ -90,14 +90,14 @@ class RowCodec:
         """The codecs of an array, as keyword arguments of `zarr.Group.create_array`."""
         checksum = None if self.has_checksum else Crc32cCodec()
         settings: dict[str, Any] = {"compressors": [codec for codec in (self.compressor, checksum) if codec]}
-        # Left out, zarr chooses the serializer by the array's type: columns of text have another one.
+        # If no serializer is given, zarr chooses one by the array's type: columns of text need a different one.
         return settings | ({"serializer": self.serializer} if self.serializer else {})
 
     def reads(self, codecs: tuple[object, ...]) -> bool:
-        """Whether an array with these zarr codecs, CRC-32C aside, is decoded by this codec."""
+        """Whether this codec decodes an array with these zarr codecs, apart from CRC-32C."""
         kinds = [type(self.serializer) if self.serializer else BytesCodec]
         kinds += [type(self.compressor)] if self.compressor else []
-        # By isinstance, since `schemas.store.check_arrays` puts the bounded classes in their place.
+        # isinstance also accepts the bounded subclasses with which `schemas.store.check_arrays` replaces zarr's codecs.
         return len(codecs) == len(kinds) and all(map(isinstance, codecs, kinds))
 
 
@@ -105,9 +105,9 @@ def blosc_content_size(data: Bytes) -> int:
     """The decoded size in bytes that a Blosc header states.
 
     Raises:
-        ValueError: The data has another length than its header states.
+        ValueError: The length of the data differs from the length in its header.
     """
-    # Versions, flags and the type's size, then three uint32: decoded size, size of a block, and size of the data.
+    # The header has versions, flags and the type's size, then three uint32: decoded size, block size and data size.
     if len(data) < _BLOSC_HEADER_BYTES or int.from_bytes(data[12:16], "little") != len(data):
         raise ValueError("the chunk is cut short")
     return int.from_bytes(data[4:8], "little")
@@ -190,18 +190,18 @@ ZSTD = RowCodec(
     bounded_compressor=BoundedZstd,
     has_checksum=True,
 )
-"""Everything but images: labels, packed masks, and columns."""
-# No build writes this one; `benchmarks/loader.py` measures with it what decompression takes.
+"""The codec of everything except images: labels, packed masks, and columns."""
+# No build writes this one; `benchmarks/loader.py` uses it to measure how long decompression takes.
 UNCOMPRESSED = RowCodec(compress=lambda row: row.tobytes(), decompress=_copy, content_size=len)
 
 IMAGE_CODECS: dict[CodecName, RowCodec] = {"fast": BLOSC, "small": JPEG_XL}
 
 ROW_CODECS: tuple[RowCodec, ...] = (*IMAGE_CODECS.values(), ZSTD, UNCOMPRESSED)
-"""All codecs that are read."""
+"""All codecs that a reader accepts."""
 
 
 def array_codec(path: str, images: CodecName) -> RowCodec:
-    """The codec that a build uses for an array; of columns, which zarr writes, only its settings are used.
+    """Return the codec that a build uses for an array; for columns, which zarr itself writes, it only gives settings.
 
     Args:
         path: The array's path in the store.
@@ -211,7 +211,7 @@ def array_codec(path: str, images: CodecName) -> RowCodec:
 
 
 def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
-    """The decoder of an array whose shards have one row a chunk; None if zarr must read the array."""
+    """Return the decoder of an array whose chunks hold one row each; None if zarr must read the array."""
     codecs = cast("Any", array.metadata).codecs
     if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec) or sys.byteorder != "little":
         return None
@@ -228,5 +228,5 @@ def row_decoder(array: zarr.Array[Any]) -> Decoder | None:
 
 
 def use_one_thread() -> None:
-    """Make Blosc encode in one thread: several write its blocks in the order in which they finish, so bytes vary."""
+    """Make Blosc encode in one thread: several threads write blocks in the order they finish, so bytes would vary."""
     numcodecs.blosc.use_threads = False

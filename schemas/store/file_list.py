@@ -1,4 +1,4 @@
-"""The lengths of a store's files. A file of another build is valid in itself, but mostly has another length."""
+"""Check the lengths of a store's files: a file of another build may be valid, but its length usually differs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.store.reading import LIST_DAMAGE
 
 
 class FileList:
-    """The files that a build wrote, by the columns `checksums/*`.
+    """The files that a build wrote, as listed in the columns `checksums/*`.
 
     Args:
         root: The store.

@@ -1,6 +1,6 @@
-"""A Zarr v3 codec for small stores: lossless JPEG XL, one image a chunk, with the imagecodecs package.
+"""A Zarr v3 codec for small stores: lossless JPEG XL with the imagecodecs package, one image in each chunk.
 
-Where this package is installed, plain zarr finds the codec through the entry point group `zarr.codecs`.
+If bcss-sam2 is installed, plain zarr finds the codec through the entry point group `zarr.codecs`.
 Source: ISO/IEC 18181-1, JPEG XL.
 """
 
@@ -41,7 +41,7 @@ class JpegXlCodec(ArrayBytesCodec):
         return {"name": CODEC_NAME, "configuration": {}}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:  # noqa: ARG002
-        """Refuse: sizes differ from chunk to chunk."""
+        """Always raise an error, because encoded sizes differ from chunk to chunk."""
         raise StoreError(CODEC_NAME, "has no fixed size", "use it without a codec that needs one")
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
@@ -66,7 +66,7 @@ def encode_jpegxl(pixels: np.ndarray) -> bytes:
 
 
 def decode_jpegxl(data: bytes | memoryview, row: np.ndarray) -> None:
-    """Decode an image; one of another size is refused before memory is allocated for it.
+    """Decode an image into a row; an image of another size is refused before memory is allocated for it.
 
     Args:
         data: The encoded image.

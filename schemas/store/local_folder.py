@@ -1,4 +1,4 @@
-"""A local folder for zarr that refuses pipes and devices: reading a pipe waits for ever, and a device has no end."""
+"""A local folder for zarr that refuses pipes and devices: reading a pipe waits forever, and a device has no end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.limits import MAX_FILE_BYTES
 
 
 class LocalFolder(LocalStore):
-    """Reads regular files of bounded length; anything else raises OSError, as a failing device does."""
+    """Reads regular files up to a maximum length; anything else raises OSError, as a failing device does."""
 
     async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
         """Read a file, or a range of it."""
@@ -35,5 +35,5 @@ class LocalFolder(LocalStore):
 
 
 def _is_whole(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether the whole file is wanted; the arguments of `get` are the prototype, then the range."""
+    """Whether the caller asks for the whole file; the arguments of `get` are the prototype, then the range."""
     return kwargs.get("byte_range", args[1] if len(args) > 1 else None) is None

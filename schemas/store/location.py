@@ -23,7 +23,8 @@ RETRY_S = 30
 """Seconds for which a failed request is repeated: a restarted server takes some seconds."""
 
 _RETRY: RetryConfig = {
-    # By default obstore repeats ten times, which takes two seconds if nothing listens; here only time is bounded.
+    # By default obstore retries ten times, which takes only two seconds if no server listens. Here only the time limits
+    # the retries.
     "max_retries": 1000,
     "retry_timeout": timedelta(seconds=RETRY_S),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
@@ -78,7 +79,7 @@ def zarr_location(location: str) -> zarr.abc.store.Store:
 def remote_errors(location: str) -> Generator[None]:
     """Turn the failures of an object store, such as no answer or no permission, into an error of this project.
 
-    obstore has repeated a failed request for `RETRY_S` seconds by then.
+    By then, obstore has repeated the failed request for `RETRY_S` seconds.
 
     Args:
         location: The store or a part of it, for the message; nothing is done for a local folder.

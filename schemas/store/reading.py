@@ -1,4 +1,4 @@
-"""How a failed read of a store is reported: a device, a server or damage, and the part of the store it concerns."""
+"""Report a failed read of a store: whether a device, a server or damage caused it, and which part it affects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LIST_DAMAGE = "`bcss-prep verify` lists all damage"
 
 @contextmanager
 def reading(where: str, damage: str | None = None, remedy: str = LIST_DAMAGE) -> Generator[None]:
-    """Turn every failure of what is done inside into an error of this project.
+    """Turn every failure in the `with` block into an error of this project.
 
     Args:
         where: The part of the store that is read, for the message.
-        damage: What is wrong if neither a device nor a server fails; unless given, that the part cannot be decoded,
-            with the reason.
+        damage: The message for a failure that neither a device nor a server caused; unless given, it says that the part
+            cannot be decoded, and why.
         remedy: What to do about damage.
 
     Raises:

@@ -1,8 +1,8 @@
 """Read rows of a pixel array straight from its shard files.
 
-A call of zarr takes some milliseconds to plan, to schedule, and to read the shard's index again, which is more than
-decoding takes. A row is one chunk, so here a read takes the index, which stays in memory, one range of the file, and
-the codec. zarr reads arrays with other chunks or codecs; tests hold both ways to the same pixels.
+For each call, zarr needs some milliseconds to plan, to schedule, and to read the shard's index again, longer than
+decoding takes. Here a row is one chunk and the index stays in memory, so a read takes one range of the file and decodes
+it. Zarr reads arrays with other chunks or codecs. Tests check that both ways return the same pixels.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class RowReader:
 
 @contextmanager
 def _open(path: StorePath) -> Generator[Fetch]:
-    """Open one file of a store for reads of ranges."""
+    """Open one file of a store to read ranges of bytes from it."""
     if isinstance(path.store, LocalStore):
         with (path.store.root / path.path).open("rb", buffering=0) as file:
             yield partial(_read_range, file, os.fstat(file.fileno()).st_size)
@@ -115,7 +115,7 @@ def _open(path: StorePath) -> Generator[Fetch]:
 
 
 def _read_range(file: BinaryIO, size: int, offset: int, length: int) -> bytes:
-    # Checked first, since a read allocates as many bytes as it is asked for.
+    # Check the size first, because a read allocates as many bytes as it is asked for.
     if offset + length > size:
         raise ValueError("the shard is cut short")
     file.seek(offset)

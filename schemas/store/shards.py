@@ -1,12 +1,12 @@
 """The shard file of a pixel array: its index, its checksum, and which rows it holds.
 
-A shard file is the chunks of consecutive rows end to end, then an index of (offset, length) pairs as little-endian
-uint64 with all bits set for an absent chunk, then the index's CRC-32C: the `sharding_indexed` codec of the Zarr v3
-specification, with the index at the end.
+A shard file holds the chunks of consecutive rows end to end, then an index, then the CRC-32C of the index. The index is
+an (offset, length) pair of little-endian uint64 for each chunk, with all bits set for an absent chunk. This is the
+`sharding_indexed` codec of the Zarr v3 specification, with the index at the end.
 
 Zarr reads an absent row as zeros, without an error. A build writes every row, so an absent row is damage, and its zeros
-would be trained on as a black tile. An image may be black, so no fill value could tell the two apart; the index can,
-in a few hundred bytes.
+would be trained on as a black tile. An image may be black, so no fill value could tell an absent row from a stored one.
+The index can, and reading it takes only a few hundred bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def without_crc32c(data: bytes | memoryview) -> memoryview:
     Raises:
         ValueError: They differ.
     """
-    # Views, since a slice of bytes is a copy of megabytes.
+    # Use views, because a slice of bytes would copy megabytes.
     content, checksum = np.frombuffer(data, np.uint8)[:-CRC_BYTES], data[-CRC_BYTES:]
     if len(checksum) != CRC_BYTES or google_crc32c.value(cast("Any", content)) != int.from_bytes(checksum, "little"):
         raise ValueError("the checksum does not match")
@@ -99,7 +99,7 @@ def read_shard_index(array: zarr.Array[Any], number: int) -> NDArray[np.uint64]:
         raise ValueError(f"the index of shard {number} is damaged")
     index = np.frombuffer(pairs, "<u8").reshape(slots, 2)
     longest = index[:, 1][index[:, 0] != ABSENT].max(initial=0)
-    # A reader asks for the memory before it finds that the file is shorter.
+    # A reader allocates the memory before it notices that the file is shorter.
     if longest > MAX_FILE_BYTES:
         raise ValueError(f"its index says that a chunk has {longest} bytes")
     return index
@@ -107,7 +107,7 @@ def read_shard_index(array: zarr.Array[Any], number: int) -> NDArray[np.uint64]:
 
 def has_plain_index(codec: ShardingCodec) -> bool:
     """Whether a shard's index is as `read_shard_index` reads it: at the end, little-endian, with a CRC-32C."""
-    # By its metadata: what zarr holds in memory differs from version to version.
+    # Check the metadata, because the attributes of zarr's objects differ from version to version.
     settings = cast("Any", codec.to_dict())["configuration"]
     steps = [(step["name"], step.get("configuration", {}).get("endian")) for step in settings["index_codecs"]]
     return steps == [("bytes", "little"), ("crc32c", None)] and settings["index_location"] == "end"
@@ -124,7 +124,7 @@ def file_key(array: zarr.Array[Any], number: int) -> str:
 
 
 def absent_rows(array: zarr.Array[Any], number: int) -> Sequence[int]:
-    """List the rows of one shard, or of one chunk if there are no shards, that no file holds."""
+    """List the rows that are in no file, among those of one shard, or of one chunk if there are no shards."""
     slots = rows_per_file(array)
     rows = range(number * slots, min((number + 1) * slots, int(array.shape[0])))
     if not array.shards:

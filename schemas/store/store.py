@@ -1,7 +1,7 @@
 """The read-only store: its manifest, its columns, and its tiles by index.
 
-Files are opened when they are first used, and a pickled store is its path alone. So a worker process opens files of its
-own, however it was started.
+Files are opened when they are first used, and pickling a store keeps only its path. So a worker process opens its own
+files, however it was started.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def open_store(path: str | Path) -> Store:
 class Store:
     """Tiles with their objects and prompts; `open_store` makes one.
 
-    `len(store)` counts tiles, `store[i]` reads one whole, `store.tile(i)` gives one whose arrays are read when they are
-    used, and iteration reads all tiles in turn.
+    `len(store)` counts tiles, `store[i]` reads a whole tile, `store.tile(i)` returns a tile that reads each array when
+    it is first used, and iteration reads all tiles in turn.
 
     Args:
         path: As for `open_store`.
@@ -145,7 +145,7 @@ class Store:
         """Read a whole column, for example `objects/class_id`; it stays in memory and is read-only.
 
         Raises:
-            StoreError: It is missing, damaged, or holds values that no build writes.
+            StoreError: The column is missing or damaged, or holds values that no build writes.
         """
         if path not in self._columns:
             values = self._read_column(path)
@@ -153,7 +153,7 @@ class Store:
                 check_checksums(f"{self.path}/{path}", path, values)
             else:
                 check_column(f"{self.path}/{path}", path, values, self.manifest, self.column)
-            # All callers share it.
+            # All callers share this array.
             values.flags.writeable = False
             self._columns[path] = values
         return self._columns[path]
@@ -174,7 +174,7 @@ class Store:
         return self._readers[path].read(rows)
 
     def tile(self, index: int) -> Tile:
-        """Return one tile, of which nothing is read yet; a negative index counts from the end.
+        """Return one tile without reading it yet; a negative index counts from the end.
 
         Raises:
             IndexError: There is no such tile.
@@ -219,7 +219,7 @@ class Store:
 
     @cached_property
     def files(self) -> FileList:
-        """The files of the store, as the build wrote them."""
+        """The list of the store's files, as the build wrote it."""
         return FileList(self.group.store_path, self.path, self.column)
 
     def source(self, frame_id: str) -> SourceRecord:
@@ -237,7 +237,7 @@ class Store:
             return np.asarray(array[:])
 
     def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
-        """Refuse a column with rows that no file holds."""
+        """Refuse a column with rows that are in no file."""
         for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
             if not path.startswith("checksums/"):
                 self._check_file(f"{path}/{file_key(array, number)}")

@@ -77,7 +77,7 @@ class Tile:
         rows = list(self._rows_of(object_ids).values())
         size_bytes = len(rows) * self.store.manifest.tile_size_px**2
         if size_bytes > MAX_SEGMENT_BYTES:
-            what = f"has segments of {size_bytes >> 30} GiB, and at most {MAX_SEGMENT_BYTES >> 30} GiB are read"
+            what = f"has segments of {size_bytes >> 30} GiB, but at most {MAX_SEGMENT_BYTES >> 30} GiB can be read"
             raise StoreError(f"{self.store.path} tile {self.index}", what, "build with a larger --min-area")
         return unpack_mask(self.store.rows("segments", rows))
 
@@ -100,7 +100,7 @@ class Tile:
         """Divide the objects into groups whose segments can be read one group at a time.
 
         Args:
-            max_bytes: Maximum size of the segments of a group of several objects.
+            max_bytes: Maximum size of the segments of a group; a group of one object may be larger.
 
         Returns:
             The object ids of each group, in the order of the store; one empty group for a tile without objects.
@@ -113,7 +113,7 @@ class Tile:
         """Read the tile; its arrays belong to the caller.
 
         Args:
-            object_ids: The objects that it is read with; all of them unless given.
+            object_ids: The objects to read; all of them unless given.
         """
         column, index = self.store.column, self.index
         rows = list(self._rows_of(object_ids).values())

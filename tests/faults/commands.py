@@ -1,4 +1,4 @@
-"""Start the two programs as a user does, and hold what they say of a failure to one line."""
+"""Start the two programs as a user does, and check that they report a failure in one line."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.warm_start import WarmProcess
 from train.model.checkpoint import load_checkpoint
 
 TIMEOUT_S = 240
-"""For a command; one that takes longer hangs."""
+"""Time limit of a command in seconds; a command that takes longer is killed and fails the test."""
 
-# The encoder is frozen for small checkpoints: a kill then meets steps and saves alike.
+# A frozen encoder makes checkpoints small, so that a kill hits steps and saves equally often.
 FIT_FLAGS = {
     "model": "nano",
     "image_size": 128,
@@ -36,12 +36,12 @@ FIT_FLAGS = {
 
 
 def build_command(source: Path, out: Path | str, *more: str) -> list[str]:
-    """`bcss-prep build`, as the fixture `store` was built."""
+    """Return a `bcss-prep build` command with the settings of the fixture `store`."""
     return [sys.executable, "-m", "prep.cli", "build", str(source), "--out", str(out), "--size", "128", *more]
 
 
 def fit_command(store: str, out: Path, *more: str) -> list[str]:
-    """`bcss-train fit` with the flags above."""
+    """Return a `bcss-train fit` command with the flags above."""
     flags = [
         "--model",
         "nano",
@@ -62,19 +62,19 @@ def fit_command(store: str, out: Path, *more: str) -> list[str]:
 
 
 def start(command: list[str], env: dict[str, str] | None = None) -> WarmProcess:
-    """Start a command in a process group of its own."""
+    """Start a command in its own process group."""
     return WarmProcess(command, os.environ | (env or {}), start_new_session=True)
 
 
 def kill(process: WarmProcess) -> None:
-    """`kill -9` of a command and all its processes; it may have ended just before."""
+    """Kill a command and all of its processes with `kill -9`; the command may already have ended."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def finish(process: WarmProcess) -> tuple[int, str]:
-    """Wait for a command; one that hangs is killed, and fails the test."""
+    """Wait for a command to end; a command that hangs is killed and fails the test."""
     try:
         _, said = process.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -84,28 +84,28 @@ def finish(process: WarmProcess) -> tuple[int, str]:
 
 
 def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run a command; its exit status and what it said on stderr."""
+    """Run a command, and return its exit status and what it wrote to stderr."""
     return finish(start(command, env))
 
 
 def wait_for_work(process: WarmProcess, folder: Path) -> None:
-    """Until a build has made its first file, so that a fault falls into the build and not into the start of Python."""
+    """Wait until a build has made its first file, so that a fault hits the build and not the start of Python."""
     while process.poll() is None and not any(folder.iterdir()):
         time.sleep(0.002)
 
 
 def one_line(status: int, said: str) -> str:
-    """The one line that says why a command failed."""
+    """Check that a command failed with one line of error, and return this line."""
     assert status == 1, (status, said)
     assert "Traceback" not in said, said
-    # A bar that was being drawn shares the line.
+    # A progress bar may stand before the error on the same line.
     lines = [line.rpartition("\r")[2] for line in said.splitlines() if "error: " in line]
     assert len(lines) == 1, said
     return lines[0]
 
 
 def assert_same_weights(run_folder: Path, straight: Path) -> None:
-    """Two runs end with the same weights and the same state of the optimizer, bit by bit."""
+    """Check that two runs end with the same weights and the same optimizer state, bit for bit."""
     ours, theirs = (load_checkpoint(out / "checkpoints" / "checkpoint.pt") for out in (run_folder, straight))
     assert ours["steps"] == theirs["steps"]
     for name, weight in theirs["model"].items():

@@ -1,4 +1,4 @@
-"""Counts what each fault came to, and prints the table at the end of a run."""
+"""Count the outcomes of each fault, and print a table of them at the end of a test run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tally = Callable[..., None]
 def tally(record_property: Callable[[str, object], None]) -> Tally:
     """Keep the counts of a test for the table.
 
-    The properties of a test travel from the processes that run tests to the one that prints.
+    The counts are stored as properties of the test, because pytest-xdist sends these to the process that prints.
     """
 
     def keep(fault: str, guard: Guard | None = None, **counts: int) -> None:
@@ -32,7 +32,7 @@ def tally(record_property: Callable[[str, object], None]) -> Tally:
 
 @pytest.fixture(scope="session")
 def straight(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing disturbed."""
+    """The folder of a training run that no fault disturbed."""
     from train.config import read_config
     from train.fit.trainer import fit
 

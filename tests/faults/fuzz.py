@@ -1,10 +1,10 @@
-"""Fuzz one kind of file by coverage: inputs that reach new code are kept and changed further.
+"""Fuzz one kind of file, guided by coverage: inputs that reach new code are kept and changed further.
 
     python -m tests.faults.fuzz TARGET FOLDER [--inputs 10000] [--seed 1]
 
-Needs Atheris (in the `test` extra). The tests of hostile files draw inputs from the structure of each file, without
-looking at what they reach; this looks at nothing else. An input that breaks something is left in FOLDER as
-`crash-...`, with a traceback on stderr; put it into a test. The last line on stdout is JSON, as the guard counts.
+It needs Atheris (in the `test` extra). The tests of hostile files draw inputs from the structure of each file and
+ignore coverage; this script follows only coverage. An input that breaks something is saved in FOLDER as `crash-...`,
+with a traceback on stderr; add it to a test. The last line on stdout is JSON with the guard's counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from atheris.import_hook import instrument_imports
 
 OURS = ["prep", "schemas", "train"]
 READERS = ["PIL", "yaml"]
-"""Whose branches guide the search, too: they take the files apart that ours only bound."""
+"""Packages whose branches also guide the search, because they parse the files, while our code only limits sizes."""
 
 with instrument_imports(include=OURS + READERS):
     from tests.faults.fuzz_targets import TARGETS
@@ -46,13 +46,13 @@ def main() -> None:
         guard.attempt(lambda: target.attempt(data), data[:200])
         if guard.tried == arguments.inputs:
             counts = {"tried": guard.tried, "refused": guard.refused, "used": guard.accepted}
-            # Flushed, since libFuzzer ends the process without Python's own end.
+            # Flush the output, because libFuzzer ends the process without Python's normal shutdown.
             print(json.dumps(counts), flush=True)  # noqa: T201
 
     longest = max(map(len, target.seeds))
     flags = [f"-runs={arguments.inputs}", f"-seed={arguments.seed}", f"-max_len={2 * longest}"]
-    # All seeds are kept: valid files run much the same code, and are as many beginnings. The guard bounds memory and
-    # time; libFuzzer's own bounds would count what torch and the model take.
+    # Keep all seeds: valid files run mostly the same code, but each is another starting point. The guard limits memory
+    # and time; libFuzzer's own limits would include what torch and the model take.
     flags += ["-keep_seed=1", "-len_control=0", "-rss_limit_mb=0", f"-artifact_prefix={arguments.folder}/"]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], one_input)
     with bounded_memory():

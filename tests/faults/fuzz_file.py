@@ -1,4 +1,4 @@
-"""Try mutations of a valid file, and texts that are drawn."""
+"""Try mutations of a valid file, and randomly drawn texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.mutations import mutated
 def fuzz_file(
     inputs: int, path: Path, read: Callable[[Path], object], valid: bytes, texts: st.SearchStrategy[bytes]
 ) -> Guard:
-    """Try mutations of a valid file, and as many texts that are drawn."""
+    """Try mutations of a valid file, and an equal number of randomly drawn texts."""
     guard = Guard(path.parent)
 
     def attempt(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is fuzzed by coverage: for each kind of file, how bytes are read as one, and valid ones to begin with."""
+"""The targets of fuzzing by coverage: how bytes are read as each kind of file, and valid files to start from."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from schemas.store.store import open_store
 from tests.faults import test_hostile_annotations as annotations
 from tests.faults import test_hostile_checkpoints as checkpoints
 from tests.faults import test_hostile_masks as masks
+from tests.faults import test_hostile_prompts as prompts
 from tests.faults import test_hostile_settings as texts
 from tests.faults import test_hostile_stores as stores
 from train.config import read_config
@@ -31,8 +32,8 @@ class Target:
     """A kind of file.
 
     Attributes:
-        attempt: Reads bytes as such a file; raises BcssError where they are refused.
-        seeds: Inputs that coverage starts from.
+        attempt: Reads bytes as such a file; raises BcssError to refuse them.
+        seeds: Inputs that fuzzing starts from.
     """
 
     attempt: Callable[[bytes], object]
@@ -57,7 +58,7 @@ def class_map_tsv(folder: Path) -> Target:
 
 
 def split_file(folder: Path) -> Target:
-    """Divisions into splits."""
+    """Files that divide patients into splits."""
     return Target(_written(folder / "split.csv", partial(file_split, texts.ROIS)), [texts.CSV])
 
 
@@ -81,6 +82,17 @@ def annotation_yolo(folder: Path) -> Target:
     return Target(_written(path, lambda path: annotations.draw(path.parent)), [annotations.YOLO])
 
 
+def prompt_json(folder: Path) -> Target:
+    """Prompts in GeoJSON and COCO."""
+    seeds = [json.dumps(content).encode() for content in (annotations.GEOJSON, prompts.COCO_BOXES)]
+    return Target(_written(folder / "p.json", prompts.use), seeds)
+
+
+def prompt_table(folder: Path) -> Target:
+    """Prompts in CSV."""
+    return Target(_written(folder / "p.csv", prompts.use), [prompts.CLICKS, prompts.BOXES])
+
+
 def settings(folder: Path) -> Target:
     """Settings of a run."""
     flags = {"optimizer.lr": 1e-3, "augment.orientation": True}
@@ -90,7 +102,7 @@ def settings(folder: Path) -> Target:
 
 
 def store(folder: Path) -> Target:
-    """Any file of a store: a byte that says which, one that says whether its checksum is made right, and its bytes."""
+    """Any file of a store: one byte chooses it, one says whether to correct its checksum, the rest is content."""
     FileList.check = lambda _files, _key: None  # pyright: ignore[reportAttributeAccessIssue]
     path = stores.small_store(folder)
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -114,7 +126,7 @@ def store(folder: Path) -> Target:
 
 
 def checkpoint(folder: Path) -> Target:
-    """The pickle of a checkpoint, in an archive that is whole."""
+    """The pickle of a checkpoint, in an archive that is otherwise intact."""
     run = checkpoints.untrained()
     path, model, content = folder / "checkpoint.pt", PromptableSam("nano", 128), checkpoints.small_content(run)
     with zipfile.ZipFile(io.BytesIO(checkpoints.encoded(content))) as archive:
@@ -137,7 +149,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     make.__name__: make
     for make in (
         *(image, class_map_json, class_map_tsv, split_file, case_table, annotation_json, annotation_yolo),
-        *(settings, store, checkpoint),
+        *(prompt_json, prompt_table, settings, store, checkpoint),
     )
 }
 

@@ -1,7 +1,7 @@
-"""What a hostile input may do to a program: be refused in one line, or be used. Everything else fails the test.
+"""Check that a program either refuses a hostile input in one line or uses it; everything else fails the test.
 
-While an input is tried, a guard bounds the address space: a request for memory that a file only claims fails at once.
-It also watches what Python opens, runs and removes, and measures the time of each input.
+While an input is tried, a guard limits the address space, so allocating memory for a false claim fails at once. The
+guard also watches what Python opens, runs and removes, and measures the time of each input.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from types import FrameType
 from schemas.errors import BcssError
 
 MEMORY_BOUND_BYTES = 1 << 30
-"""Beyond what the process held before the inputs: several readers' threads with their stacks and arenas are in it."""
+"""Extra address space beyond what the process held before the inputs; reader threads need stacks and arenas in it."""
 
 INPUT_S = 20.0
-"""A single input takes milliseconds; a machine that is busy with other tests takes longer."""
+"""Time limit for one input. An input takes milliseconds, but longer on a machine that is busy with other tests."""
 
 _RUNS_CODE = (
     "subprocess.Popen",
@@ -40,7 +40,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class Guard:
-    """Tries inputs and counts what became of them.
+    """Tries inputs, and counts how many are refused and how many are used.
 
     Args:
         folder: The only place where an input may make the program write.
@@ -55,14 +55,14 @@ class Guard:
 
     @property
     def tried(self) -> int:
-        """Inputs so far."""
+        """The number of inputs tried so far."""
         return self.refused + self.accepted
 
     def attempt(self, action: Callable[[], object], what: object = "") -> None:
         """Run the program on one input.
 
         Args:
-            action: Runs it.
+            action: Runs the program on the input.
             what: The input, for the message of a failed test.
         """
         begun = time.monotonic()
@@ -80,7 +80,7 @@ class Guard:
         assert time.monotonic() - begun < INPUT_S, what
 
     def _watch(self, event: str, args: tuple[object, ...]) -> None:
-        # The hook stays for the life of the process: it must be silent and quick while nothing is tried.
+        # Python cannot remove an audit hook, so this one must be silent and quick while no input is tried.
         if not self._watching:
             return
         if event in _RUNS_CODE or (event == "exec" and _is_text(args[0], sys._getframe(1))):
@@ -98,13 +98,13 @@ class Guard:
 
 
 def _is_text(code: object, caller: FrameType) -> bool:
-    """Whether code was compiled from a string, as `eval` does; so do modules that make types when they are imported."""
+    """Whether code was compiled from a string, as by `eval`; types that the standard library generates do not count."""
     of_type = caller.f_globals.get("__name__") in ("collections", "dataclasses")
     return getattr(code, "co_filename", "") == "<string>" and not of_type
 
 
 def _assert_memory_was_had(error: BaseException, what: object) -> None:
-    """Sizes are to be refused for what they are, before anything asks for the memory."""
+    """Check that no allocation failed: a size that is too large must be refused before memory is requested."""
     cause: BaseException | None = error
     while cause is not None:
         assert not isinstance(cause, MemoryError), (error, what)
@@ -114,7 +114,7 @@ def _assert_memory_was_had(error: BaseException, what: object) -> None:
 
 @contextmanager
 def bounded_memory(bound_bytes: int = MEMORY_BOUND_BYTES) -> Generator[None]:
-    """Bound the address space of this process to what it has and so much more."""
+    """Limit the address space of this process to its present size plus `bound_bytes`."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + bound_bytes, hard))

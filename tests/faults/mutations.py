@@ -1,4 +1,4 @@
-"""Damage and malice, seeded: bytes of a valid file changed, and JSON documents with one value replaced."""
+"""Make damaged and hostile inputs from a seed: change bytes of a valid file, or values of a JSON document."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
 
 @st.composite
 def documents(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
-    """A JSON document with one to three of its values, wherever they are, replaced, removed or added to."""
+    """Draw a JSON document in which one to three values, at any depth, are replaced, removed or added to."""
     changed = json.loads(json.dumps(document))
     for _ in range(draw(st.integers(1, 3))):
         place: Any = changed

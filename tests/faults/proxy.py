@@ -1,4 +1,4 @@
-"""A server in front of an S3 server that can be slow, answer 503, or be gone for a while."""
+"""A proxy in front of an S3 server; the proxy can be slow, answer with 503, or be gone for a while."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Proxy:
     """Passes requests on to a server, and counts them.
 
     Attributes:
-        requests: So far.
-        delay_s: Before each answer.
-        refusals: So many requests are answered with 503, each second one.
+        requests: Number of requests so far.
+        delay_s: Seconds to wait before each answer.
+        refusals: Number of requests to answer with 503; every second request is refused until then.
     """
 
     def __init__(self, target: str) -> None:
@@ -28,11 +28,11 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Its address, the same after a restart."""
+        """The proxy's address; it stays the same after a restart."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen, on the port of before."""
+        """Start to listen; after a restart, the port is the same as before."""
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -49,7 +49,7 @@ class Proxy:
             daemon_threads = True
 
             def handle_error(self, *_: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-                # A client that was killed closes its connections.
+                # A killed client drops its connections; this must not print a traceback.
                 pass
 
         self._server = Server(("127.0.0.1", self.port), Handler)
@@ -57,21 +57,21 @@ class Proxy:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no more: who connects is refused."""
+        """Stop listening, so that new connections are refused."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
 
     def wait_for(self, requests: int, limit_s: float = 120) -> None:
-        """Wait until so many requests have come."""
+        """Wait until this many requests have arrived."""
         deadline = time.monotonic() + limit_s
         while self.requests < requests:
             assert time.monotonic() < deadline, f"{self.requests} requests of {requests}"
             time.sleep(0.01)
 
     def pass_on(self, request: BaseHTTPRequestHandler) -> None:
-        """Answer one request."""
+        """Pass one request on to the server, or refuse it with 503."""
         self.requests += 1
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
         time.sleep(self.delay_s)

@@ -1,4 +1,4 @@
-"""Files of a store that were changed, cut, lost or exchanged: an error, or the same result; and who sees it."""
+"""Damage a store's files: change, cut, remove or swap them, and see whether the reader or `verify` notices."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _content(store: Store) -> list[object]:
-    """All that a reader can get."""
+    """Return everything that a reader can read."""
     found: list[object] = [store.column(path) for path in ARRAYS if "/" in path]
     for record in store:
         found += [record.image, record.labels, record.ignore, record.segments]
@@ -42,12 +42,12 @@ def _content(store: Store) -> list[object]:
 
 
 def _outcome(copy: Path, before: list[object]) -> str:
-    """Who sees the damage: the reader, or `bcss-prep verify` alone, be what is read the same or not, or nobody."""
+    """Say who notices damage: the reader, only `bcss-prep verify`, or nobody; unnoticed damage must change nothing."""
     opened = open_store(copy)
     try:
         now = _content(opened)
     except BcssError:
-        # What the reader sees, verify sees.
+        # If the reader notices damage, `verify` must notice it, too.
         assert verify_store(opened)
         return "seen_by_the_reader"
     same = len(now) == len(before) and all(
@@ -72,7 +72,7 @@ def copy(store: Store, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("flips", forms(0, 6))
 def test_flipped_bytes(store: Store, copy: Path, flips: int, tally) -> None:
     before, counts, draw = _content(store), Counter[str](), random.Random(0)
-    # The short form takes the four pixel arrays and a column.
+    # The short form tests only the four pixel arrays and one column.
     for array in ARRAYS if flips else (*ARRAYS[:4], "objects/class_id"):
         for file in _files(copy, array):
             whole = file.read_bytes()
@@ -116,7 +116,7 @@ def test_truncated_files(store: Store, copy: Path, tally) -> None:
 
 @pytest.mark.faults
 def test_files_of_another_build(store: Store, copy: Path, other: Path, tally) -> None:
-    """A shard of another build is whole in itself: only what it contradicts tells it, and `verify` always does."""
+    """A shard of another build is valid in itself, so only contradictions reveal it; `verify` always notices it."""
     before, counts = _content(store), Counter[str]()
     for array in ARRAYS:
         for file in _files(copy, array):

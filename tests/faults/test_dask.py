@@ -1,4 +1,4 @@
-"""Dask schedulers and workers that die at any moment of a build."""
+"""Test builds in which a Dask scheduler or worker dies at a random moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.warm_start import WarmProcess
 
 pytest.importorskip("distributed", reason="the dask extra is not installed")
 
-# Their short forms are in tests/prep/test_parallel.py.
+# The short forms of these tests are in tests/prep/test_parallel.py.
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(LONG_TIMEOUT_S)]
 
 KILLS = 20
@@ -37,7 +37,7 @@ def test_killed_schedulers_are_one_line(sample_source: Path, store: Store, tmp_p
         if status == 0:
             finished += 1
         else:
-            # On a busy machine the build may not have been connected yet, which is another line.
+            # On a busy machine the build may not be connected yet, and then it prints another line.
             assert f"--dask {cluster.address}" in one_line(status, said)
             status, said = run(build_command(sample_source, out))
             assert status == 0, said
@@ -77,7 +77,7 @@ def test_killed_builds_leave_their_workers_to_the_next(
             else:
                 process.send_signal(signal.SIGINT)
                 assert "Traceback" not in finish(process)[1]
-            # The workers are at work for the first one yet.
+            # The workers are still working for the build that was killed.
             status, said = run(command)
             assert status == 0, said
             assert bytes_of(out) == bytes_of(store.path)
@@ -86,7 +86,7 @@ def test_killed_builds_leave_their_workers_to_the_next(
 
 
 def _begin(command: list[str], folder: Path, draw: random.Random) -> WarmProcess:
-    """Start a build that works in a folder, and come back at some moment of its work or just after it."""
+    """Start a build that works in a folder, and return at a random moment during its work or just after it."""
     folder.mkdir()
     process = start(command)
     wait_for_work(process, folder)

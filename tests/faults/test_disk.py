@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or failing: one line says so, and the next run ends with the same bytes."""
+"""Test full, read-only and failing disks: one line reports the fault, and the next run ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from tests.faults.forms import forms
 from tests.folders import bytes_of
 
 FAILING = "/proc/self/mem"
-"""The kernel refuses to read it from its start, with an input/output error, and from its end."""
+"""A file that the kernel refuses to read, with an input/output error, both from its start and from its end."""
 
 
 class Disk:
-    """A file system in memory whose size and mode are changed while it is used."""
+    """A file system in memory whose size and mode can be changed while it is in use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def remount(self, options: str) -> None:
-        """Change it, as in `size=1m` or `ro`."""
+        """Change its mount options, such as `size=1m` or `ro`."""
         subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True, capture_output=True)
 
 
@@ -45,7 +45,7 @@ def disk(tmp_path: Path) -> Generator[Disk]:
     try:
         done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
     except FileNotFoundError:
-        pytest.skip("there is no mount here")
+        pytest.skip("the program mount is not installed")
     if done.returncode:
         pytest.skip("mounting a file system needs more rights than this user has")
     yield Disk(folder)
@@ -82,7 +82,7 @@ def test_fit_on_a_full_and_on_a_read_only_disk(store: Store, straight: Path, dis
     disk.remount("size=100m,ro")
     assert "Read-only file system" in one_line(*run(fit_command(store.path, disk.folder / "run")))
     disk.remount("rw")
-    # The first checkpoint does not fit; then the first does, and not a second beside it.
+    # First, no checkpoint fits. Then one checkpoint fits, but not a second one beside it.
     for size in ("100m", "260m"):
         disk.remount(f"size={size}")
         said = one_line(*run(fit_command(store.path, disk.folder / "run", "--resume")))
@@ -96,7 +96,7 @@ def test_fit_on_a_full_and_on_a_read_only_disk(store: Store, straight: Path, dis
 
 def test_fit_on_a_disk_that_fills_between_two_checkpoints(store: Store, disk: Disk, tally) -> None:
     disk.remount("size=2m")
-    # What is left is less than the writer of TensorBoard's events begins with.
+    # The space that is left is less than what TensorBoard's event writer writes first.
     (disk.folder / "other").write_bytes(bytes((2 << 20) - (24 << 10)))
     status, said = run(fit_command(store.path, disk.folder / "run", "--save-every-steps", "0", "--max-steps", "400"))
     assert "run: cannot be written (No space left on device); free space, and give --resume" in one_line(status, said)
@@ -164,7 +164,7 @@ def test_source_on_a_device_that_fails_is_named(sample_source: Path, tmp_path: P
 
 
 class _FailingStore(WrapperStore[Any]):
-    """Reads of a store, of which one fails."""
+    """A store in which one read fails."""
 
     fails_at = reads = 0
 
@@ -206,7 +206,7 @@ def _needs_failing_file() -> None:
 
 
 def _linked(folder: Path, copy: Path) -> Path:
-    """A tree of links to the files of a folder."""
+    """Copy a folder as a tree of links to its files."""
     for path in folder.rglob("*"):
         if path.is_file():
             place = copy / path.relative_to(folder)

@@ -1,4 +1,4 @@
-"""Files of every kind, changed towards code that was not reached yet: read or refused, as drawn ones are."""
+"""Test files that fuzzing by coverage finds: like randomly drawn files, each must be read or refused."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 LONG = (pytest.mark.faults, pytest.mark.timeout(LONG_TIMEOUT_S))
 FAST = (
     *("image", "settings", "class_map_json", "class_map_tsv", "split_file", "checkpoint"),
-    *("case_table", "annotation_json", "annotation_yolo"),
+    *("case_table", "annotation_json", "annotation_yolo", "prompt_json", "prompt_table"),
 )
 FORMS = [
-    # A start takes longer than some hundred inputs, so the short form has the two kinds that are most of all input.
+    # Starting takes longer than some hundred inputs, so the short form tests only images and stores, which make up most
+    # of the input.
     *(pytest.param(target, 200, id=f"{target}-short") for target in ("image", "store")),
     *(pytest.param(target, 100_000, id=f"{target}-long", marks=LONG) for target in FAST),
     pytest.param("store", 10_000, id="store-long", marks=LONG),
@@ -34,6 +35,6 @@ def test_files_found_by_coverage_are_read_or_refused(target: str, inputs: int, t
     assert done.returncode == 0, done.stderr[-4000:]
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts["tried"] == inputs
-    # All of a checkpoint's weights but two are left out, so that it is refused after everything else was read.
+    # The checkpoint lacks all weights except two, so it is refused, but only after everything else was read.
     assert counts["used"] or target == "checkpoint"
     tally(f"hostile by coverage: {target.replace('_', ' ')}", **counts)

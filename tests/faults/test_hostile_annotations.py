@@ -1,4 +1,4 @@
-"""Annotations and tables of cases that somebody made to break what reads them."""
+"""Test annotations and tables of cases that are made to break the code that reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that somebody made to run code, to fill the memory, or to break what reads them."""
+"""Test checkpoints that are made to run code, to fill the memory, or to break the code that reads them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _weights = st.one_of(
 
 @st.composite
 def contents(draw: st.DrawFn, content: dict[str, Any]) -> bytes:
-    """A checkpoint with some of its plain values replaced, and perhaps a tensor or a call where there was none."""
+    """Draw a checkpoint with some plain values replaced, and sometimes an unexpected tensor or function call."""
     plain: dict[str, Any] = draw(documents({key: value for key, value in content.items() if key != "model"}))
     weights = dict(content["model"])
     for _ in range(draw(st.integers(0, 2))):
@@ -63,14 +63,14 @@ def contents(draw: st.DrawFn, content: dict[str, Any]) -> bytes:
 
 
 def encoded(content: dict[str, Any]) -> bytes:
-    """What `torch.save` writes."""
+    """Return the bytes that `torch.save` writes."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
 def with_mutated_pickle(data: bytes, draw: random.Random) -> bytes:
-    """The same archive, with its checksums right, around a damaged pickle, and sometimes compressed."""
+    """Return the archive with a damaged pickle but correct checksums; sometimes it is compressed."""
     buffer = io.BytesIO()
     kind = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
     with zipfile.ZipFile(io.BytesIO(data)) as whole, zipfile.ZipFile(buffer, "w", kind) as damaged:
@@ -95,7 +95,7 @@ def run() -> Run:
 
 
 def small_content(run: Run) -> dict[str, Any]:
-    """A checkpoint of a run with next to no weights, which is refused after everything else in it was read."""
+    """Return a checkpoint with almost no weights; it is refused only after everything else in it was read."""
     content = copy.deepcopy(run.state().content())
     content["model"] = dict(list(content["model"].items())[:2])
     content["optimizer"] = {"state": {}, "param_groups": [{"lr": 1.0, "params": [0, 1]}]}
@@ -104,7 +104,7 @@ def small_content(run: Run) -> dict[str, Any]:
 
 
 def use(path: Path, model: PromptableSam, run: Run) -> None:
-    """All that a program does with a checkpoint: take its settings and weights, and go on from it."""
+    """Do everything that a program does with a checkpoint: load its settings and weights, and resume from it."""
     found = load_checkpoint(path)
     trained_with(found, path)
     try:

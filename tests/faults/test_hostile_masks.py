@@ -1,4 +1,4 @@
-"""Image files that somebody made to break what reads them."""
+"""Test image files that are made to break the code that reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import mutated
 
 SMALL_BOUND_PX = 1 << 22
-"""The bound on claimed pixels while files are tried, so that what lies under it fits the bound on memory."""
+"""Limit on claimed pixels in these tests, low enough that an image below it fits the limit on memory."""
 
 
 def use(path: Path) -> None:
@@ -34,7 +34,7 @@ def use(path: Path) -> None:
 
 
 def valid_files() -> list[bytes]:
-    """Small files of every kind that masks and images come in."""
+    """Return small files in every format that masks and images can have."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 22, (24, 20), np.uint8)
     palettized = Image.fromarray(labels)
@@ -63,7 +63,7 @@ def valid_files() -> list[bytes]:
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """A PNG chunk with its right checksum."""
+    """Return a PNG chunk with the correct checksum."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 

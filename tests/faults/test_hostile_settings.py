@@ -1,4 +1,4 @@
-"""Settings, class maps and divisions into splits that somebody made to break what reads them."""
+"""Test settings, class maps and split files that are made to break the code that reads them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TSV = b"GT_code\tlabel\tinto\tcolor\n1\ttumor\t\t#ff0000\n19\tangio\t1\t\n"
 CSV = b"patient,split\nTCGA-A1-0000,train\nTCGA-A2-0000,test\n"
 ROIS = [RoiSource(name, Path("i.png"), Path("m.png"), name, "A1") for name in ("TCGA-A1-0000", "TCGA-A2-0000")]
 
-# Tags, dates, numbers and aliases that YAML gives a meaning of its own.
+# Tags, dates, numbers and aliases to which YAML gives a special meaning.
 _yaml_words = (
     st.sampled_from(
         ["!!int x", "!!bool x", "!!timestamp x", "!!float q", "!!set {a}", "!!binary é", "!!omap x", "!tag x"]

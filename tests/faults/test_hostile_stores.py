@@ -1,4 +1,4 @@
-"""Stores whose metadata, manifest or chunks somebody made to break what reads them."""
+"""Test stores whose metadata, manifest or chunks are made to break the code that reads them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.faults.mutations import documents, mutated
 
 
 def small_store(folder: Path) -> Path:
-    """Build a store of three tiles of 256 px: the index of a shard of smaller ones is longer than their pixels."""
+    """Build a store of three tiles of 256 px; with smaller tiles, a shard's index would be longer than its pixels."""
     source = folder / "source"
     for stem in ("TCGA-A1-0000", "TCGA-OL-0001"):
         labels = np.ones((256, 512 if stem.endswith("0") else 256), np.uint8)
@@ -51,12 +51,12 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the list of lengths right: a hostile store has one that fits its files."""
+    """Skip the check of file lengths, because the list in a hostile store would fit its files."""
     monkeypatch.setattr(FileList, "check", lambda _files, _key: None)
 
 
 def use(store: Store) -> None:
-    """All that a reader does with a store: columns, tiles, prompts, and what names files or fills memory."""
+    """Do everything that a reader does: read tiles, prompts and columns, and use values that name files or sizes."""
     repr(store)
     for index in range(min(len(store), 4)):
         record = store[index]
@@ -69,14 +69,14 @@ def use(store: Store) -> None:
 
 
 def inspect(store: Store, out: Path) -> None:
-    """What `inspect`, `verify` and `view` do."""
+    """Do what the commands `inspect`, `verify` and `view` do."""
     summarize_store(store)
     verify_store(store)
     write_view(store, out, limit=1)
 
 
 def _attempt(guard: Guard, path: Path, number: int, what: object) -> None:
-    # The slow part on a tenth of the inputs: a refused store is refused long before.
+    # Run the slow part for only a tenth of the inputs: most stores that are refused are refused before it.
     guard.attempt(lambda: use(open_store(path)), what)
     if number % 10 == 0:
         shutil.rmtree(path.parent / "view", ignore_errors=True)
@@ -137,7 +137,7 @@ def test_array_metadata_is_read_or_refused(small: Path, inputs: int, tally) -> N
 
 @pytest.mark.parametrize("inputs", forms(100, 10_000))
 def test_chunks_are_read_or_refused(small: Path, inputs: int, tally) -> None:
-    """Bytes of chunks and shards changed, with the checksums of indices and images made right again."""
+    """Change bytes of chunks and shards, and correct the checksums of indices and images."""
     inspect(open_store(small), small.parent / "view")
     guard = Guard(small.parent)
     files = sorted(path for path in small.rglob("*") if path.is_file() and path.name != "zarr.json")
@@ -166,7 +166,7 @@ _edits = st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255), _values), m
 
 
 def edited(values: NDArray[Any], edits: list[tuple[int, int, Any]]) -> NDArray[Any]:
-    """The values of a column with some replaced, as far as its type takes them."""
+    """Return the values of a column with some replaced, as far as its type allows."""
     changed = values.copy()
     flat = changed.reshape(-1)
     for _, place, value in edits:
@@ -177,7 +177,7 @@ def edited(values: NDArray[Any], edits: list[tuple[int, int, Any]]) -> NDArray[A
 
 @pytest.mark.parametrize("inputs", forms(60, 10_000))
 def test_values_of_columns_are_used_or_refused(small: Path, inputs: int, tally) -> None:
-    """Columns written by Zarr itself: every checksum is right, and only the values are not."""
+    """Write columns with Zarr itself, so that every checksum is correct and only the values are wrong."""
     inspect(open_store(small), small.parent / "view")
     guard, store = Guard(small.parent), open_store(small)
     columns = [str(path.parent.relative_to(small)) for path in sorted(small.glob("*/*/zarr.json"))]
@@ -185,7 +185,7 @@ def test_values_of_columns_are_used_or_refused(small: Path, inputs: int, tally) 
 
     def attempt(edits: list[tuple[int, int, Any]]) -> None:
         name = columns[edits[0][0] % len(columns)]
-        # Through a group opened for it alone, outside the guard.
+        # Write through a separate group, outside the guard.
         array = zarr.open_group(small, mode="r+")[name]
         assert isinstance(array, zarr.Array)
         array[:] = edited(whole[name], edits)

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment: the next run finishes, with the same bytes."""
+"""Test `kill -9` at random moments: the next run finishes with the same bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_killed_builds_end_with_the_same_bytes(
         folder.mkdir()
         process = start(build_command(sample_source, folder / "s.zarr", "--workers", str(1 + number % 2)))
         wait_for_work(process, folder)
-        # Half of the time that a build takes is the start of Python.
+        # Starting Python takes half of the time of a build.
         time.sleep(draw.uniform(0, took_s / 4))
         landed += process.poll() is None
         kill(process)

@@ -1,4 +1,4 @@
-"""An S3 server that is gone for a while, for good, slow, overloaded, or has lost what it held."""
+"""Test an S3 server that goes away for a while or for good, is slow or overloaded, or has lost its objects."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ BUCKET = "faults"
 
 
 class Server:
-    """An S3 server in a process of its own, which forgets everything when it is started again."""
+    """An S3 server in its own process; after a restart, it has forgotten everything."""
 
     def __init__(self, log: Path) -> None:
         self.log, self.port = log, 0
         self.start()
 
     def start(self) -> None:
-        """Start it, on the port of before, with an empty bucket."""
+        """Start the server with an empty bucket; after a restart, the port is the same as before."""
         with self.log.open("w") as file:
             command = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
             self.process = subprocess.Popen(command, stderr=file, stdout=file)
@@ -59,11 +59,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The server's address."""
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         self.process.kill()
         self.process.wait()
 
@@ -191,7 +191,7 @@ def test_server_that_is_gone_for_good_in_a_fit(
 ) -> None:
     _upload(store)
     process = start(fit_command(URL, tmp_path / "run"))
-    # In the middle of training, where rows are read, and not columns.
+    # Wait until training has begun, when the run reads rows instead of columns.
     while process.poll() is None and '"grad_norm"' not in _text(tmp_path / "run" / "metrics.jsonl"):
         time.sleep(0.005)
     proxy.stop()

@@ -1,4 +1,4 @@
-"""Loading processes that die, and clocks that jump."""
+"""Test data-loading processes that die, and clocks that jump."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_killed_loading_process_is_one_line(store: Store, straight: Path, tmp_pa
 
 
 def _loaders(parent: int) -> list[int]:
-    """The two loading processes of a fit, once they run; multiprocessing's own helper is none."""
+    """Wait for the two loading processes of a fit, and return their ids; multiprocessing's helper does not count."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         children = [int(number) for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from train.backbone.nano_start import NANO_START
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("prep", "schemas", "train")
 NAME = "bcss_sam2-0.1.0"
@@ -37,6 +39,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("sdist") / "project"
     left_out = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "demo", "*.zarr", "*.pt")
     shutil.copytree(ROOT, copy, ignore=left_out)
+    shutil.copy(NANO_START, copy / NANO_START.relative_to(ROOT))
     # Remove only the data set's folder, because `train/data` is a package.
     shutil.rmtree(copy / "data")
     _run(sys.executable, "-c", BUILD_SDIST, cwd=copy)
@@ -76,7 +79,8 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         metadata = archive.read(f"{NAME}.dist-info/METADATA").decode()
     assert wheel.name == f"{NAME}-py3-none-any.whl"
     assert held == _sources() | {f"{NAME}.dist-info/{name}" for name in METADATA}
-    assert {"train/output/report.html.j2", *(f"{package}/py.typed" for package in PACKAGES)} <= held
+    data = ("train/output/report.html.j2", "train/export/model_card.md.j2", "train/backbone/nano_start.pt")
+    assert {*data, *(f"{package}/py.typed" for package in PACKAGES)} <= held
     assert "bcss-prep = prep.cli:main" in scripts
     assert "bcss-train = train.cli:main" in scripts
     assert "bcss.jpegxl = schemas.store.jpegxl:JpegXlCodec" in scripts

@@ -60,9 +60,9 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     assert _run(monkeypatch, "evaluate", store.path, "--checkpoint", checkpoint, "--prompt", "box", "--out", out) == 0
     assert "Dice by class" in (run / "report.html").read_text()
     result = json.loads((out / "metrics.json").read_text())
-    assert list(result["models"]["checkpoint"]) == ["box"]
+    assert list(result["models"]["run/checkpoint"]) == ["box"]
     # The report shows the curves of the checkpoint's run beside its scores.
-    assert "<h2>Training</h2>" in (out / "report.html").read_text()
+    assert "<h2>Training of run</h2>" in (out / "report.html").read_text()
     assert "baseline:box" in capsys.readouterr().out
     again = ("evaluate", store.path, "--baseline", "box", "--prompt", "box", "--out", out)
     assert _run(monkeypatch, *again) == 1

@@ -1,1 +1,1 @@
-"""The commands of `bcss-train`, one file each: they parse and call. Only `train/cli.py` imports them."""
+"""The commands of `bcss-train`, one file each: they parse flags and call `train`. Only `train/cli.py` imports them."""

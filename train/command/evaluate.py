@@ -36,13 +36,16 @@ def _prompts(values: list[str] | None) -> list[str]:
 def evaluate(
     store: Annotated[str, typer.Argument(help="Store that bcss-prep built: a path or a URL.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and overlays.png.")],
-    checkpoint: Annotated[list[Path] | None, typer.Option(help="Checkpoint to score; may be repeated.")] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]PATH", help="Checkpoint to score; may be repeated. Named RUN/best unless given."),
+    ] = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
             metavar="|".join(BASELINES),
             callback=_baselines,
-            help="Score these alone; with a checkpoint, all are scored.",
+            help="Score only these; with a checkpoint, all baselines are scored.",
         ),
     ] = None,
     model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
@@ -79,8 +82,16 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="MODEL,MINUS,PROMPT",
-            help="Comparison that you name before you look; the others are adjusted for their number. The first model "
-            "minus its start, under the first prompt, unless given.",
+            help="Primary comparison, to be chosen before you see scores; the others are adjusted for their number. By "
+            "default, the first model minus its initial weights, under the first prompt.",
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Model or baseline from which each model's difference is computed; may be repeated. Its start and the "
+            "best baseline unless given.",
         ),
     ] = None,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
@@ -99,6 +110,7 @@ def evaluate(
     from schemas.store.store import open_store
     from train.choices import prompt_kinds
     from train.model.loading import load_predictors
+    from train.model.names import name_checkpoints
     from train.output.class_images import ClassImages
     from train.output.console_table import print_scores
     from train.output.evaluation_files import check_new, write_evaluation
@@ -127,14 +139,16 @@ def evaluate(
         tolerance_um=tolerance_um or None,
         allow_seen=allow_seen,
         primary=tuple(primary.split(",")) if primary else None,
+        against=tuple(against or ()),
     )
     if not checkpoint and baseline:
         protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))
-    predictors = load_predictors(checkpoint or [], pick_device(device), model, image_size)
+    named = name_checkpoints(checkpoint or [])
+    predictors = load_predictors(named, pick_device(device), model, image_size)
     if zero_shot:
-        predictors |= load_initial_weights(checkpoint or [], pick_device(device))
+        predictors |= load_initial_weights(named, pick_device(device))
     protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
-    lost = interrupted_as_line("no scores were written, and the same command starts again")
+    lost = interrupted_as_line("no scores were written; run the same command to start again")
     with lost, locked_folder(out), progress_bar("evaluate", "tile") as bar:
         sinks = evaluation_writers(opened, out, save_masks=save_masks)
         rois = roi_scorer(opened, out, protocol.tolerance_um) if stitch else None
@@ -149,7 +163,7 @@ def evaluate(
             rois.write(out / "rois.csv")
             found = replace(found, result={**found.result, "rois": rois.summary()})
         write_evaluation(found, out)
-        run = run_of(checkpoint[0]) if checkpoint else None
+        run = run_of(named[0].path) if named else None
         write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
     print_scores(found.result)
     if threshold == "val":

@@ -25,7 +25,7 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="File to write, or folder for transformers.")],
     evaluation: Annotated[
-        Path | None, typer.Option(help="Folder of bcss-train evaluate, whose scores the model card shows.")
+        Path | None, typer.Option(help="Result folder of bcss-train evaluate, for the scores in the model card.")
     ] = None,
     model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
     image_size: ImageSize = None,

@@ -26,7 +26,13 @@ def fit(
         ModelSize | None,
         typer.Option(help="Network: nano is a miniature, the others are SAM 2.1.", show_default="tiny"),
     ] = None,
-    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from; without it, weights are random.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint to start from, or nano: a small model of this project, trained on synthetic tissue. "
+            "Without it, weights are random."
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(callback=multiple_of_32, help="Side of the network's input in pixels.", show_default="1024"),
@@ -122,7 +128,7 @@ def fit(
     """Fine-tune SAM 2 with the prompts of the store."""
     from schemas.store.store import open_store
     from train.config import flags_as_settings, read_config
-    from train.fit.finish import start_is_best
+    from train.fit.run_report import start_is_best
     from train.fit.trainer import fit as run_fit
 
     settings = read_config(config, flags_as_settings(context.params))

@@ -35,29 +35,29 @@ def predict(
     sources: Annotated[list[Path], typer.Argument(help="Images (PNG, JPEG, TIFF), slides, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     prompts: Annotated[
-        Path | None, typer.Option(help="GeoJSON of QuPath, CSV or COCO with boxes and clicks, in pixels of level 0.")
+        Path | None, typer.Option(help="QuPath GeoJSON, CSV or COCO file with boxes and clicks, in pixels of level 0.")
     ] = None,
-    automatic: Annotated[bool, typer.Option("--automatic", help="Find all objects, by a grid of clicks.")] = False,
+    automatic: Annotated[bool, typer.Option("--automatic", help="Find all objects with a grid of clicks.")] = False,
     grid: Annotated[int, typer.Option(min=1, max=256, help="Clicks along each side of a window.")] = 32,
     region: Annotated[
         str | None, typer.Option(metavar="X,Y,W,H", callback=_region, help="Part of the image, in pixels of level 0.")
     ] = None,
     mpp: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Work at this many micrometers a pixel; that of training unless given."),
+        typer.Option(min=0.001, help="Micrometers per pixel to work at; by default, the resolution of training."),
     ] = None,
     source_mpp: Annotated[
-        float | None, typer.Option(min=0.001, help="Micrometers a pixel of images that do not tell it.")
+        float | None, typer.Option(min=0.001, help="Micrometers per pixel of the images, if they do not state it.")
     ] = None,
     overlap: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of a window that its neighbor shows too.")
+        float, typer.Option(min=0, max=0.9, help="Share of a window that the next window also shows.")
     ] = 0.25,
     formats: Annotated[
         str, typer.Option("--format", callback=_formats, help="Files to write: some of geojson,masks,coco,csv,overlay.")
     ] = "geojson,masks,csv,overlay",
-    min_area: Annotated[int, typer.Option(min=1, help="Least number of pixels of an object.")] = 1,
-    iou_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least estimated IoU with --automatic.")] = 0.8,
-    stability_threshold: Annotated[float, typer.Option(min=0, max=1, help="Least stability with --automatic.")] = 0.95,
+    min_area: Annotated[int, typer.Option(min=1, help="Smallest number of pixels of an object.")] = 1,
+    iou_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest IoU estimate with --automatic.")] = 0.8,
+    stability_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest stability with --automatic.")] = 0.95,
     nms: Annotated[float, typer.Option(min=0, max=1, help="Largest IoU of two boxes with --automatic.")] = 0.7,
     tta: Annotated[bool, typer.Option("--tta", help="Average logits over the eight flips and rotations.")] = False,
     threshold: Annotated[float, typer.Option(help="A pixel whose logit is above this is in the mask.")] = 0.0,
@@ -100,7 +100,7 @@ def predict(
     )
     files = find_sources(sources)
     asked = PromptsOfImages(prompts, read_prompts(prompts)) if prompts else None
-    with interrupted_as_line("what is done is kept, and the same command continues"), open_world("cpu") as world:
+    with interrupted_as_line("finished work is kept; run the same command to continue"), open_world("cpu") as world:
         predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
         with (
             locked_folder(out, shared=not world.is_main),

@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         images: The RGB images, uint8 [T, B, 3, H, W]; the channels are last in memory.
-        ignore: The pixels that neither loss nor score counts, bool [T, B, H, W].
+        ignore: The pixels that count neither in the loss nor in a score, bool [T, B, H, W].
         masks: The segment of each object, bool [T, O, H, W].
         point_coords: The points of each prompt, float32 [T, O, K, 2] as x, y in pixels; (0, 0) where padded.
         point_labels: SAM 2's label of each point, int32 [T, O, K]; -1 is padding.
@@ -135,7 +135,7 @@ def _shared(tensor: Tensor) -> Tensor:
 
 
 _SHARED_FILE = "</torch_"
-"""How torch's error messages name its files in shared memory."""
+"""Part of torch's error messages that names one of its files in shared memory."""
 
 
 def _collate(samples: list[Sample]) -> Batch:

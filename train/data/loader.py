@@ -1,4 +1,4 @@
-"""The loader of training batches."""
+"""Make the dataset and the loader of training batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order in which tiles are trained on.
+"""Draw the order in which tiles are trained on.
 
 The order depends on the seed and the epoch alone. It is cut into global batches, and each rank takes its share of every
 global batch. The code here uses neither a store nor a process group: rank and world size are arguments.

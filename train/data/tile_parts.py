@@ -13,9 +13,9 @@ from schemas.store.store import Store
 from train.runtime.loading_process import loading_error, prepare_process
 
 MAX_PART_BYTES = 1 << 26
-"""Maximum size of the segments of a part: those of 64 objects at 1024 px.
+"""Maximum size of the segments of a part; 64 objects at 1024 px have this size.
 
-An evaluation holds some ten times as much, for the masks of a model and of the baselines and for what is counted."""
+An evaluation needs about ten times as much memory, for the masks of a model and of the baselines and for scoring."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def tile_parts(store: Store, indices: Sequence[int]) -> Iterator[TilePart]:
 
 
 def read_parts(store: Store, indices: Sequence[int], workers: int) -> Iterator[tuple[TilePart, Record]]:
-    """Read tiles in order, part by part; the record of a part has its objects alone.
+    """Read tiles in order, part by part; the record of a part has only the objects of that part.
 
     Args:
         store: The store.
@@ -82,5 +82,5 @@ class _PartReader:
 
 
 def _unchanged(record: Any) -> Any:
-    """Stand in for the loader's own collation, which would turn arrays into tensors."""
+    """Replace the loader's own collation, which would turn arrays into tensors."""
     return record

@@ -59,11 +59,11 @@ def correction_clicks(logits: Tensor, targets: Tensor, valid: Tensor, draws: Ten
     Args:
         logits: The predicted masks so far, (N, 1, H, W).
         targets: The target masks, bool (N, H, W).
-        valid: The pixels that count, bool (N, H, W); false for don't-care pixels, on which no click is drawn.
+        valid: The pixels that count, bool (N, H, W); False for ignored pixels, where no click is drawn.
         draws: Random numbers in [0, 1), (N, 2).
 
     Returns:
-        point_coords float32 (N, 1, 2) as x, y, and point_labels int32 (N, 1): 1 on the object, 0 off it.
+        point_coords float32 (N, 1, 2) as x, y, and point_labels int32 (N, 1): 1 on the object, 0 outside it.
     """
     wrong = ((logits[:, 0] > 0) != targets) & valid
     truth, background = targets & valid, ~targets & valid

@@ -1,4 +1,4 @@
-"""Write a checkpoint as weights alone, as safetensors, or as a folder for `transformers`."""
+"""Write the weights of a checkpoint for `build_sam2`, as safetensors, or as a folder for `transformers`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def export_checkpoint(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write a checkpoint for other programs. The result appears whole, or not at all.
+    """Write a checkpoint for other programs. If writing fails, no incomplete result is left.
 
     Args:
         checkpoint: Checkpoint of `fit`, or an official one.
@@ -40,7 +40,8 @@ def export_checkpoint(
             `transformers` for a folder that `Sam2Model.from_pretrained` loads.
         size: Network of an official checkpoint.
         image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
-        evaluation: Folder of `bcss-train evaluate`, whose scores the model card shows.
+        evaluation: Result folder of `bcss-train evaluate` for the scores in the model card; None shows the last
+            validation.
         overwrite: Whether an existing result is replaced.
 
     Returns:
@@ -51,7 +52,7 @@ def export_checkpoint(
         ConfigError: The result exists, or the network is not known.
     """
     if out.exists() and not overwrite:
-        raise ConfigError(out, "is there already", "choose another --out, or give --overwrite")
+        raise ConfigError(out, "already exists", "choose another --out, or give --overwrite")
     predictor, content = load_described(checkpoint, torch.device("cpu"), size, image_size)
     model = predictor.model
     assert predictor.weights is not None
@@ -74,7 +75,7 @@ def export_checkpoint(
 
 
 def _appear(out: Path, write: Callable[[Path], object]) -> Path:
-    """Write beside the target, and then move what was written there."""
+    """Write to a temporary path beside the target, and move the complete result to the target."""
     partial = out.with_name(f".{out.name[:200]}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The model card of an exported checkpoint: what it was trained on, and how good it is."""
+"""Write the model card of an exported checkpoint: its training data and its scores."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def model_card(
     Args:
         checkpoint: Path of the checkpoint.
         content: Content of the checkpoint.
-        model: The model that was made of it.
-        weights: The file with its digest.
-        evaluation: Folder of `bcss-train evaluate`; without it, the scores of the last validation are shown.
+        model: The model with the weights of the checkpoint.
+        weights: Path and digest of the checkpoint's file.
+        evaluation: Result folder of `bcss-train evaluate`; None shows the scores of the last validation.
 
     Returns:
-        Markdown with the header that model hubs read.
+        Markdown text with the header that model hubs read.
 
     Raises:
-        ConfigError: The folder holds no evaluation, or one of other weights.
-        CheckpointError: What the checkpoint records is damaged.
+        ConfigError: The folder holds no evaluation, or an evaluation of other weights.
+        CheckpointError: A record in the checkpoint is damaged.
     """
     seen = seen_patients(content, checkpoint)
     config = cast("dict[str, Any]", content.get("config") or {})
@@ -65,7 +65,7 @@ def model_card(
 
 
 def _name(checkpoint: Path) -> str:
-    """Name a model by its run: the folder above `checkpoints`, or else the file."""
+    """Return a name for the model: that of the folder above `checkpoints`, or else the stem of the file."""
     folder = checkpoint.absolute().parent
     return folder.parent.name if folder.name == "checkpoints" else checkpoint.stem
 
@@ -91,7 +91,7 @@ def _evaluated(folder: Path, weights: WeightsFile) -> tuple[str, list[Row], str]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(path, f"is not the result of an evaluation ({error!r})", "give its folder") from error
     if not names:
-        raise ConfigError(path, "scores other weights than those that are exported", "evaluate this checkpoint")
+        raise ConfigError(path, "has scores of other weights than the exported ones", "evaluate this checkpoint")
     rows = [("this model", *row[1:]) if row[0] == names[0] else row for row in rows]
     return str(protocol["split"]), rows, ", ".join(sorted(seen)) if seen else ""
 

@@ -1,4 +1,4 @@
-"""The settings that `transformers` reads for SAM 2: of the network, and of the resizing of images."""
+"""Make the settings that `transformers` reads for SAM 2: those of the network and those for resizing images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's colors, with which SAM 2 normalizes images."""
+"""Mean and standard deviation of ImageNet's RGB channels; SAM 2 normalizes images with them."""
 
 PAD_POINT = -10
 BILINEAR = 2
 
 
 def network_config(model: PromptableSam) -> dict[str, Any]:
-    """Describe the network: the content of `config.json`.
+    """Return the content of `config.json`, which describes the network.
 
     Args:
         model: The model. Widths and depths are read from its modules, so that every network can be described.
@@ -72,14 +72,14 @@ def network_config(model: PromptableSam) -> dict[str, Any]:
             "num_attention_heads": decoder.transformer.num_heads,
             "num_multimask_outputs": decoder.num_multimask_outputs,
             "iou_head_hidden_dim": decoder.iou_prediction_head.layers[0].out_features,
-            # Switched on, it replaces a mask that is not stable by another candidate than the one that was trained.
+            # If this were on, it would replace an unstable mask by another candidate than the trained one.
             "dynamic_multimask_via_stability": False,
         },
     }
 
 
 def processor_config(image_size: int) -> dict[str, Any]:
-    """Describe how images and points are resized: the content of `processor_config.json`.
+    """Return the content of `processor_config.json`, which describes how images and points are resized.
 
     Args:
         image_size: Side of the network's input in pixels.

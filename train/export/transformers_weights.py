@@ -1,7 +1,7 @@
-"""SAM 2's weights under the names of `transformers.Sam2Model`.
+"""Rename SAM 2's weights to the names of `transformers.Sam2Model`.
 
-Source of the names: transformers, `models/sam2/modeling_sam2.py`. Its model predicts single images, so it has no
-weights of the memory. Values stay as they are.
+Source of the names: transformers, `models/sam2/modeling_sam2.py`. That model predicts single images, so it has no
+weights for the memory. The values of the weights do not change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 _POINTS = "sam_prompt_encoder.point_embeddings."
 _FREQUENCIES = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
-# The three layers of the heads, and the two layers of the blocks' networks, by their place in Meta's lists.
+# The three layers of each head and the two layers of each block's MLP, by their position in Meta's lists.
 _HEADS = r"(iou_prediction_head|pred_obj_score_head|output_hypernetworks_mlps\.\d+)"
 _HEAD_LAYERS = {"0": "proj_in", "1": "layers.0", "2": "proj_out"}
 _BLOCK_LAYERS = {"0": "proj_in", "1": "proj_out"}
@@ -29,7 +29,7 @@ def transformers_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         weights: Tensors under Meta's names.
 
     Returns:
-        The same tensors under the names of transformers. Weights of the memory are left out.
+        The same tensors under the names of transformers. Weights for the memory are left out.
     """
     found = {name: weights[meta] for meta in weights if (name := _renamed(meta)) is not None}
     points = sorted(name for name in weights if name.startswith(_POINTS))
@@ -41,7 +41,7 @@ def transformers_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str | None:
-    """Return the name of a weight in transformers; None for one that is merged, shared, or of the memory."""
+    """Return the name of a weight in transformers; None if it is merged, shared, or only for the memory."""
     module, _, rest = name.partition(".")
     if name == "no_mem_embed":
         return "no_memory_embedding"

@@ -1,4 +1,4 @@
-"""Validate the start as epoch 0; end an epoch: validate the weights, keep the best ones, and save the run."""
+"""Validate a run before its first step and at the end of each epoch; keep the best weights, and save the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from schemas.command.stage_timer import timed
 from schemas.store.store import Store
 from train.choices import MEASURE_NAMES
-from train.fit.state import Run, save_last
-from train.fit.validate import validate
+from train.fit.state import Run, WeightsKind, save_last
+from train.fit.validate import Validation, score_of, validate
+from train.model.promptable import PromptableSam
 from train.runtime.machine import Machine
 from train.runtime.random_state import rng_states, set_rng_states
 from train.runtime.run_log import RunLog
@@ -44,7 +45,7 @@ def end_epoch(
 def validate_start(
     run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
 ) -> None:
-    """Validate the weights before the first step, and make them `best.pt`, which only better weights replace.
+    """Validate the weights before the first step, and save them as `best.pt` until better weights replace them.
 
     The arguments and errors are those of `end_epoch`. The random generators are left as they were.
     """
@@ -60,35 +61,51 @@ def validate_start(
 def _score_weights(
     run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
 ) -> None:
-    score = None
-    if len(val_tiles):
-        with timed("validate"):
-            run.val, score, panels = validate(
-                run.scored_model, store, val_tiles, run.config, machine.world, machine.device
-            )
-        log.panels(run.steps, panels)
     run.scored_steps = run.steps
-    log.epoch(run.steps, -(-run.steps // run.origin.steps_per_epoch), run.val, score)
-    if score is None:
+    epoch = -(-run.steps // run.origin.steps_per_epoch)
+    if not len(val_tiles):
+        log.epoch(run.steps, epoch, None, None)
         return
+    found: dict[WeightsKind, tuple[PromptableSam, Validation, float]] = {}
+    with timed("validate"):
+        for kind, model in _models(run).items():
+            validation = validate(model, store, val_tiles, run.config, machine.world, machine.device)
+            score = validation.score(run.config.best_by, by_objects=run.best_by_objects)
+            found[kind] = model, validation, score
+    better = max(found, key=lambda kind: found[kind][2])
+    model, validation, score = found[better]
+    run.val = validation.scores
+    log.panels(run.steps, validation.panels)
+    log.epoch(run.steps, epoch, run.val, score, {kind: entry[2] for kind, entry in found.items()})
     run.epochs_since_best += 1
     is_best = run.best_score is None or score > run.best_score
     if is_best:
         run.best_score, run.epochs_since_best = score, 0
+        run.best_weights = better if run.ema is not None else None
     if machine.world.is_main:
-        logger.info("%s", _epoch_line(run, score, is_best=is_best))
+        logger.info("%s", _epoch_line(run, score, {kind: entry[2] for kind, entry in found.items()}, is_best=is_best))
         if is_best:
-            run.best_state().save(checkpoint.with_name("best.pt"))
+            run.best_state(model).save(checkpoint.with_name("best.pt"))
 
 
-def _epoch_line(run: Run, score: float, *, is_best: bool) -> str:
+def _models(run: Run) -> dict[WeightsKind, PromptableSam]:
+    """Return the weights to validate: those of the step, and their moving average, which at the start are the same."""
+    if run.ema is None or not run.steps:
+        return {"raw": run.model}
+    return {"average": run.scored_model, "raw": run.model}
+
+
+def _epoch_line(run: Run, score: float, by_weights: dict[WeightsKind, float], *, is_best: bool) -> str:
     """Describe a validation in one line."""
     measure = run.config.best_by
-    scores = [f"{kind} {means['overall'][measure]:.3f}" for kind, means in (run.val or {}).items()]
+    found, by_objects = run.val or {}, run.best_by_objects
+    scores = [f"{kind} {score_of(means, measure, by_objects=by_objects):.3f}" for kind, means in found.items()]
     validated = f"validation {MEASURE_NAMES[measure]} {', '.join(scores)}"
     if not run.steps:
         return f"start: {validated}"
     parts = [f"epoch {run.epochs_done}: loss {run.loss:.3f}", validated]
+    if len(by_weights) > 1:
+        parts.append("(" + ", ".join(f"{kind} {value:.3f}" for kind, value in by_weights.items()) + ")")
     if run.start_score is not None:
         parts.append(f"{score - run.start_score:+.3f} against the start")
     return ", ".join([*parts, f"{run.elapsed_s:.0f} s", *(["best so far"] if is_best else [])])

@@ -1,4 +1,4 @@
-"""What is said of a run beside its log: `config.json` at its start, `summary.json` and `report.html` at its end."""
+"""Write the files that describe a run: `config.json` at its start, `summary.json` and `report.html` at its end."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ import torch
 
 from schemas.command.stage_timer import timed
 from schemas.store.store import Store
-from train.choices import MEASURE_NAMES
+from train.fit.run_report import write_run_report
 from train.fit.state import Run
-from train.model.predictor import MaskPredictor
-from train.output.report import write_report
 from train.runtime.device import peak_memory_bytes
 from train.runtime.run_log import StepRecord, read_steps
-from train.score.answers import tiles_with_objects
-from train.score.evaluate import evaluate
-from train.score.protocol import ScoringProtocol
 
 
 def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_by: str) -> dict[str, Any]:
@@ -27,24 +22,24 @@ def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_
 
     Args:
         run: The run.
-        store: What it was trained on.
-        out: Its folder.
-        device: Where the model is.
-        stopped_by: Name of the signal, empty where none came.
+        store: The store that it was trained on.
+        out: Folder of the run.
+        device: Device of the models.
+        stopped_by: Name of the signal that stopped the run; empty if there was none.
 
     Returns:
-        What `summary.json` holds.
+        The content of `summary.json`.
     """
     summary = _summary(run, read_steps(out), device, stopped_by)
-    write_json(out / "summary.json", summary)
     if run.config.report and not stopped_by:
         with timed("report"):
-            _report(run, store, device, out)
+            summary["against_start"] = write_run_report(run, store, device, out)
+    write_json(out / "summary.json", summary)
     return summary
 
 
 def describe_run(store: Store, run: Run) -> dict[str, Any]:
-    """What `config.json` holds: every setting, the weights and the store that it began with, and versions."""
+    """Return the content of `config.json`: all settings, the initial weights, the store, and versions of packages."""
     return {
         **run.config.model_dump(mode="json"),
         "init_sha256": run.init_sha256,
@@ -54,34 +49,14 @@ def describe_run(store: Store, run: Run) -> dict[str, Any]:
     }
 
 
-def start_is_best(best_by: str, start_score: float | None) -> str:
-    """Say that a run has not beaten its start; the arguments stand in `summary.json`."""
-    return (
-        f"No epoch beat the start (validation {MEASURE_NAMES[best_by]} {start_score:.3f}): "
-        "best.pt holds the weights that the run began with."
-    )
-
-
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write one of a run's JSON files."""
+    """Write one JSON file of a run."""
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
-def _report(run: Run, store: Store, device: torch.device, out: Path) -> None:
-    """Write `report.html`: the last weights, or their average, beside the baselines on the validation split."""
-    evaluation = protocol = predictors = None
-    if len(tiles_with_objects(store, "val", may_be_empty=True)):
-        protocol = ScoringProtocol("val", run.config.prompt_kinds, run.config.negatives)
-        name = "last" if run.ema is None else "average of the last weights"
-        predictors = {name: MaskPredictor(run.scored_model, device)}
-        evaluation = evaluate(store, predictors, protocol)
-    lead = start_is_best(run.config.best_by, run.start_score) if run.best_is_start else ""
-    write_report(out / "report.html", f"Run {out.name}", store, evaluation, predictors, protocol, out, lead)
-
-
 def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by: str) -> dict[str, Any]:
-    """What `summary.json` holds; steps and seconds in them are of the whole run, peak memory of this process."""
-    # The first step pays for start-up, so it says nothing of the rate.
+    """Return the content of `summary.json`. Steps and seconds cover the whole run; peak memory only this process."""
+    # The first step includes start-up, so the rates leave it out.
     steady = steps[1:] or steps
     seconds = sum(record.step_s for record in steady)
     return {
@@ -101,6 +76,8 @@ def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by
         "start_val": run.start_score,
         "best_val": run.best_score,
         "best_is_start": run.best_is_start,
+        "best_weights": run.best_weights,
+        "against_start": None,
         "best_by": run.config.best_by,
         "prompt": run.config.prompt,
     }

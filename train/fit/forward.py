@@ -1,6 +1,6 @@
-"""The model's predictions for a whole batch. Objects with the same number of points are decoded together.
+"""Predict the masks of a whole batch. Objects with the same number of points are decoded together.
 
-Correction clicks on the error follow the first prompt.
+In training, correction clicks on the error can follow the first prompt.
 
 Axes: T frames (1), B images, O objects of the batch, N objects of one group, M candidate masks, K points, S pixels a
 side of the input.
@@ -68,7 +68,7 @@ class TrainingForward(nn.Module):
     def _passes(
         self, features: ImageFeatures, prompt: tuple[Tensor, Tensor], batch: Batch, objects: Tensor
     ) -> tuple[MaskPrediction, ...]:
-        """Decode the first prompt; in training, add one click at a time, with the best logits of the pass before."""
+        """Decode the first prompt; in training, add one click at a time, fed with the best logits of the last pass."""
         coords, labels = prompt
         passes = [self.model.decode(features, coords, labels)]
         if not self.corrections or not self.model.training:

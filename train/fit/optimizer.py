@@ -1,4 +1,4 @@
-"""AdamW with SAM 2's published parameter groups and layer decay; learning rates with warm-up and cosine."""
+"""Build AdamW with SAM 2's parameter groups and layer decay; set learning rates by warm-up and a cosine."""
 
 from __future__ import annotations
 

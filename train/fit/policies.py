@@ -31,7 +31,7 @@ class Policies:
         return steps > 0 and (steps % self.steps_per_epoch == 0 or steps == self.total_steps)
 
     def must_validate(self, run: Run) -> bool:
-        """Return whether the weights of the start, or those at the end of an epoch, were not validated yet."""
+        """Return whether these are weights of the start or of the end of an epoch that have not been validated yet."""
         return (run.steps == 0 or self.ends_epoch(run.steps)) and run.scored_steps != run.steps
 
     def must_save(self, run: Run) -> bool:

@@ -110,15 +110,15 @@ def _check_class_weights(store: Store, config: FitConfig) -> None:
         return
     classes = ", ".join(f"{code} ({name})" for code, name in sorted(known.items()))
     if len(strangers) == len(config.loss.class_weights):
-        raise ConfigError("loss.class_weights", f"names no class of {store.path}", f"name codes among {classes}")
-    logger.warning("loss.class_weights: %s are no classes of the store, which has %s", strangers, classes)
+        raise ConfigError("loss.class_weights", f"names no class of {store.path}", f"use codes from {classes}")
+    logger.warning("loss.class_weights: %s are not classes of the store, which has %s", strangers, classes)
 
 
 def _begin_or_resume(
     store: Store, config: FitConfig, origin: Origin, first_tile: int, machine: Machine, checkpoint: Path | None
 ) -> Run:
     """Build the model and its optimizer; if there is a last checkpoint, restore them from it."""
-    # Only the main process looks for it, because a damaged file is renamed.
+    # Only the main process looks for the checkpoint, because a damaged file is renamed.
     found = readable_checkpoint(checkpoint) if checkpoint and machine.world.is_main else None
     resumed = machine.world.gather(found)[0]
     # A checkpoint holds all weights, so a resumed run does not read the file of --init, which may be gone.

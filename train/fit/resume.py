@@ -13,6 +13,7 @@ import torch
 
 from schemas.errors import CheckpointError, ConfigError
 from train.config import FitConfig
+from train.fit.average import without_warm_up
 from train.fit.optimizer import schedule_factor
 from train.fit.state import Run, previous_of
 from train.model.checkpoint import Weights, load_checkpoint, load_weights
@@ -42,7 +43,7 @@ SPLIT_SETTINGS = {"batch_size", "optimizer.accumulate"}
 """Settings that may change together with the number of processes, if the images per step stay the same."""
 
 RISE_WORTH_SAYING = 1.05
-"""A resumed run says that its learning rate rises if it does by more than this factor."""
+"""A resumed run warns if its learning rate rises by more than this factor."""
 
 
 def readable_checkpoint(path: Path) -> Path | None:
@@ -103,7 +104,7 @@ def restore_run(run: Run, path: Path) -> None:
 
 
 def _warn_of_longer_schedule(run: Run, state: TrainState) -> None:
-    """Say that the learning rate rises, if the run is longer now: the cosine ends at the run's last step."""
+    """Warn if the learning rate rises because the run is longer now: the cosine ends at the run's last step."""
     before = FitConfig.model_validate({**FitConfig().model_dump(), **_known(state.config)})
     steps = [config.total_steps(run.origin.steps_per_epoch) for config in (before, run.config)]
     was, now = (schedule_factor(run.steps, total, run.config.optimizer) for total in steps)
@@ -128,6 +129,9 @@ def _restore(run: Run, state: TrainState, path: Path) -> None:
             raise CheckpointError(path, "holds no moving average", "start a new run with --init")
         _load(run.scored_model, state.ema, path)
         run.ema.n_averaged.fill_(state.steps)
+        run.ema_warms_up = state.ema_warms_up
+        if not run.ema_warms_up:
+            without_warm_up(run.ema, run.config.optimizer.ema_decay)
     if state.optimizer is None:
         raise CheckpointError(path, "holds no optimizer state (best.pt has none)", "give checkpoint.pt, or use --init")
     for group in state.optimizer["param_groups"]:
@@ -135,10 +139,12 @@ def _restore(run: Run, state: TrainState, path: Path) -> None:
         group["fused"] = run.optimizer.defaults["fused"]
     run.optimizer.load_state_dict(state.optimizer)
     run.steps, run.elapsed_s, run.loss = state.steps, state.time_elapsed, state.loss
-    run.best_score = state.best_meter_values.get(run.config.best_by)
+    run.best_by_objects = run.config.best_by in state.best_meter_values
+    run.best_score = state.best_meter_values.get(run.best_score_name)
+    run.best_weights = state.best_weights
     run.start_score, run.epochs_since_best = state.start_score, state.epochs_since_best
     run.scored_steps, run.val = state.scored_steps, state.val
-    # The run keeps the start that it was given first, even if other flags are given now.
+    # The run keeps the `--init` that it was started with, even if another one is given now.
     run.config = FitConfig.model_validate(run.config.model_dump() | {"init": state.config.get("init")})
     run.init_sha256 = state.init_sha256
     run.seen = seen_patients({"patients": state.patients}, path) or SeenPatients()
@@ -166,7 +172,7 @@ def _check_config(run: Run, state: TrainState, path: Path) -> None:
 
 
 def _with_defaults(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the default of each setting that a file lacks: versions without a setting did what its default does."""
+    """Add the default of each setting that a file lacks: versions without the setting behaved as its default does."""
     filled: dict[str, Any] = {**defaults, **settings}
     for key, default in defaults.items():
         own = settings.get(key)
@@ -179,7 +185,7 @@ def _with_defaults(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
 def _first_difference(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> tuple[str, object, object] | None:
     """Return the dotted key and both values of the first setting that differs and may not change; None if all agree.
 
-    It descends only into groups that this run has, because the nesting of a damaged file may have no end.
+    It descends only into groups that this run has, because a damaged file may be nested without end.
     """
     for key in sorted(now.keys() | {str(key) for key in then}):
         name, ours, theirs = f"{prefix}{key}", now.get(key), then.get(key)

@@ -21,16 +21,16 @@ from train.transforms.sample import read_sample
 logger = logging.getLogger(__name__)
 
 LEAST_DICE = 0.97
-"""Least Dice between the masks. They may differ by a few pixels, since resizing and bfloat16 round differently."""
+"""Lowest Dice that counts as equal. Masks may differ by a few pixels, since resizing and bfloat16 round differently."""
 
 
 @torch.inference_mode()
 def check_against_predictor(model: PromptableSam, store: Store, tile: int, device: torch.device) -> float:
-    """Compare both masks of one tile for box prompts, and log a warning in capitals if they differ.
+    """Compare the masks of both for the box prompts of one tile, and log a warning in capitals if they differ.
 
     Our masks come from the code that training uses: sample, resize, collate, forward. The predictor gets the same
-    prompts in pixels of the tile, and resizes the tile itself. Its feature sizes are set for the model's input, because
-    its own are for 1024 px.
+    prompts in pixels of the tile, and resizes the tile itself. Its feature sizes are set to fit the model's input,
+    because its default sizes fit only 1024 px.
 
     Args:
         model: The model, on the device.

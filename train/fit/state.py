@@ -1,16 +1,18 @@
-"""State of a run: what changes from step to step, and how it begins and is saved in a checkpoint."""
+"""Hold the state of a run, which changes from step to step; build it at the start, and save it in checkpoints."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
+from train.backbone.nano_start import init_file
 from train.config import FitConfig
+from train.fit.average import moving_average
 from train.fit.optimizer import make_optimizer
 from train.model.checkpoint import load_identified, load_weights
 from train.model.lora import add_adapters, weights_of
@@ -38,6 +40,14 @@ class Origin:
     steps_per_epoch: int
 
 
+WeightsKind = Literal["raw", "average"]
+
+
+def class_mean_name(measure: str) -> str:
+    """Return the name that checkpoints give to the class mean of a measure."""
+    return f"{measure}_class_mean"
+
+
 @dataclass
 class Run:
     """The state of a run.
@@ -49,13 +59,17 @@ class Run:
         origin: Data and batches of the run.
         ema: Moving average of the weights; None if the run keeps none.
         init_sha256: SHA-256 of the file of `--init`; None without `--init`.
-        seen: Patients of training and validation, and those of the start.
-        trained_on: What is recorded of the training data; None in a run without a store.
+        seen: Patients that the run or its initial weights were trained or validated on.
+        trained_on: Record of the training data; None in a run without a store.
         steps: Number of steps done.
         elapsed_s: Seconds spent in steps, including earlier parts of a resumed run.
         loss: Loss of the last step.
+        ema_warms_up: Whether the decay of the average is smaller in the first steps; false in runs of older versions.
         best_score: Validation score of `best.pt`; None before the first validation.
-        start_score: Validation score before the first step; None without one, as in runs of older versions.
+        best_by_objects: Whether that score counts every object alike, as in runs of older versions; otherwise it is the
+            class mean, the primary number of an evaluation.
+        best_weights: Whether `best.pt` has the weights of its step or their moving average; None without an average.
+        start_score: Validation score before the first step; None if there is none, as in runs of older versions.
         epochs_since_best: Number of epochs since the best score.
         scored_steps: Number of steps done at the last validation; -1 before the start was validated.
         val: Scores of the last validation, by prompt kind.
@@ -72,7 +86,10 @@ class Run:
     steps: int = 0
     elapsed_s: float = 0.0
     loss: float = float("nan")
+    ema_warms_up: bool = True
     best_score: float | None = None
+    best_by_objects: bool = False
+    best_weights: WeightsKind | None = None
     start_score: float | None = None
     epochs_since_best: int = 0
     scored_steps: int = -1
@@ -85,8 +102,13 @@ class Run:
 
     @property
     def best_is_start(self) -> bool | None:
-        """Whether `best.pt` still is the start, because nothing beat it; None if the start was not validated."""
+        """Whether `best.pt` still holds the initial weights, so nothing beat them; None if they were not validated."""
         return None if self.start_score is None else self.best_score == self.start_score
+
+    @property
+    def best_score_name(self) -> str:
+        """Name of the score that chooses `best.pt`, as checkpoints have it."""
+        return self.config.best_by if self.best_by_objects else class_mean_name(self.config.best_by)
 
     @property
     def scored_model(self) -> PromptableSam:
@@ -112,7 +134,9 @@ class Run:
             trained_on=self.trained_on.content() if self.trained_on else None,
             loss=self.loss,
             time_elapsed=self.elapsed_s,
-            best_meter_values={} if self.best_score is None else {config.best_by: self.best_score},
+            best_meter_values={} if self.best_score is None else {self.best_score_name: self.best_score},
+            best_weights=self.best_weights,
+            ema_warms_up=self.ema_warms_up,
             start_score=self.start_score,
             epochs_since_best=self.epochs_since_best,
             scored_steps=self.scored_steps,
@@ -125,13 +149,13 @@ class Run:
             ema=None if self.ema is None else weights_of(self.scored_model),
         )
 
-    def best_state(self) -> TrainState:
-        """Return the content of `best.pt`: the weights that were scored, without what only `--resume` needs."""
-        return self.state().model_copy(update=weights_of(self.scored_model)).without_training()
+    def best_state(self, model: PromptableSam) -> TrainState:
+        """Return the content of `best.pt`: the scored weights, without the parts that only `--resume` needs."""
+        return self.state().model_copy(update=weights_of(model)).without_training()
 
 
 def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
-    """Build the model, from `--init` or seeded random weights, and its optimizer.
+    """Build the model with the weights of `--init` or with seeded random weights, and build its optimizer.
 
     Args:
         config: Settings of the run.
@@ -149,10 +173,11 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     model = PromptableSam(config.model, config.image_size, mask_prompts=config.corrections > 0)
     digest, seen = None, SeenPatients()
     if config.init:
-        content, weights = load_identified(config.init)
-        load_weights(model, content["model"], config.init)
+        file = init_file(config.init)
+        content, weights = load_identified(file)
+        load_weights(model, content["model"], file)
         digest = weights.sha256
-        seen = seen.joined(seen_patients(content, config.init))
+        seen = seen.joined(seen_patients(content, file))
     # Without its loss term, the head of the object score gets no gradient.
     unused = () if config.loss.predict_presence else (model.backbone.presence_head,)
     model.freeze((*config.freeze, *unused))
@@ -161,12 +186,12 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     model.to(device).train()
     average = None
     if config.optimizer.ema_decay:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay))
+        average = moving_average(model, config.optimizer.ema_decay)
     return Run(config, model, make_optimizer(model, config.optimizer), origin, average, digest, seen)
 
 
 def save_last(run: Run, path: Path) -> None:
-    """Write `checkpoint.pt`, and keep the one before it as `previous.pt`."""
+    """Write `checkpoint.pt`, and keep the previous one as `previous.pt`."""
     run.state().save(path, keep_as=previous_of(path))
 
 

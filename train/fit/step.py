@@ -99,7 +99,7 @@ class TrainStep:
 
     def _wrap(self) -> DistributedDataParallel:
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # The model's buffers are constants and need no sync. torch 2.14 renamed the flag that turns it off.
+        # The model's buffers are constants, so they need no sync. torch 2.14 renamed the flag that turns the sync off.
         is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
         sync: dict[str, Any] = {"forward_sync_buffers" if is_new else "broadcast_buffers": False}
         return DistributedDataParallel(self.forward, device_ids=ids, **sync)
@@ -140,7 +140,7 @@ class TrainStep:
             batch: The batch, on the device.
             objects: Number of scored objects in the whole step, over all processes.
         """
-        # Augment in float32: bfloat16 has three digits, but an image has 256 levels.
+        # Augment in float32, because the digits of bfloat16 are too few for the 256 levels of an image.
         images = self.augmented_images(batch, self.config.augment)
         with autocast(self.device):
             predictions = (self.parallel or self.forward)(batch, images)

@@ -1,4 +1,4 @@
-"""Load the batches of each step in the order of the run, from any step on."""
+"""Load the batches of each step in the order of the run. Loading can start at any step."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class LoadedStep:
 
 @dataclass(frozen=True)
 class _Ahead:
-    """What was loaded for the next step while the GPU computed the last one.
+    """The data that was loaded for the next step while the GPU computed the last one.
 
     Attributes:
-        step: Number of steps done before the one that the data is for.
-        loaded: The data, or None as `StepBatches.load` returns it.
+        step: Number of steps done before the step that the data is for.
+        loaded: The data; None in the case where `StepBatches.load` returns None.
         failure: The error that loading raised, or None.
         copies: The stream that copies the batches.
     """
@@ -55,7 +55,7 @@ class _Ahead:
         cls, step: int, fetch: Callable[[int], LoadedStep | None], copies: torch.cuda.Stream, device: torch.device
     ) -> _Ahead:
         asked, computed = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        # No copy is running, so the GPU records this event now, and the other one when it has computed the last step.
+        # No copy is running, so the GPU records `asked` now. It records `computed` when it has finished the last step.
         asked.record(copies)
         computed.record()
         try:
@@ -72,7 +72,7 @@ class _Ahead:
         return cls(step, replace(loaded, batches=batches, wait_s=max(0.0, loaded.wait_s - hidden_s)), None, copies)
 
     def taken(self) -> LoadedStep | None:
-        """Return the data; the GPU computes with it only when it is copied."""
+        """Return the data; the GPU starts to compute with it only after it has been copied."""
         if self.failure is not None:
             raise self.failure
         if self.loaded is not None:
@@ -129,10 +129,10 @@ class StepBatches:
         return self._fetch(step)
 
     def load_ahead(self, step: int) -> None:
-        """On a GPU, load the batches of the next step and copy them to it while it computes; `load` then returns them.
+        """Load the next step's batches and copy them to the GPU while it computes; `load` then returns them.
 
-        Without a GPU, and at the start of an epoch, this does nothing. A failure is raised by `load`, so that it does
-        not hide the step that is still computed.
+        Without a GPU, and at the start of an epoch, this does nothing. A failure is raised only by the next `load`, so
+        that the step that is still being computed can finish.
 
         Args:
             step: The number that the next call of `load` will be given.
@@ -157,7 +157,7 @@ class StepBatches:
         return LoadedStep(batches, self._sampler.tiles_of(first_batch, len(batches)), time.perf_counter() - asked_s)
 
     def lap(self) -> float:
-        """Return the seconds since the last call, or since the epoch began; logging and saving between steps count."""
+        """Return the seconds since the last call or the epoch's start, including logging and saving between steps."""
         now_s = time.perf_counter()
         took_s, self._lap_began_s = now_s - self._lap_began_s, now_s
         return took_s

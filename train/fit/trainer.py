@@ -89,7 +89,7 @@ def _train(
     if is_main:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "config.json", describe_run(store, run))
-    # A run that was saved before its first step keeps the line of its start.
+    # The log of a run that was saved after its start was validated keeps the line of that validation.
     kept_steps = run.steps if run.scored_steps >= 0 else None
     with RunLog(out if is_main else None, kept_steps) as log:
         while not machine.must_stop():

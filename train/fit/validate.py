@@ -1,7 +1,8 @@
-"""Validation within a run: the scorer of `evaluate`, tiles shared between processes."""
+"""Validate a run with the scorer of `evaluate`; the processes share the tiles."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,34 @@ MODEL = "model"
 """Name of the trained model among the scores."""
 
 
+@dataclass(frozen=True)
+class Validation:
+    """The scores of one model on the validation tiles.
+
+    Attributes:
+        scores: Scores by prompt kind, as in `metrics.json`.
+        panels: Overlays of the first tiles, uint8 (H, W, 3) each.
+    """
+
+    scores: dict[str, Any]
+    panels: list[NDArray[np.uint8]]
+
+    def score(self, measure: str, *, by_objects: bool = False) -> float:
+        """Return the score that chooses `best.pt`: the mean over the prompt kinds.
+
+        Args:
+            measure: `dice` or `iou`.
+            by_objects: Whether every object counts alike; otherwise it is the class mean.
+        """
+        return float(np.mean([score_of(means, measure, by_objects=by_objects) for means in self.scores.values()]))
+
+
+def score_of(means: dict[str, Any], measure: str, *, by_objects: bool = False) -> float:
+    """Return the score of one prompt kind; see `Validation.score`."""
+    overall = means["overall"]
+    return float(overall[measure] if by_objects else overall["class_mean"][measure]["value"])
+
+
 def validate(
     model: PromptableSam,
     store: Store,
@@ -29,19 +58,16 @@ def validate(
     config: FitConfig,
     world: World,
     device: torch.device,
-) -> tuple[dict[str, Any], float, list[NDArray[np.uint8]]]:
+) -> Validation:
     """Score the validation tiles as `evaluate` does.
 
     Args:
-        model: What is scored.
+        model: The model to score.
         store: The store.
-        tiles: Indices of the validation tiles.
-        config: Says the prompt kinds and what `best.pt` is chosen by.
+        tiles: int64 (V,), indices of the validation tiles.
+        config: Settings of the run, which say the prompt kinds.
         world: Each process scores its share.
-        device: Where the model is.
-
-    Returns:
-        Scores by prompt kind; the mean over objects and kinds of Dice or IoU; and overlays of the first tiles.
+        device: Device of the model.
     """
     protocol = ScoringProtocol("val", config.prompt_kinds, config.negatives, baselines=())
     panels = OverlayPanels(store, tiles.tolist(), MODEL, protocol.kinds[0], side_px=256)
@@ -49,6 +75,4 @@ def validate(
     scored = score_tiles(store, mine, {MODEL: MaskPredictor(model, device)}, protocol)
     gathered = world.gather((gather_scores(scored, [panels]), panels.pictures))
     tables = merge_tables([part for part, _ in gathered])
-    scores = [getattr(table, config.best_by) for table in tables[MODEL].values()]
-    summary = summarize(tables, store)[MODEL]
-    return summary, float(np.mean([np.mean(score) for score in scores])), [p for _, part in gathered for p in part]
+    return Validation(summarize(tables, store)[MODEL], [picture for _, part in gathered for picture in part])

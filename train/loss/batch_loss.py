@@ -1,4 +1,4 @@
-"""The loss of a whole batch, summed over its groups of objects and over all decoder passes.
+"""Compute the loss of a whole batch, summed over its groups of objects and over all decoder passes.
 
 Axes: N objects of a group, O objects of the batch, H and W pixels.
 """
@@ -25,8 +25,8 @@ def batch_loss(
     """Compute the loss of a batch as the sum over its groups and their decoder passes.
 
     Args:
-        predictions: The predictions for each group of the batch; without any, all terms are zero.
-        batch: The batch, with the target masks and the don't-care pixels.
+        predictions: The predictions for each group of the batch; if there are none, all terms are zero.
+        batch: The batch, with the target masks and the ignored pixels.
         config: Weights and options of the loss.
         num_objects: The number that every term is divided by; see `mask_loss`.
         kernels: The functions that sum over pixels.

@@ -1,4 +1,4 @@
-"""SAM 2's published training loss; don't-care pixels are left out of every term.
+"""Compute SAM 2's published training loss; ignored pixels are left out of every term.
 
 Axes: N objects, M candidate masks per object, H and W pixels. All terms are computed in float32.
 Source: Ravi et al., SAM 2: Segment Anything in Images and Videos, 2024, appendix on training. The golden tests compare
@@ -70,7 +70,7 @@ def mask_loss(
     Args:
         prediction: The predictions of the decoder pass.
         targets: The target masks, bool (N, H, W).
-        valid: The pixels that count, bool (N, H, W); false for don't-care pixels.
+        valid: The pixels that count, bool (N, H, W); False for ignored pixels.
         num_objects: The number that every term is divided by: the objects with a pixel that counts, over all
             processes, and at least 1.
         config: Weights and options of the loss.

@@ -1,4 +1,4 @@
-"""Focal loss, Dice loss and true IoU of masks, without float maps at full resolution between forward and backward pass.
+"""Compute focal loss, Dice loss and true IoU of masks, without keeping full-resolution maps for the backward pass.
 
 If these terms are written as one operation after another under autograd, about ten float32 maps at the resolution of
 the targets are kept until the backward pass. Here the forward pass computes only sums. The backward pass upsamples the

@@ -1,7 +1,7 @@
 """The predictions of the model in the form that the loss takes.
 
-Axes: N objects of one decoder pass, M candidate masks per object, h and w pixels of the decoder's output, S pixels of a
-side of the model's input.
+Axes: N objects of one decoder pass, M candidate masks per object, h and w pixels of the decoder's output, S pixels on
+a side of the model's input.
 """
 
 from __future__ import annotations

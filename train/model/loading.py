@@ -12,6 +12,7 @@ import torch
 from schemas.errors import ConfigError
 from train.backbone.catalog import ModelSize
 from train.model.checkpoint import load_identified, load_weights, trained_with
+from train.model.names import NamedCheckpoint, name_checkpoints
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.model.seen_patients import seen_patients
@@ -56,7 +57,12 @@ def load_described(
     own_size, own_image_size = own or (size, image_size or 1024)
     assert own_size is not None
     model = PromptableSam(own_size, own_image_size)
-    load_weights(model, content["model"], path)
+    average = content.get("ema")
+    if isinstance(average, dict) and isinstance(average.get("model"), dict):
+        logger.info("%s: the moving average of its weights is used", path)
+        load_weights(model, average["model"], path)
+    else:
+        load_weights(model, content["model"], path)
     seen = seen_patients(content, path)
     if seen is None and own is not None:
         logger.warning("%s does not record its patients: they may be among those that are scored", path)
@@ -64,29 +70,31 @@ def load_described(
 
 
 def load_predictors(
-    paths: Sequence[Path], device: torch.device, size: ModelSize | None = None, image_size: int | None = None
+    checkpoints: Sequence[Path | NamedCheckpoint],
+    device: torch.device,
+    size: ModelSize | None = None,
+    image_size: int | None = None,
 ) -> dict[str, MaskPredictor]:
     """Load several checkpoints for prediction.
 
     Args:
-        paths: Paths of the checkpoints.
+        checkpoints: The checkpoints; those without a name get one from `name_checkpoints`.
         device: Device that the models run on.
         size: Network of the official checkpoints.
         image_size: Side of the input of the official checkpoints' models, in pixels; None means 1024.
 
     Returns:
-        Predictors by name: the stem of the file, or its whole path if several files have the same stem.
+        Predictors by name.
 
     Raises:
         CheckpointError: A file cannot be read, or does not fit the network.
         ConfigError: Neither a file nor the caller names the network, or no checkpoint has the network or the image size
-            that the caller names.
+            that the caller names; or two checkpoints have one name.
     """
-    stems = [path.stem for path in paths]
-    found = {
-        path.stem if stems.count(path.stem) == 1 else str(path): load_predictor(path, device, size, image_size)
-        for path in paths
-    }
+    paths = [item for item in checkpoints if isinstance(item, Path)]
+    unnamed = iter(name_checkpoints([str(path) for path in paths]))
+    named = [item if isinstance(item, NamedCheckpoint) else next(unnamed) for item in checkpoints]
+    found = {item.name: load_predictor(item.path, device, size, image_size) for item in named}
     models = [predictor.model for predictor in found.values()]
     for flag, wanted, own in (
         ("--model", size, [model.size for model in models]),

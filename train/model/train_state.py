@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
@@ -58,6 +58,10 @@ class TrainState(BaseModel):
     time_elapsed: float
     # The best validation score, by the name of the score: read by `--resume`, which replaces only a worse `best.pt`.
     best_meter_values: dict[str, float]
+    # Whether `best.pt` has the weights of its step ("raw") or their "average": read by `--resume` for summary.json.
+    best_weights: Literal["raw", "average"] | None = None
+    # Whether the decay of the average is smaller in the first steps: read by `--resume`. Older versions had no warm-up.
+    ema_warms_up: bool = False
     # The validation score before the first step: read by `--resume` for summary.json and the report.
     start_score: float | None = None
     # The number of epochs since the best score, read by `--resume` for `--patience`.

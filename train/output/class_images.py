@@ -1,4 +1,4 @@
-"""Images whose pixel values are class codes, as the source's masks are."""
+"""Make images whose pixel values are class codes, like the masks of the source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.classes import ClassInfo
 from schemas.store.store import Store
 
 _CODES = 256
-"""Number of values of an image with a palette."""
+"""Number of values that an image with a palette can hold."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Roi:
         width_px: Width in source pixels.
         height_px: Height in source pixels.
         palette_hex: Palette of the source's mask as in the manifest: red, green and blue of each index in hexadecimal.
-            An empty one stands for the colors of the classes.
+            If it is empty, the colors of the classes are used.
     """
 
     width_px: int
@@ -55,16 +55,16 @@ class ClassImages:
 
     @property
     def nothing_code(self) -> int:
-        """Pixel value where no object is predicted: 0, or the highest of 8 or 16 bits that is no class.
+        """Pixel value where no object is predicted: 0, or if that is a class, the highest free 8-bit or 16-bit value.
 
-        A class may have the code 0, and its pixels must differ from those of no class.
+        Pixels of a class with the code 0 must differ from pixels without a class.
         """
         taken = {info.code for info in self.classes}
         return next(code for code in (0, *range(_CODES - 1, 0, -1), *range(65535, _CODES - 1, -1)) if code not in taken)
 
     @property
     def dtype(self) -> type[np.uint8 | np.uint16]:
-        """Type that holds all codes."""
+        """The smallest type that holds all codes."""
         highest = max(self.nothing_code, *(info.code for info in self.classes))
         return np.uint8 if highest < _CODES else np.uint16
 
@@ -88,9 +88,9 @@ class ClassImages:
         (folder / "classes.json").write_text(f"{text}\n", encoding="utf-8")
 
     def _palette(self, frame_id: str, highest: int) -> bytes:
-        """Return the colors of the source's mask; if a code is beyond them, all 256, the others from the classes.
+        """Return the palette of the source's mask; if a code is beyond it, append the colors of the classes up to 256.
 
-        With a palette that is too short, the PNG writer would store fewer bits, and cut off the higher codes.
+        If the palette were too short, the PNG writer would store fewer bits per pixel and cut off the higher codes.
         """
         colors = {info.code: info.color for info in self.classes}
         own = bytes.fromhex(self.rois[frame_id].palette_hex)

@@ -1,4 +1,4 @@
-"""Weighted sums of class probabilities over a ROI, without a plane of the ROI for each class.
+"""Sum weighted class probabilities over a ROI, without storing an array of the whole ROI for each class.
 
 Axes: H and W pixels of the ROI, h and w pixels of a part of it.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from schemas.errors import StoreError
 
 MAX_SUMS_BYTES = 1 << 35
-"""Bound on the memory of one ROI while its tiles are blended: half a gigapixel with thirty classes."""
+"""Largest memory for one ROI while its tiles are blended; it is enough for half a gigapixel with thirty classes."""
 
 _BLOCK_PX = 64
 """Side of the blocks in which sums are kept."""
@@ -22,12 +22,13 @@ _BLOCK_PX = 64
 class ClassSums:
     """The sums of one ROI, in half precision.
 
-    A mask of instances has a thousand classes. So only the highest value of a pixel is kept where no tiles overlap. The
-    rest is kept block by block, in each block for the classes that have a pixel there.
+    A mask of instances may have a thousand classes. So where no tiles overlap, only the highest value of each pixel is
+    kept. Elsewhere the sums are kept in blocks, and each block holds only the classes that have a pixel in it.
 
     Args:
         name: Name of the ROI, for messages.
-        alone: bool (H, W), true where at most one value is added for each class, in the order of the classes.
+        alone: bool (H, W), True where no tiles overlap. There each class adds at most one value, in the order of the
+            classes.
     """
 
     def __init__(self, name: str, alone: NDArray[np.bool_]) -> None:
@@ -41,10 +42,10 @@ class ClassSums:
         """Add to the sums of one class.
 
         Args:
-            place: The place of the class among the classes.
-            values: float16 (h, w), what is added.
-            top: The ROI's row under the first row of the values.
-            left: The ROI's column under the first column of the values.
+            place: Position of the class in the list of classes.
+            values: float16 (h, w), the values to add.
+            top: Row of the ROI at which the values start.
+            left: Column of the ROI at which the values start.
 
         Raises:
             StoreError: The sums exceed `MAX_SUMS_BYTES`.
@@ -62,9 +63,9 @@ class ClassSums:
                     self._block(y, x, place)[rows, columns] += added
 
     def best(self) -> tuple[NDArray[np.uint16], NDArray[np.float16]]:
-        """Return the class with the highest sum at each pixel, the first of equal ones, and that sum; both (H, W).
+        """Return for each pixel the position of the class with the highest sum, and that sum; both (H, W).
 
-        Where all sums are zero, it is the class at place 0.
+        Of several equal sums, the first class is chosen. Where all sums are zero, the position is 0.
         """
         places, sums = self._places.copy(), self._highest.copy()
         for (y, x), by_place in self._blocks.items():

@@ -1,7 +1,7 @@
 """Write predicted masks for other tools: a PNG for each tile, and COCO results as pycocotools loads them.
 
-The results are a list over the objects of `truth.json`, which `train.output.coco_truth` writes where the truth is
-known. Ignored pixels are in neither.
+The results are a list of the same objects as in `truth.json`, which `train.output.coco_truth` writes if the truth is
+known. Neither file includes ignored pixels.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class MaskWriter:
 class ObjectNumbers:
     """Numbers objects from 1 on, in the order in which they first appear.
 
-    The numbers depend on that order alone, so truth and results that see the same objects number them alike.
+    The numbers depend on that order alone. So if truth and results see the same objects, they give them equal numbers.
     """
 
     def __init__(self) -> None:
@@ -101,10 +101,10 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 class _TileCodes:
-    """The class of each pixel of a tile. Where masks overlap, the smallest is on top, since a larger one would hide it.
+    """The class of each pixel of a tile. Where masks overlap, the smallest is on top; a larger one would hide it.
 
     Attributes:
-        codes: uint8 or uint16 (S, S), `ClassImages.nothing_code` where no mask is.
+        codes: uint8 or uint16 (S, S), `ClassImages.nothing_code` where there is no mask.
     """
 
     def __init__(self, size_px: int, images: ClassImages) -> None:
@@ -112,7 +112,7 @@ class _TileCodes:
         self._area_on_top = np.full((size_px, size_px), size_px**2, np.int64)
 
     def add(self, answer: Answer) -> None:
-        """Add the masks of some objects; of equal ones, the last is on top."""
+        """Add the masks of some objects; of masks with equal area, the last is on top."""
         for mask, class_id in zip(answer.masks, answer.question.class_ids, strict=True):
             area = np.count_nonzero(mask)
             on_top = mask & (area <= self._area_on_top)

@@ -1,4 +1,4 @@
-"""Write the true segments as a COCO data set, `truth.json`, which the results of `train.output.coco` belong to."""
+"""Write the true segments as a COCO data set, `truth.json`, which matches the results of `train.output.coco`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of scores that `bcss-train evaluate` prints."""
+"""Print the table of scores at the end of `bcss-train evaluate`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from schemas.command.console import as_markup
-from train.output.interval_text import class_mean_interval
+from train.output.interval_text import interval_text
+from train.statistics.estimate import FEW_PATIENTS
 
 SEEN_MARK = "†"
-"""Stands behind each score of a model that was trained or chosen on patients that are scored."""
+"""Follows each score of a model that was trained or chosen on patients that are scored."""
 
 ORACLE_MARK = "‡"
-"""Stands behind a baseline that sees more of the truth than a model does under the same prompt."""
+"""Follows each score of a baseline that sees more of the truth than a model does under the same prompt."""
 
-ORACLE_NOTE = f"{ORACLE_MARK} sees more of the truth than this prompt tells"
+FEW_MARK = "*"
+"""Stands behind the number of patients if a class has few of them."""
+
+ORACLE_NOTE = f"{ORACLE_MARK} sees more of the truth than this prompt gives"
 
 
 def mark_of(result: dict[str, Any], model: str, kind: str) -> str:
-    """Return the mark that stands behind each score of a model under a prompt kind; empty for most."""
+    """Return the mark that follows each score of a model under a prompt kind; for most it is empty."""
     if model in result["seen_patients"]:
         return SEEN_MARK
     return ORACLE_MARK if kind in result["oracles"].get(model, []) else ""
@@ -32,7 +36,7 @@ def print_scores(result: dict[str, Any]) -> None:
     Args:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
-    # A long name goes on in the next line: cut short, two names may look alike.
+    # A long name is wrapped, because two names may look alike if they are cut short.
     table = Table(Column("model", overflow="fold"), "prompt", "Dice", "95 %", "IoU", "objects", "patients")
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
@@ -40,6 +44,9 @@ def print_scores(result: dict[str, Any]) -> None:
     console = Console(emoji=False)
     console.print(table)
     console.print("Dice and IoU: mean over classes of the mean over the patients that have the class")
+    shown = [scores["overall"] for by_kind in result["models"].values() for scores in by_kind.values()]
+    if any(means["class_mean"]["dice"]["few_patients"] for means in shown):
+        console.print(f"{FEW_MARK} a class has fewer than {FEW_PATIENTS} patients, so its interval is uncertain")
     if any(result["oracles"].values()):
         console.print(ORACLE_NOTE)
     for model, patients in result["seen_patients"].items():
@@ -47,7 +54,7 @@ def print_scores(result: dict[str, Any]) -> None:
 
 
 def _cells(means: dict[str, Any], mark: str) -> tuple[str, ...]:
-    primary = means["class_mean"]["dice"]
-    interval = class_mean_interval(primary, "ci95", ".3f")
-    iou = means["class_mean"]["iou"]["value"]
-    return f"{primary['value']:.3f}{mark}", interval, f"{iou:.3f}{mark}", str(means["n"]), str(means["patients"])
+    primary, iou = means["class_mean"]["dice"], means["class_mean"]["iou"]["value"]
+    interval = "-" if primary["ci95"] is None else interval_text(primary["ci95"], ".3f")
+    few = FEW_MARK if primary["few_patients"] else ""
+    return f"{primary['value']:.3f}{mark}", interval, f"{iou:.3f}{mark}", str(means["n"]), f"{means['patients']}{few}"

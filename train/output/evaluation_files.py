@@ -1,4 +1,4 @@
-"""The files that hold the numbers of an evaluation: `metrics.json`, `objects.csv` and `overlays.png`."""
+"""Write the files of an evaluation: `metrics.json`, `objects.csv` and `overlays.png`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_new(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds an earlier evaluation.
 
     Raises:
-        ConfigError: It holds one, and `overwrite` is false.
+        ConfigError: The folder holds an evaluation, and `overwrite` is false.
     """
     numbers = out / "metrics.json"
     if numbers.exists() and not overwrite:
@@ -45,7 +45,7 @@ def _write_objects(path: Path, tables: Tables) -> None:
         writer.writerow(["model", "prompt", *COLUMNS, *(f"clicks_to_iou_{goal}" for goal in IOU_GOALS)])
         for model, by_kind in tables.items():
             for kind, table in by_kind.items():
-                # -1 stands for an object that does not reach the goal with the clicks that were made.
+                # -1 stands for an object that does not reach the goal within the simulated clicks.
                 clicks = [clicks_needed(table.clicks_iou, goal).tolist() for goal in IOU_GOALS]
                 for row in zip(*(getattr(table, name).tolist() for name in COLUMNS), *clicks, strict=True):
                     writer.writerow([model, kind, *row])

@@ -1,4 +1,4 @@
-"""Intervals as people read them."""
+"""Format intervals for people to read."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 
 def interval_text(ends: tuple[float, float] | None, form: str) -> str:
-    """Write the ends of an interval in a number format such as `.3f`; empty without an interval."""
+    """Format the ends of an interval in a number format such as `.3f`; return an empty text without an interval."""
     return f"{ends[0]:{form}} to {ends[1]:{form}}" if ends else ""
 
 
 def class_mean_interval(mean: dict[str, Any], key: str, form: str) -> str:
-    """Write the interval of a class mean, or why there is none, and whether it rests on few patients.
+    """Format the interval of a class mean, and add a note if there are few patients; without an interval, say why.
 
     Args:
         mean: A class mean of `metrics.json`.
-        key: The key of its interval.
+        key: The key of the interval within the class mean.
         form: A number format such as `.3f`.
     """
     if mean[key] is None:

@@ -1,4 +1,4 @@
-"""Folder names for the answers of several models."""
+"""Choose folder names for the answers of several models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's pictures of the best, the middle and the worst objects."""
+"""Draw the report's pictures of the best, the middle and the worst objects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def object_pictures(
 ) -> list[dict[str, Any]]:
     """Draw the best, the middle and the worst objects of the first model under the first prompt kind.
 
-    An evaluation keeps no masks, so the model predicts these objects once more.
+    An evaluation does not keep masks, so the model predicts these objects again.
 
     Args:
         store: The store that was scored.

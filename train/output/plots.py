@@ -1,4 +1,4 @@
-"""The plots of the report, as SVG text that an HTML page can hold."""
+"""Draw the plots of the report as SVG text for an HTML page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from train.score.tables import Tables
 _COLORS = ("#377eb8", "#e41a1c", "#4daf4a", "#984ea3", "#ff7f00", "#a65628")
 _GRAYS = (0x40, 0xDD)
 _HATCHES, _DASHES = ("", "///", "..."), ("-", "--", ":")
-"""Hatches of bars and dashes of lines, one for each prompt kind; the color tells the model."""
+"""Hatches of bars and dashes of lines, one for each prompt kind; colors stand for the models."""
 
 _SIZE_BINS = 12
 _METADATA = {"Date": None, "Creator": None}
@@ -31,7 +31,7 @@ _METADATA = {"Date": None, "Creator": None}
 def bars_by_class(models: dict[str, Any]) -> str:
     """Draw the mean Dice over patients of each class with its interval, one bar for each model and prompt kind.
 
-    The bar of a class that only one patient has is hollow, since nothing tells its error.
+    The bar of a class that only one patient has is hollow, because its error is unknown.
     """
     series = _series(models)
     classes = list(dict.fromkeys(name for *_, scores in series for name in scores["classes"]))
@@ -85,7 +85,7 @@ def dice_by_size(tables: Tables) -> str:
 
 
 def surface_by_tolerance(models: dict[str, Any]) -> str:
-    """Draw the class mean of surface Dice against the tolerance; empty if no resolution is known."""
+    """Draw the class mean of surface Dice against the tolerance; return an empty text if no resolution is known."""
     drawn = [series for series in _series(models) if series[-1]["overall"]["surface_dice_by_um"]]
     if not drawn:
         return ""
@@ -105,10 +105,10 @@ def surface_by_tolerance(models: dict[str, Any]) -> str:
 
 
 def iou_by_estimate(models: dict[str, Any]) -> str:
-    """Draw the mean IoU of objects with like estimates; the area of a dot is its number of objects. Empty without any.
+    """Draw the mean IoU of objects against the model's estimate, in bins; return an empty text without estimates.
 
-    On the diagonal, a model estimates its IoU right. The legend tells how far each model is off, and the error of the
-    best constant.
+    The area of a dot shows the number of objects in its bin. On the diagonal, the estimates are right. The legend shows
+    the mean error of each model's estimates, and that of the best constant estimate.
     """
     drawn = [series for series in _series(models) if "iou_estimate" in series[-1]["overall"]]
     if not drawn:
@@ -210,7 +210,7 @@ def _label(model: str, kind: str) -> str:
 
 
 def _series(by_model: Mapping[str, Mapping[Any, Any]]) -> list[tuple[str, str, int, Any]]:
-    """List label, color, number of the prompt kind, and scores, for each model and prompt kind."""
+    """Return for each model and prompt kind the label, the color, the number of the prompt kind, and the scores."""
     colors = model_colors(list(by_model))
     return [
         (_label(model, kind), colors[model], place, found)
@@ -225,7 +225,7 @@ def _arms(values: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.
 
 
 def _binned(size: NDArray[np.int64], dice: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return center and mean Dice of bins that have equal width in the logarithm of the size."""
+    """Return the center and the mean Dice of each bin; all bins have equal width in the logarithm of the size."""
     edges = np.geomspace(size.min(), size.max() + 1, _SIZE_BINS + 1)
     owner = np.clip(np.digitize(size, edges) - 1, 0, _SIZE_BINS - 1)
     count = np.bincount(owner, minlength=_SIZE_BINS)
@@ -238,5 +238,5 @@ def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=_METADATA)
     text = buffer.getvalue()
-    # The XML declaration before it is not allowed inside an HTML page.
+    # Cut off the XML declaration at the start, which is not allowed inside an HTML page.
     return text[text.index("<svg") :]

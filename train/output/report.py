@@ -1,9 +1,9 @@
-"""`report.html`: one file with scores, plots, objects and training curves, which a browser shows without a network."""
+"""Write `report.html`: one file with scores, plots, objects and training curves that a browser shows offline."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from train.score.protocol import ScoringProtocol
 from train.statistics.click_counts import IOU_GOALS
 
 OVERALL = "all classes"
-"""Stands for a class name in the rows of means over all objects."""
+"""Used instead of a class name in the rows for all objects."""
 
 _HEADS = (
     "model",
@@ -43,6 +43,21 @@ _HEADS = (
     "patients",
 )
 _TEMPLATE = "report.html.j2"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One row of a table of facts.
+
+    Attributes:
+        table: Heading of the table.
+        name: Name of the fact.
+        text: The fact.
+    """
+
+    table: str
+    name: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ def write_report(
     protocol: ScoringProtocol | None = None,
     run: Path | None = None,
     lead: str = "",
+    more_facts: Sequence[Fact] = (),
 ) -> None:
     """Write the report.
 
@@ -76,14 +92,18 @@ def write_report(
         path: The file to write.
         title: The heading.
         store: The store that was scored or trained on.
-        evaluation: The scores; without them the report shows the training curves alone.
+        evaluation: The scores; without them, the report shows only the training curves.
         predictors: The models by name; the first one predicts the objects that are shown.
         protocol: The protocol of the evaluation.
         run: Folder of a training run whose curves are shown; None leaves them out.
         lead: First sentence below the heading; empty leaves it out.
+        more_facts: Facts that are shown in tables below the scores.
     """
     figures: list[dict[str, str]] = []
-    context: dict[str, Any] = {"title": title, "lead": lead, "facts": repr(store), "figures": figures}
+    tables: dict[str, list[Fact]] = {}
+    for fact in more_facts:
+        tables.setdefault(fact.table, []).append(fact)
+    context: dict[str, Any] = {"title": title, "lead": lead, "facts": repr(store), "figures": figures, "tables": tables}
     if evaluation is not None:
         context |= _scores(evaluation)
         figures += _score_figures(evaluation)
@@ -91,7 +111,7 @@ def write_report(
             context["drawn"] = next(iter(predictors))
             context["objects"] = object_pictures(store, evaluation, predictors, protocol)
     if run is not None:
-        figures.append({"title": "Training", "svg": training_curves(run)})
+        figures.append({"title": f"Training of {run.absolute().name}", "svg": training_curves(run)})
     loader = jinja2.PackageLoader("train.output", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +119,7 @@ def write_report(
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Return the folder of the run that wrote a checkpoint, or None if the log of that run is not there."""
+    """Return the folder of the run that wrote a checkpoint, or None if that folder has no log of a run."""
     run = checkpoint.resolve().parent.parent
     return run if (run / METRICS_FILE).exists() else None
 
@@ -122,7 +142,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     """Collect the values that the template shows above the figures."""
     result = evaluation.result
     seen = result["seen_patients"]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "model": model,
             "prompt": kind,
@@ -134,11 +154,16 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
         for kind, scores in kinds.items()
         for name, means in {OVERALL: scores["overall"], **scores["classes"]}.items()
     ]
+    # A column without a number in any row is left out, such as surface Dice where the resolution is not known.
+    columns = zip(*(row["cells"] for row in rows), strict=True)
+    used = [True, True, *(any(cell.text != "-" for cell in column) for column in columns)]
+    for row in rows:
+        row["cells"] = [cell for cell, shown in zip(row["cells"], used[2:], strict=True) if shown]
     asked = result["protocol"]
     return {
         "facts": _facts(asked),
         "weights": [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in asked["weights"].items()],
-        "heads": _HEADS,
+        "heads": [head for head, shown in zip(_HEADS, used, strict=True) if shown],
         "rows": rows,
         "classes": list(dict.fromkeys([OVERALL, *(row["class_name"] for row in rows)])),
         "clicks": [_click_row(model, kind, scores["overall"], seen) for model, kind, scores in _asked(result)],
@@ -153,7 +178,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _asked(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield model, prompt kind and scores where clicks were simulated; baselines do not answer to clicks."""
+    """Yield the model, the prompt kind and the scores where clicks were simulated; baselines get no clicks."""
     for model, kinds in result["models"].items():
         for kind, scores in kinds.items():
             if "clicks" in scores["overall"]:
@@ -161,7 +186,7 @@ def _asked(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _roi_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the table of stitched ROIs; none if they were not stitched."""
+    """Yield the rows of the table of stitched ROIs; there are none if ROIs were not stitched."""
     for model, kinds in result.get("rois", {}).items():
         for kind, scores in kinds.items():
             mark, means = mark_of(result, model, kind), scores["class_mean"]
@@ -175,7 +200,7 @@ def _roi_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _click_row(model: str, kind: str, overall: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    """Format the numbers of clicks of one model under one prompt kind."""
+    """Format the results of simulated clicks of one model under one prompt kind."""
     mark, clicks = SEEN_MARK if model in seen else "", overall["clicks"]
 
     def cell(entry: dict[str, Any], form: str) -> _Cell:

@@ -1,6 +1,7 @@
-"""Score stitched ROIs, one score for each ROI and class, as a segmentation of the whole ROI is scored.
+"""Score each stitched ROI as one segmentation, with one score for each class.
 
-The mean counts every ROI alike: first over the ROIs of a patient, then over patients, then over classes.
+The mean is taken first over the ROIs of a patient, then over patients, then over classes. So each ROI of a patient has
+equal weight.
 
 Axes: H and W pixels of a ROI, n scores.
 """
@@ -37,10 +38,10 @@ class RoiScore:
     Attributes:
         model: Name of the model or baseline.
         prompt: The prompt kind.
-        frame_id: The ROI.
-        patient: Its patient.
+        frame_id: Name of the ROI.
+        patient: Patient of the ROI.
         class_id: Code of the class.
-        area_px: True pixels of the class in the scored tiles, in source pixels.
+        area_px: Number of true pixels of the class that are scored, in source pixels.
         dice: Dice of the class in the ROI.
         surface_dice: Surface Dice at the tolerance; NaN without a resolution or tolerance.
     """
@@ -122,7 +123,7 @@ class RoiScorer:
 
 
 def origins_of(store: Store) -> Callable[[str], NDArray[np.int32]]:
-    """Return what gives the origins of all tiles of a ROI, int32 (n, 2) as x, y in source pixels."""
+    """Return a function that gives the origins of all tiles of a ROI, int32 (n, 2) as x, y in source pixels."""
     return lambda frame_id: store.column("tiles/origin_xy")[store.column("tiles/frame_id") == frame_id]
 
 
@@ -130,10 +131,10 @@ class _Truth:
     """The true classes of one ROI, put together from its tiles.
 
     Attributes:
-        frame_id: The ROI.
-        patient: Its patient.
-        codes: uint16 (H, W), the class of each pixel; that of nothing where it has none.
-        ignore: bool (H, W), true where a pixel is not scored.
+        frame_id: Name of the ROI.
+        patient: Patient of the ROI.
+        codes: uint16 (H, W), the class of each pixel; `ClassImages.nothing_code` where it has none.
+        ignore: bool (H, W), True where a pixel is not scored.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class _Truth:
         self._nothing = images.nothing_code
         self._mpp_um, self._tolerance_um = mpp_um, tolerance_um
         self._of_instances = manifest.object_kind == "instance"
-        # Labels hold the values of the mask, before merges.
+        # Labels are the values of the source's mask, before classes are merged.
         self._class_of = np.arange(1 << 16, dtype=np.uint16)
         for code, into in manifest.merges.items():
             self._class_of[code] = into
@@ -160,13 +161,13 @@ class _Truth:
 
     @cached_property
     def outlines(self) -> TileOutlines | None:
-        """Compares outlines in the ROI, once all tiles were added; None without a resolution or tolerance."""
+        """Comparer of outlines, to be used after all tiles were added; None without a resolution or tolerance."""
         if self._mpp_um is None or self._tolerance_um is None:
             return None
         return TileOutlines(self.ignore, (self._mpp_um, self._mpp_um), self._tolerance_um)
 
     def add(self, record: Record) -> None:
-        """Add the pixels of one tile: of classes when it first comes, of instances with each part of its objects."""
+        """Add the pixels of one tile: classes once for each tile, instances for each part of the tile's objects."""
         if record.index in self._added and not self._of_instances:
             return
         self._added.add(record.index)
@@ -183,7 +184,7 @@ class _Truth:
         self.ignore[top:bottom, left:right] &= ignore
 
     def _classes_in(self, record: Record) -> NDArray[np.uint16]:
-        """The class of each pixel, uint16 (S, S)."""
+        """Return the class of each pixel, uint16 (S, S)."""
         if not self._of_instances:
             return self._class_of[record.labels]
         classes = np.full(record.labels.shape, self._nothing, np.uint16)

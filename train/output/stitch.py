@@ -27,7 +27,7 @@ _CERTAIN = 20.0
 """Logit that stands for a pixel inside a baseline's mask, since a baseline has no logits."""
 
 _ROUNDED_TO_ZERO = 2.0**-25
-"""Half of the smallest number above zero in half precision."""
+"""Half of the smallest positive number in half precision; numbers up to this are rounded to zero."""
 
 
 class ReceiveRoi(Protocol):
@@ -71,7 +71,7 @@ class RoiStitcher:
         images: Gives the classes and the sizes of the ROIs.
         receive: Receives each stitched ROI.
         origins_xy: Gives the origins of all tiles of a ROI, int (n, 2) as x, y in source pixels. With many classes this
-            saves memory where no tiles overlap; unless given, any tiles may overlap.
+            saves memory where no tiles overlap; None assumes that tiles may overlap anywhere.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class RoiStitcher:
 
 
 class _Canvas:
-    """The weighted sums of class probabilities of one ROI, whose tiles are all of the size of the first."""
+    """The weighted sums of class probabilities of one ROI. All its tiles have the size of the first one."""
 
     def __init__(self, first: Question, images: ClassImages, origins_xy: list[tuple[int, int]] | None) -> None:
         self.frame_id = first.frame_id
@@ -135,14 +135,14 @@ class _Canvas:
         inside = slice(0, rows.stop - top), slice(0, columns.stop - left)
         for place, probability in self._class_probabilities(answer):
             weighted = (_resized(probability, width, height) * weight)[inside]
-            # NumPy rounds these to zero, too, but takes ten times as long for each.
+            # NumPy would round these numbers to zero too, but that takes ten times as long for each of them.
             weighted[weighted <= _ROUNDED_TO_ZERO] = 0
             self.sums.add(place, weighted.astype(np.float16), top, left)
         if not question.more_follow:
             self.weights[rows, columns] += weight[inside].astype(np.float16)
 
     def _class_probabilities(self, answer: Answer) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield place and highest probability, (S, S), of each class whose objects of the tile have all come."""
+        """Yield position and highest probability, (S, S), of each class whose objects in the tile are complete."""
         class_ids = answer.question.class_ids
         for place, code in enumerate(self.class_codes):
             chosen = np.flatnonzero(class_ids == code)
@@ -169,8 +169,8 @@ def tile_place(origin_xy: tuple[int, int], size_px: int, scale_xy: tuple[float, 
     """Return where a tile lies in its ROI: left, top, right and bottom (exclusive) in source pixels.
 
     Args:
-        origin_xy: x, y of its top-left pixel in source pixels.
-        size_px: Its side in tile pixels.
+        origin_xy: x, y of the tile's top-left pixel in source pixels.
+        size_px: Side of the tile in tile pixels.
         scale_xy: Tile pixels for each source pixel along x and y.
     """
     (left, top), (across, down) = origin_xy, scale_xy
@@ -180,7 +180,7 @@ def tile_place(origin_xy: tuple[int, int], size_px: int, scale_xy: tuple[float, 
 def _end(start_px: int, size_px: int, scale: float) -> int:
     """Return where a tile ends in the ROI, in source pixels.
 
-    The next tile begins there: both places are rounded in the same way, so that there is no gap between them.
+    The next tile begins at the same place. Both are rounded in the same way, so there is no gap between the tiles.
     """
     return round((round(start_px * scale) + size_px) / scale)
 
@@ -195,7 +195,7 @@ def _probability(answer: Answer, rows: NDArray[np.int64]) -> NDArray[np.float32]
     else:
         size = answer.masks.shape[-1]
         low = answer.prediction.logits[torch.from_numpy(rows).to(answer.prediction.logits.device), None]
-        # In parts, since a tile may have a thousand objects.
+        # Upsample in parts to save memory, because a tile may have a thousand objects.
         parts = (upsample(part, size, size).amax((0, 1)) for part in low.split(OBJECTS_PER_PASS))
         logits = torch.stack(list(parts)).amax(0).cpu().numpy() - answer.threshold
     return np.asarray(1 / (1 + np.exp(-logits.clip(-30, 30))), np.float32)

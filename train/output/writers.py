@@ -1,4 +1,4 @@
-"""The choice of files that are written from answers."""
+"""Choose the writers that write answers to files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.score.sinks import AnswerSink, ScoredAnswerSink, WithoutTruth
 
 
 def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: bool) -> tuple[AnswerSink, ...]:
-    """Return the writers that need no truth, and write `out/classes.json` for readers of their PNGs.
+    """Return the writers that do not need the truth, and write `out/classes.json`, which explains their PNGs.
 
     Args:
         images: Makes the PNGs.
@@ -33,7 +33,7 @@ def answer_writers(images: ClassImages, out: Path, *, save_masks: bool, stitch: 
 
 
 def evaluation_writers(store: Store, out: Path, *, save_masks: bool) -> tuple[ScoredAnswerSink, ...]:
-    """Return the writers of masks, if they are wanted, and of `out/masks/truth.json` beside them."""
+    """Return the writers of masks and of `out/masks/truth.json`; without `save_masks`, there are none."""
     if not save_masks:
         return ()
     images = ClassImages.from_store(store)
@@ -42,7 +42,7 @@ def evaluation_writers(store: Store, out: Path, *, save_masks: bool) -> tuple[Sc
 
 
 def roi_scorer(store: Store, out: Path, tolerance_um: float | None) -> RoiScorer:
-    """Return what stitches ROIs, writes them below `out/stitched`, and scores them."""
+    """Return an object that stitches ROIs, writes them below `out/stitched`, and scores them."""
     images = ClassImages.from_store(store)
     images.write_codes(out)
     return RoiScorer(store, tolerance_um, RoiWriter(images, out / "stitched"))

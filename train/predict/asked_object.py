@@ -110,7 +110,11 @@ def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
         geometry = feature.geometry
         if isinstance(geometry, Polygon | MultiPolygon):
             parts = [geometry.coordinates] if isinstance(geometry, Polygon) else geometry.coordinates
-            corners = np.array([point[:2] for rings in parts for point in rings[0]], np.float64)
+            corners = np.array([point[:2] for rings in parts for outer in rings[:1] for point in outer], np.float64)
+            if not len(corners):
+                raise SourceError(
+                    f"{path} feature {number}", "has an area without a corner", "remove it, or draw it again"
+                )
             (left, top), (right, bottom) = corners.min(0), corners.max(0)
             objects.append(AskedObject(name, (float(left), float(top), float(right), float(bottom)), (), kind))
         elif isinstance(geometry, Point | MultiPoint):

@@ -1,4 +1,4 @@
-"""The device that a run computes on."""
+"""Choose the device that a run computes on, and report its errors and its peak memory."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def locked_folder(out: Path, *, shared: bool = False) -> Generator[None]:
     try:
         yield
     finally:
-        # A failure here would hide that of the run.
+        # An error here would hide the error that ended the run.
         with suppress(OSError):
             if is_new and [path.name for path in out.iterdir()] == [LOCK_FILE]:
                 (out / LOCK_FILE).unlink()

@@ -1,4 +1,4 @@
-"""Processes that load data: how they are set up, and how their failures are reported."""
+"""Set up the processes that load data, and report their failures."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def start_worker(worker: int) -> None:
     """Set up a loading process and move it out of its parent's process group.
 
     Ctrl-C in a terminal and SIGTERM from a scheduler go to the whole group. The training process still finishes its
-    step then, and needs its loading processes for that. The SIGTERM with which the parent ends them still arrives.
+    step then, and needs its loading processes for that. The parent can still end them with SIGTERM.
     """
     prepare_process(worker)
     os.setpgrp()

@@ -25,7 +25,7 @@ class Machine:
     stop: StopRequest
 
     def must_stop(self) -> bool:
-        """Return whether any process was asked to stop. All call this together, so all stop after the same step."""
+        """Return whether any process was asked to stop. All processes call it together and so stop together."""
         asked = self.world.sum([float(bool(self.stop))])[0] > 0
         if asked:
             self.stop.by = self.stop.by or "SIGTERM"

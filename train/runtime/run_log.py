@@ -1,10 +1,10 @@
-"""The log of a run: `metrics.jsonl` and TensorBoard events."""
+"""Write the log of a run: `metrics.jsonl` and TensorBoard events."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +95,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # After a failure, that error is reported; a second error of the disk would add nothing.
+        # After a failure, only the first error is reported; a second error from the disk would add nothing.
         with suppress(OSError) if error is not None else self._may_be_full():
             if self._file is not None:
                 self._file.close()
@@ -111,17 +111,28 @@ class RunLog:
                 if name not in _NOT_PLOTTED:
                     self._scalar(f"train/{name}", value, record.step)
 
-    def epoch(self, step: int, epoch: int, val: dict[str, Any] | None, score: float | None) -> None:
-        """Write the scores of the start, which is epoch 0, or at the end of an epoch.
+    def epoch(
+        self,
+        step: int,
+        epoch: int,
+        val: dict[str, Any] | None,
+        score: float | None,
+        by_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write the validation scores of the start, which counts as epoch 0, or those at the end of an epoch.
 
         Args:
             step: Number of steps done.
             epoch: Number of epochs done.
             val: Scores by prompt kind; None without a validation split.
             score: Score that chooses `best.pt`; None without a validation split.
+            by_weights: The same score of the step's weights and of their moving average, if the run keeps one.
         """
         with self._may_be_full():
-            self._write({"event": "epoch", "step": step, "epoch": epoch, "val": val, "val_score": score})
+            entry: dict[str, object] = {"event": "epoch", "step": step, "epoch": epoch, "val": val, "val_score": score}
+            if by_weights and len(by_weights) > 1:
+                entry["val_score_by_weights"] = dict(by_weights)
+            self._write(entry)
             if score is not None:
                 self._scalar("val/score", score, step)
             for kind, scores in (val or {}).items():
@@ -143,7 +154,7 @@ class RunLog:
 
     def _write(self, values: dict[str, object]) -> None:
         if self._file is not None:
-            # Flush each line, so that a killed run leaves whole lines.
+            # Flush each line, so that a killed run leaves only complete lines.
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
 

@@ -1,4 +1,4 @@
-"""Stop between steps: after a scheduler's SIGTERM or a user's Ctrl-C, the step ends and the run is saved."""
+"""Stop between steps: after SIGTERM from a scheduler or Ctrl-C from a user, finish the step and save the run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StopRequest:
 
 @contextmanager
 def finish_before_interrupt() -> Generator[None]:
-    """Let a block end before a Ctrl-C takes effect, so that a file is whole or unchanged."""
+    """Let a block end before a Ctrl-C takes effect, so that a file is either complete or unchanged."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

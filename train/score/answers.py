@@ -54,7 +54,7 @@ def tiles_with_objects(store: Store, split: str, *, may_be_empty: bool = False) 
 
 
 def default_split(store: Store) -> SplitChoice:
-    """Return the split that is scored unless one is named: test, or if it has no object val, or train."""
+    """Return the split that is scored by default: the first of test, val and train that has an object."""
     order: tuple[SplitChoice, ...] = ("test", "val", "train")
     for split in order:
         if len(tiles_with_objects(store, split, may_be_empty=True)):
@@ -68,7 +68,7 @@ def tile_prompts(store: Store, record: Record, kind: PromptKind, *, negatives: b
     """Return the stored prompt of each object of a record, in its order.
 
     Raises:
-        StoreError: The store has no negative points, and they are asked for.
+        StoreError: `negatives` is set, but the store has no negative points.
     """
     prompts = store.prompts(record.index, kind, negatives=negatives, object_ids=set(record.object_ids.tolist()))
     return [prompts[int(object_id)] for object_id in record.object_ids]
@@ -84,8 +84,8 @@ def score_tiles(
     """Ask every model and baseline about every tile under every prompt kind, and score each answer.
 
     A model encodes each tile once, and uses the features for all prompt kinds. A tile with many objects is asked about
-    in parts, each of which has its answers; see `train.data.tile_parts`. Where tiles overlap, an answer has masks of
-    all objects, and scores of those that no other tile scores; see `train.score.scored_once`.
+    in parts, each of which has its own answers; see `train.data.tile_parts`. Where tiles overlap, an answer has the
+    masks of all objects, but scores only for objects that no other tile scores; see `train.score.scored_once`.
 
     Args:
         store: The store with the tiles and prompts.
@@ -120,11 +120,11 @@ def score_tiles(
 def answer_question(
     predictor: MaskPredictor, name: str, views: Sequence[View], question: Question, threshold: float = 0.0
 ) -> Answer:
-    """Predict the masks of one tile's objects; this needs no truth.
+    """Predict the masks of one tile's objects; the true masks are not needed.
 
     Args:
         predictor: The model.
-        name: Name of the model, which the answer carries.
+        name: Name of the model, for the answer.
         views: The tile's features, from `predictor.views(image)`.
         question: The tile and its prompts.
         threshold: The logit above which a pixel is in the mask.
@@ -151,7 +151,7 @@ def _model_scores(
         after = list(click_scores(predictor, views, record, prompt, answer.prediction, corrections, answer.threshold))
         steps = [scores, *after]
         clicks = np.column_stack([step.dice for step in steps]), np.column_stack([step.iou for step in steps])
-    # The model estimates the IoU of its own mask in one view, cut at a logit of 0.
+    # The model's IoU estimate is meant for a mask from a single view, cut at a logit of 0.
     has_estimates = len(views) == 1 and answer.threshold == 0
     return ScoreTable.of_tile(record, scores, answer.iou_estimates if has_estimates else None, clicks)
 
@@ -161,7 +161,8 @@ def _baseline_scores(
 ) -> Iterator[tuple[str, NDArray[np.bool_], ScoreTable]]:
     """Yield name, masks and scores of each baseline.
 
-    A baseline uses the box and the interior point whatever the prompt kind is, so its masks serve for all kinds.
+    A baseline uses the box and the interior point, whatever the prompt kind is, so its masks are the same for all
+    prompt kinds.
     """
     clicks = np.stack([p["point_coords"][0] for p in tile_prompts(store, record, "centroid", negatives=False)])
     for name in protocol.baselines:

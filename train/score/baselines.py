@@ -1,4 +1,4 @@
-"""Baselines that use the prompts alone and not the image. A model is useful only if it scores above them.
+"""Make baseline masks from the prompts alone, without the image. A model is useful only if it scores above them.
 
 Axes: O objects, S pixels a side. Boxes and coordinates are x, y.
 """
@@ -52,12 +52,12 @@ def baseline_masks(
         if name == "box":
             mask[top : bottom + 1, left : right + 1] = True
         elif name == "disc":
-            # Only where the disc may lie: a tile may have a thousand objects.
+            # Compute only the part where the disc may lie, because a tile may have a thousand objects.
             rows, columns = (_reach(center, radius_px, size) for center in (y, x))
             mask[np.ix_(rows, columns)] = (columns - x) ** 2 + (rows[:, None] - y) ** 2 <= radius_px**2
     return masks
 
 
 def _reach(center: float, radius: float, size: int) -> NDArray[np.int64]:
-    """Return the places from 0 to size - 1 that are no farther from the center than the radius, and their neighbors."""
+    """Return the positions from 0 to size - 1 that lie within the radius of the center, with a margin on each side."""
     return np.arange(max(int(center - radius) - 1, 0), min(int(center + radius) + 2, size))

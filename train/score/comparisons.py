@@ -1,6 +1,7 @@
-"""Differences between models on the same objects: one is named before, and the others are adjusted for their number.
+"""Compare models on the same objects.
 
-Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979; the intervals have Bonferroni's level.
+One comparison, the primary one, is chosen in advance. The p values and intervals of the others are adjusted for their
+number: p values by Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979; intervals by Bonferroni.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import numpy as np
 
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
+from train.model.names import BASELINE
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
 from train.statistics.estimate import FEW_PATIENTS, LEVEL, Estimate, class_mean, object_mean
 
 STARTS = ("baseline:zero_shot", "baseline:untrained")
-"""Names of a checkpoint's start; the default comparison is with the first that was scored."""
+"""Baselines that are the initial weights of a checkpoint. The default primary comparison uses the first one scored."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +43,75 @@ class Comparison:
 
 
 def planned_comparisons(
-    models: Sequence[str], kinds: Sequence[PromptKind], primary: tuple[str, ...] | None = None
+    models: Sequence[str],
+    kinds: Sequence[PromptKind],
+    primary: tuple[str, ...] | None = None,
+    against: Sequence[str] = (),
 ) -> list[Comparison]:
-    """Return the comparisons of each model with the models after it and with every baseline, the primary one first.
+    """Return the comparisons of each model with the starts and the baselines, the primary one first.
 
-    A start is also compared with the filled box, which tells how hard the task is without training.
+    A start is also compared with the filled box, which tells how hard the task is without training. After scoring,
+    `with_best_baseline` drops all baselines but the best one.
 
     Args:
         models: Names of models and baselines.
         kinds: The prompt kinds.
         primary: Model, model to subtract and prompt kind of the comparison that was named before; None takes the first
             model against its start under the first prompt kind.
+        against: Models or baselines that each model is compared with, in place of starts and baselines.
 
     Raises:
-        ConfigError: `primary` names no comparison that is made.
+        ConfigError: `primary` names no comparison that is made, or `against` names no model.
     """
-    pairs = [
-        (model, minus)
-        for model, minus in combinations(models, 2)
-        if not model.startswith("baseline:") or (model.startswith(STARTS) and minus == "baseline:box")
-    ]
+    for name in against:
+        if name not in models:
+            raise ConfigError(f"--against {name}", "is not scored", f"name one of these: {', '.join(models)}")
+    own = [model for model in models if not model.startswith(BASELINE)]
+    starts = [model for model in models if model.startswith(STARTS)]
+    others = list(against) or [model for model in models if model not in own] or own
+    pairs = [(model, minus) for model in own for minus in others if model != minus]
+    if others == own:
+        # Without starts and baselines, the models are compared with each other.
+        pairs = list(combinations(own, 2))
+    if not against:
+        pairs += [(start, "baseline:box") for start in starts if "baseline:box" in models]
     made = [Comparison(model, minus, kind) for kind in kinds for model, minus in pairs]
     if primary is None:
-        starts = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
-        first = (starts or made)[:1]
+        of_start = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
+        first = (of_start or made)[:1]
     else:
-        first = [pair for pair in made if (pair.model, pair.minus, pair.kind) == primary]
+        # Two models may be compared too, if that is named before.
+        possible = [Comparison(m, minus, kind) for kind in kinds for m in models for minus in models if m != minus]
+        first = [pair for pair in possible if (pair.model, pair.minus, pair.kind) == primary]
         if not first:
             named = "; ".join(map(str, made[:6])) or "a checkpoint with --checkpoint"
-            raise ConfigError(f"--primary {','.join(primary)}", "is not compared", f"name one of these: {named}")
+            raise ConfigError(f"--primary {','.join(primary)}", "is not a comparison", f"give one of these: {named}")
     return first + [pair for pair in made if pair not in first]
+
+
+def with_best_baseline(planned: Sequence[Comparison], tables: Tables, against: Sequence[str] = ()) -> list[Comparison]:
+    """Keep, of each model's comparisons with baselines under a prompt kind, the one with the best baseline.
+
+    Args:
+        planned: What `planned_comparisons` returned; the first one stays.
+        tables: The scores of every object.
+        against: What the user asked for; those comparisons all stay.
+    """
+    kept: list[Comparison] = []
+    for number, pair in enumerate(planned):
+        is_plain = pair.minus.startswith(BASELINE) and not pair.minus.startswith(STARTS)
+        if not number or not is_plain or pair.minus in against or pair.model.startswith(BASELINE):
+            kept.append(pair)
+            continue
+        rivals = [other.minus for other in planned if (other.model, other.kind) == (pair.model, pair.kind)]
+        plain = [name for name in rivals if name.startswith(BASELINE) and not name.startswith(STARTS)]
+        if pair.minus == max(plain, key=lambda name: _class_mean_dice(tables[name][pair.kind])):
+            kept.append(pair)
+    return kept
+
+
+def _class_mean_dice(table: ScoreTable) -> float:
+    return class_mean(table.dice, table.patient, table.class_id).value
 
 
 def paired_differences(tables: Tables, planned: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -78,10 +119,10 @@ def paired_differences(tables: Tables, planned: Sequence[Comparison]) -> list[di
 
     Args:
         tables: The scores of every object.
-        planned: What `planned_comparisons` returned; the first is primary, and the others are adjusted.
+        planned: The comparisons from `planned_comparisons`; the first is primary, and the others are adjusted.
 
     Returns:
-        For each comparison the means of the difference in Dice, its interval and p, and whether it is the primary one.
+        For each comparison, the mean difference in Dice with its interval and p value, and whether it is primary.
     """
     estimates = [_difference(tables[pair.model][pair.kind], tables[pair.minus][pair.kind]) for pair in planned]
     p_values = [estimate.p_value() for estimate in estimates]
@@ -108,7 +149,7 @@ def paired_differences(tables: Tables, planned: Sequence[Comparison]) -> list[di
 
 
 def paired_difference(first: ScoreTable, second: ScoreTable) -> dict[str, Any]:
-    """Compare the Dice of two tables of the same objects, every object counted alike.
+    """Compare the Dice of two tables of the same objects; every object has equal weight.
 
     Returns:
         `dice`, the mean of first minus second; `ci95`, its interval; `n`, the number of objects; `better_on`, the
@@ -129,7 +170,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust p values so that the chance of one or more false differences is at most that of a single test.
 
     Args:
-        p_values: The p of each comparison; None where there is none, which counts as a test all the same.
+        p_values: The p value of each comparison. A comparison without one has None, but still counts as a test.
 
     Returns:
         The adjusted p values in the same order, at most 1.

@@ -17,7 +17,7 @@ from train.model.seen_patients import SeenAmong
 from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.baselines import is_oracle
-from train.score.comparisons import paired_differences, planned_comparisons
+from train.score.comparisons import paired_differences, planned_comparisons, with_best_baseline
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
 from train.score.sinks import ScoredAnswerSink
@@ -53,21 +53,21 @@ def evaluate(
 
     Args:
         store: The store with the tiles and prompts.
-        predictors: The models by name; without any, the baselines are scored alone.
+        predictors: The models by name; if there are none, only the baselines are scored.
         protocol: What the models are asked and how their answers are scored.
         workers: Number of processes that read tiles; 0 reads them in this process.
-        sinks: Receive every scored answer, and are closed after the last one.
-        on_tile: Called with the number of finished tiles and the number of all tiles.
+        sinks: Objects that receive every scored answer, and are closed after the last one.
+        on_tile: Function called with the number of finished tiles and the number of all tiles.
 
     Raises:
         StoreError: No tile of the split has an object.
-        ConfigError: A model was trained or validated on patients of the test split, or the primary comparison is none
-            that is made.
+        ConfigError: A model was trained or validated on patients of the test split, or `protocol.primary` is not one of
+            the comparisons.
     """
     refuse_while_imported("evaluate")
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
     models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
-    planned = planned_comparisons(models, protocol.kinds, protocol.primary)
+    planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against)
     seen = _seen(store, tiles, predictors, protocol)
     panels = OverlayPanels(store, tiles, models[0], protocol.kinds[0])
     progress = _Progress(len(tiles), on_tile)
@@ -84,7 +84,7 @@ def evaluate(
             for name in protocol.baselines
         },
         "models": summarize(tables, store),
-        "paired": paired_differences(tables, planned),
+        "paired": paired_differences(tables, with_best_baseline(planned, tables, protocol.against)),
     }
     return Evaluation(result, tables, panels.pictures)
 
@@ -92,10 +92,10 @@ def evaluate(
 def _seen(
     store: Store, tiles: list[int], predictors: dict[str, MaskPredictor], protocol: ScoringProtocol
 ) -> dict[str, SeenAmong]:
-    """Find the models that have seen patients that are scored.
+    """Find the models that have seen some of the scored patients.
 
     Raises:
-        ConfigError: The test split is scored, and the protocol does not allow that.
+        ConfigError: A model has seen patients of the test split, and the protocol does not allow that.
     """
     patients = set(store.column("tiles/patient")[tiles].tolist())
     found: dict[str, SeenAmong] = {}
@@ -108,7 +108,7 @@ def _seen(
             raise ConfigError(
                 predictor.weights.path if predictor.weights else name,
                 f"was {among} ({shown})",
-                "score a store with the splits of its training, or give --allow-seen, which marks each number",
+                "score a store with the same splits as in training, or give --allow-seen, which marks each number",
             )
         found[name] = among
     return found
@@ -119,7 +119,7 @@ def _seen_as_json(among: SeenAmong) -> dict[str, Any]:
 
 
 class _Progress:
-    """Counts the tiles whose first answer has come."""
+    """Counts the tiles that have at least one answer."""
 
     def __init__(self, tiles: int, on_tile: Callable[[int, int], None] | None) -> None:
         self._tiles = tiles

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from train.backbone.catalog import ModelSize
+from train.backbone.nano_start import init_file
 from train.model.checkpoint import load_checkpoint, load_identified, load_weights
+from train.model.names import NamedCheckpoint
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.model.seen_patients import seen_patients
@@ -21,31 +23,34 @@ from train.model.train_state import RunStart, run_start
 logger = logging.getLogger(__name__)
 
 
-def load_initial_weights(paths: Sequence[Path], device: torch.device) -> dict[str, MaskPredictor]:
+def load_initial_weights(
+    checkpoints: Sequence[Path | NamedCheckpoint], device: torch.device
+) -> dict[str, MaskPredictor]:
     """Load the initial weights of checkpoints; each of them becomes one more baseline.
 
     Args:
-        paths: The checkpoints. Official SAM 2 checkpoints have no initial weights, and are passed over.
+        checkpoints: The checkpoints. Official SAM 2 checkpoints have no initial weights, and are skipped.
         device: The device that the models run on.
 
     Returns:
         The models by name: `baseline:zero_shot` for the weights that `--init` named, `baseline:untrained` for the
-        random weights of the run's seed. If several models would share a name, every one after the first has the path
+        random weights of the run's seed. If several models would share a name, every one after the first has the name
         of its checkpoint appended. If an `--init` file no longer exists or has changed, a warning names it, and it is
         left out.
 
     Raises:
         CheckpointError: A checkpoint does not record its initial weights, or a file cannot be read.
     """
-    starts: dict[RunStart, Path] = {}
-    for path in paths:
+    starts: dict[RunStart, tuple[str, Path]] = {}
+    for item in checkpoints:
+        name, path = (item.name, item.path) if isinstance(item, NamedCheckpoint) else (str(item), item)
         start = run_start(load_checkpoint(path), path)
         if start is not None:
-            starts.setdefault(start, path)
+            starts.setdefault(start, (name, path))
     found: dict[str, MaskPredictor] = {}
     # Files are compared by SHA-256: one file may have several paths, and some checkpoints record only a path.
     known: set[tuple[ModelSize, int, str]] = set()
-    for start, path in starts.items():
+    for start, (model, path) in starts.items():
         predictor = _load_start(start, path, device)
         if predictor is None:
             continue
@@ -55,7 +60,7 @@ def load_initial_weights(paths: Sequence[Path], device: torch.device) -> dict[st
             if key in known:
                 continue
             known.add(key)
-        found[name if name not in found else f"{name}:{path}"] = predictor
+        found[name if name not in found else f"{name}:{model}"] = predictor
     return found
 
 
@@ -75,7 +80,7 @@ def _load_start(start: RunStart, path: Path, device: torch.device) -> MaskPredic
     """
     if start.init is None:
         return MaskPredictor(_random_model(start).eval(), device)
-    init = Path(start.init)
+    init = init_file(Path(start.init))
     if not init.is_file():
         logger.warning("%s was trained from %s, which no longer exists: its zero-shot score is left out", path, init)
         return None

@@ -1,4 +1,4 @@
-"""Pictures of a few tiles with the masks of one model."""
+"""Draw pictures of a few tiles with the masks of one model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PANELS = 8
 class OverlayPanels:
     """Draws the answers of one model and prompt kind on tiles that are spread evenly over a split.
 
-    Call it with every answer; it keeps the pictures of those that it draws.
+    Call it with every answer. It draws some of them and keeps their pictures.
 
     Args:
         store: The store, which gives the colors of the classes.

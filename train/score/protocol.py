@@ -1,4 +1,4 @@
-"""The protocol of an evaluation: what models are asked, and how their answers are scored."""
+"""Define the protocol of an evaluation: what models are asked, and how their answers are scored."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class ScoringProtocol:
         baselines: Names of the baselines that are scored beside the models.
         tta: Whether a model's logits are averaged over the eight flips and quarter turns of the tile.
         corrections: Number of simulated clicks on the error after the prompt.
-        tolerance_um: Distance in micrometers up to which outlines agree; without it, outlines are not compared.
+        tolerance_um: Distance in micrometers up to which outlines agree; None compares no outlines.
         allow_seen: Whether a model's own training and validation patients may be in the test split.
-        primary: Model, model to subtract and prompt kind of the comparison that is not adjusted for the number of
-            comparisons; None takes the first model against its start under the first prompt kind.
+        primary: Model, model to subtract and prompt kind of the primary comparison, which is not adjusted for the
+            number of comparisons; None takes the first model against its initial weights under the first prompt kind.
+        against: Models or baselines that each model is compared with; without any, its start and the best baseline.
         thresholds: The logit above which a pixel is in the mask, by (model, prompt kind); 0 where none is given.
     """
 
@@ -38,6 +39,7 @@ class ScoringProtocol:
     tolerance_um: float | None = None
     allow_seen: bool = False
     primary: tuple[str, ...] | None = None
+    against: tuple[str, ...] = ()
     thresholds: Mapping[tuple[str, PromptKind], float] = field(default_factory=dict[tuple[str, PromptKind], float])
 
     def threshold(self, model: str, kind: PromptKind) -> float:
@@ -45,7 +47,7 @@ class ScoringProtocol:
         return self.thresholds.get((model, kind), 0.0)
 
     def outlines(self, record: Record, mpp_um: float | None) -> TileOutlines | None:
-        """Return what compares outlines in one tile.
+        """Return an object that compares outlines in one tile.
 
         Args:
             record: The tile.

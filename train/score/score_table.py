@@ -117,9 +117,9 @@ class ScoreTable:
             class_names: Class names by class code; classes without an object are left out.
 
         Returns:
-            `{"overall": {...}, "classes": {NAME: {"dice", "iou", "n", "patients", "ci95", ...}}}`. The means of `dice`,
-            `iou` and `surface_dice` count every object alike; `class_mean`, the primary number, and `patient_mean` have
-            those of the same names that `train.statistics.estimate` describes.
+            `{"overall": {...}, "classes": {NAME: {"dice", "iou", "n", "patients", "ci95", ...}}}`. In the means `dice`,
+            `iou` and `surface_dice`, every object has equal weight. `class_mean` and `patient_mean` hold other means of
+            the same scores, which `train.statistics.estimate` describes; `class_mean` is the primary number.
         """
         return {
             "overall": self._means(np.ones(len(self.dice), bool)),
@@ -156,7 +156,7 @@ class ScoreTable:
         return means
 
     def _complete(self, rows: NDArray[np.bool_]) -> dict[str, Any]:
-        """Return the class means of the objects that reach no edge of their tile, and so are certainly whole."""
+        """Return the class means of the objects that reach no edge of their tile, so that they are certainly whole."""
         whole = rows & ~self.touches_edge
         patients, values = self.patient[whole], {name: getattr(self, name)[whole] for name in MEASURES}
         means = class_means(values, patients, self.class_id[whole])

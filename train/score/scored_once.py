@@ -1,8 +1,9 @@
-"""Which pixels and objects of overlapping tiles are scored, so that none of them counts twice.
+"""Choose which pixels and objects of overlapping tiles are scored, so that none of them counts twice.
 
-Tiles overlap where a ROI is no multiple of the tile, and with a stride below the tile's size. An object that is all of
-a class in its tile is scored on the pixels that the tile owns: those nearer to the center of this tile than to that of
-any other. A component is scored whole, in the tile that shows most of it.
+Tiles overlap if the size of a ROI is not a multiple of the tile size, or if the stride is smaller than the tile. If an
+object is the whole area of a class in its tile, it is scored on the pixels that the tile owns: those that are nearer to
+the center of this tile than to the center of any other. If an object is a connected component, it is scored as a whole,
+in the tile that shows most of it.
 
 Axes: O objects of a tile, S pixels a side, n objects of the store. Arrays are H, W; coordinates are x, y.
 """
@@ -20,7 +21,7 @@ from schemas.store.store import Store
 
 
 class ScoredOnce:
-    """Gives every pixel and every component of some tiles to one of them.
+    """Assigns every pixel and every component to one of the tiles that show it.
 
     Args:
         store: The store.
@@ -56,7 +57,7 @@ class ScoredOnce:
         return owned
 
     def counted(self, record: Record) -> Record:
-        """Return a tile whose pixels that are scored elsewhere are ignored; a component keeps all of its pixels."""
+        """Return a copy of a tile that ignores pixels scored in other tiles; with components, return the tile."""
         if self._has_components:
             return record
         return replace(record, ignore=record.ignore | ~self.owned(record))
@@ -74,8 +75,8 @@ class ScoredOnce:
     def _kept_rows(self) -> NDArray[np.bool_]:
         """Return for each object of the store whether it is scored, bool (n,).
 
-        Where tiles show the same part of a component, their boxes overlap. The largest part is kept, and after it each
-        one that overlaps none of those that are kept.
+        If two tiles show the same part of a component, the boxes of its two objects overlap. The largest object of each
+        component is kept, and then every smaller one whose box overlaps no kept box.
         """
         column = self._store.column
         kept = np.ones(len(column("objects/tile_index")), bool)

@@ -1,12 +1,13 @@
-"""Simulate interactive correction: after the prompt, each click falls into the middle of an error.
+"""Simulate interactive correction: after the prompt, each click is put in the middle of an error.
 
-The click is the published one of SAM 2's evaluation: the pixel farthest inside the missed region or the falsely covered
-region, whichever lies deeper. A click into the missed region is positive, the other negative. Two things are our own:
-ignored pixels are in neither region, and a pixel is clicked only once.
+Clicks are chosen as in SAM 2's published evaluation. For the missed region and for the falsely covered region, find the
+pixel that is farthest from the border. The click is the one of these two pixels that is farther from its border. It is
+positive in the missed region, and negative in the falsely covered region. Two rules are added here: ignored pixels
+belong to neither region, and a pixel is clicked only once.
 
 Axes: O objects, S pixels a side, C clicks. Coordinates are x, y.
 Sources: Sofiiuk et al., Reviving Iterative Training with Mask Guidance for Interactive Segmentation, 2021; Ravi et al.,
-SAM 2, 2024, whose code has the click as `sample_one_point_from_error_center`.
+SAM 2, 2024; the function in its code is `sample_one_point_from_error_center`.
 """
 
 from __future__ import annotations
@@ -102,10 +103,10 @@ def next_click(
         truth: bool (H, W), the object.
         mask: bool (H, W), the prediction.
         counted: bool (H, W), false for ignored pixels.
-        clicked: x, y of pixels that are not clicked again.
+        clicked: x, y of the pixels that were clicked before; they are not clicked again.
 
     Returns:
-        The click, or None if nothing is wrong, or only pixels that were clicked.
+        The click; None if no pixel is wrong except those that were clicked before.
     """
     missed_depth, missed = _deepest(truth & ~mask & counted, clicked)
     false_depth, false = _deepest(mask & ~truth & counted, clicked)
@@ -117,7 +118,7 @@ def next_click(
 
 
 def _deepest(region: NDArray[np.bool_], clicked: Collection[tuple[int, int]]) -> tuple[float, tuple[int, int]]:
-    """Return the largest distance to a region's border in pixels, and x, y of its first pixel; 0 without a pixel."""
+    """Return the largest distance to the region's border, 0 if it is empty, and x, y of the first such pixel."""
     left, top, width, height = cv2.boundingRect(region.view(np.uint8))
     if not width:
         return 0.0, (0, 0)

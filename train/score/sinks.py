@@ -1,4 +1,4 @@
-"""What receives answers one by one, such as a writer of masks."""
+"""Define sinks: objects that receive answers one by one, such as a writer of masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from train.score.tile_answer import Answer, ScoredAnswer
 
 
 class AnswerSink(Protocol):
-    """Receives every answer, and is closed after the last one. It needs no truth."""
+    """Receives every answer, and is closed after the last one. It does not need the truth."""
 
     def __call__(self, answer: Answer) -> None:
         """Receive one answer."""
@@ -34,7 +34,7 @@ class ScoredAnswerSink(Protocol):
 
 @dataclass(frozen=True)
 class WithoutTruth:
-    """Lets an evaluation use a sink that needs no truth: it passes on the answer inside each scored answer.
+    """Adapts a sink of answers to an evaluation, by passing on the answer inside each scored answer.
 
     Attributes:
         sink: The sink that receives the answers.

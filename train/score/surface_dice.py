@@ -1,11 +1,11 @@
 """Measure how well outlines agree: normalized surface Dice at several tolerances.
 
-An object may go on beyond the tile's edge and below ignored pixels. So an outline pixel that lies within the tolerance
-of an edge or of an ignored pixel counts neither as agreeing nor as missing, in truth and prediction alike.
+An object may continue beyond the tile's edge and under ignored pixels. So an outline pixel of the truth or the
+prediction is left out if it lies within the tolerance of an edge or of an ignored pixel.
 
 Axes: H and W pixels, Q tolerances of the curve.
 Source: Nikolov et al., Deep learning to achieve clinically applicable segmentation of head and neck anatomy, 2018.
-They define the measure on surface elements; here it is computed on the pixels of outlines.
+They define the measure on surface elements; here it is computed on outline pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CURVE_UM = (2.0, 5.0, 10.0, 20.0)
 
 
 class TileOutlines:
-    """Compares outlines of masks of one tile.
+    """Compares the outlines of masks in one tile.
 
     Args:
         ignore: bool (H, W), True for pixels that are left out.
@@ -38,7 +38,7 @@ class TileOutlines:
         self.spacing_xy_um = spacing_xy_um
         self.tolerances_um = (tolerance_um, *CURVE_UM)
         self._counts = ~ignore
-        # The distance of each pixel to the next ignored pixel or pixel beyond the tile's edge.
+        # The distance of each pixel to the nearest pixel that is ignored or beyond the tile's edge.
         self._depth_um = self._distance_um(np.pad(self._counts, 1))[1:-1, 1:-1]
 
     def surface_dice(self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -50,8 +50,8 @@ class TileOutlines:
 
         Returns:
             float64 (1 + Q,), the share at the tolerance, and at those of the curve, 0 to 1. NaN if the truth has no
-            outline that counts, for example because the object fills the tile: then its end is unknown. This depends
-            on the truth alone, so every model is scored on the same objects.
+            outline that counts, for example because the object fills the tile, so that its true outline is unknown.
+            This depends on the truth alone, so every model is scored on the same objects.
         """
         shares = np.full(len(self.tolerances_um), np.nan)
         if not truth.any():
@@ -59,7 +59,7 @@ class TileOutlines:
         window = _window(predicted | truth)
         counts, depth_um = self._counts[window], self._depth_um[window]
         ours, theirs = outline(predicted[window], counts), outline(truth[window], counts)
-        # Distance to the other outline and depth of each outline pixel: first those of the prediction.
+        # For each outline pixel, its distance to the other outline and its depth; pixels of the prediction come first.
         apart_um = np.concatenate([self._apart_um(ours, theirs), self._apart_um(theirs, ours)])
         depths_um = np.concatenate([depth_um[ours], depth_um[theirs]])
         is_true = np.arange(len(depths_um)) >= np.count_nonzero(ours)
@@ -70,22 +70,22 @@ class TileOutlines:
         return shares
 
     def _apart_um(self, line: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.floating]:
-        """Return the distance of each pixel of a line to the other line; infinite if that is empty."""
+        """Return the distance of each pixel of a line to the other line; infinite if the other line is empty."""
         if not other.any():
             return np.full(np.count_nonzero(line), np.inf)
         return self._distance_um(~other)[line]
 
     def _distance_um(self, far: NDArray[np.bool_]) -> NDArray[np.floating]:
-        """Return the distance of each pixel to the next pixel that is not `far`, (H, W)."""
+        """Return the distance of each pixel to the nearest pixel that is not `far`, (H, W)."""
         x_um, y_um = self.spacing_xy_um
         if x_um != y_um:
             return np.asarray(ndimage.distance_transform_edt(far, sampling=(y_um, x_um)))
-        # Ten times as fast, but for square pixels alone.
+        # This is ten times as fast, but works only for square pixels.
         return np.asarray(cv2.distanceTransform(far.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)) * x_um
 
 
 def outline(mask: NDArray[np.bool_], counts: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask's pixels that touch a pixel outside the mask which is not ignored.
+    """Return the mask's pixels that have a neighbor outside the mask that is not ignored.
 
     Args:
         mask: bool (H, W), the mask.

@@ -1,4 +1,4 @@
-"""The score tables of several models: gathered from answers, merged between processes, and summarized."""
+"""Gather the scores of several models in tables, merge the tables of several processes, and summarize them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gather_scores(scored: Iterable[ScoredAnswer], watchers: Iterable[Callable[[S
 
     Args:
         scored: The scored answers, which may be computed while they are gathered.
-        watchers: Called with every answer.
+        watchers: Functions called with every answer.
     """
     watchers = tuple(watchers)
     parts: _Parts = {}

@@ -1,4 +1,4 @@
-"""The threshold of mask logits: a number for all models, or tuned on the validation split for each of them."""
+"""Choose the threshold of mask logits: one number for all models, or a tuned one for each model and prompt kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_thresholds(
     """Return the protocol with a threshold for each model and prompt kind.
 
     Args:
-        wanted: A logit for all of them, or `val` to choose what gives each the highest mean Dice on that split.
+        wanted: A logit for all of them, or `val` to choose for each the logit with the highest mean Dice on that split.
         store: The store with the validation tiles.
         predictors: The models by name.
         protocol: The protocol that the models are scored under.

@@ -1,6 +1,6 @@
 """What a model is asked about one tile, what it answers, and how that answer scores against the truth.
 
-A question and an answer hold no truth, so that code which only predicts can make and write them too.
+Questions and answers do not contain the truth, so code that only predicts can make and write them too.
 
 Axes: O objects of the tile, S pixels a side of the tile.
 """
@@ -26,7 +26,7 @@ class Question:
     Attributes:
         kind: The kind of all prompts.
         prompts: The prompts, one for each object and in the order of `object_ids`.
-        index: Number of the tile; no two tiles share one. For a tile of a store, its index there.
+        index: Number of the tile, which no other tile has; for a tile of a store, its index in the store.
         frame_id: Name of the ROI that the tile was cut from.
         origin_xy: x, y of the tile's top-left pixel in the ROI, in source pixels.
         scale_xy: Tile pixels per source pixel, along x and y.
@@ -52,7 +52,7 @@ class Question:
     def from_record(
         cls, record: Record, kind: PromptKind, prompts: list[Prompt], *, more_follow: bool = False
     ) -> Question:
-        """Ask about a tile of a store; its segments, which are the truth, stay behind."""
+        """Make a question about a tile of a store, without the tile's true segments."""
         return cls(
             kind=kind,
             prompts=prompts,

@@ -1,7 +1,7 @@
-"""How many clicks an object needs until its mask is good enough, as interactive segmentation reports it.
+"""Count the clicks that an object needs until its mask is good enough, as papers on interactive segmentation do.
 
-Only clicks after the prompt count. The published counts begin with a click, so after a click as prompt they are one
-more.
+Only clicks after the prompt count. Published counts also include the first click. So if the prompt is a click, add one
+to compare with them.
 
 Axes: n objects, C clicks.
 Source: Sofiiuk et al., Reviving Iterative Training with Mask Guidance for Interactive Segmentation, 2021.
@@ -20,7 +20,7 @@ IOU_GOALS = (80, 85, 90)
 """IoU in percent that a mask must reach."""
 
 MAX_CLICKS = 20
-"""The published cap: an object that has not reached the goal then counts with this number, and as a failure."""
+"""The published cap: an object that needs more clicks counts as a failure, and as this number of clicks."""
 
 IOU_AFTER = (1, 3, 5)
 """Numbers of clicks after which the mean IoU is reported."""
@@ -30,7 +30,7 @@ def clicks_needed(clicks_iou: NDArray[np.float64], goal_percent: int) -> NDArray
     """Count the clicks until the IoU first reaches a goal.
 
     Args:
-        clicks_iou: float64 (n, C + 1), IoU after 0 to C clicks; more than `MAX_CLICKS` are not looked at.
+        clicks_iou: float64 (n, C + 1), IoU after 0 to C clicks; clicks after `MAX_CLICKS` are ignored.
         goal_percent: The goal in percent.
 
     Returns:
@@ -49,7 +49,7 @@ def summarize_clicks(clicks_iou: NDArray[np.float64], patients: NDArray[np.str_]
 
     Returns:
         `{"cap", "noc": {GOAL: {...}}, "failures": {GOAL: {...}}, "iou_after": {CLICKS: {...}}}`, each with `value` and
-        `ci95`. `cap` is the number of clicks with which a failure counts.
+        `ci95`. `cap` is the number of clicks that stands for a failure in `noc`.
     """
     cap = min(clicks_iou.shape[1] - 1, MAX_CLICKS)
     found: dict[str, Any] = {"cap": cap, "noc": {}, "failures": {}, "iou_after": {}}

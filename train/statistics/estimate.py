@@ -1,7 +1,7 @@
-"""Means of scores with intervals over patients, because objects of one patient resemble each other.
+"""Compute means of scores with intervals over patients, because objects of one patient resemble each other.
 
-Three means answer three questions. The class mean is the primary number: every class counts alike, and within a class
-every patient. The patient mean counts every patient alike, and the object mean every object.
+Three means answer three questions. The class mean is the primary number: classes have equal weight, and within a class
+patients have equal weight. In the patient mean, patients have equal weight. In the object mean, objects do.
 
 Axes: n objects, G patients, C classes.
 Sources: Student's t with few clusters as in Cameron and Miller, A Practitioner's Guide to Cluster-Robust Inference,
@@ -23,7 +23,7 @@ LEVEL = 0.95
 """Confidence level of an interval."""
 
 FEW_PATIENTS = 5
-"""With fewer patients, an interval says little, and the words "few patients" stand beside the number."""
+"""With fewer patients, an interval says little, and the number is shown with the note "few patients"."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,11 @@ class Estimate:
 
     Attributes:
         value: The mean.
-        error: Standard error of the mean over samples of patients; None if fewer than two patients tell it.
+        error: Standard error of the mean over samples of patients; None if `fewest` is less than two.
         objects: Number of objects with a value.
         patients: G, the number of patients with a value.
-        fewest: The smallest number of patients that a part of the mean rests on; Student's t has one degree less.
+        fewest: The smallest number of patients that any part of the mean has, such as a class. Student's t has one
+            degree of freedom less.
     """
 
     value: float
@@ -45,14 +46,14 @@ class Estimate:
     fewest: int
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """Return the lower and the upper end of the interval, or None without an error."""
+        """Return the lower and the upper end of the interval, or None without a standard error."""
         if self.error is None:
             return None
         reach = float(special.stdtrit(self.fewest - 1, (1 + level) / 2)) * self.error
         return self.value - reach, self.value + reach
 
     def p_value(self) -> float | None:
-        """Return the two-sided p of the hypothesis that the mean is 0, or None without an error."""
+        """Return the two-sided p value of the hypothesis that the mean is 0, or None without a standard error."""
         if self.error is None:
             return None
         if self.error == 0:
@@ -77,7 +78,7 @@ class Estimate:
 
 
 def object_mean(values: NDArray[np.float64], patients: NDArray[np.str_]) -> Estimate:
-    """Estimate the mean over objects; the error is that of a ratio of sums over patients.
+    """Estimate the mean over objects; its standard error is that of a ratio of sums over patients.
 
     Args:
         values: float64 (n,), one value for each object; NaN values are left out.
@@ -100,7 +101,7 @@ def patient_mean(values: NDArray[np.float64], patients: NDArray[np.str_]) -> Est
 def class_mean(values: NDArray[np.float64], patients: NDArray[np.str_], classes: NDArray[np.int64]) -> Estimate:
     """Estimate the mean over classes of the mean over the patients that have the class.
 
-    A patient may have several classes, so its parts are added before they are squared.
+    A patient may have several classes, so its deviations in all classes are added before they are squared.
 
     Args:
         values: float64 (n,), one value for each object; NaN values are left out.
@@ -149,7 +150,7 @@ def class_means(
 def _measured(
     values: NDArray[np.float64], patients: NDArray[np.str_]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
-    """Return the values that are numbers, the number of each one's patient, and how many patients there are."""
+    """Return the values that are not NaN, the index of the patient of each value, and the number of patients."""
     kept = ~np.isnan(values)
     names, owners = np.unique(patients[kept], return_inverse=True)
     return values[kept], owners.astype(np.int64), len(names)

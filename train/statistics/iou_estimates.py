@@ -1,4 +1,4 @@
-"""How well a model's own estimates of the IoU of its masks agree with the true IoU.
+"""Measure how well a model's own estimates of the IoU of its masks agree with the true IoU.
 
 Axes: n objects.
 """
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from train.statistics.estimate import object_mean
 
 _BINS = 10
-"""Number of equal bins of the estimate, from 0 to 1, in which it is compared with the true IoU."""
+"""Number of bins in which estimates are compared with the true IoU; all have equal width between 0 and 1."""
 
 
 def summarize_estimates(
     estimates: NDArray[np.float64], ious: NDArray[np.float64], patients: NDArray[np.str_]
 ) -> dict[str, Any]:
-    """Compare estimates with the truth.
+    """Compare estimates with the true IoU.
 
     Args:
         estimates: float64 (n,), the model's estimates; none is NaN.

@@ -1,4 +1,4 @@
-"""An affine map of a whole sample: rotation, scale and shear around the center.
+"""Apply an affine map to a whole sample: rotation, scale and shear around the center.
 
 Axes: O objects, K points. Coordinates are x, y of pixel centers, and the map acts on these coordinates.
 """

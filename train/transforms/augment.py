@@ -1,4 +1,4 @@
-"""Random augmentation of the geometry of samples.
+"""Augment the geometry of samples at random.
 
 Each sample has its own random generator. The image, the segments, the ignored pixels and the prompts move together.
 Color is augmented later, for each image of a batch, on the device that trains; see `train.transforms.color`.
@@ -24,7 +24,7 @@ REDRAWS = 5
 class AugmentConfig(Settings):
     """Random changes that are drawn for each training tile; the defaults only flip and rotate.
 
-    A zero switches a change off; for `crop`, 1 does.
+    A value of 0 turns a change off; for `crop`, a value of 1 does.
 
     Attributes:
         orientation: Whether one of the eight combinations of flips and quarter turns is drawn.

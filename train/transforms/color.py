@@ -1,4 +1,4 @@
-"""Color augmentation of a batch on the device that trains: brightness, contrast, color and the strength of the stains.
+"""Augment the colors of a batch on the device that trains: brightness, contrast, color and strength of the stains.
 
 The random numbers come with the batch. Like every other augmentation, the color of an image therefore depends on the
 seed, the epoch and the tile alone.

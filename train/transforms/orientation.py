@@ -18,7 +18,7 @@ from torch import Tensor
 from schemas.points import PointLabel
 
 _FLIPS = ((False, False), (False, True), (True, True), (True, False))
-"""Whether to flip x and y, for each number of quarter turns; an odd number of turns is transposed first."""
+"""Whether to flip x and y, for each number of quarter turns; for an odd number, the image is transposed first."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Sample:
         tile_index: Index of the tile in the store.
         image: The RGB image, uint8 (3, H, W); in memory the channels may be last.
         segments: The segment of each object, bool (O, H, W).
-        ignore: The pixels that no loss term counts, bool (H, W).
+        ignore: The pixels that no loss term includes, bool (H, W).
         point_coords: The points of each prompt, float32 (O, K, 2) as x, y; (0, 0) where padded.
         point_labels: SAM 2's label of each point, int32 (O, K); -1 is padding.
         object_ids: Id of each object, unique in the tile, int64 (O,).

@@ -278,9 +278,12 @@ def _fit_with_scores(store: Store, out: Path, scores: list[float], monkeypatch: 
     left = iter(scores)
 
     def scored(*arguments: Any) -> Any:
-        val, _, panels = validate(*arguments)
+        score = next(left)
+        validation = validate(*arguments)
         torch.rand(1)
-        return val, next(left), panels
+        for scores in validation.scores.values():
+            scores["overall"]["class_mean"]["dice"]["value"] = score
+        return validation
 
     monkeypatch.setattr("train.fit.epoch_end.validate", scored)
     return fit(store, _with(epochs=len(scores) - 1, batch_size=36, report=True), out)

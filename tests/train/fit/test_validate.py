@@ -32,14 +32,17 @@ def test_validation_uses_the_prompts_of_the_run(
     monkeypatch.setattr(module, "score_tiles", noted)
     config = FitConfig(image_size=128, prompt=prompt, negatives=negatives)
     tiles = tiles_with_objects(store, "val")[:2]
-    summary, score, panels = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
+    found = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
+    summary, score, panels = found.scores, found.score("dice"), found.panels
     assert set(summary) == {question.kind for question in questions} == kinds
     labels = {int(label) for question in questions for given in question.prompts for label in given["point_labels"]}
     assert (int(PointLabel.NEGATIVE) in labels) is negatives
     assert len(panels) == len(tiles)
     # All prompt kinds have the same weight in the score that chooses the best weights.
-    means = [scores["overall"]["dice"] for scores in summary.values()]
-    assert score == pytest.approx(sum(means) / len(means), abs=1e-4)
+    means = [scores["overall"]["class_mean"]["dice"]["value"] for scores in summary.values()]
+    assert score == pytest.approx(sum(means) / len(means), abs=1e-9)
+    of_objects = [scores["overall"]["dice"] for scores in summary.values()]
+    assert found.score("dice", by_objects=True) == pytest.approx(sum(of_objects) / len(of_objects), abs=1e-9)
 
 
 def test_score_is_the_one_that_the_run_chose(store: Store, tiny: PromptableSam) -> None:
@@ -47,7 +50,8 @@ def test_score_is_the_one_that_the_run_chose(store: Store, tiny: PromptableSam) 
     found = {}
     for name in ("dice", "iou"):
         config = FitConfig(image_size=128, prompt="box", best_by=name)
-        summary, score, _ = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
-        assert score == pytest.approx(summary["box"]["overall"][name], abs=1e-4)
+        validation = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
+        score = validation.score(name)
+        assert score == validation.scores["box"]["overall"]["class_mean"][name]["value"]
         found[name] = score
     assert found["iou"] < found["dice"]

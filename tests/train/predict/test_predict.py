@@ -278,6 +278,57 @@ def _of_another(folder: Path) -> Path:
     return folder / "o.csv"
 
 
+def test_slide_damaged_in_one_tile_names_the_place_and_keeps_what_was_done(
+    checkpoint: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    pytest.importorskip("openslide", reason="openslide is not installed")
+    pixels = np.random.default_rng(0).integers(0, 255, (768, 512, 3), np.uint8)
+    slide = tmp_path / "slide.tif"
+    tifffile.imwrite(slide, pixels, tile=(256, 256), photometric="rgb", compression="jpeg")
+    with tifffile.TiffFile(slide) as tiff:
+        offset, count = tiff.pages[0].dataoffsets[5], tiff.pages[0].databytecounts[5]  # pyright: ignore
+    whole = slide.read_bytes()
+    slide.write_bytes(whole[:offset] + b"\0" * count + whole[offset + count :])
+    command = (checkpoint, slide, *EVERYTHING, "--source-mpp", "0.25", "--out", tmp_path / "out")
+    assert _run(monkeypatch, *command) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert "slide.tif at " in line
+    assert "cannot be read" in line
+    rows = sorted((tmp_path / "out" / ".work" / "slide" / "rows").iterdir())
+    assert rows
+    # The upper rows do not touch the damaged tile: without it, they give a result.
+    assert _run(monkeypatch, *command[:-1], tmp_path / "upper", "--region", "0,0,512,500") == 0
+    assert (tmp_path / "upper" / "slide.geojson").exists()
+
+
+def test_full_disk_is_one_line_and_the_same_command_goes_on(
+    checkpoint: Path, store: Store, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    for index in range(2):
+        Image.fromarray(store[index].image).save(tmp_path / f"t{index}.png")
+    pictures = (tmp_path / "t0.png", tmp_path / "t1.png")
+    out = tmp_path / "disk"
+    out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(out)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a file system needs more rights than this user has")
+    try:
+        flags = (*EVERYTHING, "--format", "geojson,masks,coco")
+        assert _run(monkeypatch, checkpoint, *pictures, *flags, "--out", out) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert "No space left" in line
+        subprocess.run(["mount", "-o", "remount,size=64m", str(out)], check=True)
+        assert _run(monkeypatch, checkpoint, *pictures, *flags, "--out", out) == 0
+        assert _run(monkeypatch, checkpoint, *pictures, *flags, "--out", tmp_path / "whole") == 0
+        found, whole = (
+            {key: data for key, data in bytes_of(folder).items() if not key.startswith(".")}
+            for folder in (out, tmp_path / "whole")
+        )
+        assert found == whole
+    finally:
+        subprocess.run(["umount", "--lazy", str(out)], check=True)
+
+
 def test_other_settings_need_overwrite_and_a_locked_folder_is_refused(
     checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch, capsys
 ) -> None:

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from schemas.errors import ConfigError
-from train.score.comparisons import holm, paired_difference, paired_differences, planned_comparisons
+from train.score.comparisons import (
+    holm,
+    paired_difference,
+    paired_differences,
+    planned_comparisons,
+    with_best_baseline,
+)
 from train.score.score_table import ScoreTable
 from train.statistics.estimate import object_mean
 
@@ -76,8 +82,9 @@ def test_the_start_under_the_first_prompt_is_the_primary_comparison() -> None:
     assert (primary["model"], primary["minus"], primary["prompt"]) == ("best", "baseline:zero_shot", "box")
     assert primary["class_mean"]["level"] == 0.95
     others = [entry for entry in found if entry["role"] == "adjusted"]
-    # Five pairs under two prompts, without the primary one.
+    # Two models against two baselines and the start against the box, under two prompts, without the primary one.
     assert {entry["class_mean"]["level"] for entry in others} == {1 - 0.05 / 9}
+    assert not any(entry["minus"] == "other" for entry in others)
     assert all(entry["class_mean"]["p"] >= primary["class_mean"]["p"] or entry["model"] == "best" for entry in others)
     assert primary["class_mean"]["interval"][0] > 0
 
@@ -87,8 +94,41 @@ def test_another_comparison_can_be_named_before() -> None:
     found = _compared(tables, ["box", "centroid"], ("b", "baseline:box", "centroid"))
     (primary,) = [entry for entry in found if entry["role"] == "primary"]
     assert (primary["model"], primary["minus"], primary["prompt"]) == ("b", "baseline:box", "centroid")
-    with pytest.raises(ConfigError, match="--primary a,c,box: is not compared; name one of these: a,b,box"):
+    with pytest.raises(ConfigError, match=r"--primary a,c,box: .*: a,baseline:box,box"):
         planned_comparisons(list(tables), ["box"], ("a", "c", "box"))
+    # Two models are compared if that is named before.
+    assert str(planned_comparisons(list(tables), ["box"], ("a", "b", "box"))[0]) == "a,b,box"
+
+
+def test_user_chooses_what_is_compared_with() -> None:
+    names = ["a", "b", "c", "baseline:zero_shot", "baseline:box"]
+    planned = planned_comparisons(names, ["box"], against=["c", "baseline:box"])
+    assert sorted(map(str, planned)) == [
+        "a,baseline:box,box",
+        "a,c,box",
+        "b,baseline:box,box",
+        "b,c,box",
+        "c,baseline:box,box",
+    ]
+    with pytest.raises(ConfigError, match="--against d"):
+        planned_comparisons(names, ["box"], against=["d"])
+
+
+def test_models_are_compared_with_the_best_baseline_alone() -> None:
+    names = ["a", "b", "baseline:zero_shot", "baseline:box", "baseline:image", "baseline:disc"]
+    tables = _tables(0, ["baseline:image", *(name for name in names if name != "baseline:image")], ["box"], 0.3)
+    planned = planned_comparisons(names, ["box"])
+    assert len(planned) == 9
+    kept = with_best_baseline(planned, tables)
+    assert sorted(map(str, kept)) == [
+        "a,baseline:image,box",
+        "a,baseline:zero_shot,box",
+        "b,baseline:image,box",
+        "b,baseline:zero_shot,box",
+        "baseline:zero_shot,baseline:box,box",
+    ]
+    asked = planned_comparisons(names, ["box"], against=["baseline:disc"])
+    assert with_best_baseline(asked, tables, ["baseline:disc"]) == asked
 
 
 def test_without_a_start_the_first_comparison_is_primary() -> None:

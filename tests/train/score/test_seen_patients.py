@@ -106,9 +106,9 @@ def test_splits_of_training_are_marked_and_not_refused(store: Store, run: Path, 
         assert ran.exit_code == 0, ran.output
         (line,) = [line for line in ran.output.splitlines() if line.startswith("†")]
         assert said in line
-        assert sum("checkpoint" in line and "†" in line and "│" in line for line in ran.output.splitlines()) == 1
+        assert sum("checkpoint" in line and "†" in line and "box" in line for line in ran.output.splitlines()) == 1
         page = (tmp_path / split / "report.html").read_text()
-        assert f"† checkpoint {said}" in page
+        assert f"† run/checkpoint {said}" in page
         assert page.count("†</td>") + page.count("† <span") >= 3
 
 

@@ -1,0 +1,115 @@
+"""The report of a run: best and last weights beside the start and the baselines, on the validation split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.manifest import SPLITS
+from schemas.store.store import Store
+from train.choices import MEASURE_NAMES
+from train.config import FitConfig, setting_keys
+from train.fit.state import Run
+from train.model.loading import load_predictor
+from train.model.predictor import MaskPredictor
+from train.output.report import Fact, write_report
+from train.score.answers import tiles_with_objects
+from train.score.comparisons import STARTS
+from train.score.evaluate import Evaluation, evaluate
+from train.score.initial_weights import load_initial_weights
+from train.score.protocol import ScoringProtocol
+
+BEST, LAST = "best", "last"
+
+
+def start_is_best(best_by: str, start_score: float | None) -> str:
+    """Say that no epoch of a run was better than its start; `summary.json` has both arguments."""
+    return (
+        f"No epoch beat the start (validation {MEASURE_NAMES[best_by]} {start_score:.3f}): "
+        "best.pt holds the weights that the run began with."
+    )
+
+
+def write_run_report(run: Run, store: Store, device: torch.device, out: Path) -> dict[str, Any] | None:
+    """Score the best and the last weights of a run beside its start and the baselines, and write `report.html`.
+
+    Args:
+        run: The run, after its last step.
+        store: The store that it was trained on.
+        device: Device of the models.
+        out: Folder of the run.
+
+    Returns:
+        For each prompt kind, the mean difference in Dice of the best weights minus the start, with its interval; None
+        without a validation split, or if the weights of the start are not there any more.
+    """
+    evaluation = protocol = predictors = None
+    if len(tiles_with_objects(store, "val", may_be_empty=True)):
+        protocol = ScoringProtocol("val", run.config.prompt_kinds, run.config.negatives)
+        predictors = _predictors(run, device, out / "checkpoints")
+        evaluation = evaluate(store, predictors, protocol)
+    lead = start_is_best(run.config.best_by, run.start_score) if run.best_is_start else ""
+    facts = (*_data(store), *_settings(run.config))
+    title = f"Run {out.absolute().name}"
+    write_report(out / "report.html", title, store, evaluation, predictors, protocol, out, lead, facts)
+    return _against_start(evaluation) if evaluation else None
+
+
+def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, MaskPredictor]:
+    """Load the models of the report; the last weights are left out if they are the best ones."""
+    best, last = checkpoints / "best.pt", checkpoints / "checkpoint.pt"
+    found: dict[str, MaskPredictor] = {}
+    if best.is_file():
+        found[BEST] = load_predictor(best, device)
+    if not found or run.epochs_since_best or run.best_weights == "raw":
+        found[LAST] = MaskPredictor(run.scored_model, device)
+    return found | (load_initial_weights([last], device) if last.is_file() else {})
+
+
+def _against_start(evaluation: Evaluation) -> dict[str, Any] | None:
+    found = {
+        pair["prompt"]: {
+            "start": pair["minus"],
+            "dice": pair["class_mean"]["value"],
+            "interval": pair["class_mean"]["interval"],
+            "level": pair["class_mean"]["level"],
+            "patients": pair["class_mean"]["patients"],
+            "few_patients": pair["class_mean"]["few_patients"],
+        }
+        for pair in evaluation.result["paired"]
+        if pair["model"] == BEST and pair["minus"].startswith(STARTS)
+    }
+    return found or None
+
+
+def _data(store: Store) -> list[Fact]:
+    """Describe the data: the store, and the patients and objects of each split."""
+    splits, patients = store.column("tiles/split"), store.column("tiles/patient")
+    of_objects = splits[store.column("objects/tile_index")]
+    rows = [Fact("Data", "store", store.path)]
+    for split in SPLITS:
+        tiles = splits == split
+        if tiles.any():
+            counts = f"{len(set(patients[tiles].tolist()))} patients, {int(tiles.sum())} tiles"
+            rows.append(Fact("Data", split, f"{counts}, {int((of_objects == split).sum())} objects"))
+    return rows
+
+
+def _settings(config: FitConfig) -> list[Fact]:
+    """List the settings that differ from the defaults."""
+    default = FitConfig()
+    rows: list[Fact] = []
+    for key in setting_keys():
+        own, usual = _value(config, key), _value(default, key)
+        if own != usual:
+            rows.append(Fact("Settings that differ from the defaults", key, f"{own} (default {usual})"))
+    return rows
+
+
+def _value(config: FitConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,76 @@
+"""Name the models of an evaluation: by their run and file, as `RUN/best`, or as the user says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import ConfigError
+
+BASELINE = "baseline:"
+"""How the names of baselines begin."""
+
+
+@dataclass(frozen=True)
+class NamedCheckpoint:
+    """A checkpoint and the name of its model.
+
+    Attributes:
+        name: The name, which no other model of the evaluation has.
+        path: Path of the checkpoint.
+    """
+
+    name: str
+    path: Path
+
+
+def name_checkpoints(given: Sequence[str]) -> list[NamedCheckpoint]:
+    """Name checkpoints.
+
+    Args:
+        given: For each checkpoint its path, or `NAME=PATH`. A path of an existing file may have an equals sign.
+
+    Returns:
+        The checkpoints in the same order. One in a folder `checkpoints` is named after its run and its file, as
+        `RUN/best`, another one after its file. If several would have one name, the names of more folders are added.
+
+    Raises:
+        ConfigError: Two checkpoints have one name or are one file, or a name is that of a baseline.
+    """
+    pairs = [_parts(value) for value in given]
+    paths = [path for _, path in pairs]
+    names = [name or _short(path, paths) for name, path in pairs]
+    for number, name in enumerate(names):
+        if name.startswith(BASELINE):
+            raise ConfigError(
+                f"--checkpoint {given[number]}", f"has a name that begins with {BASELINE}", "choose another name"
+            )
+        if name in names[:number]:
+            remedy = "give each checkpoint once, with a name of its own: --checkpoint NAME=PATH"
+            raise ConfigError(f"--checkpoint {given[number]}", f"has the name {name} of another checkpoint", remedy)
+    return [NamedCheckpoint(name, path) for name, path in zip(names, paths, strict=True)]
+
+
+def _parts(value: str) -> tuple[str, Path]:
+    name, equals, path = value.partition("=")
+    return (name, Path(path)) if equals and name and path and not Path(value).exists() else ("", Path(value))
+
+
+def _short(path: Path, paths: Sequence[Path]) -> str:
+    """Return the shortest name of a path that the others do not have."""
+    own = _folders(path)
+    others = [_folders(other) for other in paths if other.absolute() != path.absolute()]
+    least = 2 if path.absolute().parent.name == "checkpoints" else 1
+    for count in range(least, len(own)):
+        if all(other[-count:] != own[-count:] for other in others):
+            return "/".join(own[-count:])
+    return "/".join(own[-least:])
+
+
+def _folders(path: Path) -> tuple[str, ...]:
+    """Return the names of a path's folders, without `checkpoints`, and of its file, without the suffix."""
+    *folders, file = path.absolute().parts[1:]
+    if folders and folders[-1] == "checkpoints":
+        folders.pop()
+    return (*folders, Path(file).stem)
