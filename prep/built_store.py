@@ -66,5 +66,5 @@ def _difference(store: Store, plan: BuildPlan) -> str | None:
             return f"other files of {roi.frame_id}"
         for path, sha256 in zip(roi.paths, built[roi.frame_id], strict=True):
             if sha256_of(path) != sha256:
-                return f"another content of {path}"
+                return f"different content of {path}"
     return None

@@ -34,7 +34,7 @@ def sample(
     out_dir: Annotated[Path, typer.Argument(help="Folder in which images/ and masks/ are written.")],
     rois: Annotated[int, typer.Option(min=1, max=999, help="Number of ROIs.")] = 6,
     size: Annotated[int, typer.Option(min=64, help="Height of a ROI in pixels.")] = 1536,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     look: Annotated[
         Literal["plain", "varied", "glands"],
         typer.Option(help="plain: always the same; varied: each ROI in its own way; glands: glands with pale centers."),
@@ -98,7 +98,7 @@ def view(
         int | None, typer.Option(min=1, help="Maximum number of tiles, spread evenly over the store; all unless given.")
     ] = None,
     show: Annotated[
-        str, typer.Option(help="What is drawn over a tile: some of fill,outline,box,points.")
+        str, typer.Option(help="What to draw over a tile: any of fill,outline,box,points.")
     ] = "fill,outline",
 ) -> None:
     """Draw tiles with their segments and ignored pixels, and write a page that shows them."""

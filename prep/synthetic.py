@@ -193,7 +193,7 @@ def _draw_glands(
     for number in range(height * width // 9_000):
         outline = _draw_blob(height, width, generator)
         own = _filled(labels.shape, outline)
-        if (cv2.dilate(own, np.ones((9, 9), np.uint8)) & taken).any():
+        if taken[cv2.dilate(own, np.ones((9, 9), np.uint8)) > 0].any():
             continue
         taken |= own
         middle = outline.mean(0)
@@ -214,7 +214,8 @@ def _draw_glands(
 def _filled(shape: tuple[int, ...], outline: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Fill an outline: uint8 of this shape, 1 inside."""
     mask = np.zeros(shape[:2], np.uint8)
-    cv2.fillPoly(mask, np.round(outline).astype(np.int32)[None], (1,))
+    corners = np.asarray(np.round(outline), np.int32)
+    cv2.fillPoly(mask, [corners], 1)
     return mask
 
 

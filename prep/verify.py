@@ -113,9 +113,9 @@ def _wrong_files(store: Store, files: list[WrittenFile], on_file: Callable[[int]
 def _wrong_manifest(store: Store) -> Iterator[Problem]:
     manifest = store.manifest
     if manifest_digest(manifest) != manifest.complete.manifest_sha256:
-        yield Problem("zarr.json", "holds another manifest than the completion record says")
+        yield Problem("zarr.json", "holds a manifest that differs from its completion record")
     if fingerprint(manifest.config) != manifest.config_fingerprint:
-        yield Problem("zarr.json", "holds other settings than its fingerprint says")
+        yield Problem("zarr.json", "holds settings that do not match its fingerprint")
     splits: dict[str, set[str]] = {}
     for patient, split in zip(store.column("tiles/patient"), store.column("tiles/split"), strict=True):
         splits.setdefault(str(patient), set()).add(str(split))

@@ -35,7 +35,7 @@ def wrong_in_tile(tile: Tile, config: BuildConfig) -> Iterator[str]:
     inside = _inside(record)
     codes = merger(config, record.labels)(record.labels)
     if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside):
-        yield "its ignored pixels are not those of its labels"
+        yield "its ignored pixels do not follow from its labels"
     if config.layout == "resize" and not inside.all():
         yield "its scale does not make one tile of its ROI"
     expected = DerivedObjects(codes, inside, config, tile.store)
@@ -124,9 +124,9 @@ def _wrong_segments(
         if stored["area_px"] != area:
             yield f"{name} has area {stored['area_px']}, and its segment {area}"
         if stored["box_xyxy"] != box:
-            yield f"{name} has another box than its segment"
+            yield f"{name} has a box that does not fit its segment"
         if stored["touches_edge"] != (0 in box[:2] or last in box[2:]):
-            yield f"{name} is said {'to touch' if stored['touches_edge'] else 'not to touch'} the tile's edge"
+            yield f"{name} is recorded as {'touching' if stored['touches_edge'] else 'not touching'} the tile's edge"
 
 
 def _wrong_prompts(tile: Tile, segments: dict[int, NDArray[np.bool_]], ignore: NDArray[np.bool_]) -> Iterator[str]:
@@ -140,6 +140,6 @@ def _wrong_prompts(tile: Tile, segments: dict[int, NDArray[np.bool_]], ignore: N
             on = segments[object_id][coords[:, 1], coords[:, 0]]
             ignored = ignore[coords[:, 1], coords[:, 0]]
             if not on[labels == PointLabel.POSITIVE].all():
-                yield f"object {object_id} has a positive point off its segment"
+                yield f"object {object_id} has a positive point outside its segment"
             if (on | ignored)[labels == PointLabel.NEGATIVE].any():
                 yield f"object {object_id} has a negative point on its segment or on an ignored pixel"

@@ -81,7 +81,7 @@ def joined(where: object, problems: Sequence[BcssError]) -> BcssError:
     lines = [" ".join(str(problem).split()) for problem in problems[:SHOWN_PROBLEMS]]
     more = f", of which {SHOWN_PROBLEMS} are shown" if len(problems) > SHOWN_PROBLEMS else ""
     what = "\n".join([f"has {len(problems)} problems{more}", *lines])
-    return SeveralProblemsError(where, what, "mend them, then repeat the command")
+    return SeveralProblemsError(where, what, "fix them, then repeat the command")
 
 
 def unreadable(where: str, error: OSError) -> StoreError:

@@ -89,7 +89,7 @@ def read_coco(path: Path, content: dict[str, Any]) -> Annotations:
             raise SourceError(where, f"names {what}, which the file does not list", "export the file again")
         shape = _shape(where, annotation, name, (image.height, image.width))
         if shape is None:
-            found.leave_out("a box or keypoints alone")
+            found.leave_out("only a box or keypoints")
         else:
             found.shapes[image.file_name].append(shape)
     return found

@@ -171,7 +171,7 @@ def _matched(source: Path, folder: Path, found: Annotations, images: dict[str, P
         logger.warning("%s: images that are not in %s: %d, such as %s", source, folder, len(absent), absent[0])
     alone = sorted(images.keys() - shapes.keys())
     if alone:
-        logger.warning("%s: images that no annotation names get no mask: %d, such as %s", folder, len(alone), alone[0])
+        logger.warning("%s: images without annotations get no mask: %d, such as %s", folder, len(alone), alone[0])
     for what, count in found.left_out.items():
         logger.warning("%s: annotations that are left out: %d (%s)", source, count, what)
     return dict(sorted(shapes.items()))
@@ -221,12 +221,12 @@ def _write(
     if instances:
         crowds = sum(area.is_crowd for area in areas)
         if crowds:
-            logger.warning("%s: areas of many instances that nobody told apart are left out: %d", path.stem, crowds)
+            logger.warning("%s: crowd areas (many instances in one outline) are left out: %d", path.stem, crowds)
         areas = [area for area in areas if not area.is_crowd]
     values, classes = _values(areas, codes, instances=instances)
     highest = max(values if instances else [*values, *codes.values()], default=0)
     if highest > MAX_CODE:
-        raise SourceError(path.stem, f"has {highest} instances, and at most {MAX_CODE} have room", "cut the image")
+        raise SourceError(path.stem, f"has {highest} instances, but a mask holds at most {MAX_CODE}", "cut the image")
     mask = np.zeros((height, width), np.uint8 if highest < 256 else np.uint16)
     names = {value: name for name, value in codes.items()} if not instances else classes
     for value, area in zip(values, areas, strict=True):

@@ -34,7 +34,7 @@ def read_annotations(source: Path, sizes: Mapping[str, tuple[int, int]]) -> Anno
     if source.is_file():
         return _read_json(source)
     if not source.is_dir():
-        raise SourceError(source, "is not there", "check the path")
+        raise SourceError(source, "does not exist", "check the path")
     files = sorted(path for path in source.iterdir() if path.suffix.lower() in (".json", ".geojson") and path.is_file())
     if not files:
         if any(source.glob("*.txt")):

@@ -60,7 +60,7 @@ def _parsed(where: str, line: str) -> tuple[int, Any]:
     if not 0 <= number < MAX_CODE or number != int(number):
         raise SourceError(where, f"has the class {number}", "classes are whole numbers from 0 on")
     if len(values) == 4:
-        raise SourceError(where, "is a box and no outline", "export the labels for segmentation")
+        raise SourceError(where, "is a box, not an outline", "export the labels for segmentation")
     if len(values) < 6 or len(values) % 2 or not all(math.isfinite(value) for value in values):
         raise SourceError(where, f"has {len(values)} coordinates", _REMEDY)
     return int(number), np.array(values).reshape(-1, 2)

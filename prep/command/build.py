@@ -50,21 +50,17 @@ def build(
     dataset: Annotated[
         Literal["auto", "bcss", "generic", "voc", "instances"],
         typer.Option(
-            help="Rules for codes. generic: each code is a class but 0, and 255 is ignored. auto: bcss for files named "
+            help="Rules for codes. generic: each code except 0 is a class; 255 is ignored. auto: bcss for files named "
             "as in BCSS, else generic."
         ),
     ] = "auto",
     images: Annotated[str, typer.Option(help="Folder of images in SOURCE.")] = "images",
     masks: Annotated[str, typer.Option(help="Folder of masks in SOURCE.")] = "masks",
-    image_suffix: Annotated[
-        str, typer.Option(help="What names of images end in before the extension, such as _0000.")
-    ] = "",
-    mask_suffix: Annotated[
-        str, typer.Option(help="What names of masks end in before the extension, such as _mask.")
-    ] = "",
+    image_suffix: Annotated[str, typer.Option(help="Ending of image names before the extension, such as _0000.")] = "",
+    mask_suffix: Annotated[str, typer.Option(help="Ending of mask names before the extension, such as _mask.")] = "",
     unpaired: Annotated[
         Literal["error", "skip"],
-        typer.Option(help="What to do with an image without a mask, and the reverse."),
+        typer.Option(help="What to do with an image without a mask, or a mask without an image."),
     ] = "error",
     layout: Annotated[
         Literal["tile", "resize"], typer.Option(help="Cut tiles, or resize each ROI to one square.")
@@ -80,19 +76,19 @@ def build(
     ] = None,
     edge: Annotated[
         Literal["shift", "pad"],
-        typer.Option(help="Shift the last row and column of tiles inside, or pad them with ignored pixels."),
+        typer.Option(help="Shift the last row and column of tiles into the ROI, or pad them with ignored pixels."),
     ] = "shift",
     mpp: Annotated[
         float | None,
         typer.Option(
             callback=_positive,
-            help="Resample ROIs to this many micrometers a pixel; their own is read from the file names.",
+            help="Resample ROIs to this many micrometers per pixel; file names give their own resolution.",
         ),
     ] = None,
     source_mpp: Annotated[
         float | None,
         typer.Option(
-            callback=_positive, help="Micrometers a pixel of ROIs whose names do not tell it as MPP-0.2500 does."
+            callback=_positive, help="Micrometers per pixel of ROIs without it in their names (as MPP-0.2500)."
         ),
     ] = None,
     min_tissue: Annotated[
@@ -134,7 +130,7 @@ def build(
         typer.Option(help="Class map with a column color (#rrggbb), for RGB masks whose colors are the classes."),
     ] = None,
     nearest_color: Annotated[
-        bool, typer.Option("--nearest-color", help="Take an unknown color of a mask as the nearest known one.")
+        bool, typer.Option("--nearest-color", help="Replace an unknown color of a mask by the nearest known one.")
     ] = False,
     min_area: Annotated[
         int | None,
@@ -146,9 +142,7 @@ def build(
     negative_points: Annotated[int, typer.Option(min=0, max=MAX_POINTS, help="Negative points of each object.")] = 8,
     split_file: Annotated[
         Path | None,
-        typer.Option(
-            help="CSV file with patient (or frame_id) and split; by default that of BCSS, or 70,15,15 % elsewhere."
-        ),
+        typer.Option(help="CSV file with patient (or frame_id) and split; unless given, BCSS's own or 70,15,15 %."),
     ] = None,
     patients: Annotated[
         Path | None, typer.Option(help="CSV file with frame_id and patient, for names without a TCGA barcode.")
@@ -157,7 +151,7 @@ def build(
         str | None, typer.Option(callback=_fractions, help="Shares of patients in train,val,test, drawn with --seed.")
     ] = None,
     codec: Annotated[
-        CodecName, typer.Option(help="Compress images to read quickly, or to take little space; both without loss.")
+        CodecName, typer.Option(help="Compress images for fast reading or for little space, both without loss.")
     ] = "fast",
     seed: Annotated[int, typer.Option(min=0, help="Seed of points and of --split-fractions.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes; one for each core unless given.")] = CORES,
@@ -218,7 +212,7 @@ def build(
         seed=seed,
     )
     splitter = _splitter(config, split_file, split_fractions)
-    continues = "what is done is kept, and the same command continues from it"
+    continues = "finished work is kept, and the same command continues from it"
     with interrupted_as_line(continues), progress_bar("prepare", "ROI") as bar:
         options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
         manifest = build_store(data, out, config, options, splitter)

@@ -17,13 +17,13 @@ def masks(
     images: Annotated[Path, typer.Option(help="Folder of the images that were annotated.")],
     out: Annotated[Path, typer.Option(help="Folder to write: a PNG for each image, and classes.tsv.")],
     class_map: Annotated[
-        Path | None, typer.Option(help="TSV or JSON file with code and name; codes of the file or from 1 unless given.")
+        Path | None, typer.Option(help="TSV or JSON file of code and name; else the file's codes, or 1, 2, ...")
     ] = None,
     instances: Annotated[
         bool, typer.Option("--instances", help="Give each outline its own value, and write instances.csv.")
     ] = False,
 ) -> None:
-    """Draw outlines as masks, later ones above earlier ones."""
+    """Draw outlines as masks; later outlines cover earlier ones."""
     from prep.annotation.masks import write_masks
     from prep.source.class_map import read_class_map
 

@@ -27,7 +27,7 @@ def linked_place(location: str) -> str:
         return location
     place = os.path.realpath(location)
     if Path(place).is_symlink():
-        raise StoreError(location, "is a symbolic link that leads in a circle", "remove it, or choose another --out")
+        raise StoreError(location, "is part of a loop of symbolic links", "remove it, or choose another --out")
     return place
 
 

@@ -50,7 +50,7 @@ def read_case_table(path: Path) -> DataSet:
         raise ConfigError(path, what, _REMEDY)
     unknown = [column for column in rows[0] if column not in _COLUMNS]
     if unknown:
-        logger.warning("%s: columns that mean nothing are left out: %s", path, ", ".join(unknown))
+        logger.warning("%s: unknown columns are left out: %s", path, ", ".join(unknown))
     stems = Counter(Path(row["image"]).stem for row in rows)
     problems: list[BcssError] = []
     rois: list[RoiSource] = []
@@ -74,7 +74,7 @@ def _wrong_cells(folder: Path, row: dict[str, str]) -> list[tuple[str, str]]:
         if not name and column != "class_mask":
             wrong.append((f"has no {column}", "fill the cell, or remove the row"))
         elif name and not (folder / name).is_file():
-            wrong.append((f"names the {column} {name}, which is not there", f"give its path from {folder}"))
+            wrong.append((f"names the {column} {name}, which does not exist", f"give its path from {folder}"))
     if row.get("split") and row["split"] not in _SPLITS:
         wrong.append((f"has split {row['split']!r}", f"use one of {', '.join(SPLITS)}"))
     if row.get("mpp_um") and _mpp(row["mpp_um"]) is None:

@@ -96,7 +96,7 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
         raise ConfigError(path, f"gives two codes the color #{bytes(alike[0]).hex()}", "give each its own color")
     chained = [entry for entry in entries if entry.into in merged]
     if chained:
-        what = f"merges {chained[0].code} into {chained[0].into}, which is merged itself"
+        what = f"merges {chained[0].code} into {chained[0].into}, which is itself merged"
         raise ConfigError(path, what, "give the final code in 'into'")
     return entries
 
@@ -128,5 +128,5 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice} stands twice")
+        raise ValueError(f"the key {twice} occurs twice")
     return found

@@ -99,7 +99,7 @@ class _Files:
     def add(self, path: Path, key: Key, root: Path) -> None:
         if not _is_text(path.relative_to(root.parent).as_posix()):
             self.problems.append(
-                SourceError(path, "has a name that is not UTF-8, and the store's names are", "rename it")
+                SourceError(path, "has a name that is not UTF-8, but names in the store are", "rename it")
             )
         elif key in self.paths:
             self.problems.append(
@@ -235,7 +235,7 @@ def _without_partner(
                 stem[len(key[1]) :] for folder, stem in masks if folder == key[0] and stem.startswith(key[1])
             )
             if longer and not folders.mask_suffix:
-                remedy = f"add the mask, or give --mask-suffix {longer[0]} if masks end so"
+                remedy = f"add the mask, or give --mask-suffix {longer[0]} if masks end in it"
             yield SourceError(images[key], f"has no mask {wanted}", remedy)
         else:
             wanted = root.images / f"{place}{folders.image_suffix}.png"

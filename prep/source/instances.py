@@ -64,7 +64,7 @@ def read_instances(path: Path) -> tuple[LabelArray, dict[int, int]]:
     if found[0]:
         found, numbered = np.concatenate([[0], found]), numbered + 1
     if len(found) - 1 > MAX_CODE:
-        what = f"has {len(found) - 1} instances, and at most {MAX_CODE} have room in a ROI"
+        what = f"has {len(found) - 1} instances, but a ROI can have at most {MAX_CODE}"
         raise SourceError(path, what, "cut the image into several ROIs")
     labels = numbered.reshape(values.shape).astype(np.uint16)
     return labels, {number: int(value) for number, value in enumerate(found.tolist()) if number}
@@ -139,7 +139,7 @@ def listed_classes(
         code = classes.get((frame_id, value), classes.get(("", value)))
         if code is None:
             raise SourceError(
-                where, f"has the instance {value}, whose class is not told", "add it to the table of classes"
+                where, f"has the instance {value}, whose class is unknown", "add it to the table of classes"
             )
         found[number] = code
     return found

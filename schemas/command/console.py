@@ -235,7 +235,7 @@ def _described(error: Exception, program: str) -> dict[str, str]:
         # The arguments were wrong. The error's class belongs to click, and typer may bundle a copy of click that
         # cannot be imported here.
         return {"where": program, "what": cast("Any", error).format_message(), "remedy": "see --help"}
-    return {"where": program, "what": f"{type(error).__name__}: {error}", "remedy": "report this defect"}
+    return {"where": program, "what": f"{type(error).__name__}: {error}", "remedy": "report this bug"}
 
 
 def _leave_pipe() -> None:

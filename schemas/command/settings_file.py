@@ -31,7 +31,7 @@ def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTE
                 data += piece
         text = data.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise ConfigError(path, "is not there", "check the path") from error
+        raise ConfigError(path, "does not exist", "check the path") from error
     except OSError as error:
         raise ConfigError(path, f"cannot be read ({error.strerror or error})", remedy) from error
     except UnicodeDecodeError as error:

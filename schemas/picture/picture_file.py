@@ -120,7 +120,7 @@ class PictureFile:
             raise SourceError(self.path, "is damaged (its tags cannot be read)", "download or export it again")
         elif count > 1:
             what = f"is an animation of {count} pictures"
-            raise SourceError(self.path, what, "save the one that is meant in its own file")
+            raise SourceError(self.path, what, "save the one you need in its own file")
 
     def _check_bytes(self) -> None:
         """Check the checksums of a PNG's chunks. Pillow skips them when it decodes, and would return wrong pixels."""
@@ -139,7 +139,7 @@ def open_picture(path: Path) -> Generator[PictureFile]:
         with FileReader(path) as file:
             yield PictureFile(path, file, tiff_content(file))
     except FileNotFoundError as error:
-        raise SourceError(path, "is not there", "check the path") from error
+        raise SourceError(path, "does not exist", "check the path") from error
     except PermissionError as error:
         raise SourceError(path, "cannot be read", "check its permissions") from error
     except MemoryError as error:
@@ -158,7 +158,7 @@ def _metadata_warnings(path: Path) -> Generator[None]:
         warnings.simplefilter("always")
         yield
     if caught:
-        logger.warning("%s: its metadata is odd (%s); its pixels are read", path, str(caught[0].message).strip())
+        logger.warning("%s: its metadata is faulty (%s); its pixels are read", path, str(caught[0].message).strip())
 
 
 def _what_it_is(tiff: TiffContent | None) -> tuple[str, str]:

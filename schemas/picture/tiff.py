@@ -193,16 +193,14 @@ def check_pages(path: Path, content: TiffContent) -> None:
     """
     stack = re.search(r"^images=(\d+)", content.description, re.MULTILINE)
     if content.description.startswith("ImageJ=") and stack and int(stack[1]) > 1:
-        raise SourceError(
-            path, f"is an ImageJ stack of {stack[1]} images", "save the one that is meant in its own file"
-        )
+        raise SourceError(path, f"is an ImageJ stack of {stack[1]} images", "save the one you need in its own file")
     first, *others = content.pages
     if first.reduced and others:
         what = f"has {len(content.pages)} pages, and the first is a smaller version of another"
         raise SourceError(path, what, "save the full resolution in its own file")
     if not all(page.reduced or _is_smaller(page.size, first.size) for page in others):
         what = f"has {len(content.pages)} pages, and only the first would be read"
-        raise SourceError(path, what, "save the one that is meant in its own file")
+        raise SourceError(path, what, "save the one you need in its own file")
 
 
 def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArray[Any]:

@@ -109,7 +109,7 @@ class Store:
             found = entries.get("schema_version")
             raise StoreError(
                 self.path,
-                f"has schema version {found!r}, and this program reads {SCHEMA_VERSION}",
+                f"has schema version {found!r}, but this program reads version {SCHEMA_VERSION}",
                 "build it again with the installed `bcss-prep` and `--overwrite`",
             )
         try:
@@ -133,7 +133,7 @@ class Store:
                 try:
                     array = self.group[path]
                 except KeyError as error:
-                    raise StoreError(where, "is not there", "see docs/reference/store.md") from error
+                    raise StoreError(where, "does not exist", "see docs/reference/store.md") from error
             if not isinstance(array, zarr.Array):
                 raise StoreError(where, "is not an array", "build the store again")
             # `bcss-prep build --overwrite` reads the checksums of a store whose manifest may be damaged.

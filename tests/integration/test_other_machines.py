@@ -93,7 +93,7 @@ def test_name_that_is_not_utf8_is_an_error_of_one_line(place: Path, tmp_path: Pa
     (tmp_path / "source" / "masks" / os.fsdecode(b"a\xff.png")).touch()
     ran = _run(sys.executable, "-m", "prep.cli", "build", "source", "--out", "s.zarr", cwd=tmp_path)
     assert ran.returncode == 1
-    assert "has a name that is not UTF-8, and the store's names are; rename it" in ran.stderr.splitlines()[-1]
+    assert "has a name that is not UTF-8, but names in the store are; rename it" in ran.stderr.splitlines()[-1]
     assert "Traceback" not in ran.stderr
 
 

@@ -95,7 +95,7 @@ def test_other_settings_or_sources_replace_a_store_only_with_overwrite(write_roi
     ):
         build_store(source, out, other)
     write_roi("a", np.full((40, 40), 2, np.uint8))
-    with pytest.raises(StoreError, match=r"was built from another content of .*masks.a.png"):
+    with pytest.raises(StoreError, match=r"was built from different content of .*masks.a.png"):
         build_store(source, out, SMALL)
     assert _files(out) == before
     build_store(source, out, other, BuildOptions(overwrite=True))
@@ -424,6 +424,6 @@ def test_interrupted_build_says_that_it_continues(write_roi, tmp_path: Path) -> 
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     last = said.splitlines()[-1]
-    assert last == "bcss-prep: interrupted; what is done is kept, and the same command continues from it"
+    assert last == "bcss-prep: interrupted; finished work is kept, and the same command continues from it"
     assert "Traceback" not in said
     assert list(tmp_path.glob("s.zarr.partial/rois/*/staged.json"))

@@ -118,7 +118,7 @@ def test_symlink_loop_and_dangling_link_are_named(write_roi, tmp_path: Path) -> 
         build_store(source, tmp_path / "s.zarr", ALL)
     (source / "masks" / "b.png").unlink()
     (source / "images" / "b.png").unlink()
-    with pytest.raises(BcssError, match=r"c.png: is not there"):
+    with pytest.raises(BcssError, match=r"c.png: does not exist"):
         build_store(source, tmp_path / "s.zarr", ALL)
     assert not (tmp_path / "s.zarr").exists()
 

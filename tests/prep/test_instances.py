@@ -125,12 +125,12 @@ def test_instance_of_two_classes_and_too_many_instances_are_refused(tmp_path: Pa
     error = _error(tmp_path / "d", tmp_path / "s.zarr", "--class-mask", "classes")
     assert "a.png: gives the instance 1 the classes 1 and 2; give each instance one class" in error
     tifffile.imwrite(tmp_path / "many.tif", np.arange(65536 * 2, dtype=np.uint32).reshape(256, 512))
-    with pytest.raises(SourceError, match="has 131071 instances, and at most 65535 have room in a ROI"):
+    with pytest.raises(SourceError, match="has 131071 instances, but a ROI can have at most 65535"):
         read_instances(tmp_path / "many.tif")
     assert "does not go with --objects label" in _error(
         tmp_path / "d", tmp_path / "s.zarr", "--dataset", "instances", objects="label"
     )
-    assert "whose class is not told" in _error(
+    assert "whose class is unknown" in _error(
         tmp_path / "d", tmp_path / "s.zarr", "--instance-classes", str(_table(tmp_path))
     )
 

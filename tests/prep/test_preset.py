@@ -52,7 +52,7 @@ def test_binary_mask_with_its_class_map_keeps_all_its_pixels(
     assert tile.class_ids.tolist() == [code]
     assert not tile.ignore.any()
     np.testing.assert_array_equal(tile.segments[0], labels == code)
-    assert "data set: generic (the names are not those of BCSS): every code is a class but 0, the back" in caplog.text
+    assert "data set: generic (the names are not those of BCSS): every code is a class except 0" in caplog.text
     assert f"{'nothing' if code == 255 else 255} is ignored; --dataset changes that" in caplog.text
 
 

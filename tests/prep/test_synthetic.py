@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prep.synthetic import write_sample
+from prep.synthetic import STROMA, TUMOR, SampleLook, write_sample
 from schemas.errors import SourceError
 
 
@@ -32,3 +32,22 @@ def test_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images" / "mine.png").touch()
     with pytest.raises(SourceError, match=r"mine.png"):
         write_sample(tmp_path)
+
+
+def test_each_look_has_patients_of_its_own_and_glands_have_pale_centers(tmp_path: Path) -> None:
+    looks: tuple[SampleLook, ...] = ("plain", "varied", "glands")
+    stems = {look: write_sample(tmp_path / look, rois=2, size_px=256, seed=3, look=look) for look in looks}
+    assert len({name.split("_")[0] for names in stems.values() for name in names}) == 6
+    for name in stems["glands"]:
+        with Image.open(tmp_path / "glands" / "masks" / f"{name}.png") as mask:
+            labels = np.asarray(mask)
+        with Image.open(tmp_path / "glands" / "images" / f"{name}.png") as picture:
+            image = np.asarray(picture).astype(int)
+        assert set(np.unique(labels)) == {TUMOR, STROMA}
+        pale = image.min(2) > 225
+        assert 0.1 < pale[labels == TUMOR].mean() < 0.5
+    grounds = [
+        np.median(np.asarray(Image.open(path)).reshape(-1, 3), 0)
+        for path in sorted((tmp_path / "varied" / "images").iterdir())
+    ]
+    assert np.abs(grounds[0] - grounds[1]).max() > 5

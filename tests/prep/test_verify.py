@@ -100,12 +100,12 @@ def _rewrite(path: Path, name: str, change) -> None:
     ("name", "change", "what"),
     [
         ("labels", lambda v: np.where(v == 1, 2, v), "is not the segment that its labels give"),
-        ("ignore", lambda v: v ^ 128, "its ignored pixels are not those of its labels"),
+        ("ignore", lambda v: v ^ 128, "its ignored pixels do not follow from its labels"),
         ("segments", lambda v: v ^ 1, "is not the segment that its labels give"),
         ("objects/area_px", lambda v: v + 1, "has area"),
         ("objects/touches_edge", lambda v: ~v, "the tile's edge"),
-        ("objects/box_xyxy", lambda v: v // 2, "has another box than its segment"),
-        ("prompts/positive_coords", lambda v: v * 0, "has a positive point off its segment"),
+        ("objects/box_xyxy", lambda v: v // 2, "has a box that does not fit its segment"),
+        ("prompts/positive_coords", lambda v: v * 0, "has a positive point outside its segment"),
         ("prompts/interior_labels", lambda v: v * 0 - 1, "has no point for the prompt centroid"),
     ],
 )
@@ -145,10 +145,10 @@ def test_negative_point_on_an_ignored_pixel_is_named(copy: Path) -> None:
     ("keys", "where", "what"),
     [
         (("complete", "checksums_sha256"), "checksums", "are not those of the completion record"),
-        (("complete", "manifest_sha256"), "zarr.json", "holds another manifest than the completion record says"),
-        (("config_fingerprint",), "zarr.json", "holds other settings than its fingerprint says"),
-        (("tool_version",), "zarr.json", "holds another manifest than the completion record says"),
-        (("sources", 0, "mask_sha256"), "zarr.json", "holds another manifest than the completion record says"),
+        (("complete", "manifest_sha256"), "zarr.json", "holds a manifest that differs from its completion record"),
+        (("config_fingerprint",), "zarr.json", "holds settings that do not match its fingerprint"),
+        (("tool_version",), "zarr.json", "holds a manifest that differs from its completion record"),
+        (("sources", 0, "mask_sha256"), "zarr.json", "holds a manifest that differs from its completion record"),
     ],
 )
 def test_wrong_digest_is_named(copy: Path, keys: tuple[str | int, ...], where: str, what: str) -> None:

@@ -25,4 +25,4 @@ def test_it_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
-    assert "whole; 12 tiles, 29 objects" in capsys.readouterr().out
+    assert "intact; 12 tiles, 29 objects" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def test_new_kind_takes_table_entries_and_nothing_else(sample_source: Path, stor
 
 @pytest.mark.usefixtures("_with_deepest")
 def test_store_built_before_a_kind_lacks_it(store: Store) -> None:
-    with pytest.raises(StoreError, match="prompts/deepest_coords: is not there"):
+    with pytest.raises(StoreError, match="prompts/deepest_coords: does not exist"):
         store.prompts(0, "deepest")  # pyright: ignore[reportArgumentType]
 
 

@@ -213,9 +213,9 @@ def test_wrong_calls_exit_2(store: Store, monkeypatch, capsys, arguments, messag
     ("arguments", "message"),
     [
         (["fit", "nowhere.zarr"], "nowhere.zarr: no store is there"),
-        (["fit", "STORE", "--init", "none.pt", "--image-size", "128"], "none.pt: is not there"),
+        (["fit", "STORE", "--init", "none.pt", "--image-size", "128"], "none.pt: does not exist"),
         (["fit", "STORE", "--freeze", "legs", "--image-size", "128"], "--freeze legs: names no module"),
-        (["evaluate", "STORE", "--checkpoint", "none.pt", "--out", "x"], "none.pt: is not there"),
+        (["evaluate", "STORE", "--checkpoint", "none.pt", "--out", "x"], "none.pt: does not exist"),
     ],
 )
 def test_failures_print_one_line_and_exit_1(

@@ -96,7 +96,7 @@ def test_error_names_the_bad_setting(tmp_path: Path, text: str, message: str) ->
 
 
 def test_missing_file_and_file_that_is_not_text_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not there"):
+    with pytest.raises(ConfigError, match="does not exist"):
         read_config(tmp_path / "none.yaml", {})
     path = tmp_path / "run.yaml"
     path.write_bytes(b"\xff\xfe\x00")
@@ -130,6 +130,6 @@ def test_endless_file_is_an_error() -> None:
 def test_key_that_stands_twice_is_an_error(tmp_path: Path, text: str, key: str, line: int) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(
-        ConfigError, match=rf"c.yaml: is not a YAML file \(the key {key} stands twice, again in line {line}\)"
+        ConfigError, match=rf"c.yaml: is not a YAML file \(the key {key} occurs twice, again in line {line}\)"
     ):
         read_config(tmp_path / "c.yaml", {})

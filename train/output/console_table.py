@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -36,8 +37,10 @@ def print_scores(result: dict[str, Any]) -> None:
     Args:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
-    # A long name is wrapped, because two names may look alike if they are cut short.
-    table = Table(Column("model", overflow="fold"), "prompt", "Dice", "95 %", "IoU", "objects", "patients")
+    # A long name is folded: if it were cut off, two names could look the same. The rest fits into 80 columns.
+    heads = ("prompt", "Dice", "95 %", "IoU", "objects", "patients")
+    columns = (Column("model", overflow="fold", min_width=18), *(Column(head, no_wrap=True) for head in heads))
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
             table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark_of(result, model, kind)))

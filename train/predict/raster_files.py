@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ PNG_MAX_PX = 1 << 26
 """Largest number of pixels of a PNG; a larger label image is written as a TIFF pyramid."""
 
 TIFF_TILE_PX = 512
+_LABEL = np.dtype(np.uint32)
 Labels = NDArray[np.uint8 | np.uint16 | np.uint32]
 LabelType = np.dtype[np.uint8 | np.uint16 | np.uint32]
 
@@ -40,31 +42,42 @@ class LabelImage:
         self._path, self._grid = path, grid
         self._shape = grid.region[3], grid.region[2]
         self._raw = path.with_name(f"{path.name}.raw")
-        self._labels = np.memmap(self._raw, np.uint32, "w+", shape=self._shape)
+        # Written as a file and not through a memory map, in which a full disk would kill the process.
+        self._file = self._raw.open("w+b")
+        self._file.truncate(self._shape[0] * self._shape[1] * _LABEL.itemsize)
         self._last = 0
 
     def add(self, item: PlacedObject) -> None:
         """Paint one object."""
         x, y, mask = level0_mask(item, self._grid)
-        height, width = mask.shape
-        self._labels[y : y + height, x : x + width][mask] = item.number
+        for row in np.flatnonzero(mask.any(1)).tolist():
+            place = ((y + row) * self._shape[1] + x) * _LABEL.itemsize
+            self._file.seek(place)
+            line = np.frombuffer(self._file.read(mask.shape[1] * _LABEL.itemsize), _LABEL).copy()
+            line[mask[row]] = item.number
+            self._file.seek(place)
+            self._file.write(line.tobytes())
         self._last = max(self._last, item.number)
 
     def close(self) -> None:
         """Write the file."""
+        self._file.flush()
+        labels = np.memmap(self._raw, _LABEL, "r", shape=self._shape)
         dtype = np.uint8 if self._last < 256 else np.uint16 if self._last < 65536 else np.uint32
         if self._shape[0] * self._shape[1] <= PNG_MAX_PX and dtype is not np.uint32:
-            Image.fromarray(self._labels.astype(dtype)).save(self._path.with_name(f"{self._path.name}.png"))
+            Image.fromarray(labels.astype(dtype)).save(self._path.with_name(f"{self._path.name}.png"))
         else:
-            self._write_pyramid(np.dtype(dtype))
+            self._write_pyramid(labels, np.dtype(dtype))
         self.discard()
 
     def discard(self) -> None:
         """Remove the temporary file of labels."""
-        del self._labels
-        self._raw.unlink()
+        with suppress(OSError):
+            # What a full disk does not take is not needed any more.
+            self._file.close()
+        self._raw.unlink(missing_ok=True)
 
-    def _write_pyramid(self, dtype: LabelType) -> None:
+    def _write_pyramid(self, labels: NDArray[np.uint32], dtype: LabelType) -> None:
         height, width = self._shape
         levels = max(int(np.ceil(np.log2(max(height, width) / TIFF_TILE_PX))), 0)
         # The same labels must give the same bytes. Without this UUID, tifffile would write a random one.
@@ -75,7 +88,7 @@ class LabelImage:
             for level in range(levels + 1):
                 step = 1 << level
                 writer.write(
-                    _tiles(self._labels, step, dtype),
+                    _tiles(labels, step, dtype),
                     shape=(-(-height // step), -(-width // step)),
                     dtype=dtype,
                     tile=(TIFF_TILE_PX, TIFF_TILE_PX),

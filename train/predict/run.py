@@ -198,7 +198,8 @@ def _write_all(writers: Sequence[ObjectWriter], objects: Iterable[PlacedObject])
             for writer in writers:
                 writer.add(item)
         while open_writers:
-            open_writers.pop().close()
+            open_writers[-1].close()
+            open_writers.pop()
     finally:
         for writer in open_writers:
             writer.discard()
@@ -267,6 +268,23 @@ def _writers(
     folder: Path, stem: str, grid: WorkingGrid, settings: PredictSettings, kinds: list[ObjectClass]
 ) -> list[ObjectWriter]:
     found: list[ObjectWriter] = []
+    try:
+        _open_writers(found, folder, stem, grid, settings, kinds)
+    except BaseException:
+        for writer in found:
+            writer.discard()
+        raise
+    return found
+
+
+def _open_writers(
+    found: list[ObjectWriter],
+    folder: Path,
+    stem: str,
+    grid: WorkingGrid,
+    settings: PredictSettings,
+    kinds: list[ObjectClass],
+) -> None:
     if "geojson" in settings.formats:
         found.append(GeoJsonFile(folder / f"{stem}.geojson"))
     if "masks" in settings.formats:
@@ -277,4 +295,3 @@ def _writers(
         found.append(CsvFile(folder / f"{stem}.csv"))
     if "overlay" in settings.formats:
         found.append(OverlayPicture(folder / f"{stem}.overlay.jpg", grid, grid.preview))
-    return found

@@ -11,6 +11,7 @@ import csv
 import json
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -62,7 +63,9 @@ class _JsonRows:
         self._file.close()
 
     def discard(self) -> None:
-        self._file.close()
+        # The rest does not fit on a full disk, and is not needed.
+        with suppress(OSError):
+            self._file.close()
 
 
 class GeoJsonFile:
@@ -141,7 +144,8 @@ class CsvFile:
 
     def discard(self) -> None:
         """Leave the file unfinished."""
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
 
 class CocoFile:

@@ -155,7 +155,7 @@ def test_holes_parts_and_order(tmp_path: Path, images: Path, caplog: pytest.LogC
     )
     # Later outlines lie above earlier ones, and what they cover is counted by class.
     assert drawn.covered_px == {("tumor", "over"): int(square_only[:20, :20].sum())}
-    assert "images that no annotation names get no mask: 1, such as b" in caplog.text
+    assert "images without annotations get no mask: 1, such as b" in caplog.text
     assert "annotations that are left out: 1 (points and lines)" in caplog.text
     assert "annotations that are left out: 1 (areas without a class)" in caplog.text
     colors = {entry.name: entry.color for entry in read_class_map(tmp_path / "out" / "classes.tsv")}
@@ -220,7 +220,7 @@ def test_bad_annotations_are_one_line_and_write_nothing(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.5 0.5 0.1 0.1", "is a box and no outline"),
+        ("0 0.5 0.5 0.1 0.1", "is a box, not an outline"),
         ("x 1", "is not a row of numbers"),
         ("-1 0 0 1 1 0 1", "has the class"),
     ],
@@ -251,8 +251,8 @@ def test_names_of_yolo_classes_and_crowds(tmp_path: Path, images: Path, caplog: 
     flat = [value for point in SQUARE for value in point]
     path = _write(tmp_path, _coco({"segmentation": [flat], "iscrowd": 1}, {"segmentation": [flat]}, {}))
     write_masks(path, images, tmp_path / "instances", instances=True)
-    assert "areas of many instances that nobody told apart are left out: 1" in caplog.text
-    assert "annotations that are left out: 1 (a box or keypoints alone)" in caplog.text
+    assert "crowd areas (many instances in one outline) are left out: 1" in caplog.text
+    assert "annotations that are left out: 1 (only a box or keypoints)" in caplog.text
     np.testing.assert_array_equal(_read(tmp_path / "instances" / "a.png"), _expected())
 
 

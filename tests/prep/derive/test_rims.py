@@ -60,4 +60,4 @@ def test_build_names_the_mask_its_codes_and_their_pixels(
     source = write_roi("a", blended)
     build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64))
     counts = {code: int((blended == code).sum()) for code in (2, 3)}
-    assert f"masks/a.png: the codes 2 ({counts[2]} px), 3 ({counts[3]} px) are only thin rims" in caplog.text
+    assert f"masks/a.png: the codes 2 ({counts[2]} px), 3 ({counts[3]} px) occur only as thin rims" in caplog.text

@@ -77,16 +77,16 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         read_case_table(tmp_path / "cases.csv")
     head, *lines = str(caught.value).splitlines()
-    assert "cases.csv: has 7 problems; mend them" in head
+    assert "cases.csv: has 7 problems; fix them" in head
     for line, words in zip(
         lines,
         [
-            "line 3: names the image b.png, which is not there",
+            "line 3: names the image b.png, which does not exist",
             "line 4: has no mask",
             "line 5: has split 'holdout'",
             "line 6: has mpp_um '0'",
             "line 7: has frame_id 'x/y'",
-            "names 2 ROIs one",
+            "gives 2 ROIs the name one",
             "puts patient P into test and train",
         ],
         strict=True,
@@ -114,7 +114,7 @@ def test_unknown_columns_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     _files(tmp_path, "a.png", "a-label.png")
     (tmp_path / "cases.csv").write_text("image,mask,pateint\na.png,a-label.png,P\n")
     assert [roi.patient for roi in read_case_table(tmp_path / "cases.csv").rois] == ["a"]
-    assert "columns that mean nothing are left out: pateint" in caplog.text
+    assert "unknown columns are left out: pateint" in caplog.text
 
 
 def test_stems_that_repeat_get_their_folder(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_tsv_and_json_give_the_same_map(tmp_path: Path, name: str, text: str) ->
         ("a.json", "{", "is not a class map"),
         ("a.json", "3", "neither a list nor an object"),
         ("a.json", '[{"code": 1, "nmae": "x"}]', "nmae"),
-        ("a.json", '{"19": 1, "1": 2}', "merges 19 into 1, which is merged itself"),
+        ("a.json", '{"19": 1, "1": 2}', "merges 19 into 1, which is itself merged"),
         ("a.tsv", "name\tinto\nx\t1\n", "no column code"),
         ("a.tsv", "code\tname\n1\ta\n1\tb\n", "names code 1 twice"),
         ("a.tsv", "code\tname\n-1\ta\n", "greater than or equal to 0"),
@@ -120,7 +120,7 @@ def test_invalid_color_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_codes_with_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="names two codes tumor"):
+    with pytest.raises(ConfigError, match="gives two codes the name tumor"):
         read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t\n"))
     merged = read_class_map(_write(tmp_path, "m.tsv", "code\tname\tinto\n1\ttumor\t\n2\ttumor\t1\n"))
     assert [entry.into for entry in merged] == [None, 1]
@@ -129,5 +129,5 @@ def test_two_codes_with_one_name_are_refused(tmp_path: Path) -> None:
 def test_key_that_stands_twice_in_json_is_an_error(tmp_path: Path) -> None:
     for text in ('{"19": 1, "20": 2, "19": 3}', '[{"code": 1, "name": "a", "code": 2}]'):
         (tmp_path / "m.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"m.json: is not a class map \(the key (19|code) stands twice\)"):
+        with pytest.raises(ConfigError, match=r"m.json: is not a class map \(the key (19|code) occurs twice\)"):
             read_class_map(tmp_path / "m.json")

@@ -68,7 +68,7 @@ def test_all_problems_are_in_one_error_up_to_ten(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as caught:
         find_rois(tmp_path)
     head, *lines = str(caught.value).splitlines()
-    assert head == f"{tmp_path}: has 14 problems, of which 10 are shown; mend them, then repeat the command"
+    assert head == f"{tmp_path}: has 14 problems, of which 10 are shown; fix them, then repeat the command"
     assert len(lines) == 10
     assert all(f"{number:02}.png: has no mask " in line for number, line in zip((0, 1, 2, 4, 5), lines, strict=False))
 
@@ -84,7 +84,7 @@ def test_files_without_a_partner_are_skipped_on_demand(tmp_path: Path, caplog: p
 
 def test_suffix_that_is_missing_is_suggested(tmp_path: Path) -> None:
     _touch(tmp_path, "images/a.png", "masks/a_seg.png")
-    with pytest.raises(SourceError, match="give --mask-suffix _seg if masks end so"):
+    with pytest.raises(SourceError, match="give --mask-suffix _seg if masks end in it"):
         find_rois(tmp_path)
 
 

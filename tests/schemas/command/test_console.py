@@ -144,7 +144,7 @@ def _stderr_of(failure: str, *arguments: str) -> tuple[int, str]:
             False,
         ),
         ("open('nowhere.png')", {"where": "nowhere.png", "what": "No such file or directory"}, False),
-        ("1 // 0", {"where": "bcss-prep", "remedy": "report this defect"}, True),
+        ("1 // 0", {"where": "bcss-prep", "remedy": "report this bug"}, True),
     ],
 )
 def test_json_log_has_one_object_a_line_and_no_progress_bar(

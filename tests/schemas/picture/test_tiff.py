@@ -182,7 +182,7 @@ def test_metadata_that_pillow_warns_of_is_logged_and_the_pixels_are_read(
     cut = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0"
     (tmp_path / "i.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + (len(cut) + 2).to_bytes(2, "big") + cut + jpeg[2:])
     assert read_image(tmp_path / "i.jpg").shape == (16, 16, 3)
-    assert re.search(r"i.jpg: its metadata is odd \(Corrupt EXIF data.*its pixels are read", caplog.text)
+    assert re.search(r"i.jpg: its metadata is faulty \(Corrupt EXIF data.*its pixels are read", caplog.text)
 
 
 def test_large_color_profile_is_no_damage(tmp_path: Path) -> None:

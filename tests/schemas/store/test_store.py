@@ -127,7 +127,7 @@ def _edit_attributes(path: Path, edit) -> None:
     ("edit", "message"),
     [
         (lambda manifest: manifest.pop("complete"), "not a finished store"),
-        (lambda manifest: manifest.update(schema_version=2), "schema version 2, and this program reads 1"),
+        (lambda manifest: manifest.update(schema_version=2), "schema version 2, but this program reads version 1"),
         (lambda manifest: manifest.update(tile_size_px=-8), "damaged manifest .tile_size_px"),
     ],
 )
@@ -239,5 +239,5 @@ def test_record_is_shown_in_a_line(store: Store) -> None:
 
 
 def test_unknown_array_is_not_reported_as_damage(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"objects/color: is not there"):
+    with pytest.raises(StoreError, match=r"objects/color: does not exist"):
         store.column("objects/color")

@@ -19,13 +19,14 @@ from train.backbone.sam2 import SAM2
 from train.config import FitConfig, read_config
 from train.data.collate import collate
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
+from train.fit.average import decay_after
 from train.fit.epoch_end import end_epoch, validate_start
 from train.fit.forward import TrainingForward
 from train.fit.prepare import prepare_run
 from train.fit.state import Origin, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import fit
-from train.fit.validate import validate
+from train.fit.validate import Validation, validate
 from train.loss.batch_loss import batch_loss
 from train.model.checkpoint import load_checkpoint
 from train.model.promptable import PromptableSam
@@ -245,15 +246,17 @@ def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, mo
     last = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")
     best = load_checkpoint(tmp_path / "checkpoints" / "best.pt")
     average = trained[0]
-    for weight in trained[1:]:
-        average = 0.9 * average + 0.1 * weight
+    for step, weight in enumerate(trained[1:], start=1):
+        kept = decay_after(step, 0.9)
+        average = kept * average + (1 - kept) * weight
     assert len(trained) == 3
     torch.testing.assert_close(last["ema"]["model"][name], average, rtol=0, atol=1e-7)
-    assert not torch.equal(last["model"][name], best["model"][name])
-    # The start is validated first; best.pt holds whichever scored better.
-    assert len(scored) == 2
+    # The start is validated first, then the average and the weights of the step; best.pt holds what scored best.
+    assert len(scored) == 3
     torch.testing.assert_close(scored[1], average, rtol=0, atol=1e-7)
-    assert torch.equal(best["model"][name], scored[best["steps"] and 1])
+    assert torch.equal(scored[2], last["model"][name])
+    place = {"average": 1, "raw": 2}[last["best_weights"]] if best["steps"] else 0
+    assert torch.equal(best["model"][name], scored[place])
 
 
 def test_best_has_the_weights_of_the_epoch_with_the_best_score(
@@ -261,7 +264,7 @@ def test_best_has_the_weights_of_the_epoch_with_the_best_score(
 ) -> None:
     scores = iter([0.5, 0.7, 0.6, 0.7])
     saved: list[tuple[str, int]] = []
-    monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: ({}, next(scores), []))
+    monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: _validation(next(scores)))
     monkeypatch.setattr(TrainState, "save", lambda state, path: saved.append((path.name, state.steps)))
     monkeypatch.setattr("train.fit.epoch_end.save_last", lambda *_: None)
     run = start_run(FAST, Origin("", 2, 1), CPU)
@@ -271,6 +274,11 @@ def test_best_has_the_weights_of_the_epoch_with_the_best_score(
             end_epoch(run, store, np.arange(1), machine, log, tmp_path / "checkpoint.pt")
     assert saved == [("best.pt", 1), ("best.pt", 2)]
     assert (run.best_score, run.epochs_since_best) == (0.7, 2)
+
+
+def _validation(dice: float) -> Validation:
+    overall = {"dice": dice, "iou": dice, "class_mean": {"dice": {"value": dice}}}
+    return Validation({"box": {"overall": overall, "classes": {}}}, [])
 
 
 def _fit_with_scores(store: Store, out: Path, scores: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -308,7 +316,7 @@ def test_start_stays_best_until_an_epoch_beats_it(store: Store, tmp_path: Path, 
 
 def test_validation_of_the_start_leaves_the_random_generators_alone(store: Store, monkeypatch, tmp_path: Path) -> None:
     run = start_run(FAST, Origin("", 2, 1), CPU)
-    monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: ({}, float(torch.rand(1)), []))
+    monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: _validation(float(torch.rand(1))))
     before = torch.get_rng_state()
     with RunLog(None) as log:
         validate_start(run, store, np.arange(1), Machine(World(), CPU, StopRequest()), log, tmp_path / "checkpoint.pt")
@@ -387,10 +395,10 @@ def test_error_of_a_loading_process_shows_only_its_cause(sample_source: Path, tm
 
 
 def test_class_weights_are_compared_with_the_classes(store: Store, tmp_path: Path, caplog) -> None:
-    with pytest.raises(ConfigError, match=r"^loss.class_weights: names no class of .*name codes among 1 \(tumor\)"):
+    with pytest.raises(ConfigError, match=r"^loss.class_weights: names no class of .*use codes from 1 \(tumor\)"):
         fit(store, _with(max_steps=1, loss={"class_weights": {99: 2.0}}), tmp_path / "none")
     fit(store, _with(max_steps=1, loss={"class_weights": {1: 2.0, 99: 2.0}}), tmp_path / "one")
-    assert "loss.class_weights: [99] are no classes of the store" in caplog.text
+    assert "loss.class_weights: [99] are not classes of the store" in caplog.text
 
 
 def test_each_epoch_is_told_in_one_line(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:

@@ -72,7 +72,7 @@ def test_wrong_network_is_an_error_that_names_the_right_one(tiny: PromptableSam)
         (b"", "cannot be read"),
         (b"PK\x03\x04 but no more", "cannot be read"),
         (b"junk", "cannot be read"),
-        (None, "is not there"),
+        (None, "does not exist"),
     ],
 )
 def test_error_names_the_damaged_file(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -63,7 +63,7 @@ def test_weights_that_sam_2_0_lacks_keep_their_start_values(
     fresh = PromptableSam("nano", 128)
     before = {name: fresh.sam.state_dict()[name].clone() for name in newer}
     load_weights(fresh, weights, tmp_path / "old.pt")
-    assert f"old.pt lacks {', '.join(newer)}, as SAM 2.0 does" in caplog.text
+    assert f"old.pt lacks {', '.join(newer)}, like all SAM 2.0 checkpoints" in caplog.text
     for name, weight in fresh.sam.state_dict().items():
         assert torch.equal(weight, before.get(name, weights.get(name, weight))), name
     # One of them alone is a damaged file.
@@ -82,5 +82,8 @@ def test_other_files_get_the_remedy_that_helps(nano: PromptableSam, tmp_path: Pa
         CheckpointError, match=r"1.pt: holds weights of SAM 1 or of a model made from it, such as MedSAM"
     ):
         load_checkpoint(tmp_path / "1.pt")
-    with pytest.raises(CheckpointError, match=r"1 unexpected \(ema_steps\); remove them from it; the others are whole"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"1 unexpected \(ema_steps\); remove the unexpected weights",
+    ):
         load_weights(nano, {**nano.sam.state_dict(), "ema_steps": torch.zeros(1)}, tmp_path / "w.pt")

@@ -106,7 +106,7 @@ def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: P
         "Surface Dice against tolerance",
         "True IoU against the model's own estimate",
         "Dice after simulated clicks",
-        "Training",
+        "Training of run0",
         "Best objects",
         "Middle objects",
         "Worst objects",
@@ -221,7 +221,7 @@ def test_class_names_are_escaped_and_found(
 def test_curves_alone(store: Store, browser: Browser, run: Path, tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", "Run", store, run=run)
     opened = Opened(browser, tmp_path / "report.html")
-    assert opened.page.locator("h2").all_inner_texts() == ["Training"]
+    assert opened.page.locator("h2").all_inner_texts() == ["Training of run0"]
     assert opened.page.locator("#scores").count() == 0
     assert store.path in opened.page.locator(".facts").inner_text()
     assert opened.troubles == []

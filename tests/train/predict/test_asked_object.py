@@ -63,12 +63,12 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
         ("a.json", "[]", "holds no prompt"),
         ("a.json", '{"type": "Feature"}', "is not GeoJSON"),
         ("a.csv", "", "holds no prompt"),
-        ("a.csv", "object,x\n1,2\n", "lacks a column"),
+        ("a.csv", "object,x\n1,2\n", "lacks a required column"),
         ("a.csv", "object,x,y\n1,2,z\n", "line 2: has y 'z'"),
         ("a.csv", "object,x,y,label\n1,2,3,5\n", "has label '5'"),
         ("a.csv", "object,x,y,label\n1,2,3,0\n", "neither a box nor a click"),
         ("a.json", json.dumps({"images": [], "annotations": [{"image_id": 1}]}), "is not a COCO file"),
-        ("a.json", json.dumps(feature({"type": "Point", "coordinates": [1, 2]}, "negative")), "and no object"),
+        ("a.json", json.dumps(feature({"type": "Point", "coordinates": [1, 2]}, "negative")), "but no object"),
     ],
 )
 def test_bad_prompts_are_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -121,7 +121,7 @@ def test_two_processes_train_as_one_does(store: Store, programs: Path, tmp_path:
         load_checkpoint(tmp_path / run / "checkpoints" / "checkpoint.pt")["best_meter_values"]
         for run in ("alone", "two")
     ]
-    assert scores[0]["dice"] == pytest.approx(scores[1]["dice"], abs=0.02)
+    assert scores[0]["dice_class_mean"] == pytest.approx(scores[1]["dice_class_mean"], abs=0.02)
 
 
 def _nine_tiles(write_roi: WriteRoi, folder: Path) -> Store:

@@ -1,0 +1,145 @@
+"""Fine-tune `nano` on halves of real ROIs and score the other halves; then predict the held ROI whole.
+
+    BCSS_REAL_DATA=DATA python -m benchmarks.real_halves OUT [--steps 1500]
+
+Each of the two ROIs in DATA is cut in two files whose patients have names of their own. Left halves are trained on,
+right ones held out. Both halves come from one slide, so this says nothing of other patients or hospitals. The boxes of
+the scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles of the store. The
+last line is JSON: a list of claim, value, goal, met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.claims import Claim, hardware, print_claims
+from schemas.store.store import open_store
+from train.predict import load_predictor
+from train.predict.asked_object import AskedObject
+from train.predict.prompted import PromptOptions, predict_asked
+from train.slide.image_source import Picture
+from train.slide.working_grid import WorkingGrid
+
+FOLDERS = {"bcss": "A0D2", "bcss_tumor": "A1G6"}
+GOAL_BOX, GOAL_CLICK, GOAL_WHOLE = 0.75, 0.70, 0.03
+
+FIT = {
+    "--init": "nano",
+    "--image-size": 128,
+    "--batch-size": 8,
+    "--max-objects": 8,
+    "--epochs": 10_000,
+    "--ema": 0.99,
+    "--workers": 1,
+    "--device": "cpu",
+}
+SETTINGS = """
+optimizer: {lr: 5.0e-4, vision_lr: 5.0e-4, warmup_steps: 50, layer_decay: 1.0, weight_decay: 0.01, clip_norm: 1.0}
+loss: {mask_weight: 5.0, dice_weight: 5.0}
+augment: {rotate_deg: 45.0, scale: 0.3, crop: 0.7, brightness: 0.15, contrast: 0.15, saturation: 0.15, stain: 0.2}
+report: false
+"""
+
+
+def cut(data: Path, out: Path) -> None:
+    """Write the halves with their patients and splits."""
+    names: list[str] = []
+    for kind in ("images", "masks"):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+        for folder, roi in FOLDERS.items():
+            picture = Image.open(next((data / folder / kind).glob(f"*{roi}*")))
+            half = picture.width // 2
+            for side, box in (("train", (0, 0, half)), ("held", (half, 0, picture.width))):
+                whole = (box[0], 0, box[-1], picture.height)
+                picture.crop(whole).save(out / kind / f"{side}-{roi}.png")
+                names.append(f"{side}-{roi}")
+    rows = "".join(f"{name},{'train' if name.startswith('train') else 'test'}\n" for name in dict.fromkeys(names))
+    (out / "split.csv").write_text("patient,split\n" + rows, encoding="utf-8")
+    patients = "".join(f"{name},{name}\n" for name in dict.fromkeys(names))
+    (out / "patients.csv").write_text("frame_id,patient\n" + patients, encoding="utf-8")
+
+
+def whole_roi_dice(source: Path, store_path: Path, checkpoint: Path, objects: Path) -> tuple[float, float, int]:
+    """Ask the boxes of the scored objects on whole ROIs.
+
+    Returns:
+        The mean Dice of these objects on whole ROIs and in tiles, and their number.
+    """
+    store, predictor = open_store(str(store_path)), load_predictor(checkpoint, "cpu")
+    with objects.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "run/checkpoint" and row["prompt"] == "box"]
+    by_roi: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        by_roi.setdefault(row["frame_id"], []).append(row)
+    whole: list[float] = []
+    tiles: list[float] = []
+    for roi, wanted in by_roi.items():
+        grid = WorkingGrid.of(Picture(np.asarray(Image.open(source / "images" / f"{roi}.png").convert("RGB"))))
+        truths = [_truth(store, int(row["tile_index"]), int(row["object_id"])) for row in wanted]
+        asked = [
+            AskedObject(str(n), (x0 + x, y0 + y, x1 + 1 + x, y1 + 1 + y))
+            for n, (_, (x, y), (x0, y0, x1, y1)) in enumerate(truths)
+        ]
+        found = predict_asked(predictor, grid, asked, PromptOptions(predictor.window_px))
+        for row, item, (truth, (x, y), _) in zip(wanted, found, truths, strict=True):
+            side = len(truth)
+            mask = np.zeros_like(truth) if item is None else item.within((x, y, x + side, y + side))
+            whole.append(2 * float((mask & truth).sum()) / float(mask.sum() + truth.sum()))
+            tiles.append(float(row["dice"]))
+    return float(np.mean(whole)), float(np.mean(tiles)), len(whole)
+
+
+def _truth(store: object, tile: int, object_id: int) -> tuple[np.ndarray, tuple[int, int], tuple[int, int, int, int]]:
+    record = store[tile]  # pyright: ignore
+    place = record.object_ids.tolist().index(object_id)
+    return record.segments[place], record.origin_xy, tuple(record.boxes_xyxy[place].tolist())
+
+
+def _call(program: str, *arguments: object) -> None:
+    subprocess.run([str(Path(sys.executable).parent / program), *map(str, arguments)], check=True)
+
+
+def main() -> None:
+    """Cut, build, train, score and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=1500)
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    source, store, run = out / "halves", out / "halves.zarr", out / "run"
+    cut(Path(os.environ["BCSS_REAL_DATA"]), source)
+    tiles = ("--size", 512, "--stride", 256, "--objects", "component", "--min-area", 1500, "--classes", "1,2,3,4,18,21")
+    who = ("--patients", source / "patients.csv", "--split-file", source / "split.csv", "--dataset", "bcss")
+    _call("bcss-prep", "build", source, "--out", store, *tiles, *who, "--source-mpp", 0.25)
+    (out / "settings.yaml").write_text(SETTINGS, encoding="utf-8")
+    flags = [part for pair in FIT.items() for part in pair]
+    resume = ("--resume",) if (run / "checkpoints" / "checkpoint.pt").exists() else ()
+    settings = ("--config", out / "settings.yaml", "--max-steps", arguments.steps)
+    _call("bcss-train", "fit", store, "--out", run, *settings, *flags, *resume)
+    checkpoint = run / "checkpoints" / "checkpoint.pt"
+    _call("bcss-train", "evaluate", store, "--checkpoint", checkpoint, "--out", out / "evaluation", "--overwrite")
+    models = json.loads((out / "evaluation" / "metrics.json").read_bytes())["models"]
+    scores = {kind: means["overall"] for kind, means in models["run/checkpoint"].items()}
+    whole, tiled, count = whole_roi_dice(source, store, checkpoint, out / "evaluation" / "objects.csv")
+    print(hardware())
+    print(f"{count} objects: mean Dice {tiled:.3f} in tiles, {whole:.3f} on whole ROIs")
+    print_claims(
+        [
+            Claim("held-out halves, box, Dice over objects", scores["box"]["dice"], GOAL_BOX),
+            Claim("held-out halves, click, Dice over objects", scores["centroid"]["dice"], GOAL_CLICK),
+            Claim("Dice in tiles minus Dice on whole ROIs", tiled - whole, GOAL_WHOLE, at_most=True),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
