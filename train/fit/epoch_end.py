@@ -105,7 +105,7 @@ def _epoch_line(run: Run, score: float, by_weights: dict[WeightsKind, float], *,
         return f"start: {validated}"
     parts = [f"epoch {run.epochs_done}: loss {run.loss:.3f}", validated]
     if len(by_weights) > 1:
-        parts.append("(" + ", ".join(f"{kind} {value:.3f}" for kind, value in by_weights.items()) + ")")
+        parts[-1] += " (" + ", ".join(f"{kind} {value:.3f}" for kind, value in by_weights.items()) + ")"
     if run.start_score is not None:
         parts.append(f"{score - run.start_score:+.3f} against the start")
     return ", ".join([*parts, f"{run.elapsed_s:.0f} s", *(["best so far"] if is_best else [])])
