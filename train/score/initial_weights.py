@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from train.backbone.catalog import ModelSize
-from train.backbone.nano_start import init_file
+from train.backbone.nano_start import init_file, is_nano_start
 from train.model.checkpoint import load_checkpoint, load_identified, load_weights
 from train.model.names import NamedCheckpoint
 from train.model.predictor import MaskPredictor
@@ -92,6 +93,8 @@ def _load_start(start: RunStart, path: Path, device: torch.device) -> MaskPredic
         return None
     model = _random_model(start)
     load_weights(model, content["model"], init)
+    if is_nano_start(Path(start.init)):
+        weights = replace(weights, path=start.init)
     return MaskPredictor(model.eval(), device, weights, seen_patients(content, init))
 
 

@@ -1,0 +1,78 @@
+"""The start that comes with the project: `--init nano`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from schemas.errors import CheckpointError
+from schemas.store.store import Store
+from train.backbone.nano_start import NANO_START, init_file
+from train.config import read_config
+from train.fit.state import Origin, start_run
+from train.model.checkpoint import load_checkpoint
+from train.model.loading import load_predictor
+from train.model.seen_patients import digest_of
+from train.score.initial_weights import load_initial_weights
+
+CPU = torch.device("cpu")
+
+
+def test_init_nano_implies_the_network_and_loads_the_weights_of_the_package() -> None:
+    config = read_config(None, {"init": Path("nano"), "image_size": 128})
+    assert config.model == "nano"
+    run = start_run(config, Origin("", 1, 1), CPU)
+    kept = load_checkpoint(NANO_START)
+    own = run.model.sam.state_dict()
+    assert all(torch.equal(own[name], weight.float()) for name, weight in kept["model"].items())
+    assert kept["model"]["no_mem_embed"].dtype == torch.float16
+    assert NANO_START.stat().st_size < 6e6
+    assert set(run.seen.trained) == set(kept["patients"]["trained"])
+
+
+def test_another_network_does_not_take_it() -> None:
+    config = read_config(None, {"init": Path("nano"), "model": "tiny", "image_size": 128})
+    with pytest.raises(CheckpointError, match=r"does not fit the model tiny.*--model nano"):
+        start_run(config, Origin("", 1, 1), CPU)
+
+
+def test_a_file_of_that_name_is_still_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = read_config(None, {"init": Path("./nano").absolute()})
+    assert config.init == tmp_path / "nano"
+    assert config.model == "tiny"
+    assert init_file(config.init) == tmp_path / "nano"
+
+
+def test_run_that_began_with_it_is_scored_beside_it_wherever_the_package_lies(tmp_path: Path) -> None:
+    run = start_run(read_config(None, {"init": Path("nano"), "image_size": 128}), Origin("", 1, 1), CPU)
+    run.state().save(tmp_path / "own.pt")
+    assert load_checkpoint(tmp_path / "own.pt")["config"]["init"] == "nano"
+    found = load_initial_weights([tmp_path / "own.pt"], CPU)
+    assert list(found) == ["baseline:zero_shot"]
+    weights = found["baseline:zero_shot"].weights
+    # Reports name it as the flag does, and not by a folder of this machine.
+    assert weights is not None
+    assert weights.path == "nano"
+
+
+def test_its_patients_are_nobody_elses(store: Store) -> None:
+    seen = load_predictor(NANO_START, CPU).seen
+    assert seen is not None
+    assert len(seen.trained) > 50
+    assert not seen.among(set(store.column("tiles/patient").tolist()))
+    assert digest_of("TCGA-A1-N000") in seen.trained | seen.validated
+
+
+def test_predictors_use_the_average_of_a_checkpoint(tmp_path: Path) -> None:
+    settings = {"init": Path("nano"), "image_size": 128, "optimizer.ema_decay": 0.9}
+    run = start_run(read_config(None, settings), Origin("", 1, 1), CPU)
+    name = "sam_mask_decoder.conv_s0.weight"
+    with torch.no_grad():
+        run.model.sam.get_parameter(name).add_(1.0)
+    run.state().save(tmp_path / "checkpoint.pt")
+    used = load_predictor(tmp_path / "checkpoint.pt", CPU).model.sam.get_parameter(name)
+    torch.testing.assert_close(used, run.scored_model.sam.get_parameter(name))
+    assert not torch.equal(used, run.model.sam.get_parameter(name))
