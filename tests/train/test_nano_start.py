@@ -43,7 +43,7 @@ def test_a_file_of_that_name_is_still_a_file(tmp_path: Path, monkeypatch: pytest
     config = read_config(None, {"init": Path("./nano").absolute()})
     assert config.init == tmp_path / "nano"
     assert config.model == "tiny"
-    assert init_file(config.init) == tmp_path / "nano"
+    assert init_file(tmp_path / "nano") == tmp_path / "nano"
 
 
 def test_run_that_began_with_it_is_scored_beside_it_wherever_the_package_lies(tmp_path: Path) -> None:
