@@ -6,24 +6,28 @@ n steps. Without it, the first steps' weights stay in the average for 1 / (1 - d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-
-AverageStep = Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
-def moving_average(model: nn.Module, decay: float, *, warm_up: bool = True) -> AveragedModel:
-    """Begin the moving average of a model's weights.
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Begin the moving average of a model's weights, with a warm-up.
 
     Args:
         model: The model; the average starts as a copy of it.
-        decay: Share of the average that stays in each step.
-        warm_up: Whether the decay is smaller in the first steps; runs of older versions had no warm-up.
+        decay: Share of the average that stays in each step after the warm-up.
     """
-    return AveragedModel(model, multi_avg_fn=_average_step(decay, warm_up=warm_up))
+    average = AveragedModel(model)
+    average.multi_avg_fn = _with_warm_up(average.n_averaged, decay)
+    return average
+
+
+def without_warm_up(average: AveragedModel, decay: float) -> None:
+    """Continue an average of an older version, which had no warm-up."""
+    average.multi_avg_fn = get_ema_multi_avg_fn(decay)
 
 
 def decay_after(steps: int, decay: float) -> float:
@@ -31,16 +35,11 @@ def decay_after(steps: int, decay: float) -> float:
     return min(decay, (1 + steps) / (10 + steps))
 
 
-def without_warm_up(average: AveragedModel, decay: float) -> None:
-    """Continue an average that was begun without a warm-up."""
-    average.multi_avg_fn = _average_step(decay, warm_up=False)
+def _with_warm_up(steps: Tensor, decay: float) -> Callable[..., None]:
+    """Return the update of an average whose number of steps is `steps`, a tensor on the CPU that changes."""
 
-
-def _average_step(decay: float, *, warm_up: bool) -> AverageStep:
-    @torch.no_grad()
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
-        kept = decay_after(int(steps), decay) if warm_up else decay
-        for mean, value in zip(averaged, current, strict=True):
-            mean.lerp_(value, 1 - kept)
+    def update(averaged: Any, current: Any, on_device: Any) -> None:
+        # `on_device` has the same number, but reading it would wait for the device in every step.
+        get_ema_multi_avg_fn(decay_after(int(steps), decay))(averaged, current, on_device)
 
     return update

@@ -72,18 +72,19 @@ def _score_weights(
             validation = validate(model, store, val_tiles, run.config, machine.world, machine.device)
             score = validation.score(run.config.best_by, by_objects=run.best_by_objects)
             found[kind] = model, validation, score
-    better = max(found, key=lambda kind: found[kind][2])
+    scores: dict[str, float] = {kind: entry[2] for kind, entry in found.items()}
+    better = max(found, key=lambda kind: scores[kind])
     model, validation, score = found[better]
     run.val = validation.scores
     log.panels(run.steps, validation.panels)
-    log.epoch(run.steps, epoch, run.val, score, {kind: entry[2] for kind, entry in found.items()})
+    log.epoch(run.steps, epoch, run.val, score, scores)
     run.epochs_since_best += 1
     is_best = run.best_score is None or score > run.best_score
     if is_best:
         run.best_score, run.epochs_since_best = score, 0
         run.best_weights = better if run.ema is not None else None
     if machine.world.is_main:
-        logger.info("%s", _epoch_line(run, score, {kind: entry[2] for kind, entry in found.items()}, is_best=is_best))
+        logger.info("%s", _epoch_line(run, epoch, score, scores, is_best=is_best))
         if is_best:
             run.best_state(model).save(checkpoint.with_name("best.pt"))
 
@@ -95,7 +96,7 @@ def _models(run: Run) -> dict[WeightsKind, PromptableSam]:
     return {"average": run.scored_model, "raw": run.model}
 
 
-def _epoch_line(run: Run, score: float, by_weights: dict[WeightsKind, float], *, is_best: bool) -> str:
+def _epoch_line(run: Run, epoch: int, score: float, by_weights: dict[str, float], *, is_best: bool) -> str:
     """Describe a validation in one line."""
     measure = run.config.best_by
     found, by_objects = run.val or {}, run.best_by_objects
@@ -103,7 +104,7 @@ def _epoch_line(run: Run, score: float, by_weights: dict[WeightsKind, float], *,
     validated = f"validation {MEASURE_NAMES[measure]} {', '.join(scores)}"
     if not run.steps:
         return f"start: {validated}"
-    parts = [f"epoch {run.epochs_done}: loss {run.loss:.3f}", validated]
+    parts = [f"epoch {epoch}: loss {run.loss:.3f}", validated]
     if len(by_weights) > 1:
         parts[-1] += " (" + ", ".join(f"{kind} {value:.3f}" for kind, value in by_weights.items()) + ")"
     if run.start_score is not None:

@@ -31,10 +31,12 @@ def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_
         The content of `summary.json`.
     """
     summary = _summary(run, read_steps(out), device, stopped_by)
+    # Written before the report, too, which takes long and may fail.
+    write_json(out / "summary.json", summary)
     if run.config.report and not stopped_by:
         with timed("report"):
             summary["against_start"] = write_run_report(run, store, device, out)
-    write_json(out / "summary.json", summary)
+        write_json(out / "summary.json", summary)
     return summary
 
 

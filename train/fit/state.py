@@ -43,11 +43,6 @@ class Origin:
 WeightsKind = Literal["raw", "average"]
 
 
-def class_mean_name(measure: str) -> str:
-    """Return the name that checkpoints give to the class mean of a measure."""
-    return f"{measure}_class_mean"
-
-
 @dataclass
 class Run:
     """The state of a run.
@@ -108,7 +103,7 @@ class Run:
     @property
     def best_score_name(self) -> str:
         """Name of the score that chooses `best.pt`, as checkpoints have it."""
-        return self.config.best_by if self.best_by_objects else class_mean_name(self.config.best_by)
+        return self.config.best_by if self.best_by_objects else f"{self.config.best_by}_class_mean"
 
     @property
     def scored_model(self) -> PromptableSam:

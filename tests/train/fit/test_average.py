@@ -11,7 +11,9 @@ from train.fit.average import decay_after, moving_average, without_warm_up
 
 def _averages(decay: float, *, warm_up: bool, steps: int = 30) -> list[float]:
     model = nn.Linear(1, 1, bias=False)
-    average = moving_average(model, decay, warm_up=warm_up)
+    average = moving_average(model, decay)
+    if not warm_up:
+        without_warm_up(average, decay)
     found: list[float] = []
     for step in range(steps):
         with torch.no_grad():
