@@ -15,7 +15,9 @@ import numpy as np
 
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
+from train.choices import BASELINES
 from train.model.names import BASELINE
+from train.score.baselines import is_oracle
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
 from train.statistics.estimate import FEW_PATIENTS, LEVEL, Estimate, class_mean, object_mean
@@ -90,7 +92,9 @@ def planned_comparisons(
 
 
 def with_best_baseline(planned: Sequence[Comparison], tables: Tables, against: Sequence[str] = ()) -> list[Comparison]:
-    """Keep, of each model's comparisons with baselines under a prompt kind, the one with the best baseline.
+    """Keep only the comparison with the best baseline for each model and prompt kind.
+
+    Baselines that see more of the truth than the prompt tells are not among them.
 
     Args:
         planned: What `planned_comparisons` returned; the first one stays.
@@ -104,8 +108,9 @@ def with_best_baseline(planned: Sequence[Comparison], tables: Tables, against: S
             kept.append(pair)
             continue
         rivals = [other.minus for other in planned if (other.model, other.kind) == (pair.model, pair.kind)]
-        plain = [name for name in rivals if name.startswith(BASELINE) and not name.startswith(STARTS)]
-        if pair.minus == max(plain, key=lambda name: _class_mean_dice(tables[name][pair.kind])):
+        fair = [name for name in BASELINES if f"{BASELINE}{name}" in rivals and not is_oracle(name, pair.kind)]
+        means = {f"{BASELINE}{name}": _class_mean_dice(tables[f"{BASELINE}{name}"][pair.kind]) for name in fair}
+        if means and pair.minus == max(means, key=lambda name: means[name]):
             kept.append(pair)
     return kept
 
