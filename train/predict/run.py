@@ -29,7 +29,7 @@ from train.predict.settings import PredictSettings
 from train.predict.vector_files import CocoFile, CsvFile, GeoJsonFile, ObjectWriter
 from train.predict.window_rows import WindowRows
 from train.runtime.distributed import World
-from train.slide.image_source import ImageSource, open_source
+from train.slide.image_source import ImageSource, is_turned, open_source
 from train.slide.working_grid import WorkingGrid
 
 logger = logging.getLogger(__name__)
@@ -93,6 +93,9 @@ def predict_images(
     digests = {path: _digest(predictor, path, settings, asked[path]) for path in own}
     for path in own:
         check_done(out, path, digests[path], overwrite=settings.overwrite)
+    turned = [path for path in own if is_turned(path)]
+    if turned:
+        logger.warning("images that their orientation tag rotates or flips: %d, such as %s", len(turned), turned[0])
     found: list[ImageSummary] = []
     for path in own:
         summary = summary_of(out, path, digests[path])

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, SourceError
-from schemas.picture.decode import read_image
+from schemas.picture.decode import image_header, read_image
+from schemas.picture.orientation import UPRIGHT
+from schemas.picture.tiff import tiff_content
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_TIFF_SUFFIXES = (".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", *_TIFF_SUFFIXES)
 _MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
 
@@ -162,10 +165,25 @@ def find_sources(paths: list[Path]) -> list[Path]:
     return found
 
 
+def is_turned(path: Path) -> bool:
+    """Whether the orientation tag of an image rotates or flips it.
+
+    Raises:
+        SourceError: The file is absent, too large, or not an image.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _TIFF_SUFFIXES:
+        with path.open("rb") as file:
+            content = tiff_content(file)
+        return content is not None and content.orientation != UPRIGHT
+    return suffix in PICTURE_SUFFIXES and image_header(path).turned
+
+
 def _is_slide(path: Path) -> bool:
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return True
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    # OpenSlide reads a TIFF without regard to its orientation tag.
+    if path.suffix.lower() not in _TIFF_SUFFIXES or is_turned(path):
         return False
     try:
         # Without OpenSlide, a TIFF is opened as a picture, which works as long as it fits into memory.

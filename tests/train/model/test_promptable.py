@@ -8,6 +8,7 @@ from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from schemas.errors import ConfigError
+from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
 from train.backbone.sam2 import SAM2
 from train.config import FitConfig
@@ -19,6 +20,7 @@ from train.fit.state import Origin, start_run
 from train.loss.batch_loss import batch_loss
 from train.loss.pixel_terms import upsample
 from train.model.acceleration import recompute_activations
+from train.model.checkpoint import load_checkpoint, load_weights
 from train.model.promptable import PromptableSam
 from train.settings import LossConfig
 
@@ -102,10 +104,14 @@ def test_impossible_freezes_are_refused(names: tuple[str, ...], message: str) ->
 
 def _predictor(model: PromptableSam, tmp_path: Path) -> SAM2ImagePredictor:
     torch.save({"model": model.sam.state_dict()}, tmp_path / "w.pt")
+    return _metas_predictor(model, SAM2.networks[model.size].config_file, tmp_path / "w.pt")
+
+
+def _metas_predictor(model: PromptableSam, config_file: str, weights: Path | None) -> SAM2ImagePredictor:
     overrides = [f"++model.image_size={model.image_size}"]
     sam = build_sam2(
-        SAM2.networks[model.size].config_file,
-        str(tmp_path / "w.pt"),
+        config_file,
+        None if weights is None else str(weights),
         device="cpu",
         hydra_overrides_extra=overrides,
         apply_postprocessing=False,
@@ -116,19 +122,17 @@ def _predictor(model: PromptableSam, tmp_path: Path) -> SAM2ImagePredictor:
     return predictor
 
 
-@pytest.mark.parametrize("kind", ["centroid", "multi_point", "box"])
-def test_masks_equal_those_of_metas_image_predictor(tiny: PromptableSam, store: Store, tmp_path: Path, kind) -> None:
-    predictor = _predictor(tiny, tmp_path)
+def _assert_same_masks(model: PromptableSam, predictor: SAM2ImagePredictor, store: Store, kind: PromptKind) -> None:
     overlaps = []
     for index in range(4):
         record = store[index]
         predictor.set_image(record.image)
         with torch.no_grad():
-            features = tiny.encode(torch.from_numpy(record.image).permute(2, 0, 1)[None])
+            features = model.encode(torch.from_numpy(record.image).permute(2, 0, 1)[None])
         for prompt in store.prompts(index, kind).values():
             coords, labels = prompt["point_coords"], prompt["point_labels"]
             with torch.no_grad():
-                ours = tiny.decode(features, torch.from_numpy(coords)[None], torch.from_numpy(labels)[None])
+                ours = model.decode(features, torch.from_numpy(coords)[None], torch.from_numpy(labels)[None])
             theirs, ious, _ = predictor.predict(
                 point_coords=coords,
                 point_labels=labels,
@@ -142,6 +146,21 @@ def test_masks_equal_those_of_metas_image_predictor(tiny: PromptableSam, store: 
             overlaps.append(np.count_nonzero((logits > 0) & (theirs > 0)) / union if union else 1.0)
     assert np.mean(overlaps) >= 0.99
     assert len(overlaps) >= 8
+
+
+@pytest.mark.parametrize("kind", ["centroid", "multi_point", "box"])
+def test_masks_equal_those_of_metas_image_predictor(tiny: PromptableSam, store: Store, tmp_path: Path, kind) -> None:
+    _assert_same_masks(tiny, _predictor(tiny, tmp_path), store, kind)
+
+
+@pytest.mark.parametrize("kind", ["centroid", "box"])
+def test_sam_2_0_weights_give_the_masks_of_the_published_sam_2_0(store: Store, tmp_path: Path, kind) -> None:
+    torch.manual_seed(0)
+    model = PromptableSam("tiny", 128).eval()
+    published = _metas_predictor(model, "configs/sam2/sam2_hiera_t.yaml", None)
+    torch.save({"model": published.model.state_dict()}, tmp_path / "sam2_hiera_tiny.pt")
+    load_weights(model, load_checkpoint(tmp_path / "sam2_hiera_tiny.pt")["model"], tmp_path / "sam2_hiera_tiny.pt")
+    _assert_same_masks(model, published, store, kind)
 
 
 def test_corrections_add_a_click_and_a_pass_and_train_the_mask_prompt(mixed_batch: Batch) -> None:

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 import torch
 from geojson_pydantic import FeatureCollection
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -389,3 +389,32 @@ def test_calls_from_python_take_images_of_any_shape(predictor: ImagePredictor) -
     for wrong in ({}, {"boxes": [[1, 2, 3, 4]], "points": []}, {"points": [[[1, 2]]], "labels": [[0]]}):
         with pytest.raises(BcssError, match="predict: got"):
             predictor.predict(image, **wrong)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "tiled.tif"])
+def test_picture_with_an_orientation_tag_is_predicted_upright(
+    checkpoint: Path, tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 160, 3), np.uint8)
+    stored = Image.fromarray(np.rot90(pixels))  # 160 high and 96 wide; tag 6 says: turn it clockwise
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    tagged, upright = tmp_path / "tagged", tmp_path / "upright"
+    for folder in (tagged, upright):
+        folder.mkdir()
+    file = tagged / f"a.{kind.removeprefix('tiled.')}"
+    if kind == "tiled.tif":  # OpenSlide takes it for a slide and would not turn it
+        tifffile.imwrite(file, np.asarray(stored), tile=(64, 64), photometric="rgb", extratags=[(274, "H", 1, 6, True)])
+    else:
+        stored.save(file, exif=exif)
+    with Image.open(file) as image:
+        ImageOps.exif_transpose(image.convert("RGB")).save(upright / "a.png")
+    write_geojson(tmp_path / "boxes.geojson", [rectangle((100, 10, 150, 60)), rectangle((5, 50, 90, 95))])
+    for folder in (tagged, upright):
+        given = [folder, "--prompts", tmp_path / "boxes.geojson", "--out", folder / "out"]
+        assert _run(monkeypatch, checkpoint, *given) == 0
+    assert _labels(tagged / "out" / "a.labels.png").shape == (96, 160)
+    assert _labels(tagged / "out" / "a.labels.png").any()
+    assert caplog.text.count("orientation tag") == 1
+    np.testing.assert_array_equal(_labels(tagged / "out" / "a.labels.png"), _labels(upright / "out" / "a.labels.png"))
+    assert (tagged / "out" / "a.geojson").read_bytes() == (upright / "out" / "a.geojson").read_bytes()
