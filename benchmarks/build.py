@@ -72,7 +72,7 @@ def main() -> None:
 def _decode(source: Path) -> None:
     for roi in find_rois(source).rois:
         read_image(roi.image_path)
-        read_mask(roi.mask_path)
+        read_mask(roi.labels_path)
 
 
 def _build(source: Path, workers: int, **settings: object) -> None:

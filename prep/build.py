@@ -201,7 +201,7 @@ def _reported(
     tiles = source_bytes = 0
     for done, folder in enumerate(folders, start=1):
         source = folder.source
-        if not source.objects:
+        if not source.objects and source.sequence is None:
             why = "contains no selected class" if source.tiles else "has no tile with --min-tissue"
             logger.warning("%s %s and is left out", source.mask, why)
         if folder.recolored_px:
@@ -234,7 +234,7 @@ def _check_splits(plan: BuildPlan, folders: list[RoiFolder]) -> None:
     training = [folder for split, folder in pairs if split == "train"]
     if training and not any(folder.source.objects for folder in training):
         raise SourceError(
-            training[0].source.mask,
+            training[0].source.mask or training[0].source.image,
             f"no training ROI contains a selected class ({len(training)} checked, this is the first)",
             "check --classes, --min-area and --min-tissue, or divide the patients by --split-file",
         )

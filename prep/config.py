@@ -25,9 +25,18 @@ from schemas.prompt_kinds import PointCounts
 COMPONENT_MIN_AREA_PX = 64
 ALL_CLASSES = "all"
 
+_SEQUENCE_DEFAULTS: dict[str, object] = {
+    "objects": "instance",
+    "dataset": "instances",
+    "classes": (1,),
+    "class_map": (ClassEntry(code=1, name="object"),),
+    "ignore": (255,),
+}
+"""Settings of sequences that differ from those of ROIs, unless given."""
+
 _ADDED_LATER = (
     *("source_mpp_um", "dataset", "image_suffix", "mask_suffix", "unpaired", "class_masks"),
-    *("instance_classes", "nearest_color"),
+    *("instance_classes", "nearest_color", "sequences"),
 )
 """Settings that earlier versions did not have."""
 
@@ -70,10 +79,13 @@ class BuildConfig(BaseModel):
         dataset: The preset. In data sets other than BCSS, `all` leaves out code 0, which is background.
         image_suffix: What the stem of each image has after the ROI's name.
         mask_suffix: What the stem of each mask has after the ROI's name.
-        unpaired: What to do with an image without a mask, or a mask without an image.
+        unpaired: What to do with an image without a mask, or a mask without an image; None for an error, except that a
+            frame of a sequence may lack a mask.
         class_masks: Folder of the masks of classes that accompany masks of instances; empty if there are none.
         instance_classes: Class codes of instances, each as: name of the ROI or an empty string, id, code.
         nearest_color: Whether an unknown color in a color mask counts as the nearest known color.
+        sequences: Whether the images are frames of sequences, in which a value of the masks is one object. Objects are
+            then instances of the class `object`, and 255 is ignored, unless given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,10 +111,11 @@ class BuildConfig(BaseModel):
     dataset: DatasetName = "bcss"
     image_suffix: str = ""
     mask_suffix: str = ""
-    unpaired: Unpaired = "error"
+    unpaired: Unpaired | None = None
     class_masks: str = ""
     instance_classes: tuple[tuple[str, int, int], ...] = ()
     nearest_color: bool = False
+    sequences: bool = False
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -117,6 +130,11 @@ class BuildConfig(BaseModel):
     @classmethod
     def _fill_dependent_defaults(cls, values: dict[str, object]) -> dict[str, object]:
         filled = dict(values)
+        if filled.get("sequences"):
+            filled = {**_SEQUENCE_DEFAULTS, **filled}
+        elif filled.get("unpaired") == "error":
+            # Of images that are no frames, this is what leaving it out means.
+            filled["unpaired"] = None
         if not filled.get("stride_px"):
             filled["stride_px"] = filled.get("size_px", 1024)
         if not filled.get("min_area_px"):
@@ -132,7 +150,13 @@ class BuildConfig(BaseModel):
                 f"leaves pixels out between tiles of {self.size_px} px",
                 "give a smaller stride",
             )
-        if self.objects == "instance" and self.ignore:
+        if self.sequences and self.objects != "instance":
+            what = "does not go with sequences, where each value of a mask is one object in all frames"
+            raise ConfigError(f"--objects {self.objects}", what, "leave it out")
+        if self.sequences and self.min_tissue:
+            what = "would leave a tile out of some frames and not of others"
+            raise ConfigError(f"--min-tissue {self.min_tissue}", what, "leave it out with --sequences")
+        if self.objects == "instance" and self.ignore and not self.sequences:
             raise ConfigError("--ignore", "names codes, but the values of masks are instances", "leave it out")
         if self.layout == "resize" and (self.stride_px != self.size_px or self.edge != "shift"):
             raise ConfigError("--layout resize", "makes one tile of a ROI", "leave out --stride and --edge")
@@ -152,7 +176,8 @@ class BuildConfig(BaseModel):
     @property
     def folders(self) -> Folders:
         """Where the files of the data set lie."""
-        return Folders(self.images, self.masks, self.class_masks, self.image_suffix, self.mask_suffix, self.unpaired)
+        suffixes = (self.image_suffix, self.mask_suffix)
+        return Folders(self.images, self.masks, self.class_masks, *suffixes, self.unpaired, self.sequences)
 
     @property
     def colors(self) -> dict[Color, int]:

@@ -142,7 +142,7 @@ def summarize_store(store: Store) -> StoreSummary:
 
 def ignored_share(manifest: Manifest) -> float:
     """Return the share of the tiles' pixels that count neither as object nor as background, 0 to 1."""
-    kept = [source for source in manifest.sources if source.objects]
+    kept = manifest.kept
     pixels = sum(source.tiles for source in kept) * manifest.tile_size_px**2
     # A manifest that another program wrote may list no sources.
     return sum(source.ignored_px for source in kept) / pixels if pixels else 0.0

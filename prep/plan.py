@@ -14,6 +14,7 @@ from prep.derive.roi import size_mismatch
 from prep.source.case_table import is_case_table, read_case_table
 from prep.source.discover import DataSet, RoiSource, find_rois
 from prep.source.folders import Folders
+from prep.source.sequences import SequenceSizes, find_sequences
 from prep.source.split import SplitRule, Splitter, default_rule
 from schemas.errors import ConfigError, SourceError, joined
 from schemas.layout import ArraySpec, array_specs
@@ -45,13 +46,16 @@ class BuildPlan:
 
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON values; equal plans build equal stores from unchanged files."""
-        return {
+        values: dict[str, Any] = {
             "tool_version": version("bcss-sam2"),
             "source": str(self.source_dir),
             "config": self.config.model_dump(mode="json"),
             "rois": [roi.frame_id for roi in self.rois],
             "splits": self.splits,
         }
+        if self.config.sequences:
+            values["frames"] = [[roi.sequence, roi.frame_number] for roi in self.rois]
+        return values
 
     @property
     def digest(self) -> str:
@@ -79,11 +83,14 @@ def plan_build(
         ConfigError: The patients cannot be divided as the user asks.
     """
     data = source if isinstance(source, DataSet) else read_source(source, config.folders, patients)
+    if data.has_sequences and not config.sequences:
+        raise ConfigError(data.root, "holds sequences, but the configuration does not", "set sequences=True")
     rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in data.rois]
-    specs = tuple(array_specs(config.size_px, _label_dtype(data, config), config.point_counts, config.objects))
+    label_dtype, has_sequences = _label_dtype(data, config), config.sequences
+    specs = array_specs(config.size_px, label_dtype, config.point_counts, config.objects, has_sequences=has_sequences)
     rule = splitter or default_rule(rois, config.dataset)
     method = rule.method if isinstance(rule, SplitRule) else "a function of the caller"
-    return BuildPlan(data.root, config, rois, rule(rois), specs, method)
+    return BuildPlan(data.root, config, rois, rule(rois), tuple(specs), method)
 
 
 def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | None = None) -> DataSet:
@@ -101,22 +108,23 @@ def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | No
     # The current folder of worker processes may be different.
     source = source.absolute()
     if not is_case_table(source):
-        return find_rois(source, folders, patients)
-    if folders != Folders():
+        return (find_sequences if folders.sequences else find_rois)(source, folders, patients)
+    if replace(folders, sequences=False, unpaired=None) != Folders() or folders.unpaired == "skip":
         what = "names its files itself"
         raise ConfigError(source, what, "leave out --images, --masks, their suffixes, --class-mask and --unpaired")
     if patients is not None:
         raise ConfigError("--patients", "is for folders", f"fill the column patient of {source.name}")
-    return read_case_table(source)
+    return read_case_table(source, folders)
 
 
 def _label_dtype(data: DataSet, config: BuildConfig) -> str:
-    """Return the type that holds the values of all masks, and compare the sizes of each pair.
+    """Return the type that holds the values of all masks, and compare the sizes of each pair and of each sequence.
 
     Raises:
-        SourceError: A file cannot be read, or a mask and its image differ in size. One error lists all such problems.
+        SourceError: A file cannot be read, or files that belong together differ in size. One error lists all such
+            problems.
     """
-    dtype = "uint8"
+    dtype, sizes = "uint8", SequenceSizes()
     turned: list[Path] = []
     problems: list[SourceError] = []
     many_colors = any(code > 255 for code in config.colors.values())
@@ -126,10 +134,13 @@ def _label_dtype(data: DataSet, config: BuildConfig) -> str:
         except SourceError as error:
             problems.append(error)
             continue
+        mismatch = sizes.mismatch(roi, image.size)
+        if mismatch is not None:
+            problems.append(mismatch)
         for path, mask in zip(roi.paths[1:], masks, strict=True):
             if image.size != mask.size:
-                problems.append(size_mismatch(replace(roi, mask_path=path), image.size, mask.size))
-        if masks[0].wide or (masks[0].is_color and many_colors):
+                problems.append(size_mismatch(path, roi.image_path, mask.size, image.size))
+        if masks and (masks[0].wide or (masks[0].is_color and many_colors)):
             dtype = "uint16"
         turned += [path for path, header in zip(roi.paths, (image, *masks), strict=True) if header.turned]
     if problems:

@@ -13,8 +13,9 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from prep.config import ALL_CLASSES, DatasetName, ObjectKind, parse_codes
@@ -72,6 +73,7 @@ class GivenRules:
         ignore: Codes and names; `none` or an empty text is an empty list.
         class_map: The class map; empty without one.
         has_class_of_instances: Whether a table or a second mask gives the class of each instance.
+        sequences: Whether the ROIs are frames of sequences, where each value except 0 is one object in all frames.
     """
 
     preset: Preset = "auto"
@@ -80,6 +82,7 @@ class GivenRules:
     ignore: str | None = None
     class_map: tuple[ClassEntry, ...] = ()
     has_class_of_instances: bool = False
+    sequences: bool = False
 
 
 def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
@@ -93,7 +96,12 @@ def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
         ConfigError: An entry is neither a code, a range nor a name, or the preset contradicts the kind of objects.
         SourceError: A mask that must be read cannot be read.
     """
+    if given.sequences and given.objects not in (None, "instance"):
+        what = "does not go with sequences, where each value of a mask is one object in all frames"
+        raise ConfigError(f"--objects {given.objects}", what, "leave it out")
     dataset, why = _choose(rois, given)
+    if given.sequences and dataset != "instances":
+        raise ConfigError(f"--dataset {dataset}", "does not go with sequences", "leave it out")
     if (dataset == "instances") != ((given.objects or "label") == "instance") and given.objects is not None:
         what = f"does not go with --objects {given.objects}"
         raise ConfigError(f"--dataset {dataset}", what, "choose instances in both, or in neither")
@@ -115,6 +123,8 @@ def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]
     """Return the preset, and why it was chosen."""
     if given.preset != "auto":
         return given.preset, "as told"
+    if given.sequences:
+        return "instances", "sequences"
     if given.objects == "instance":
         return "instances", "--objects instance"
     names = [roi.image_path.stem for roi in rois]
@@ -124,30 +134,30 @@ def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]
         if barcodes:
             return "generic", f"{len(barcodes)} of {len(names)} names have a TCGA barcode; {others[0]} has none"
         return "generic", "the names are not those of BCSS"
-    bare = [roi for roi in rois if not _BCSS_NAME.match(roi.image_path.stem)]
-    for roi, codes in _codes_of(bare, given.class_map):
+    bare = [roi.labels_path for roi in rois if not _BCSS_NAME.match(roi.image_path.stem)]
+    for path, codes in _codes_of(bare, given.class_map):
         strange = [code for code in codes if code >= len(BCSS_CLASSES)]
         if strange:
-            return "generic", f"{roi.mask_path.name} has code {strange[0]}, which BCSS does not have"
+            return "generic", f"{path.name} has code {strange[0]}, which BCSS does not have"
     return (
         "bcss",
         "the names have TCGA barcodes and the codes are those of BCSS" if bare else "the names are those of BCSS",
     )
 
 
-def _codes_of(rois: list[RoiSource], class_map: tuple[ClassEntry, ...]) -> Iterator[tuple[RoiSource, list[int]]]:
+def _codes_of(masks: list[Path], class_map: tuple[ClassEntry, ...]) -> Iterator[tuple[Path, list[int]]]:
     """Yield the codes of each mask; masks are decoded when they are needed, and a few in advance."""
     threads = min(os.cpu_count() or 1, 8)
     read = partial(_present, colors=colors_of(class_map))
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(rois), threads):
-            some = rois[start : start + threads]
+        for start in range(0, len(masks), threads):
+            some = masks[start : start + threads]
             yield from zip(some, pool.map(read, some), strict=True)
 
 
-def _present(roi: RoiSource, colors: dict[Color, int]) -> list[int]:
+def _present(mask: Path, colors: dict[Color, int]) -> list[int]:
     # The build reports unknown colors as an error, so the nearest known color will do here.
-    return present_codes(read_labels(roi.mask_path, colors, nearest=True)[0])
+    return present_codes(read_labels(mask, colors, nearest=True)[0])
 
 
 def _has_class(rois: list[RoiSource], given: GivenRules) -> bool:
@@ -155,7 +165,7 @@ def _has_class(rois: list[RoiSource], given: GivenRules) -> bool:
     if given.ignore is not None or any(entry.code == IGNORED for entry in given.class_map):
         return True
     found: set[int] = set()
-    for _, codes in _codes_of(rois, given.class_map):
+    for _, codes in _codes_of([roi.labels_path for roi in rois], given.class_map):
         found |= set(codes)
         if not found <= {BACKGROUND.code, IGNORED}:
             return False
@@ -163,7 +173,11 @@ def _has_class(rois: list[RoiSource], given: GivenRules) -> bool:
 
 
 def _instance_rules(given: GivenRules) -> DatasetRules:
-    if given.ignore not in (None, "", "none"):
+    ignore = ()
+    if given.sequences:
+        wanted = str(IGNORED) if given.ignore is None else given.ignore
+        ignore = () if wanted.strip().lower() == "none" else parse_codes(wanted)
+    elif given.ignore not in (None, "", "none"):
         what = "names codes, but the values of these masks are instances"
         raise ConfigError("--ignore", what, "leave it out; instances of other classes than --classes are background")
     if not given.has_class_of_instances:
@@ -172,9 +186,9 @@ def _instance_rules(given: GivenRules) -> DatasetRules:
             what = "names several classes, but nothing gives the class of an instance"
             raise ConfigError("--class-map", what, "give --class-mask or --instance-classes")
         one = named[0] if named else OBJECT
-        return DatasetRules("instances", "instance", (one.code,), (), (one,))
-    rules = _rules(given, "instances", _with_background(given.class_map), ALL_CLASSES, ())
-    return DatasetRules("instances", "instance", rules.classes, (), rules.class_map)
+        return DatasetRules("instances", "instance", (one.code,), ignore, (one,))
+    rules = _rules(replace(given, ignore=None), "instances", _with_background(given.class_map), ALL_CLASSES, ())
+    return DatasetRules("instances", "instance", rules.classes, ignore, rules.class_map)
 
 
 def _with_background(class_map: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
@@ -204,7 +218,7 @@ def _rules(
 
 def _in_words(rules: DatasetRules) -> str:
     if rules.dataset == "instances":
-        return "each value except 0 is one object, and nothing is ignored"
+        return f"each value except 0 is one object, and {','.join(map(str, rules.ignore)) or 'nothing'} is ignored"
     if rules.classes == ALL_CLASSES:
         classes = "every code is a class" + ("" if rules.dataset == "bcss" else " except 0, the background")
     else:

@@ -191,7 +191,10 @@ def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
 def _unreadable_columns(store: Store) -> Iterator[Problem]:
     manifest = store.manifest
     # The type of the labels does not matter here: they are not a column.
-    for spec in array_specs(manifest.tile_size_px, "uint8", manifest.point_counts, manifest.object_kind):
+    has_sequences = bool(manifest.sequences)
+    for spec in array_specs(
+        manifest.tile_size_px, "uint8", manifest.point_counts, manifest.object_kind, has_sequences=has_sequences
+    ):
         if spec.path not in PIXEL_ARRAYS:
             try:
                 store.column(spec.path)

@@ -34,7 +34,8 @@ def wrong_in_tile(tile: Tile, config: BuildConfig) -> Iterator[str]:
     record = tile.record(())
     inside = _inside(record)
     codes = merger(config, record.labels)(record.labels)
-    if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside):
+    is_labelled = tile.store.source(record.frame_id).mask is not None
+    if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside | (not is_labelled)):
         yield "its ignored pixels do not follow from its labels"
     if config.layout == "resize" and not inside.all():
         yield "its scale does not make one tile of its ROI"
@@ -80,7 +81,7 @@ class DerivedObjects:
         self._numbered: dict[int, NDArray[Any]] = {}
         self._objects: list[tuple[int, int]] = []
         if config.objects == "instance":
-            self._add_instances(np.where(inside, codes, 0), config.min_area_px)
+            self._add_instances(np.where(inside & ~np.isin(codes, config.ignore), codes, 0), config.min_area_px)
             return
         for code in sorted({info.code for info in store.manifest.classes}):
             mask = (np.equal(codes, code) & inside).view(np.uint8)

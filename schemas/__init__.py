@@ -7,6 +7,7 @@ from schemas.errors import BcssError, CheckpointError, ConfigError, SourceError,
 
 if TYPE_CHECKING:
     from schemas.record import Record
+    from schemas.store.sequence import SequenceFrame
     from schemas.store.store import Store, open_store
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "Record",
+    "SequenceFrame",
     "SourceError",
     "Store",
     "StoreError",
@@ -22,7 +24,12 @@ __all__ = [
 ]
 
 # zarr takes half a second to import, and `--help` must not wait for it.
-_LAZY = {"Record": "schemas.record", "Store": "schemas.store.store", "open_store": "schemas.store.store"}
+_LAZY = {
+    "Record": "schemas.record",
+    "SequenceFrame": "schemas.store.sequence",
+    "Store": "schemas.store.store",
+    "open_store": "schemas.store.store",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""The arrays of a store: paths, dtypes, shapes and dimension names (Zarr v3, schema version 1).
+"""The arrays of a store: paths, dtypes, shapes and dimension names (Zarr v3, schema version 1; 2 with sequences).
 
 Axes: N tiles, M objects, S pixels a side of a tile, P positive points an object, Q negative points an object.
 Arrays are H, W; coordinates are x, y. A coordinate is the index of a pixel at its center, 0 to S-1.
@@ -13,6 +13,11 @@ from schemas.bits import BIT_ORDER
 from schemas.prompt_kinds import POINT_SETS, PointCounts
 
 SCHEMA_VERSION = 1
+"""Version of a store without sequences."""
+
+SEQUENCE_SCHEMA_VERSION = 2
+"""Version of a store with sequences: three more columns tell the frame of each tile and the track of each object."""
+
 ATTRIBUTES_KEY = "bcss"
 
 PIXEL_ARRAYS = ("images", "labels", "ignore", "segments")
@@ -46,7 +51,7 @@ class ArraySpec:
 
 
 def array_specs(
-    tile_size_px: int, label_dtype: str, counts: PointCounts, object_kind: str = "label"
+    tile_size_px: int, label_dtype: str, counts: PointCounts, object_kind: str = "label", *, has_sequences: bool = False
 ) -> list[ArraySpec]:
     """List every array of a store.
 
@@ -55,6 +60,7 @@ def array_specs(
         label_dtype: `uint8` or `uint16`.
         counts: How many points each object has.
         object_kind: `label`, `component` or `instance`; a store of instances also keeps their ids from the source.
+        has_sequences: Whether the tiles are frames of sequences.
     """
     size = tile_size_px
     packed = ((size, size // 8), ("y", "x_byte"))
@@ -64,6 +70,10 @@ def array_specs(
         prompts.append(ArraySpec(points.coords_path, "float32", "object", (columns, 2), (dimension, "xy")))
         prompts.append(ArraySpec(points.labels_path, "int32", "object", (columns,), (dimension,)))
     of_instances = [ArraySpec("objects/source_id", "int64", "object")] if object_kind == "instance" else []
+    tracks, frames = list[ArraySpec](), list[ArraySpec]()
+    if has_sequences:
+        tracks = [ArraySpec("objects/track", "int32", "object")]
+        frames = [ArraySpec(f"tiles/{name}", "int32", "tile") for name in ("sequence", "frame_number")]
     return [
         ArraySpec("images", "uint8", "tile", (size, size, 3), ("y", "x", "channel")),
         ArraySpec("labels", label_dtype, "tile", (size, size), ("y", "x")),
@@ -77,6 +87,7 @@ def array_specs(
         ArraySpec("objects/box_xyxy", "int32", "object", (4,), ("corner",)),
         ArraySpec("objects/touches_edge", "bool", "object"),
         *of_instances,
+        *tracks,
         *prompts,
         ArraySpec("tiles/frame_id", "str", "tile"),
         ArraySpec("tiles/patient", "str", "tile"),
@@ -85,6 +96,7 @@ def array_specs(
         ArraySpec("tiles/origin_xy", "int32", "tile", (2,), ("xy",)),
         ArraySpec("tiles/scale_xy", "float64", "tile", (2,), ("xy",)),
         ArraySpec("tiles/roi_size_xy", "int32", "tile", (2,), ("xy",)),
+        *frames,
         ArraySpec("tiles/object_offsets", "int64", "tile_bound"),
     ]
 

@@ -9,6 +9,9 @@ MAX_POINTS = 4096
 MAX_CODE = 65535
 """Maximum class code: masks have up to 16 bits a pixel."""
 
+MAX_FRAME_NUMBER = (1 << 31) - 1
+"""Maximum number of a frame in its sequence, which a store keeps in 32 bits."""
+
 MAX_ROWS = 1 << 28
 """Maximum number of tiles or objects: a million tiles with 256 objects each."""
 

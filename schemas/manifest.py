@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -17,12 +17,15 @@ from pydantic import (
 )
 
 from schemas.classes import ClassInfo
-from schemas.layout import SCHEMA_VERSION
-from schemas.limits import MAX_POINTS, MAX_ROI_PX, MAX_ROWS, MAX_TILE_PX
+from schemas.layout import SCHEMA_VERSION, SEQUENCE_SCHEMA_VERSION
+from schemas.limits import MAX_FRAME_NUMBER, MAX_POINTS, MAX_ROI_PX, MAX_ROWS, MAX_TILE_PX
 from schemas.prompt_kinds import PointCounts
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+Name = Annotated[str, Field(pattern=r"^[^/\x00]+$")]
+"""Name of a ROI or a sequence; predictions are written to files of that name, so it contains no slash."""
 
 
 class _Strict(BaseModel):
@@ -35,14 +38,14 @@ def _without_none(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 class SourceRecord(_Strict):
-    """One ROI of the source folder, whether it is in the store or was left out.
+    """One ROI of the source folder, or one frame of a sequence, whether it is in the store or was left out.
 
     Attributes:
-        frame_id: The file's stem; predictions are written to files of that name, so it contains no slash.
+        frame_id: The file's stem; for a frame, the name of its sequence and the stem.
         image: Path of the image below the source folder, with `/`.
-        mask: Path of the mask below the source folder.
+        mask: Path of the mask below the source folder; None for a frame without a mask, which is unlabelled.
         image_sha256: SHA-256 of the image file.
-        mask_sha256: SHA-256 of the mask file.
+        mask_sha256: SHA-256 of the mask file; None if there is none.
         width_px: Width of the ROI in source pixels.
         height_px: Height of the ROI in source pixels.
         mpp_um: Micrometers per source pixel; None if the file name does not give it.
@@ -52,14 +55,17 @@ class SourceRecord(_Strict):
         palette: Red, green and blue of each index of the mask, in hexadecimal; empty for a gray mask.
         tiles: Number of its tiles.
         ignored_px: Number of pixels of its tiles that count neither as object nor as background.
-        objects: Number of its objects; a ROI with 0 objects was left out, since it contains no selected class.
+        objects: Number of its objects; a ROI with 0 objects was left out, since it contains no selected class. A frame
+            with 0 objects was left out only if its whole sequence has none.
+        sequence: Name of its sequence; None for a ROI.
+        frame_number: Number of the frame in its sequence; None for a ROI.
     """
 
-    frame_id: str = Field(pattern=r"^[^/\x00]+$")
+    frame_id: Name
     image: str
-    mask: str
+    mask: str | None
     image_sha256: str
-    mask_sha256: str
+    mask_sha256: str | None
     width_px: int = Field(gt=0, le=MAX_ROI_PX)
     height_px: int = Field(gt=0, le=MAX_ROI_PX)
     mpp_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -70,10 +76,12 @@ class SourceRecord(_Strict):
     class_px: dict[int, int] | None = None
     class_mask: str | None = None
     class_mask_sha256: str | None = None
+    sequence: Name | None = None
+    frame_number: int | None = Field(default=None, ge=0, le=MAX_FRAME_NUMBER)
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_absent(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_none(write(self), "class_px", "class_mask", "class_mask_sha256")
+        return _without_none(write(self), "class_px", "class_mask", "class_mask_sha256", "sequence", "frame_number")
 
     @model_validator(mode="after")
     def _check_area(self) -> SourceRecord:
@@ -102,7 +110,7 @@ class Manifest(_Strict):
     """The content of `zarr.open(store).attrs["bcss"]`.
 
     Attributes:
-        schema_version: Version of the layout.
+        schema_version: Version of the layout: 2 if the store has sequences, else 1.
         tool_version: Version of the package that wrote the store.
         tile_size_px: S, the side of a tile in pixels.
         object_kind: `label` (one object for each class of a tile), `component` (one for each connected component) or
@@ -117,9 +125,10 @@ class Manifest(_Strict):
         complete: The completion record.
         dataset: The rules that the data set follows, such as `bcss`; None in stores of earlier versions.
         split_method: How the patients were divided; None in stores of earlier versions.
+        sequences: Names of the sequences, in the order of the store; empty in a store of ROIs.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     tool_version: str
     tile_size_px: int = Field(gt=0, le=MAX_TILE_PX, multiple_of=8)
     object_kind: Literal["label", "component", "instance"] = Field(alias="objects")
@@ -133,11 +142,15 @@ class Manifest(_Strict):
     complete: Completion
     dataset: str | None = None
     split_method: str | None = None
+    sequences: tuple[Name, ...] = Field(default=(), max_length=MAX_ROWS)
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_unknown(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # In a store of an earlier version, the digest covers only the keys that this version had.
-        return _without_none(write(self), "dataset", "split_method")
+        values = _without_none(write(self), "dataset", "split_method")
+        if not self.sequences:
+            del values["sequences"]
+        return values
 
     @field_validator("classes")
     @classmethod
@@ -145,6 +158,20 @@ class Manifest(_Strict):
         if len({info.code for info in classes}) < len(classes):
             raise ValueError("a code is listed twice")
         return classes
+
+    @model_validator(mode="after")
+    def _check_sequences(self) -> Manifest:
+        if (self.schema_version == SEQUENCE_SCHEMA_VERSION) != bool(self.sequences):
+            raise ValueError(f"version {self.schema_version} with {len(self.sequences)} sequences")
+        if len(set(self.sequences)) < len(self.sequences):
+            raise ValueError("a sequence is listed twice")
+        return self
+
+    @property
+    def kept(self) -> list[SourceRecord]:
+        """The ROIs in the store: those with an object, and all frames of a sequence with an object."""
+        known = set(self.sequences)
+        return [source for source in self.sources if source.objects or source.sequence in known]
 
     @property
     def merges(self) -> dict[int, int]:

@@ -58,10 +58,20 @@ def build(
     masks: Annotated[str, typer.Option(help="Folder of masks in SOURCE.")] = "masks",
     image_suffix: Annotated[str, typer.Option(help="Ending of image names before the extension, such as _0000.")] = "",
     mask_suffix: Annotated[str, typer.Option(help="Ending of mask names before the extension, such as _mask.")] = "",
+    sequences: Annotated[
+        bool,
+        typer.Option(
+            "--sequences",
+            help="Each folder of images is a sequence; each mask value but 0 and 255 is one object in all its frames.",
+        ),
+    ] = False,
     unpaired: Annotated[
-        Literal["error", "skip"],
-        typer.Option(help="What to do with an image without a mask, or a mask without an image."),
-    ] = "error",
+        Literal["error", "skip"] | None,
+        typer.Option(
+            help="What to do with an image without a mask, or a mask without an image; error unless given, but a frame "
+            "of a sequence without a mask counts as unlabelled."
+        ),
+    ] = None,
     layout: Annotated[
         Literal["tile", "resize"], typer.Option(help="Cut tiles, or resize each ROI to one square.")
     ] = "tile",
@@ -179,10 +189,10 @@ def build(
     from schemas.store.store import open_store
 
     class_table = _class_map(class_map, colors, nearest_color)
-    folders = Folders(images, masks, class_mask, image_suffix, mask_suffix, unpaired)
+    folders = Folders(images, masks, class_mask, image_suffix, mask_suffix, unpaired, sequences)
     data = read_source(source, folders, file_patients(patients) if patients else None)
     has_classes = bool(instance_classes) or any(roi.class_mask_path for roi in data.rois)
-    given = GivenRules(dataset, objects, classes, ignore, class_table, has_classes)
+    given = GivenRules(dataset, objects, classes, ignore, class_table, has_classes, data.has_sequences)
     rules = dataset_rules(data.rois, given)
     config = BuildConfig(
         dataset=rules.dataset,
@@ -194,6 +204,7 @@ def build(
         class_masks=class_mask,
         instance_classes=_instance_classes(instance_classes, rules.class_map),
         nearest_color=nearest_color,
+        sequences=data.has_sequences,
         layout=layout,
         size_px=size,
         stride_px=stride or size,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,17 @@ from prep.derive.segments import (
 from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
 from prep.source.colors import read_labels
 from prep.source.discover import RoiSource
-from prep.source.instances import ONE_CLASS, Instances, class_of_instances, listed_classes, read_instances
+from prep.source.instances import (
+    ONE_CLASS,
+    Instances,
+    class_of_instances,
+    listed_classes,
+    read_instances,
+    read_tracks,
+)
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
-from schemas.picture.decode import LabelArray, read_image
+from schemas.picture.decode import LabelArray, image_header, read_image
 from schemas.prompt_kinds import POINT_SETS
 
 
@@ -78,6 +86,7 @@ class DecodedRoi:
         recolored_px: Number of pixels whose color belongs to no class, and that got the class of the nearest color.
         instances: Classes and ids of the instances; None for masks of classes.
         class_px: Number of pixels of each wanted class in the files.
+        is_labelled: Whether there is a mask; without one, all labels are 0 and all pixels are ignored.
     """
 
     image: NDArray[np.uint8]
@@ -89,6 +98,7 @@ class DecodedRoi:
     recolored_px: int = 0
     instances: Instances | None = None
     class_px: dict[int, int] = field(default_factory=dict[int, int])
+    is_labelled: bool = True
 
 
 def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
@@ -98,24 +108,30 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
         SourceError: A file is damaged, their sizes differ, or the mask contains an unknown code.
     """
     instances, recolored_px, rims = None, 0, dict[int, int]()
-    if config.objects == "instance":
-        instances = _read_instances(roi, config)
+    if roi.mask_path is None:
+        width, height = image_header(roi.image_path).size
+        instances = Instances(np.zeros((height, width), np.uint8), {}, {})
+        labels, present = instances.ids, []
+    elif config.objects == "instance":
+        instances = _read_instances(roi, roi.mask_path, config)
         labels, present = instances.ids, sorted(set(instances.class_of.values()))
     else:
         labels, recolored_px = read_labels(roi.mask_path, config.colors, nearest=config.nearest_color)
         present = present_codes(labels)
-        _check_codes(roi, present, config)
+        _check_codes(roi.mask_path, present, config)
         rims = rim_classes(labels, present)
     image = read_image(roi.image_path)
     if image.shape[:2] != labels.shape:
-        raise size_mismatch(roi, (image.shape[1], image.shape[0]), (labels.shape[1], labels.shape[0]))
+        image_size, mask_size = (image.shape[1], image.shape[0]), (labels.shape[1], labels.shape[0])
+        raise size_mismatch(roi.labels_path, roi.image_path, mask_size, image_size)
     size_xy, scale_xy = (labels.shape[1], labels.shape[0]), (1.0, 1.0)
     class_of = instances.class_of if instances else {code: config.merges.get(code, code) for code in present}
     wanted = config.wanted(sorted(set(class_of.values())))
     class_px = _class_px(pixel_counts(labels), class_of, wanted)
     if config.mpp_um is not None:
         image, labels, scale_xy = resample(image, labels, _scale_to(roi, config.mpp_um))
-    return DecodedRoi(image, labels, wanted, size_xy, scale_xy, rims, recolored_px, instances, class_px)
+    has_mask = roi.mask_path is not None
+    return DecodedRoi(image, labels, wanted, size_xy, scale_xy, rims, recolored_px, instances, class_px, has_mask)
 
 
 def _class_px(counts: dict[int, int], class_of: dict[int, int], wanted: frozenset[int]) -> dict[int, int]:
@@ -127,30 +143,30 @@ def _class_px(counts: dict[int, int], class_of: dict[int, int], wanted: frozense
     return found
 
 
-def _read_instances(roi: RoiSource, config: BuildConfig) -> Instances:
+def _read_instances(roi: RoiSource, path: Path, config: BuildConfig) -> Instances:
     """Read the instances with their classes; instances of classes that are not wanted become background."""
-    ids, source_ids = read_instances(roi.mask_path)
+    ids, source_ids = read_tracks(path, config.ignore) if roi.sequence else read_instances(path)
     if roi.class_mask_path is not None:
         classes, _ = read_labels(roi.class_mask_path, config.colors, nearest=config.nearest_color)
         if classes.shape != ids.shape:
-            other = replace(roi, mask_path=roi.class_mask_path)
-            raise size_mismatch(other, (ids.shape[1], ids.shape[0]), (classes.shape[1], classes.shape[0]))
-        class_of = class_of_instances(roi.class_mask_path, ids, classes)
+            class_size, id_size = (classes.shape[1], classes.shape[0]), (ids.shape[1], ids.shape[0])
+            raise size_mismatch(roi.class_mask_path, roi.image_path, class_size, id_size)
+        class_of = class_of_instances(roi.class_mask_path, ids, classes, source_ids)
     elif config.instance_classes:
         table = {(frame_id, value): code for frame_id, value, code in config.instance_classes}
-        class_of = listed_classes(roi.mask_path, roi.frame_id, source_ids, table)
+        class_of = listed_classes(path, roi.sequence or roi.frame_id, source_ids, table)
     else:
         one = ONE_CLASS if config.classes == ALL_CLASSES else config.classes[0]
         class_of = dict.fromkeys(source_ids, one)
     present = sorted(set(class_of.values()))
-    _check_codes(roi, present, config)
+    _check_codes(path, present, config)
     class_of = {number: config.merges.get(code, code) for number, code in class_of.items()}
     wanted = config.wanted(sorted(set(class_of.values())))
-    kept = {number: code for number, code in class_of.items() if code in wanted}
-    if len(kept) < len(class_of):
-        is_kept = np.isin(np.arange(int(ids.max()) + 1), list(kept))
-        ids = np.where(is_kept[ids], ids, ids.dtype.type(0))
-    return Instances(ids, kept, source_ids)
+    left_out = [number for number, code in class_of.items() if code not in wanted]
+    if left_out:
+        is_left_out = np.isin(np.arange(int(ids.max()) + 1), left_out)
+        ids = np.where(is_left_out[ids], ids.dtype.type(0), ids)
+    return Instances(ids, class_of, source_ids)
 
 
 def _scale_to(roi: RoiSource, mpp_um: float) -> float:
@@ -168,12 +184,11 @@ def _scale_to(roi: RoiSource, mpp_um: float) -> float:
     return min(roi.mpp_um / mpp_um, 1.0)
 
 
-def size_mismatch(roi: RoiSource, image_size: tuple[int, int], mask_size: tuple[int, int]) -> SourceError:
+def size_mismatch(mask: Path, image: Path, mask_size: tuple[int, int], image_size: tuple[int, int]) -> SourceError:
     """Make the error for an image and a mask of different sizes, each width x height in pixels."""
     return SourceError(
-        roi.mask_path,
-        f"is {mask_size[0]} x {mask_size[1]} px, but its image {roi.image_path.name} is "
-        f"{image_size[0]} x {image_size[1]} px",
+        mask,
+        f"is {mask_size[0]} x {mask_size[1]} px, but its image {image.name} is {image_size[0]} x {image_size[1]} px",
         "export both again from the same region",
     )
 
@@ -197,7 +212,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
     ignored = np.isin(np.arange(1 << 16), config.ignore)
     for number, tile in enumerate(tiles):
         codes = merge(tile.labels)
-        ignore = ignored[codes] | ~tile.inside
+        ignore = ignored[codes] | ~tile.inside if pixels.is_labelled else np.ones(codes.shape, np.bool_)
         if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
             continue
         with timed("segments"):
@@ -262,6 +277,9 @@ def tile_row(roi: RoiSource, split: str, pixels: DecodedRoi, tile: Tile) -> dict
         "tiles/origin_xy": tile.origin_xy,
         "tiles/scale_xy": tile.scale_xy,
         "tiles/roi_size_xy": pixels.size_xy,
+        # The sequence's place in the store is known when it is assembled.
+        "tiles/sequence": 0,
+        "tiles/frame_number": roi.frame_number,
     }
 
 
@@ -282,12 +300,13 @@ def object_row(tile_number: int, item: PreparedObject) -> dict[str, object]:
         "objects/box_xyxy": segment.box_xyxy,
         "objects/touches_edge": segment.touches_edge,
         "objects/source_id": segment.source_id,
+        "objects/track": segment.source_id,
         **{POINT_SETS[name].coords_path: points.coords for name, points in item.points.items()},
         **{POINT_SETS[name].labels_path: points.labels for name, points in item.points.items()},
     }
 
 
-def _check_codes(roi: RoiSource, present: list[int], config: BuildConfig) -> None:
+def _check_codes(path: Path, present: list[int], config: BuildConfig) -> None:
     if config.classes == ALL_CLASSES:
         return
     known = config.known_codes()
@@ -295,7 +314,7 @@ def _check_codes(roi: RoiSource, present: list[int], config: BuildConfig) -> Non
     if unknown:
         codes = ", ".join(str(code) for code in unknown)
         raise SourceError(
-            roi.mask_path,
+            path,
             f"contains unknown class code {codes}",
             "name it in --classes, --ignore or --class-map, or take every code with --classes all",
         )

@@ -33,7 +33,8 @@ UPLOADS = 16
 RECORD_EVERY_S = 2
 """Seconds between records of uploaded files. After a kill, files uploaded since the last record are uploaded again."""
 
-_ARRAYS = (*(spec.path for spec in array_specs(8, "uint8", PointCounts(1, 1), "instance")), "checksums/[a-z0-9_]+")
+_SPECS = array_specs(8, "uint8", PointCounts(1, 1), "instance", has_sequences=True)
+_ARRAYS = (*(spec.path for spec in _SPECS), "checksums/[a-z0-9_]+")
 _ARRAY_FILE = re.compile(rf"({'|'.join(_ARRAYS)})/(zarr\.json|c(/\d+)*)")
 """Paths of the files that a build writes. A bucket may hold other files in the same folders, such as raw `images/`."""
 

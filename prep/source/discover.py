@@ -22,30 +22,44 @@ _TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A
 _MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
 
+NO_FRAME = -1
+"""The frame number of a ROI that belongs to no sequence."""
+
+
 @dataclass(frozen=True)
 class RoiSource:
-    """The files of one ROI.
+    """The files of one ROI, or of one frame of a sequence.
 
     Attributes:
-        frame_id: Name of the ROI: the stem of both files, or the name that the table of cases gives.
+        frame_id: Name of the ROI: the stem of both files, or the name that the table of cases gives. For a frame, the
+            name of its sequence and the stem.
         image_path: The RGB image.
-        mask_path: The mask.
+        mask_path: The mask; None for a frame without labels.
         patient: The patient that the user gives; otherwise `TCGA-XX-XXXX` if the name begins with a TCGA barcode, else
             the patient's folder, else the ROI's name.
         institution: The tissue source site of the barcode; empty if there is no barcode.
         mpp_um: Micrometers per pixel, if the name gives it as in `MPP-0.2500`; otherwise None.
         class_mask_path: The mask of classes that accompanies a mask of instances, if there is one.
         split: The split that a table of cases gives; None if it gives none.
+        sequence: Name of the frame's sequence; empty for a ROI.
+        frame_number: Number of the frame in its sequence; `NO_FRAME` for a ROI.
     """
 
     frame_id: str
     image_path: Path
-    mask_path: Path
+    mask_path: Path | None
     patient: str
     institution: str
     mpp_um: float | None = None
     class_mask_path: Path | None = None
     split: Split | None = None
+    sequence: str = ""
+    frame_number: int = NO_FRAME
+
+    @property
+    def labels_path(self) -> Path:
+        """The file that messages name: the mask, or the image of a frame without labels."""
+        return self.mask_path or self.image_path
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -59,11 +73,16 @@ class DataSet:
 
     Attributes:
         root: The folder that the manifest's paths are relative to.
-        rois: The ROIs, sorted by name.
+        rois: The ROIs, sorted by name; frames are sorted by sequence and number.
     """
 
     root: Path
     rois: list[RoiSource]
+
+    @property
+    def has_sequences(self) -> bool:
+        """Whether the ROIs are frames of sequences."""
+        return any(roi.sequence for roi in self.rois)
 
 
 def has_tcga_barcode(stem: str) -> bool:
@@ -86,11 +105,6 @@ def find_rois(
             the same name. One error lists all problems.
         ConfigError: `patients` lacks a ROI.
     """
-    if not source_dir.is_dir():
-        remedy = (
-            f"name the folder that holds {folders.images}/ and {folders.masks}/; `bcss-prep sample` makes one to try"
-        )
-        raise SourceError(source_dir, "is not a folder", remedy)
     pairs = find_pairs(source_dir, folders)
     named = _named(source_dir, pairs)
     known: dict[str, str] = {}

@@ -38,7 +38,9 @@ class Folders:
         class_masks: Folder of the masks of classes that accompany masks of instances; empty if there are none.
         image_suffix: What the stem of each image ends in, such as `_0000`; it is not part of the ROI's name.
         mask_suffix: What the stem of each mask ends in, such as `_mask`.
-        unpaired: What to do with files without a partner.
+        unpaired: What to do with files without a partner; None for the default, which is an error, except that a frame
+            of a sequence may lack a mask.
+        sequences: Whether each folder of images is a sequence.
     """
 
     images: str = "images"
@@ -46,7 +48,13 @@ class Folders:
     class_masks: str = ""
     image_suffix: str = ""
     mask_suffix: str = ""
-    unpaired: Unpaired = "error"
+    unpaired: Unpaired | None = None
+    sequences: bool = False
+
+    @property
+    def may_lack_mask(self) -> bool:
+        """Whether an image without a mask is a frame without labels."""
+        return self.sequences and self.unpaired is None
 
 
 DEFAULT_FOLDERS = Folders()
@@ -61,7 +69,7 @@ class Pair:
         folder: The subfolder of both, relative to the folder of images or masks; empty if there is none.
         patient: Name of the patient's folder; empty if patients have none.
         image: Path of the image.
-        mask: Path of the mask.
+        mask: Path of the mask; None for a frame without labels.
         class_mask: Path of the mask of classes, if the data set has them.
     """
 
@@ -69,7 +77,7 @@ class Pair:
     folder: str
     patient: str
     image: Path
-    mask: Path
+    mask: Path | None
     class_mask: Path | None = None
 
 
@@ -120,6 +128,11 @@ def find_pairs(source_dir: Path, folders: Folders) -> list[Pair]:
         SourceError: A folder is absent, empty or outside the data set's folder, a file has no partner, or two files of
             one folder share a stem. One error lists all problems.
     """
+    if not source_dir.is_dir():
+        remedy = (
+            f"name the folder that holds {folders.images}/ and {folders.masks}/; `bcss-prep sample` makes one to try"
+        )
+        raise SourceError(source_dir, "is not a folder", remedy)
     for name in (folders.images, folders.masks, folders.class_masks):
         # The manifest names files by their path in the source folder.
         if not (source_dir / name).is_relative_to(source_dir):
@@ -132,16 +145,18 @@ def find_pairs(source_dir: Path, folders: Folders) -> list[Pair]:
     for root in _roots(source_dir, folders):
         images, masks, class_masks = _read(root, folders)
         problems += [*images.problems, *masks.problems, *class_masks.problems]
-        for key in sorted(images.paths.keys() & masks.paths.keys()):
+        for key in sorted(images.paths):
+            mask = masks.paths.get(key)
+            if mask is None and not folders.may_lack_mask:
+                continue
             patient = root.patient or key[0].partition("/")[0]
             folder = "/".join(filter(None, (root.patient, key[0])))
-            pairs.append(Pair(key[1], folder, patient, images.paths[key], masks.paths[key], class_masks.paths.get(key)))
-            if root.class_masks is not None and key not in class_masks.paths:
-                problems.append(
-                    SourceError(masks.paths[key], f"has no mask of classes in {root.class_masks}", "add it")
-                )
+            class_mask = class_masks.paths.get(key) if mask is not None else None
+            pairs.append(Pair(key[1], folder, patient, images.paths[key], mask, class_mask))
+            if root.class_masks is not None and mask is not None and class_mask is None:
+                problems.append(SourceError(mask, f"has no mask of classes in {root.class_masks}", "add it"))
         unpaired += _without_partner(root, folders, images.paths, masks.paths)
-    if folders.unpaired == "error" or not pairs:
+    if folders.unpaired != "skip" or not pairs:
         problems += unpaired
     elif unpaired:
         logger.warning("files without a partner are left out: %d, such as %s", len(unpaired), unpaired[0].args[0])
@@ -229,6 +244,8 @@ def _without_partner(
     for key in sorted(images.keys() ^ masks.keys()):
         place = "/".join(filter(None, key))
         if key in images:
+            if folders.may_lack_mask:
+                continue
             wanted = root.masks / f"{place}{folders.mask_suffix}.png"
             remedy = "add the mask or move the image away"
             longer = sorted(

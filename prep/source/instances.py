@@ -5,7 +5,7 @@ Arrays are H, W.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -33,7 +33,7 @@ class Instances:
 
     Attributes:
         ids: uint8 or uint16 (H, W), the number of the instance of each pixel; 0 for none.
-        class_of: The class code of each number.
+        class_of: The class code of each number, also of instances that are left out of `ids`.
         source_ids: The value that each number has in the file.
     """
 
@@ -70,13 +70,36 @@ def read_instances(path: Path) -> tuple[LabelArray, dict[int, int]]:
     return labels, {number: int(value) for number, value in enumerate(found.tolist()) if number}
 
 
-def class_of_instances(path: Path, ids: LabelArray, classes: NDArray[np.uint8 | np.uint16]) -> dict[int, int]:
+def read_tracks(path: Path, ignore: Collection[int]) -> tuple[LabelArray, dict[int, int]]:
+    """Read the mask of one frame of a sequence, whose values are the same objects in all frames.
+
+    Args:
+        path: The mask, palettized or gray.
+        ignore: Values that are no object.
+
+    Returns:
+        The value of each pixel, uint8 or uint16 (H, W), and the values of the objects, each under its own value, in
+        the form of `read_instances`.
+
+    Raises:
+        SourceError: The file cannot be used, or has a value beyond 16 bits.
+    """
+    # Wider values would be numbered in each frame on its own, and a number would not be one object in all frames.
+    labels = read_mask(path)
+    found = np.flatnonzero(np.bincount(labels.ravel())).tolist()
+    return labels, {value: value for value in found if value and value not in ignore}
+
+
+def class_of_instances(
+    path: Path, ids: LabelArray, classes: NDArray[np.uint8 | np.uint16], known: Collection[int]
+) -> dict[int, int]:
     """Find the class of each instance in a second mask.
 
     Args:
         path: The second mask, for messages.
         ids: The instances, (H, W).
         classes: The class code of each pixel, (H, W).
+        known: The numbers of the instances; other values have no class.
 
     Returns:
         The class code of each instance.
@@ -84,7 +107,7 @@ def class_of_instances(path: Path, ids: LabelArray, classes: NDArray[np.uint8 | 
     Raises:
         SourceError: An instance has pixels of two classes.
     """
-    inside = ids > 0
+    inside = np.isin(np.arange(int(ids.max(initial=0)) + 1), list(known))[ids]
     pairs = np.unique(ids[inside].astype(np.int64) << 16 | classes[inside])
     owners, codes = pairs >> 16, pairs & MAX_CODE
     class_of = dict(zip(owners.tolist(), codes.tolist(), strict=True))

@@ -28,6 +28,7 @@ HELD_OUT_FRACTION = 0.15
 
 _ROI_COLUMNS = ("frame_id", "name")
 _NAME_COLUMNS = ("patient", *_ROI_COLUMNS)
+_PATIENT_COLUMNS = (*_ROI_COLUMNS, "sequence")
 
 
 Splitter = Callable[[list[RoiSource]], dict[str, Split]]
@@ -205,16 +206,16 @@ def _read_split_file(path: Path) -> dict[str, Split]:
 
 
 def file_patients(path: Path) -> dict[str, str]:
-    """Read the patient of each ROI from a CSV file with the columns `frame_id` (or `name`) and `patient`.
+    """Read the patient of each ROI from a CSV file with `patient`, and `frame_id` (or `name`, or `sequence`).
 
     Returns:
-        The patient of each ROI by its stem.
+        The patient of each ROI by its stem, or of each sequence by its name.
 
     Raises:
         ConfigError: The file cannot be read, lacks a column, or gives a ROI two patients or none.
     """
     rows = read_rows(path, "give a CSV with the columns frame_id,patient")
-    column = next((name for name in _ROI_COLUMNS if rows and name in rows[0]), None)
+    column = next((name for name in _PATIENT_COLUMNS if rows and name in rows[0]), None)
     if column is None or "patient" not in rows[0]:
         raise ConfigError(path, "lacks a column", "it needs frame_id,patient")
     patients: dict[str, str] = {}

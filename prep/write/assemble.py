@@ -18,7 +18,7 @@ from prep.write.roi_folder import RoiFolder, chunk_file, load_columns
 from prep.write.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_shard, write_shard
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
-from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, ArraySpec
+from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, SCHEMA_VERSION, SEQUENCE_SCHEMA_VERSION, ArraySpec
 from schemas.manifest import Completion, Manifest, fingerprint, with_own_digest
 
 STORE_DIR = "store"
@@ -39,16 +39,23 @@ def assemble(work: Path, folders: list[RoiFolder], plan: BuildPlan, run: TaskMap
     Raises:
         SourceError: No ROI has an object.
     """
-    kept = [folder for folder in folders if folder.source.objects]
+    sequences = kept_sequences(folders)
+    kept = [folder for folder in folders if folder.source.objects or folder.source.sequence in sequences]
     if not kept:
         raise SourceError(
-            folders[0].source.mask,
+            folders[0].source.mask or folders[0].source.image,
             f"no ROI contains a selected class ({len(folders)} checked, this is the first)",
             "check --classes and --min-area",
         )
     store_dir = work / STORE_DIR
     checksums_sha256 = _write_arrays(work, store_dir, kept, plan.config, plan.specs, run)
     return _complete(store_dir, folders, kept, plan, checksums_sha256)
+
+
+def kept_sequences(folders: list[RoiFolder]) -> tuple[str, ...]:
+    """Return the names of the sequences with an object in any frame, in the order of the store."""
+    names = (folder.source.sequence for folder in folders if folder.source.objects)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def _write_arrays(
@@ -100,8 +107,11 @@ def _write_columns(
 
 def _joined_columns(rois: list[RoiFolder], parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     first_tiles = accumulate((folder.source.tiles for folder in rois), initial=0)
-    for part, first_tile in zip(parts, first_tiles, strict=False):
+    places = {name: place for place, name in enumerate(kept_sequences(rois))}
+    for roi, part, first_tile in zip(rois, parts, first_tiles, strict=False):
         part["objects/tile_index"] = part["objects/tile_index"] + first_tile
+        if roi.source.sequence is not None:
+            part["tiles/sequence"] = part["tiles/sequence"] + np.int32(places[roi.source.sequence])
     joined = {path: np.concatenate([part[path] for part in parts]) for path in parts[0]}
     joined["tiles/object_offsets"] = np.concatenate([[0], np.cumsum(joined.pop("object_counts"))])
     return joined
@@ -136,8 +146,9 @@ def _complete(
     group = zarr.open_group(store_dir, mode="r+")
     class_ids = cast("zarr.Array[Any]", group["objects/class_id"])[:]
     config = plan.config
-    settings = config.model_dump(mode="json")
+    settings, sequences = config.model_dump(mode="json"), kept_sequences(kept)
     manifest = Manifest(
+        schema_version=SEQUENCE_SCHEMA_VERSION if sequences else SCHEMA_VERSION,
         tool_version=version("bcss-sam2"),
         tile_size_px=config.size_px,
         objects=config.objects,
@@ -155,6 +166,7 @@ def _complete(
         ),
         dataset=config.dataset,
         split_method=plan.split_method,
+        sequences=sequences,
     )
     manifest = with_own_digest(manifest)
     group.attrs[ATTRIBUTES_KEY] = manifest.model_dump(mode="json", by_alias=True)

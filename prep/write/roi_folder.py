@@ -12,7 +12,7 @@ import os
 import shutil
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -75,12 +75,14 @@ class RoiFolder:
         source: Its entry in the manifest.
         rims: Number of pixels of each code that looks like a blend of two others.
         recolored_px: Number of pixels with a color that belongs to no class.
+        class_of_track: The class of each object of a frame, by its pixel value; empty for a ROI.
     """
 
     directory: Path
     source: SourceRecord
     rims: dict[int, int]
     recolored_px: int = 0
+    class_of_track: dict[int, int] = field(default_factory=dict[int, int])
 
 
 class RoiRecord(BaseModel):
@@ -91,6 +93,7 @@ class RoiRecord(BaseModel):
         files: SHA-256 of each other file of the folder, by its name.
         rims: Number of pixels of each code that looks like a blend of two others.
         recolored_px: Number of pixels with a color that no class has.
+        class_of_track: The class of each object of a frame, by its pixel value; empty for a ROI.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,6 +102,7 @@ class RoiRecord(BaseModel):
     files: dict[str, str]
     rims: dict[int, int] = Field(default_factory=dict[int, int])
     recolored_px: int = 0
+    class_of_track: dict[int, int] = Field(default_factory=dict[int, int])
 
 
 def write_roi_folder(task: RoiTask) -> RoiFolder:
@@ -112,10 +116,11 @@ def write_roi_folder(task: RoiTask) -> RoiFolder:
     record = _complete_record(task.directory)
     if record is None or recorded_digests(record.source) != digests:
         if record is not None and not task.may_change:
-            what = "or its image has changed since the build began"
-            raise SourceError(task.roi.mask_path, what, "give --overwrite to prepare it again")
+            changed = "or its image has changed" if task.roi.mask_path else "has changed"
+            what = f"{changed} since the build began"
+            raise SourceError(task.roi.labels_path, what, "give --overwrite to prepare it again")
         record = _write_beside(task, digests)
-    return RoiFolder(task.directory, record.source, record.rims, record.recolored_px)
+    return RoiFolder(task.directory, record.source, record.rims, record.recolored_px, record.class_of_track)
 
 
 def source_digests(roi: RoiSource) -> tuple[str, ...]:
@@ -193,6 +198,7 @@ def _write_files(task: RoiTask, directory: Path, digests: tuple[str, ...]) -> Ro
         files=_file_digests(directory),
         rims=pixels.rims,
         recolored_px=pixels.recolored_px,
+        class_of_track=pixels.instances.class_of if pixels.instances and task.roi.sequence else {},
     )
 
 
@@ -209,7 +215,7 @@ def _check_readable(task: RoiTask, prepared: PreparedTile) -> None:
     if len(prepared.objects) * prepared.ignore.size > MAX_SEGMENT_BYTES:
         x, y = prepared.tile.origin_xy
         what = f"has {len(prepared.objects)} objects in the tile at {x}, {y}, more than can be read at once"
-        raise SourceError(task.roi.mask_path, what, "give a larger --min-area or a smaller --size")
+        raise SourceError(task.roi.labels_path, what, "give a larger --min-area or a smaller --size")
 
 
 def chunk_file(directory: Path, array: str) -> Path:
@@ -265,19 +271,22 @@ def _save_columns(
 def _source_record(task: RoiTask, pixels: DecodedRoi, digests: tuple[str, ...], counts: dict[str, int]) -> SourceRecord:
     width, height = pixels.size_xy
     # The files that a table of cases names may lie beside or above it.
-    names = [Path(os.path.relpath(path, task.source_dir)).as_posix() for path in task.roi.paths]
+    roi = task.roi
+    names = [Path(os.path.relpath(path, task.source_dir)).as_posix() for path in roi.paths]
     return SourceRecord(
-        frame_id=task.roi.frame_id,
+        frame_id=roi.frame_id,
         image=names[0],
-        mask=names[1],
+        mask=names[1] if len(names) > 1 else None,
         class_px=pixels.class_px,
         class_mask=names[2] if len(names) > 2 else None,
         image_sha256=digests[0],
-        mask_sha256=digests[1],
+        mask_sha256=digests[1] if len(digests) > 1 else None,
         class_mask_sha256=digests[2] if len(digests) > 2 else None,
         width_px=width,
         height_px=height,
-        mpp_um=task.roi.mpp_um,
-        palette=image_header(task.roi.mask_path).palette_rgb.hex(),
+        mpp_um=roi.mpp_um,
+        palette=image_header(roi.mask_path).palette_rgb.hex() if roi.mask_path else "",
+        sequence=roi.sequence or None,
+        frame_number=roi.frame_number if roi.sequence else None,
         **counts,
     )

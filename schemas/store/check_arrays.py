@@ -60,7 +60,13 @@ def _shape_fault(array: zarr.Array[Any], metadata: dict[str, Any], path: str, ma
     if manifest is None:
         known = array.ndim == 1 and metadata["data_type"] in ("string", "int64") and array.shape[0] <= MAX_COLUMN_ROWS
         return None if known else "is not a column of checksums"
-    specs = array_specs(manifest.tile_size_px, "uint8", manifest.point_counts, manifest.object_kind)
+    specs = array_specs(
+        manifest.tile_size_px,
+        "uint8",
+        manifest.point_counts,
+        manifest.object_kind,
+        has_sequences=bool(manifest.sequences),
+    )
     spec = next((spec for spec in specs if spec.path == path), None)
     if spec is None:
         return "is not an array of a store"

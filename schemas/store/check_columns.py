@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,36 @@ def _are_scales(values: NDArray[Any], manifest: Manifest, _column: Column) -> bo
     return bool(((manifest.tile_size_px / values).prod(axis=1) <= MAX_ROI_PX).all())
 
 
+def _are_sequences(values: NDArray[Any], manifest: Manifest, _column: Column) -> bool:
+    """Whether the tiles of each sequence are together, in the order of the manifest."""
+    steps = np.diff(values.astype(np.int64))
+    return values[0] == 0 and values[-1] == len(manifest.sequences) - 1 and bool(((steps == 0) | (steps == 1)).all())
+
+
+def _are_frame_numbers(values: NDArray[Any], manifest: Manifest, column: Column) -> bool:
+    """Whether frame numbers ascend in each sequence, and each frame has the windows of the first frame."""
+    windows = np.concatenate(
+        [column(f"tiles/{name}").astype(np.float64) for name in ("origin_xy", "scale_xy", "roi_size_xy")], axis=1
+    )
+    bounds = np.searchsorted(column("tiles/sequence"), np.arange(len(manifest.sequences) + 1))
+    for start, end in pairwise(bounds.tolist()):
+        numbers = values[start:end].astype(np.int64)
+        in_frame = int(np.count_nonzero(numbers == numbers[0]))
+        if numbers[0] < 0 or (end - start) % in_frame:
+            return False
+        of_frames = numbers.reshape(-1, in_frame)
+        if (of_frames != of_frames[:, :1]).any() or (np.diff(of_frames[:, 0]) <= 0).any():
+            return False
+        places = windows[start:end].reshape(len(of_frames), in_frame, -1)
+        if (places != places[:1]).any():
+            return False
+    return True
+
+
+def _are_tracks(values: NDArray[Any], _manifest: Manifest, column: Column) -> bool:
+    return bool((values > 0).all()) and np.array_equal(values, column("objects/object_id"))
+
+
 def _are_origins(values: NDArray[Any], _manifest: Manifest, column: Column) -> bool:
     return bool(((values >= 0) & (values < column("tiles/roi_size_xy"))).all())
 
@@ -142,9 +173,12 @@ _CHECKS: dict[str, Check] = {
     "tiles/scale_xy": _are_scales,
     "tiles/origin_xy": _are_origins,
     "tiles/roi_size_xy": _are_roi_sizes,
+    "tiles/sequence": _are_sequences,
+    "tiles/frame_number": _are_frame_numbers,
     "objects/tile_index": _are_tiles,
     "objects/object_id": _are_object_ids,
     "objects/class_id": _are_classes,
     "objects/area_px": _are_areas,
     "objects/box_xyxy": _are_boxes,
+    "objects/track": _are_tracks,
 }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from schemas.errors import StoreError
-from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION
+from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION, SEQUENCE_SCHEMA_VERSION
 from schemas.manifest import SPLITS, Manifest, SourceRecord
 from schemas.points import Prompt
 from schemas.prompt_kinds import PromptKind
@@ -28,6 +28,7 @@ from schemas.store.file_list import FileList
 from schemas.store.location import normal_location, zarr_location
 from schemas.store.reading import LIST_DAMAGE, reading
 from schemas.store.rows import RowReader
+from schemas.store.sequence import SequenceFrame, frames_of
 from schemas.store.shards import absent_rows, file_key, rows_per_file
 from schemas.store.tile import Tile
 
@@ -64,6 +65,7 @@ class Store:
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._columns: dict[str, NDArray[Any]] = {}
         self._readers: dict[str, RowReader] = {}
+        self._frames: dict[str, tuple[SequenceFrame, ...]] = {}
 
     def __reduce__(self) -> tuple[Callable[[str, bool], Store], tuple[str, bool]]:
         return _unpickled, (self.path, self.check_files)
@@ -105,11 +107,11 @@ class Store:
         if not isinstance(attributes, dict) or "complete" not in attributes:
             raise StoreError(self.path, "is not a finished store", "run `bcss-prep build` again")
         entries = cast("dict[str, Any]", attributes)
-        if entries.get("schema_version") != SCHEMA_VERSION:
-            found = entries.get("schema_version")
+        if entries.get("schema_version") not in (SCHEMA_VERSION, SEQUENCE_SCHEMA_VERSION):
+            found, known = entries.get("schema_version"), f"{SCHEMA_VERSION} and {SEQUENCE_SCHEMA_VERSION}"
             raise StoreError(
                 self.path,
-                f"has schema version {found!r}, but this program reads version {SCHEMA_VERSION}",
+                f"has schema version {found!r}, but this program reads versions {known}",
                 "build it again with the installed `bcss-prep` and `--overwrite`",
             )
         try:
@@ -216,6 +218,24 @@ class Store:
             StoreError: The kind is unknown, or the store has no negative points.
         """
         return self.tile(index).prompts(kind, object_ids, negatives=negatives)
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """Names of the sequences, in the order of the store; empty for a store of ROIs."""
+        return self.manifest.sequences
+
+    def sequence(self, name: str) -> tuple[SequenceFrame, ...]:
+        """Return the frames of a sequence in the order of their numbers.
+
+        Args:
+            name: The sequence, one of `sequences`.
+
+        Raises:
+            StoreError: The store has no such sequence, or its columns are damaged.
+        """
+        if name not in self._frames:
+            self._frames[name] = frames_of(self, name)
+        return self._frames[name]
 
     @cached_property
     def files(self) -> FileList:

@@ -22,6 +22,9 @@ from schemas.record import Record
 if TYPE_CHECKING:
     from schemas.store.store import Store
 
+NO_SEQUENCE = -1
+"""The sequence and the frame number of a tile that belongs to no sequence."""
+
 
 class Tile:
     """One tile; each of its arrays is read when it is first used. `Store.tile` makes one.
@@ -61,6 +64,24 @@ class Tile:
         """The class id of each object by its object id, in the order of the store."""
         classes = self.store.column("objects/class_id")[self.object_rows].tolist()
         return dict(zip(self._row_of, classes, strict=True))
+
+    @property
+    def sequence(self) -> int:
+        """The index of the tile's sequence in `Store.sequences`; -1 if the store has none."""
+        return int(self.store.column("tiles/sequence")[self.index]) if self.store.sequences else NO_SEQUENCE
+
+    @property
+    def frame_number(self) -> int:
+        """The number of the tile's frame in its sequence; -1 if the store has no sequences."""
+        return int(self.store.column("tiles/frame_number")[self.index]) if self.store.sequences else NO_SEQUENCE
+
+    @cached_property
+    def tracks(self) -> dict[int, int]:
+        """The track of each object by its object id, the same in all frames; empty if the store has no sequences."""
+        if not self.store.sequences:
+            return {}
+        tracks = self.store.column("objects/track")[self.object_rows].tolist()
+        return dict(zip(self._row_of, tracks, strict=True))
 
     def segments(self, object_ids: Collection[int] | None = None) -> NDArray[np.bool_]:
         """Read segments.

@@ -44,6 +44,7 @@ def test_manifest_lists_the_sources(store: Store, sample_source: Path) -> None:
     assert [info.name for info in manifest.classes][:2] == ["tumor", "stroma"]
     assert manifest.config["size_px"] == 128
     source = manifest.sources[0]
+    assert source.mask is not None
     with Image.open(sample_source / source.mask) as mask:
         assert bytes.fromhex(source.palette) == bytes(mask.getpalette("RGB") or ())
     assert source.mpp_um == 0.25

@@ -33,7 +33,7 @@ def test_pixels_of_a_roi_count_once_where_tiles_overlap(sample_source: Path, tmp
     config = BuildConfig(size_px=128, stride_px=64, class_map=(ClassEntry(code=3, into=2),), classes=(1, 2))
     build_store(sample_source, tmp_path / "s.zarr", config)
     store = open_store(tmp_path / "s.zarr")
-    masks = {source.frame_id: read_mask(sample_source / source.mask) for source in store.manifest.sources}
+    masks = {source.frame_id: read_mask(sample_source / str(source.mask)) for source in store.manifest.sources}
     split_of = dict(zip(store.column("tiles/frame_id"), store.column("tiles/split"), strict=True))
     for count in class_counts(store):
         codes = (1,) if count.class_id == 1 else (2, 3)

@@ -20,7 +20,7 @@ def _touch(root: Path, *names: str) -> None:
 
 def _found(root: Path, folders: Folders = Folders()) -> list[tuple[str, str, str, str]]:  # noqa: B008
     def row(roi: RoiSource) -> tuple[str, str, str, str]:
-        image, mask = (path.relative_to(root).as_posix() for path in (roi.image_path, roi.mask_path))
+        image, mask = (path.relative_to(root).as_posix() for path in roi.paths)
         return roi.frame_id, roi.patient, image, mask
 
     return [row(roi) for roi in find_rois(root, folders).rois]

@@ -127,7 +127,11 @@ def _edit_attributes(path: Path, edit) -> None:
     ("edit", "message"),
     [
         (lambda manifest: manifest.pop("complete"), "not a finished store"),
-        (lambda manifest: manifest.update(schema_version=2), "schema version 2, but this program reads version 1"),
+        (
+            lambda manifest: manifest.update(schema_version=3),
+            "schema version 3, but this program reads versions 1 and 2",
+        ),
+        (lambda manifest: manifest.update(schema_version=2), "damaged manifest .*version 2 with 0 sequences"),
         (lambda manifest: manifest.update(tile_size_px=-8), "damaged manifest .tile_size_px"),
     ],
 )
