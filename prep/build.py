@@ -25,6 +25,7 @@ from prep.source.discover import DataSet
 from prep.source.split import Splitter
 from prep.write.assemble import STORE_DIR, assemble
 from prep.write.roi_folder import RoiFolder, RoiTask, write_roi_folder
+from prep.write.tracks import check_tracks
 from schemas.command.stage_timer import timed
 from schemas.errors import ConfigError, SourceError, StoreError
 from schemas.file_names import bounded_name
@@ -158,6 +159,7 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
             stack.enter_context(remote_lock(location, build_token(work)))
         run = stack.enter_context(task_map(min(options.workers, len(tasks)), options.dask_address))
         folders = list(_reported(run(write_roi_folder, tasks), len(tasks), options.on_progress))
+        check_tracks(plan.source_dir, folders)
         _check_splits(plan, folders)
         manifest = assemble(work, folders, plan, run)
         if ignored_share(manifest) > MUCH_IGNORED:
@@ -169,7 +171,10 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
 
 
 def _why_ignored(plan: BuildPlan, manifest: Manifest) -> str:
-    """Say what to check if many pixels are ignored: the ignored codes, or a tile size that exceeds all ROIs."""
+    """Say what to check if many pixels are ignored: frames without a mask, the tile size, or the ignored codes."""
+    unlabelled = sum(source.mask is None for source in manifest.kept)
+    if unlabelled > MUCH_IGNORED * len(manifest.kept):
+        return f"{unlabelled} of {len(manifest.kept)} frames have no mask"
     longest = max(max(source.width_px, source.height_px) for source in manifest.sources)
     if plan.config.layout == "tile" and plan.config.mpp_um is None and longest < plan.config.size_px:
         return f"tiles of {plan.config.size_px} px are padded, as no ROI is longer than {longest} px; lower --size"

@@ -56,6 +56,10 @@ def _difference(store: Store, plan: BuildPlan) -> str | None:
     if only_one:
         where = "the store" if only_one[0] in built else "the folder"
         return f"other ROIs ({len(only_one)} differ; {only_one[0]} is only in {where})"
+    places = {source.frame_id: (source.sequence or "", source.frame_number) for source in manifest.sources}
+    for roi in plan.rois:
+        if roi.sequence and places[roi.frame_id] != (roi.sequence, roi.frame_number):
+            return f"other frame numbers or sequences ({roi.frame_id} differs)"
     check_sizes(store)
     held = dict(zip(store.column("tiles/patient").tolist(), store.column("tiles/split").tolist(), strict=True))
     for patient, split in held.items():

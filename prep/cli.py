@@ -32,19 +32,32 @@ def main_options(
 @app.command()
 def sample(
     out_dir: Annotated[Path, typer.Argument(help="Folder in which images/ and masks/ are written.")],
-    rois: Annotated[int, typer.Option(min=1, max=999, help="Number of ROIs.")] = 6,
-    size: Annotated[int, typer.Option(min=64, help="Height of a ROI in pixels.")] = 1536,
+    rois: Annotated[int, typer.Option(min=1, max=999, help="Number of ROIs, or of sequences.")] = 6,
+    size: Annotated[
+        int | None, typer.Option(min=64, help="Height in pixels; 1536 for ROIs and 480 for frames unless given.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     look: Annotated[
         Literal["plain", "varied", "glands"],
         typer.Option(help="plain: always the same; varied: each ROI in its own way; glands: glands with pale centers."),
     ] = "plain",
+    frames: Annotated[
+        int | None,
+        typer.Option(min=2, max=9999, help="Write sequences of this many frames, whose objects move, instead of ROIs."),
+    ] = None,
 ) -> None:
-    """Write a synthetic data set with file names and masks like those of BCSS."""
+    """Write a synthetic data set with file names and masks like those of BCSS, or sequences with --frames."""
+    from prep.scene.folders import SIZE_PX, write_scenes
     from prep.synthetic import write_sample
 
-    stems = write_sample(out_dir, rois, size, seed, look)
-    typer.echo(f"{len(stems)} ROIs in {printable(out_dir)}")
+    if frames is None:
+        stems = write_sample(out_dir, rois, size or 1536, seed, look)
+        typer.echo(f"{len(stems)} ROIs in {printable(out_dir)}")
+        return
+    if look != "plain":
+        raise typer.BadParameter("is for ROIs, and --frames writes sequences", param_hint="--look")
+    names = write_scenes(out_dir, frames, rois, size or SIZE_PX, seed)
+    typer.echo(f"{len(names)} sequences of {frames} frames in {printable(out_dir)}")
 
 
 app.command()(build)

@@ -5,6 +5,7 @@ Arrays are H, W; coordinates are x, y. Axes: S pixels a side of the tile.
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Collection
 from typing import Literal
@@ -40,7 +41,7 @@ def draw_tile(tile: Tile, colors: dict[int, Color], layers: Collection[Layer]) -
 
     Args:
         tile: The tile.
-        colors: Color of each class id.
+        colors: Color of each class id; an object of a sequence has the color of its track instead.
         layers: The parts to draw.
 
     Returns:
@@ -57,10 +58,11 @@ def draw_tile(tile: Tile, colors: dict[int, Color], layers: Collection[Layer]) -
         for segment, object_id in zip(tile.segments(group), group, strict=True):
             left, top, right, bottom = boxes[number]
             window = (slice(top, bottom + 1), slice(left, right + 1))
-            mask, color = segment[window], np.array(colors[tile.classes[object_id]])
+            mask, color = segment[window], np.array(_color(tile, object_id, colors))
             if "fill" in layers:
                 part = picture[window]
-                shade = color * _SHADES[number % len(_SHADES)]
+                # Neighbors of one class get different shades; tracks have different colors already.
+                shade = color if tile.tracks else color * _SHADES[number % len(_SHADES)]
                 part[mask] = ((1 - TINT) * part[mask] + TINT * shade).astype(np.uint8)
             edge = _inner_edge(mask, width_px)
             outlines[window][edge] = color
@@ -70,6 +72,17 @@ def draw_tile(tile: Tile, colors: dict[int, Color], layers: Collection[Layer]) -
         picture[is_outline] = outlines[is_outline]
     _draw_prompts(picture, tile, colors, layers)
     return picture
+
+
+def track_color(track: int) -> Color:
+    """Return the color of an object of a sequence, the same in all frames."""
+    # Steps of the golden angle give neighboring numbers distinct colors.
+    red, green, blue = colorsys.hsv_to_rgb(track * (math.sqrt(5) - 1) / 2 % 1, 0.9, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _color(tile: Tile, object_id: int, colors: dict[int, Color]) -> Color:
+    return track_color(tile.tracks[object_id]) if tile.tracks else colors[tile.classes[object_id]]
 
 
 def _inner_edge(mask: NDArray[np.bool_], width_px: int) -> NDArray[np.bool_]:
@@ -83,10 +96,10 @@ def _draw_prompts(picture: NDArray[np.uint8], tile: Tile, colors: dict[int, Colo
     negatives = tile.store.manifest.negative_points > 0
     if "box" in layers:
         for object_id, prompt in tile.prompts("box").items():
-            draw_prompt(picture, prompt, 1.0, colors[tile.classes[object_id]])
+            draw_prompt(picture, prompt, 1.0, _color(tile, object_id, colors))
     if "points" in layers:
         # If a tile has many points, a marker takes half of the room that each point has.
         room_px = math.sqrt(picture.shape[0] * picture.shape[1] / (max(len(tile.classes), 1) * 16)) / 2
         size_px = round(min(max(room_px, 3), max(len(picture) / 48, 5)))
         for object_id, prompt in tile.prompts("multi_point", negatives=negatives).items():
-            draw_prompt(picture, prompt, 1.0, colors[tile.classes[object_id]], size_px)
+            draw_prompt(picture, prompt, 1.0, _color(tile, object_id, colors), size_px)

@@ -85,14 +85,18 @@ class StoreSummary(BaseModel):
         tiles: N, the number of tiles.
         objects: M, the number of objects.
         tile_size_px: S, the side of a tile in pixels.
-        object_kind: `label` or `component`.
+        object_kind: `label`, `component` or `instance`.
+        sequences: Number of sequences; 0 for a store of ROIs.
+        frames: Number of frames of all sequences.
+        labelled_frames: Number of frames with a mask.
+        tracks: Number of objects of all sequences, each counted once in its sequence.
         splits: Tiles, ROIs and patients of each split.
         classes: Objects and pixels of each class in each split.
         arrays: The pixel arrays on disk.
         stored_bytes: Size of all files in bytes.
         prompts: Mean number of points of an object, by the name of the point set.
         ignored_share: Fraction of the tiles' pixels that count neither as object nor as background, 0 to 1.
-        kept_out: ROIs that were left out, since they contain no selected class.
+        kept_out: ROIs or sequences that were left out, since they contain no selected class.
         tool_version: Version of the package that wrote the store.
         config: Settings of the build.
     """
@@ -104,6 +108,10 @@ class StoreSummary(BaseModel):
     objects: int
     tile_size_px: int
     object_kind: str
+    sequences: int
+    frames: int
+    labelled_frames: int
+    tracks: int
     splits: tuple[SplitCount, ...]
     classes: tuple[ClassCount, ...]
     arrays: tuple[ArraySize, ...]
@@ -119,12 +127,19 @@ def summarize_store(store: Store) -> StoreSummary:
     """Summarize a store from its columns; no pixel is read."""
     manifest = store.manifest
     files = store.files.sizes
+    frames = [source for source in manifest.kept if source.sequence is not None]
+    stored = {source.frame_id for source in manifest.kept}
+    left_out = [source for source in manifest.sources if source.frame_id not in stored]
     return StoreSummary(
         path=store.path,
         tiles=len(store),
         objects=manifest.complete.objects,
         tile_size_px=manifest.tile_size_px,
         object_kind=manifest.object_kind,
+        sequences=len(store.sequences),
+        frames=len(frames),
+        labelled_frames=sum(source.mask is not None for source in frames),
+        tracks=_track_count(store),
         splits=tuple(_split_counts(store)),
         classes=tuple(class_counts(store)),
         arrays=tuple(_array_size(store, name, files) for name in PIXEL_ARRAYS),
@@ -134,10 +149,18 @@ def summarize_store(store: Store) -> StoreSummary:
             for name, points in POINT_SETS.items()
         },
         ignored_share=ignored_share(manifest),
-        kept_out=tuple(source.frame_id for source in manifest.sources if not source.objects),
+        kept_out=tuple(dict.fromkeys(source.sequence or source.frame_id for source in left_out)),
         tool_version=manifest.tool_version,
         config=manifest.config,
     )
+
+
+def _track_count(store: Store) -> int:
+    """Count the objects of all sequences, each once in its sequence."""
+    if not store.sequences:
+        return 0
+    sequence_of = store.column("tiles/sequence")[store.column("objects/tile_index")]
+    return np.unique(np.stack([sequence_of, store.column("objects/track")]), axis=1).shape[1]
 
 
 def ignored_share(manifest: Manifest) -> float:

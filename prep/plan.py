@@ -86,6 +86,10 @@ def plan_build(
     if data.has_sequences and not config.sequences:
         raise ConfigError(data.root, "holds sequences, but the configuration does not", "set sequences=True")
     rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in data.rois]
+    unlabelled = [roi for roi in rois if roi.mask_path is None]
+    if unlabelled:
+        shown = unlabelled[0].image_path
+        logger.info("frames without a mask count as unlabelled: %d, such as %s", len(unlabelled), shown)
     label_dtype, has_sequences = _label_dtype(data, config), config.sequences
     specs = array_specs(config.size_px, label_dtype, config.point_counts, config.objects, has_sequences=has_sequences)
     rule = splitter or default_rule(rois, config.dataset)

@@ -36,7 +36,12 @@ def print_summary(summary: StoreSummary) -> None:
     console.print(
         f"{summary.ignored_share:.0%} of the pixels are ignored: they count neither as object nor as background"
     )
-    splits = Table("split", "tiles", "ROIs", "patients")
+    if summary.sequences:
+        console.print(
+            f"{summary.sequences} sequences with {summary.frames} frames, of which {summary.labelled_frames} have a "
+            f"mask, and {summary.tracks} objects that keep their track through all frames"
+        )
+    splits = Table("split", "tiles", "frames" if summary.sequences else "ROIs", "patients")
     for split in summary.splits:
         splits.add_row(split.split, str(split.tiles), str(split.rois), str(split.patients))
     console.print(splits)

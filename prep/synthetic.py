@@ -33,7 +33,7 @@ _LETTERS: dict[SampleLook, str] = {"plain": "Z", "varied": "N", "glands": "G"}
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """How a class is painted.
 
     Attributes:
@@ -59,22 +59,22 @@ class _Tissue:
         region_px: Distance in pixels over which the random fields change.
     """
 
-    looks: dict[int, _Look]
+    looks: dict[int, Look]
     head_starts: dict[int, float]
     region_px: int
 
 
-_LOOKS = {
-    OUTSIDE: _Look((225, 195, 215), 0.6, 7, (140, 90, 160)),
-    TUMOR: _Look((196, 140, 190), 7.0, 9, (98, 58, 140)),
-    STROMA: _Look((232, 170, 200), 1.0, 6, (120, 70, 150)),
-    LYMPHOCYTES: _Look((205, 165, 205), 16.0, 5, (62, 38, 110)),
-    NECROSIS: _Look((226, 150, 165), 0.3, 5, (150, 80, 120)),
-    EXCLUDE: _Look((242, 240, 243), 0.0, 1, (0, 0, 0)),
-    VESSEL: _Look((205, 70, 90), 0.4, 6, (120, 40, 80)),
+LOOKS = {
+    OUTSIDE: Look((225, 195, 215), 0.6, 7, (140, 90, 160)),
+    TUMOR: Look((196, 140, 190), 7.0, 9, (98, 58, 140)),
+    STROMA: Look((232, 170, 200), 1.0, 6, (120, 70, 150)),
+    LYMPHOCYTES: Look((205, 165, 205), 16.0, 5, (62, 38, 110)),
+    NECROSIS: Look((226, 150, 165), 0.3, 5, (150, 80, 120)),
+    EXCLUDE: Look((242, 240, 243), 0.0, 1, (0, 0, 0)),
+    VESSEL: Look((205, 70, 90), 0.4, 6, (120, 40, 80)),
 }
 
-_PLAIN = _Tissue(_LOOKS, {TUMOR: 0.25, STROMA: 0.3, LYMPHOCYTES: -0.15, NECROSIS: -0.2}, 160)
+_PLAIN = _Tissue(LOOKS, {TUMOR: 0.25, STROMA: 0.3, LYMPHOCYTES: -0.15, NECROSIS: -0.2}, 160)
 
 
 def write_sample(
@@ -134,9 +134,9 @@ def draw_roi(
     image = np.array([looks.get(code, looks[OUTSIDE]).ground for code in range(256)], np.uint8)[labels]
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), 3), np.uint8)
     for code, look in looks.items():
-        _draw_nuclei(image, labels == code, look, generator)
+        draw_nuclei(image, labels == code, look, generator)
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), 1), np.uint8)
-    shade = _smooth_field(height, width, 300, generator)[..., None] * 8
+    shade = smooth_field(height, width, 300, generator)[..., None] * 8
     noise = generator.normal(0, 5, image.shape).astype(np.float32)
     return np.clip(image + shade + noise, 0, 255).astype(np.uint8), labels
 
@@ -157,7 +157,7 @@ def _draw_tissue(generator: np.random.Generator) -> _Tissue:
             radius_px=max(round(look.radius_px * float(generator.uniform(0.6, 1.5))), 1),
             nucleus=stained(look.nucleus),
         )
-        for code, look in _LOOKS.items()
+        for code, look in LOOKS.items()
     }
     head_starts = {code: start + float(generator.normal(0, 0.25)) for code, start in _PLAIN.head_starts.items()}
     return _Tissue(looks, head_starts, int(generator.integers(60, 220)))
@@ -165,9 +165,7 @@ def _draw_tissue(generator: np.random.Generator) -> _Tissue:
 
 def _draw_labels(height: int, width: int, generator: np.random.Generator, tissue: _Tissue) -> NDArray[np.uint8]:
     codes = np.array(list(tissue.head_starts), np.uint8)
-    fields = [
-        _smooth_field(height, width, tissue.region_px, generator) + start for start in tissue.head_starts.values()
-    ]
+    fields = [smooth_field(height, width, tissue.region_px, generator) + start for start in tissue.head_starts.values()]
     labels = codes[np.argmax(fields, axis=0)]
     for code, count, share in ((VESSEL, 4, 30), (EXCLUDE, 1, 20)):
         for _ in range(count):
@@ -187,7 +185,7 @@ def _draw_glands(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw glands: a rim of nuclei around a pale lumen, and both belong to the gland; holes alike belong to none."""
     labels = np.full((height, width), STROMA, np.uint8)
-    image = np.full((height, width, 3), _LOOKS[STROMA].ground, np.uint8)
+    image = np.full((height, width, 3), LOOKS[STROMA].ground, np.uint8)
     lumen = np.zeros((height, width), np.uint8)
     taken = np.zeros((height, width), np.uint8)
     for number in range(height * width // 9_000):
@@ -201,11 +199,11 @@ def _draw_glands(
         # Every fourth one is a hole in the stroma, as pale as a lumen, and no gland.
         if number % 4:
             labels[own > 0] = TUMOR
-            image[own > 0] = _LOOKS[TUMOR].ground
+            image[own > 0] = LOOKS[TUMOR].ground
         lumen |= inner
-    image[lumen > 0] = _LOOKS[EXCLUDE].ground
-    _draw_nuclei(image, (labels == TUMOR) & (lumen == 0), replace(_LOOKS[TUMOR], nuclei=22.0, radius_px=6), generator)
-    _draw_nuclei(image, (labels == STROMA) & (lumen == 0), replace(_LOOKS[STROMA], nuclei=2.0), generator)
+    image[lumen > 0] = LOOKS[EXCLUDE].ground
+    draw_nuclei(image, (labels == TUMOR) & (lumen == 0), replace(LOOKS[TUMOR], nuclei=22.0, radius_px=6), generator)
+    draw_nuclei(image, (labels == STROMA) & (lumen == 0), replace(LOOKS[STROMA], nuclei=2.0), generator)
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), 1), np.uint8)
     noise = generator.normal(0, 5, image.shape).astype(np.float32)
     return np.clip(image + noise, 0, 255).astype(np.uint8), labels
@@ -230,7 +228,7 @@ def _draw_blob(height: int, width: int, generator: np.random.Generator) -> NDArr
     return points @ turn + generator.uniform((0, 0), (width, height))
 
 
-def _smooth_field(height: int, width: int, grain_px: int, generator: np.random.Generator) -> NDArray[np.float32]:
+def smooth_field(height: int, width: int, grain_px: int, generator: np.random.Generator) -> NDArray[np.float32]:
     """Smooth noise of unit variance, float32 (H, W), that changes over about `grain_px` pixels."""
     coarse = generator.normal(size=(height // grain_px + 4, width // grain_px + 4)).astype(np.float32)
     size = (coarse.shape[1] * grain_px, coarse.shape[0] * grain_px)
@@ -239,9 +237,10 @@ def _smooth_field(height: int, width: int, grain_px: int, generator: np.random.G
     ]
 
 
-def _draw_nuclei(
-    image: NDArray[np.uint8], region: NDArray[np.bool_], look: _Look, generator: np.random.Generator
+def draw_nuclei(
+    image: NDArray[np.uint8], region: NDArray[np.bool_], look: Look, generator: np.random.Generator
 ) -> None:
+    """Paint nuclei into an image, at random pixels of a region, as many as its look has in that area."""
     rows, columns = np.nonzero(region)
     count = int(len(rows) * look.nuclei / 10_000)
     if not count:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from prep.config import BuildConfig
@@ -80,7 +81,7 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
         config = BuildConfig.model_validate(store.manifest.config)
     except (BcssError, ValidationError):
         return [*problems, Problem("zarr.json", "holds settings that no build has")]
-    problems += [*_wrong_manifest(store), *_wrong_instances(store)]
+    problems += [*_wrong_manifest(store), *_wrong_instances(store), *_wrong_frames(store)]
     for index in range(len(store)):
         problems.extend(_wrong_tile(store, index, config))
         report(len(files) + index + 1)
@@ -125,11 +126,12 @@ def _wrong_manifest(store: Store) -> Iterator[Problem]:
 
 
 def _wrong_instances(store: Store) -> Iterator[Problem]:
-    """Check that an instance has the same class, source id and number in all tiles of its ROI."""
+    """Check that an instance has the same class, source id and number in all tiles of its ROI or sequence."""
     if store.manifest.object_kind != "instance":
         return
     column = store.column
-    rois = column("tiles/frame_id")[column("objects/tile_index")].tolist()
+    names = np.array(store.sequences)[column("tiles/sequence")] if store.sequences else column("tiles/frame_id")
+    rois = names[column("objects/tile_index")].tolist()
     numbers, components = column("objects/object_id").tolist(), column("objects/roi_component").tolist()
     if numbers != components:
         yield Problem("objects/roi_component", "holds instance numbers that differ from objects/object_id")
@@ -140,6 +142,20 @@ def _wrong_instances(store: Store) -> Iterator[Problem]:
                 yield Problem(
                     f"objects/{name}", f"gives the instance {number} of {roi} both {first[roi, number]} and {value}"
                 )
+
+
+def _wrong_frames(store: Store) -> Iterator[Problem]:
+    """Check that the columns place each tile in the sequence and at the number that the manifest gives its frame."""
+    if not store.sequences:
+        return
+    column = store.column
+    for index, (frame_id, sequence, number) in enumerate(
+        zip(*(column(f"tiles/{name}").tolist() for name in ("frame_id", "sequence", "frame_number")), strict=True)
+    ):
+        source = store.source(frame_id)
+        if (source.sequence, source.frame_number) != (store.sequences[sequence], number):
+            what = f"is frame {number} of {store.sequences[sequence]}, but the manifest has {frame_id} elsewhere"
+            yield Problem(f"tile {index}", what)
 
 
 def _file_digest(store: Store, key: str) -> WrittenFile | None:

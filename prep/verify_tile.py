@@ -121,6 +121,8 @@ def _wrong_segments(
             continue
         xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
         box, area = [int(xs[0]), int(ys[0]), int(xs[-1]), int(ys[-1])], int(np.count_nonzero(mask))
+        if tile.tracks and tile.tracks[object_id] != tile.labels[ys[0], np.argmax(mask[ys[0]])]:
+            yield f"{name} has track {tile.tracks[object_id]}, but its pixels have another value"
         stored = {key: values[object_id] for key, values in of_tile.items()}
         if stored["area_px"] != area:
             yield f"{name} has area {stored['area_px']}, and its segment {area}"

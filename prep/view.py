@@ -108,8 +108,9 @@ def _figure(store: Store, index: int) -> str:
     tile = store.tile(index)
     names = {info.code: info.name for info in store.manifest.classes}
     present = sorted(set(tile.classes.values()))
-    classes = ", ".join(sorted(names[code] for code in present)) or "no object"
     frame_id, split = (str(store.column(f"tiles/{name}")[index]) for name in ("frame_id", "split"))
+    without = "no object" if store.source(frame_id).mask is not None else "no mask"
+    classes = ", ".join(sorted(names[code] for code in present)) or without
     x, y = store.column("tiles/origin_xy")[index].tolist()
     caption = f"{index}: {frame_id} at {x}, {y} ({split}) - {len(tile.classes)}: {classes}"
     codes = " ".join(map(str, present))
@@ -123,6 +124,8 @@ def _figure(store: Store, index: int) -> str:
 def _page(store: Store, figures: list[str], layers: Collection[Layer]) -> str:
     infos = store.manifest.classes
     key = "".join(f'<span><i style="background:rgb{info.color}"></i>{html.escape(info.name)}</span>' for info in infos)
+    if store.sequences:
+        key = "Each object has its own color in all frames of its sequence."
     options = "".join(f'<option value="{info.code}">{html.escape(info.name)}</option>' for info in infos)
     return _PAGE.format(
         title=html.escape(Path(store.path).name),

@@ -229,6 +229,7 @@ def build(
         manifest = build_store(data, out, config, options, splitter)
     print_classes(class_counts(open_store(out)))
     counts = f"{manifest.complete.tiles} tiles, {manifest.complete.objects} objects"
+    counts += f" in {len(manifest.sequences)} sequences" if manifest.sequences else ""
     share, codes = ignored_share(manifest), ignore or ",".join(map(str, rules.ignore)) or "none"
     typer.echo(f"{printable(out)}: {counts}; {share:.0%} of the pixels are ignored (--ignore {codes})")
 

@@ -16,6 +16,7 @@ from prep.plan import BuildPlan
 from prep.write.checksums import write_checksums
 from prep.write.roi_folder import RoiFolder, chunk_file, load_columns
 from prep.write.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_shard, write_shard
+from prep.write.tracks import kept_sequences
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
 from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, SCHEMA_VERSION, SEQUENCE_SCHEMA_VERSION, ArraySpec
@@ -29,7 +30,8 @@ def assemble(work: Path, folders: list[RoiFolder], plan: BuildPlan, run: TaskMap
 
     Args:
         work: The working folder.
-        folders: All ROIs, in the order of the store; a ROI without an object is left out of the store.
+        folders: All ROIs, in the order of the store. A ROI without an object is left out of the store; a frame only if
+            its whole sequence has none.
         plan: What the store is made from.
         run: Runs the tasks that write shards.
 
@@ -50,12 +52,6 @@ def assemble(work: Path, folders: list[RoiFolder], plan: BuildPlan, run: TaskMap
     store_dir = work / STORE_DIR
     checksums_sha256 = _write_arrays(work, store_dir, kept, plan.config, plan.specs, run)
     return _complete(store_dir, folders, kept, plan, checksums_sha256)
-
-
-def kept_sequences(folders: list[RoiFolder]) -> tuple[str, ...]:
-    """Return the names of the sequences with an object in any frame, in the order of the store."""
-    names = (folder.source.sequence for folder in folders if folder.source.objects)
-    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def _write_arrays(
