@@ -43,8 +43,11 @@ class Backbone:
             evaluation mode.
         trained_modules: Names of the modules that fine-tuning trains unless they are frozen.
         trained_vectors: Names of the parameters outside those modules that are also trained; each is one vector.
+        memory_modules: Names of the modules that only sequences of frames use and train.
+        memory_vectors: Names of the parameters outside those modules that only sequences of frames train.
+        mask_pointer: Name of the layer that only masks given in a first frame use.
         freeze_presets: Names of the modules that each preset freezes, by the name of the preset. The preset is named
-            after the parts that it still trains.
+            after the parts that it still trains, except `memory`, which freezes the memory.
         encoder: Name of the image encoder.
         trunk: Name of the encoder's trunk; its learning rate decreases from the last layer to the first.
         trunk_block: Regular expression that matches a parameter in a block of the trunk; its group is the number of
@@ -63,6 +66,9 @@ class Backbone:
     build: Callable[[Network, int], Any]
     trained_modules: tuple[str, ...]
     trained_vectors: tuple[str, ...]
+    memory_modules: tuple[str, ...]
+    memory_vectors: tuple[str, ...]
+    mask_pointer: str
     freeze_presets: Mapping[str, tuple[str, ...]]
     encoder: str
     trunk: str
@@ -75,6 +81,11 @@ class Backbone:
     level_strides: tuple[int, ...]
     level_layers: tuple[str | None, ...]
     newer_weights: tuple[str, ...] = ()
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """Names of all parameters outside modules that training may change."""
+        return (*self.trained_vectors, *self.memory_vectors)
 
     def expand_presets(self, names: Iterable[str]) -> tuple[str, ...]:
         """Replace each preset name by the names of the modules that the preset freezes; other names stay."""

@@ -14,6 +14,9 @@ from train.backbone.description import Backbone, Network
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
+_MEMORY_MODULES = ("memory_attention", "memory_encoder", "obj_ptr_proj", "obj_ptr_tpos_proj", "mask_downsample")
+_MEMORY_VECTORS = ("maskmem_tpos_enc", "no_obj_ptr", "no_obj_embed_spatial")
+
 _NANO_WIDTH = 64
 _NANO_MEMORY_WIDTH = 16
 
@@ -63,11 +66,15 @@ SAM2 = Backbone(
     trained_modules=("image_encoder", "sam_prompt_encoder", "sam_mask_decoder"),
     # The learned vector that SAM 2 adds to the features of a single image in place of an empty memory.
     trained_vectors=("no_mem_embed",),
+    memory_modules=_MEMORY_MODULES,
+    memory_vectors=_MEMORY_VECTORS,
+    mask_pointer="mask_downsample",
     freeze_presets={
         "none": (),
         "all": (),
         "decoder_only": ("image_encoder", "sam_prompt_encoder", "no_mem_embed"),
         "decoder_and_neck": ("image_encoder.trunk", "sam_prompt_encoder", "no_mem_embed"),
+        "memory": (*_MEMORY_MODULES, *_MEMORY_VECTORS),
     },
     encoder="image_encoder",
     trunk="image_encoder.trunk",

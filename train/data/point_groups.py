@@ -20,12 +20,15 @@ class PointGroup:
     decoder's attention and change the mask. And the number of points decides whether SAM 2 predicts three masks or one.
 
     Attributes:
-        count: Number of real points of each object.
+        count: Number of real points of each object. 0 stands for the object's mask as the prompt, which only the first
+            of several frames can have.
         objects: Indices of the group's objects along the axis O, int64 (n,).
+        corrected: Numbers of the frames that get correction clicks.
     """
 
     count: int
     objects: Tensor
+    corrected: tuple[int, ...] = (0,)
 
 
 def group_by_points(labels: Tensor) -> tuple[PointGroup, ...]:

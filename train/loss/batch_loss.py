@@ -1,6 +1,6 @@
-"""Compute the loss of a whole batch, summed over its groups of objects and over all decoder passes.
+"""Compute the loss of a whole batch, summed over its groups of objects, its frames and all decoder passes.
 
-Axes: N objects of a group, O objects of the batch, H and W pixels.
+Axes: T frames, N objects of a group, O objects of the batch, H and W pixels.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def batch_loss(
     num_objects: float,
     kernels: Kernels = EAGER,
 ) -> LossTerms:
-    """Compute the loss of a batch as the sum over its groups and their decoder passes.
+    """Compute the loss of a batch as the sum over its groups, their frames and their decoder passes.
 
     Args:
-        predictions: The predictions for each group of the batch; if there are none, all terms are zero.
+        predictions: The predictions for each group and frame of the batch; if there are none, all terms are zero.
         batch: The batch, with the target masks and the ignored pixels.
         config: Weights and options of the loss.
         num_objects: The number that every term is divided by; see `mask_loss`.
@@ -34,14 +34,14 @@ def batch_loss(
     Returns:
         The summed terms, each a float32 scalar.
     """
-    valid = ~batch.ignore[0]
+    valid = ~batch.ignore
     image_index = batch.object_to_image[0, :, 1]
     weights = _object_weights(batch, config)
     zero = torch.zeros((), device=batch.images.device)
     total = LossTerms(zero, zero, zero, zero, zero)
     for prediction in predictions:
-        objects = prediction.objects
-        targets, valid_pixels = batch.masks[0, objects], valid[image_index[objects]]
+        frame, objects = prediction.frame, prediction.objects
+        targets, valid_pixels = batch.masks[frame, objects], valid[frame, image_index[objects]]
         group_weights = None if weights is None else weights[objects]
         for decoder_pass in prediction.passes:
             total = total + mask_loss(decoder_pass, targets, valid_pixels, num_objects, config, group_weights, kernels)

@@ -28,13 +28,15 @@ class MaskPrediction:
 
 @dataclass(frozen=True)
 class GroupPrediction:
-    """The predictions for one group of objects.
+    """The predictions for one group of objects in one frame.
 
     Attributes:
         objects: Indices of the group's objects along the batch's axis O, int64 (N,).
         passes: The output of the decoder after the first prompt and after each correction click; the mask logits are
             (N, M, S/4, S/4).
+        frame: Number of the frame along the batch's axis T.
     """
 
     objects: Tensor
     passes: tuple[MaskPrediction, ...]
+    frame: int = 0

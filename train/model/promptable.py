@@ -1,7 +1,7 @@
 """Run SAM 2 as a promptable image model: call Meta's modules with explicit prompts.
 
-Only the parts for single images run: image encoder, prompt encoder and mask decoder. Memory encoder and memory
-attention stay in the state dict, so that Meta's code can load it, but they are not run and not trained.
+Only the parts for single images run here: image encoder, prompt encoder and mask decoder. Memory encoder and memory
+attention stay in the state dict, so that Meta's code can load it. `train.model.memory` runs them for several frames.
 Axes: B images, N objects of one decoder pass, M candidate masks, K points, S side of the input in pixels, C width of
 the decoder (256 in Meta's networks).
 """
@@ -60,12 +60,13 @@ class PromptableSam(nn.Module):
         image_size: Side of the input in pixels, a multiple of 32.
         mask_prompts: Whether training gives masks as prompts. Without them, the layers that embed a mask get no
             gradient, so they are frozen.
+        memory: Whether training sees several frames. Without them, the memory is frozen.
     """
 
     channel_mean: Tensor
     channel_std: Tensor
 
-    def __init__(self, size: ModelSize, image_size: int, *, mask_prompts: bool = False) -> None:
+    def __init__(self, size: ModelSize, image_size: int, *, mask_prompts: bool = False, memory: bool = False) -> None:
         super().__init__()
         self.size: ModelSize = size
         self.image_size = image_size
@@ -77,9 +78,9 @@ class PromptableSam(nn.Module):
         self._compiled = False
         self._recorded = False
         self.requires_grad_(False)
-        for name in self.backbone.trained_modules:
+        for name in (*self.backbone.trained_modules, *(self.backbone.memory_modules if memory else ())):
             self.sam.get_submodule(name).requires_grad_(True)
-        for name in self.backbone.trained_vectors:
+        for name in self.backbone.vectors if memory else self.backbone.trained_vectors:
             self.sam.get_parameter(name).requires_grad_(True)
         self.sam.get_submodule(self.backbone.mask_prompt_layers).requires_grad_(mask_prompts)
 
@@ -92,7 +93,7 @@ class PromptableSam(nn.Module):
         Raises:
             ConfigError: No module has such a name, or nothing is left to train.
         """
-        vectors = {name: self.sam.get_parameter(name) for name in self.backbone.trained_vectors}
+        vectors = {name: self.sam.get_parameter(name) for name in self.backbone.vectors}
         modules: list[nn.Module] = []
         for name in names:
             if name in vectors:
@@ -112,14 +113,25 @@ class PromptableSam(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> PromptableSam:
-        """Set the mode of all modules except the frozen ones."""
+        """Set the mode of all modules except the frozen ones and the memory attention, which has dropout.
+
+        The model draws no random number in training, so that a step depends on its data and weights alone.
+        """
         super().train(mode)
-        for module in self._frozen:
+        for module in (*self._frozen, self.sam.memory_attention):
             module.eval()
         return self
 
     def encode(self, images: Tensor) -> ImageFeatures:
         """Encode images, uint8 or float (B, 3, S, S) with values from 0 to 255."""
+        return self._features(*self._levels(images))
+
+    def encode_frames(self, images: Tensor) -> ImageFeatures:
+        """Encode images like `encode`, but without the embedding of an empty memory; `FrameMemory` adds the memory."""
+        fine, middle, coarse = self._levels(images)
+        return ImageFeatures(coarse, (fine, middle))
+
+    def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # Look this up in each call, because adapters may be added after modules were frozen.
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         if self._recorded and self.training:
@@ -129,7 +141,7 @@ class PromptableSam(nn.Module):
         # Meta's `forward_image` calls these two layers too. They belong to the decoder, so they are called here,
         # outside the block above: they get a gradient even if the encoder is frozen.
         decoder = self.sam.sam_mask_decoder
-        return self._features(decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2])
+        return decoder.conv_s0(levels[0]), decoder.conv_s1(levels[1]), levels[2]
 
     @property
     def kept_levels(self) -> tuple[Level, ...]:

@@ -21,14 +21,21 @@ def test_every_network_has_a_backbone() -> None:
 def test_names_in_the_description_exist_in_the_network(size: str) -> None:
     sam: Any = SAM2.build(SAM2.networks[size], 128)
     parameters = dict(sam.named_parameters())
-    for name in (*SAM2.trained_modules, SAM2.trunk, SAM2.mask_prompt_layers, SAM2.presence_head):
+    for name in (
+        *SAM2.trained_modules,
+        *SAM2.memory_modules,
+        SAM2.mask_pointer,
+        SAM2.trunk,
+        SAM2.mask_prompt_layers,
+        SAM2.presence_head,
+    ):
         assert sam.get_submodule(name)
     for name in filter(None, SAM2.level_layers):
         assert isinstance(sam.get_submodule(name), torch.nn.Conv2d)
-    for name in SAM2.trained_vectors:
+    for name in SAM2.vectors:
         assert sam.get_parameter(name).numel() == parameters[name].numel()
     for names in SAM2.freeze_presets.values():
-        assert all(name in SAM2.trained_vectors or sam.get_submodule(name) for name in names)
+        assert all(name in SAM2.vectors or sam.get_submodule(name) for name in names)
     network = SAM2.networks[size]
     assert parameters[SAM2.patch_embedding].shape[0] == network.trunk_width
     assert SAM2.trunk_depth(parameters) == network.trunk_blocks

@@ -59,12 +59,6 @@ def test_object_does_not_depend_on_other_objects_of_the_batch(tiny: PromptableSa
         torch.testing.assert_close(together[row], logits, rtol=0, atol=1e-5)
 
 
-def test_video_is_refused(tiny: PromptableSam, mixed_batch: Batch) -> None:
-    video = replace(mixed_batch, images=mixed_batch.images.expand(2, -1, -1, -1, -1))
-    with pytest.raises(ConfigError, match="2 frames"):
-        TrainingForward(tiny)(video)
-
-
 @pytest.mark.parametrize("settings", [{}, {"corrections": 1}, {"loss": {"predict_presence": False}}])
 def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch, settings: dict[str, object]) -> None:
     config = FitConfig.model_validate({"image_size": 128, **settings})
