@@ -45,7 +45,8 @@ class FitConfig(Settings):
         max_steps: Stop after this many steps, even if `epochs` are not complete; None sets no limit.
         batch_size: Images per batch and process.
         max_objects: Maximum objects per image in one step.
-        balance: `classes` draws objects so that all classes come equally often; `none` draws all objects alike.
+        balance: `classes` draws objects so that all classes come equally often, however few tiles a class is on; `none`
+            draws all objects alike.
         workers: Data-loading processes; 0 loads in the training process.
         freeze: Names of SAM 2's modules that are not trained, or of presets.
         save_every_steps: Steps between saves within an epoch; 0 saves only at the end of each epoch.

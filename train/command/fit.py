@@ -61,7 +61,10 @@ def fit(
     max_objects: Annotated[int | None, typer.Option(min=1, help="Maximum objects per image.", show_default="3")] = None,
     balance: Annotated[
         BalanceChoice | None,
-        typer.Option(help="classes: draw objects so that all classes come equally often.", show_default="none"),
+        typer.Option(
+            help="classes: draw objects so that all classes come equally often, however few tiles a class is on.",
+            show_default="none",
+        ),
     ] = None,
     workers: Annotated[
         int | None,

@@ -6,6 +6,7 @@ Axes: T frames (1 for images), B images, O objects of the whole batch, K points.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -37,6 +38,7 @@ class Batch:
         dropped: Number of objects that lost all their pixels in a transform.
         skipped: Number of random maps that were skipped because they would have lost an object.
         num_scored_objects: Number of objects whose image has at least one pixel that is not ignored.
+        objects_by_class: Number of objects by the mask value of their class. It is known without asking the device.
         click_draws: Random numbers for correction clicks, float32 [T, O, D]; D may be 0. See
             `train.data.training_clicks`.
         color_draws: Random numbers for color augmentation, float32 [T, B, C]; C may be 0. See
@@ -57,6 +59,7 @@ class Batch:
     dropped: int
     skipped: int
     num_scored_objects: int
+    objects_by_class: dict[int, int]
     click_draws: Tensor
     color_draws: Tensor
     features: tuple[Tensor, ...] | None = None
@@ -145,6 +148,7 @@ def _collate(samples: list[Sample]) -> Batch:
     image_of_object = torch.cat([torch.full((len(s.object_ids),), b) for b, s in enumerate(samples)])
     tile_of_object = torch.tensor([s.tile_index for s in samples])[image_of_object]
     frame = torch.zeros_like(image_of_object)
+    class_ids = torch.cat([sample.class_ids for sample in samples])
     return Batch(
         # Tiles are stored with the channels last, so stack them that way and view the result with the channels first.
         images=default_collate([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)[None],
@@ -154,11 +158,12 @@ def _collate(samples: list[Sample]) -> Batch:
         point_labels=labels[None],
         object_to_image=torch.stack([frame, image_of_object], -1)[None],
         identifiers=torch.stack([tile_of_object, torch.cat([s.object_ids for s in samples]), frame], -1)[None],
-        class_ids=torch.cat([sample.class_ids for sample in samples])[None],
+        class_ids=class_ids[None],
         groups=group_by_points(labels),
         dropped=sum(sample.dropped for sample in samples),
         skipped=sum(sample.skipped for sample in samples),
         num_scored_objects=sum(len(sample.object_ids) for sample in samples if not sample.ignore.numpy().all()),
+        objects_by_class=dict(Counter(class_ids.tolist())),
         click_draws=torch.cat([_draws(sample.click_draws, len(sample.object_ids)) for sample in samples])[None],
         color_draws=torch.stack([_draws(sample.color_draws, None) for sample in samples])[None],
         features=_stacked([sample.features for sample in samples]),

@@ -1,13 +1,12 @@
 """A map-style dataset over a store: it returns one sample for each request.
 
-The seed, the epoch and the tile determine every random number of a sample. The same request therefore always gives the
-same sample, whatever the number of workers.
+The seed and the request, which has the epoch and the tile, determine every random number of a sample. The same request
+therefore always gives the same sample, whatever the number of workers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from schemas.store.store import Store, open_store
-from train.choices import BalanceChoice, PromptChoice, prompt_kinds
+from train.choices import PromptChoice, prompt_kinds
 from train.data.training_clicks import DRAWS_PER_CLICK, with_random_prompts
 from train.transforms.augment import AugmentConfig, augment_geometry
 from train.transforms.color import DRAWS as COLOR_DRAWS
@@ -33,11 +32,15 @@ class SampleRequest:
         epoch: Number of the epoch, from 0.
         empty: Whether to leave out the tile's objects. A process without a tile in the last batch of an epoch loads
             such a sample, so that it still takes part in the step.
+        object_ids: The objects to train on; None draws them from all objects of the tile.
+        repeat: How often the tile came before in this epoch. Each time it gets other random numbers.
     """
 
     tile_index: int
     epoch: int
     empty: bool = False
+    object_ids: tuple[int, ...] | None = None
+    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,6 @@ class SampleOptions:
         negatives: Whether to append negative points to each prompt.
         corrections: Number of correction clicks per object that need random numbers.
         max_objects: Largest number of objects per image.
-        balance: Whether to draw all objects equally often ("none") or all classes equally often ("classes").
         augment: The random augmentation.
         seed: Seed of all random numbers.
     """
@@ -60,7 +62,6 @@ class SampleOptions:
     negatives: bool = False
     corrections: int = 0
     max_objects: int = 3
-    balance: BalanceChoice = "none"
     augment: AugmentConfig = AugmentConfig()  # noqa: RUF009 - frozen
     seed: int = 0
 
@@ -98,7 +99,8 @@ class TileDataset(Dataset[Sample]):
 
     def __getitem__(self, request: SampleRequest) -> Sample:
         options = self.options
-        generator = np.random.default_rng([options.seed, request.epoch, request.tile_index])
+        key = [options.seed, request.epoch, request.tile_index]
+        generator = np.random.default_rng([*key, request.repeat] if request.repeat else key)
         # Draw every number in a fixed order, even if it is not used. An option that is turned off then does not change
         # the other random choices.
         kinds = prompt_kinds(options.prompt)
@@ -106,7 +108,7 @@ class TileDataset(Dataset[Sample]):
         torch_generator = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         color_draws = torch.from_numpy(generator.random(COLOR_DRAWS, np.float32))
         tile = self.store.tile(request.tile_index)
-        chosen = self._chosen(tile.classes, generator)
+        chosen = self._drawn(list(tile.classes), generator) if request.object_ids is None else set(request.object_ids)
         prompts = tile.prompts(kind, chosen, negatives=options.negatives)
         draws = torch.from_numpy(generator.random((len(chosen), DRAWS_PER_CLICK * options.corrections), np.float32))
         sample = read_sample(tile, prompts, image=self.features is None)
@@ -119,19 +121,8 @@ class TileDataset(Dataset[Sample]):
             sample = replace(sample, features=self.features.read(request.tile_index, sample.view))
         return with_random_prompts(sample, torch_generator) if options.prompt == "random" else sample
 
-    def _chosen(self, classes: dict[int, int], generator: np.random.Generator) -> set[int]:
-        """Draw the ids of the objects to train on from `classes`, which maps each object id to its class id."""
-        if len(classes) <= self.options.max_objects:
-            return set(classes)
-        weights = None
-        if self.options.balance == "classes":
-            weights = np.array([self.class_weights[code] for code in classes.values()])
-            weights /= weights.sum()
-        return set(generator.choice(list(classes), self.options.max_objects, replace=False, p=weights).tolist())
-
-    @cached_property
-    def class_weights(self) -> dict[int, float]:
-        """The weight of each class id when objects are drawn: 1 / number of its objects in the training split."""
-        is_train = self.store.column("tiles/split")[self.store.column("objects/tile_index")] == "train"
-        codes, counts = np.unique(self.store.column("objects/class_id")[is_train], return_counts=True)
-        return {int(code): 1.0 / int(count) for code, count in zip(codes, counts, strict=True)}
+    def _drawn(self, object_ids: list[int], generator: np.random.Generator) -> set[int]:
+        """Draw the objects to train on, all alike."""
+        if len(object_ids) <= self.options.max_objects:
+            return set(object_ids)
+        return set(generator.choice(object_ids, self.options.max_objects, replace=False).tolist())

@@ -69,7 +69,6 @@ def sample_options(config: FitConfig) -> SampleOptions:
         negatives=config.negatives,
         corrections=config.corrections,
         max_objects=config.max_objects,
-        balance=config.balance,
         augment=config.augment,
         seed=config.seed,
     )

@@ -30,7 +30,8 @@ def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_
     Returns:
         The content of `summary.json`.
     """
-    summary = _summary(run, read_steps(out), device, stopped_by)
+    steps = read_steps(out)
+    summary = _summary(run, steps, device, stopped_by) | {"drawn": _drawn(store, steps)}
     # Written before the report, too, which takes long and may fail.
     write_json(out / "summary.json", summary)
     if run.config.report and not stopped_by:
@@ -54,6 +55,15 @@ def describe_run(store: Store, run: Run) -> dict[str, Any]:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write one JSON file of a run."""
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _drawn(store: Store, steps: list[StepRecord]) -> dict[str, dict[str, float]]:
+    """Return the number of objects of each class that the run was trained on, and their share, by class name."""
+    counts = {
+        info.name: sum(record.by_class.get(str(info.code), 0) for record in steps) for info in store.manifest.classes
+    }
+    total = max(sum(counts.values()), 1)
+    return {name: {"objects": count, "share": count / total} for name, count in counts.items()}
 
 
 def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.config import FitConfig
+from train.data.balance import ObjectTable
 from train.data.loader import training_dataset, training_loader
 from train.data.sampler import EpochSampler
 from train.features.fill import check_cacheable, filled_features
@@ -24,6 +25,7 @@ from train.fit.step_batches import StepBatches
 from train.model.acceleration import recompute_activations
 from train.model.seen_patients import SeenPatients
 from train.model.trained_on import TrainedOn
+from train.runtime.distributed import World
 from train.runtime.machine import Machine
 from train.score.answers import tiles_with_objects
 
@@ -72,7 +74,7 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
         logger.warning("%s has no validation tile, so best.pt is not written", store.path)
     _check_class_weights(store, config)
     accumulate = config.optimizer.accumulate
-    sampler = EpochSampler(train_tiles, config.batch_size, config.seed, world.rank, world.size)
+    sampler = _sampler(store, train_tiles, config, world)
     dataset = training_dataset(store, config)
     per_epoch = -(-len(sampler) // accumulate)
     global_batch = config.batch_size * accumulate * world.size
@@ -92,9 +94,21 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     return PreparedRun(
         run,
         StepBatches(loader, sampler, accumulate, per_epoch, machine),
-        TrainStep(run.model, run.optimizer, config, world, device),
+        TrainStep(run.model, run.optimizer, config, world, device, [info.code for info in store.manifest.classes]),
         Policies(per_epoch, total_steps, config.save_every_steps, config.patience),
         val_tiles,
+    )
+
+
+def _sampler(store: Store, train_tiles: NDArray[np.int64], config: FitConfig, world: World) -> EpochSampler:
+    return EpochSampler(
+        train_tiles,
+        config.batch_size,
+        config.seed,
+        world.rank,
+        world.size,
+        balanced=ObjectTable.of_tiles(store, train_tiles) if config.balance == "classes" else None,
+        max_objects=config.max_objects,
     )
 
 

@@ -38,12 +38,14 @@ class LaunchedStep:
         batches: The batches of this process.
         numbers: float32 (6,), the loss, its terms and the norm of the gradient before clipping, of this process.
         counts: Numbers of objects, of dropped objects and of skipped maps, over all processes.
+        by_class: Number of objects by class code, over all processes.
         world: Processes of the run.
     """
 
     batches: Sequence[Batch]
     numbers: Tensor
     counts: list[float]
+    by_class: dict[int, int]
     world: World
 
     def read(self) -> tuple[dict[str, float], dict[str, int]]:
@@ -77,6 +79,7 @@ class TrainStep:
         config: Settings of the run.
         world: Processes of the run.
         device: Device of the model.
+        codes: Codes of the classes whose objects are counted.
     """
 
     def __init__(
@@ -86,12 +89,14 @@ class TrainStep:
         config: FitConfig,
         world: World,
         device: torch.device,
+        codes: Sequence[int] = (),
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.config = config
         self.world = world
         self.device = device
+        self.codes = codes
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.forward = TrainingForward(model, config.corrections)
         self.kernels = compiled_kernels() if config.compile else EAGER
@@ -119,7 +124,9 @@ class TrainStep:
         """
         names = ("num_scored_objects", "num_objects", "dropped", "skipped")
         counted = [float(sum(getattr(batch, name) for batch in batches)) for name in names]
+        counted += [float(sum(batch.objects_by_class.get(code, 0) for batch in batches)) for code in self.codes]
         objects, *counts = self.world.sum(counted)
+        by_class = {code: int(count) for code, count in zip(self.codes, counts[len(COUNTS) :], strict=True) if count}
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(len(TERMS), device=self.device)
         for place, batch in enumerate(batches):
@@ -131,7 +138,8 @@ class TrainStep:
         # `read` ends the run, and the spoiled weights are not saved.
         if objects:
             self.optimizer.step()
-        return LaunchedStep(batches, torch.cat([sums, norm.detach().reshape(1).to(sums)]), counts, self.world)
+        numbers = torch.cat([sums, norm.detach().reshape(1).to(sums)])
+        return LaunchedStep(batches, numbers, counts[: len(COUNTS)], by_class, self.world)
 
     def loss(self, batch: Batch, objects: float) -> LossTerms:
         """Return the loss and its terms for one batch, each divided by `objects`.

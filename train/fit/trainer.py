@@ -145,4 +145,5 @@ def _step(prepared: PreparedRun, loaded: LoadedStep, machine: Machine, out: Path
         data_wait_s=loaded.wait_s,
         step_s=took_s,
         tiles=loaded.tiles,
+        by_class={str(code): count for code, count in launched.by_class.items()},
     )

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -19,7 +19,7 @@ from schemas.errors import TrainingError
 from schemas.overlay import side_by_side
 
 METRICS_FILE = "metrics.jsonl"
-_NOT_PLOTTED = ("step", "epoch", "tiles")
+_NOT_PLOTTED = ("step", "epoch", "tiles", "by_class")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class StepRecord:
         data_wait_s: Seconds that the step waited for its batches.
         step_s: Seconds of the whole step, including the wait.
         tiles: Indices of the step's tiles, over all processes.
+        by_class: Number of objects by class code, over all processes; empty in runs of older versions.
     """
 
     step: int
@@ -63,6 +64,7 @@ class StepRecord:
     data_wait_s: float
     step_s: float
     tiles: list[int]
+    by_class: dict[str, int] = field(default_factory=dict[str, int])
 
 
 class RunLog:

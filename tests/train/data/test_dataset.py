@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -47,18 +46,6 @@ def test_prompt_kind_is_checked_before_the_first_sample(store: Store) -> None:
     dataset = TileDataset(store.path, replace(OPTIONS, prompt="scribble"))  # pyright: ignore[reportArgumentType]
     with pytest.raises(StoreError, match="scribble"):
         dataset.check()
-
-
-def test_balanced_objects_come_by_the_rarity_of_their_class(store: Store) -> None:
-    of_train = store.column("tiles/split")[store.column("objects/tile_index")] == "train"
-    codes, counts = np.unique(store.column("objects/class_id")[of_train], return_counts=True)
-    dataset = TileDataset(store.path, replace(OPTIONS, max_objects=1, balance="classes"))
-    assert dataset.class_weights == {int(c): 1 / int(n) for c, n in zip(codes, counts, strict=True)}
-    tile = next(record for record in store if len(record.object_ids) >= 3)
-    rare = int(tile.class_ids[-1])
-    dataset.__dict__["class_weights"] = {int(code): 8.0 if code == rare else 1.0 for code in codes}
-    share = np.mean([rare in dataset[SampleRequest(tile.index, epoch)].class_ids for epoch in range(200)])
-    assert share == pytest.approx(8 / (8 + len(tile.object_ids) - 1), abs=0.1)
 
 
 def test_random_prompts_are_drawn_from_the_mask(store: Store) -> None:
