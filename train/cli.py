@@ -11,6 +11,7 @@ from train.command.evaluate import evaluate
 from train.command.export import export
 from train.command.fit import fit
 from train.command.predict import predict
+from train.command.verify import verify
 
 app = typer.Typer(
     help="Fine-tune SAM 2 on a store, and score checkpoints. --debug: tracebacks and timings; --log-json: JSON.",
@@ -31,6 +32,7 @@ def main_options(
 
 app.command()(fit)
 app.command()(evaluate)
+app.command()(verify)
 app.command()(predict)
 app.command()(export)
 

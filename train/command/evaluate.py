@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
 from schemas.command.console import interrupted_as_line, printable, progress_bar
 from train.backbone.catalog import ModelSize
 from train.choices import BASELINES, STORED_CHOICES, BaselineName, DeviceChoice, SplitChoice, StoredChoice
-from train.command.flags import ImageSize
-
-if TYPE_CHECKING:
-    from schemas.prompt_kinds import PromptKind
+from train.command.flags import ImageSize, shown_on
 
 
 def _each_of(names: tuple[str, ...], values: list[str] | None) -> list[str]:
@@ -107,70 +106,46 @@ def evaluate(
     device: Annotated[DeviceChoice, typer.Option(help="auto uses CUDA if it is available.")] = "auto",
 ) -> None:
     """Score checkpoints and baselines on the same objects, with the same prompts."""
-    from schemas.store.store import open_store
-    from train.choices import prompt_kinds
-    from train.model.loading import load_predictors
-    from train.model.names import name_checkpoints
-    from train.output.class_images import ClassImages
+    from train.evaluation.run import run_evaluation
+    from train.evaluation.settings import EvaluationSettings
     from train.output.console_table import print_scores
-    from train.output.evaluation_files import check_new, write_evaluation
-    from train.output.report import run_of, write_report
-    from train.output.writers import evaluation_writers, roi_scorer
-    from train.runtime.device import pick_device
-    from train.runtime.folder_lock import locked_folder
-    from train.score.answers import default_split
-    from train.score.evaluate import evaluate as run_evaluate
-    from train.score.initial_weights import load_initial_weights
-    from train.score.protocol import ScoringProtocol
-    from train.score.thresholds import with_thresholds
+    from train.output.evaluation_files import check_new
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
     check_new(out, overwrite=overwrite)
-    opened = open_store(store)
-    chosen = cast("list[StoredChoice]", prompt or ["mixed"])
-    kinds: dict[PromptKind, None] = dict.fromkeys(kind for choice in chosen for kind in prompt_kinds(choice))
-    protocol = ScoringProtocol(
-        split or default_split(opened),
-        tuple(kinds),
-        negatives,
+    settings = EvaluationSettings(
+        store=store,
+        checkpoints=tuple(checkpoint or ()),
+        baselines=BASELINES if checkpoint else cast("tuple[BaselineName, ...]", tuple(baseline or ())),
+        model=model,
+        image_size=image_size,
+        split=split,
+        prompts=cast("tuple[StoredChoice, ...]", tuple(prompt or ("mixed",))),
+        negatives=negatives,
         tta=tta,
         corrections=corrections,
-        tolerance_um=tolerance_um or None,
-        allow_seen=allow_seen,
+        threshold=threshold,
+        tolerance_um=tolerance_um,
+        zero_shot=zero_shot,
         primary=tuple(primary.split(",")) if primary else None,
         against=tuple(against or ()),
+        save_masks=save_masks,
+        stitch=stitch,
+        allow_seen=allow_seen,
+        device=device,
     )
-    if not checkpoint and baseline:
-        protocol = replace(protocol, baselines=tuple(cast("list[BaselineName]", baseline)))
-    named = name_checkpoints(checkpoint or [])
-    predictors = load_predictors(named, pick_device(device), model, image_size)
-    if zero_shot:
-        predictors |= load_initial_weights(named, pick_device(device))
-    protocol = with_thresholds(threshold, opened, predictors, protocol, workers)
+    command = shlex.join(["bcss-train", *sys.argv[1:]])
     lost = interrupted_as_line("no scores were written; run the same command to start again")
-    with lost, locked_folder(out), progress_bar("evaluate", "tile") as bar:
-        sinks = evaluation_writers(opened, out, save_masks=save_masks)
-        rois = roi_scorer(opened, out, protocol.tolerance_um) if stitch else None
-        sinks += (rois,) if rois else ()
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        found = run_evaluate(opened, predictors, protocol, workers=workers, sinks=sinks, on_tile=show)
-        if rois:
-            rois.write(out / "rois.csv")
-            found = replace(found, result={**found.result, "rois": rois.summary()})
-        write_evaluation(found, out)
-        run = run_of(named[0].path) if named else None
-        write_report(out / "report.html", "Evaluation", opened, found, predictors, protocol, run)
+    with lost, progress_bar("evaluate", "tile") as bar:
+        found = run_evaluation(settings, out, command=command, workers=workers, on_tile=shown_on(bar))
     print_scores(found.result)
     if threshold == "val":
-        for (name, kind), value in protocol.thresholds.items():
-            typer.echo(printable(f"threshold of {name}, {kind}, chosen on val: a logit of {value:g}"))
+        for name, value in found.result["protocol"]["thresholds"].items():
+            typer.echo(printable(f"threshold of {name}, chosen on val: a logit of {value:g}"))
     if save_masks or stitch:
-        typer.echo(f"pixels without a mask have the value {ClassImages.from_store(opened).nothing_code}")
+        nothing = json.loads((out / "classes.json").read_text(encoding="utf-8"))["nothing"]
+        typer.echo(f"pixels without a mask have the value {nothing}")
     typer.echo(f"numbers  {printable(out / 'metrics.json')}")
     typer.echo(f"picture  {printable(out / 'overlays.png')}")
     typer.echo(f"report   {printable(out / 'report.html')}")

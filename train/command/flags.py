@@ -1,10 +1,14 @@
-"""Flags that several commands share, and the checks of their values."""
+"""Flags that several commands share, the checks of their values, and how a bar shows their progress."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def multiple_of_32(value: int | None) -> int | None:
@@ -15,3 +19,13 @@ def multiple_of_32(value: int | None) -> int | None:
 
 
 ImageSize = Annotated[int | None, typer.Option(callback=multiple_of_32, help="Side of the network's input in pixels.")]
+
+
+def shown_on(bar: tqdm[Any]) -> Callable[[int, int], None]:
+    """Return a function that shows the number of finished parts and the number of all parts on a bar."""
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show

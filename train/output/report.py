@@ -163,6 +163,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "facts": _facts(asked),
         "weights": [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in asked["weights"].items()],
+        "command": result.get("made_by", {}).get("command", ""),
         "heads": [head for head, shown in zip(_HEADS, used, strict=True) if shown],
         "rows": rows,
         "classes": list(dict.fromkeys([OVERALL, *(row["class_name"] for row in rows)])),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import ConfigError
+from schemas.manifest import fingerprint, manifest_digest
 from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
@@ -89,6 +90,12 @@ def evaluate(
     return Evaluation(result, tables, panels.pictures)
 
 
+def store_digest(store: Store) -> str:
+    """Return a SHA-256 over the manifest of a store and the digests of all its files."""
+    manifest = store.manifest
+    return fingerprint([manifest_digest(manifest), manifest.complete.checksums_sha256])
+
+
 def _seen(
     store: Store, tiles: list[int], predictors: dict[str, MaskPredictor], protocol: ScoringProtocol
 ) -> dict[str, SeenAmong]:
@@ -141,6 +148,7 @@ def _describe(
     return {
         "store": store.path,
         "store_fingerprint": store.manifest.config_fingerprint,
+        "store_sha256": store_digest(store),
         "weights": {name: asdict(model.weights) for name, model in predictors.items() if model.weights},
         "split": protocol.split,
         "prompts": list(protocol.kinds),

@@ -1,0 +1,148 @@
+"""Compare the files of two evaluations, number by number."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import ConfigError
+
+NUMBERS, OBJECTS, ROIS, REPORT = "metrics.json", "objects.csv", "rois.csv", "report.html"
+
+_DESCRIBES = ("settings", "made_by")
+"""Keys of `metrics.json` that are compared before the scoring, or differ between machines."""
+
+_MISSING = "nothing"
+
+
+@dataclass
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        differences: One line for each difference.
+        compared: Number of values that were compared.
+    """
+
+    differences: list[str]
+    compared: int = 0
+
+
+def compare_evaluations(recorded: Path, repeated: Path, tolerance: float = 0.0) -> Comparison:
+    """Compare the files of an evaluation with those of its repetition.
+
+    Args:
+        recorded: Folder of the evaluation.
+        repeated: Folder of the repetition.
+        tolerance: Largest difference of two numbers that count as equal. The report rounds its numbers, so its tables
+            are compared only with a tolerance of 0.
+
+    Raises:
+        ConfigError: A file of the evaluation cannot be read.
+    """
+    found = Comparison([])
+    for place, ours, theirs in _values(recorded, repeated, with_report=tolerance == 0):
+        found.compared += 1
+        if not _equal(ours, theirs, tolerance):
+            found.differences.append(f"{place}: {_shown(ours)} in the report, {_shown(theirs)} when scored again")
+    return found
+
+
+def read_numbers(folder: Path) -> dict[str, Any]:
+    """Read the `metrics.json` of an evaluation.
+
+    Raises:
+        ConfigError: The file is absent or damaged.
+    """
+    path = folder / NUMBERS
+    try:
+        numbers = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(path, f"is not JSON ({error})", "run evaluate again with --overwrite") from error
+    if not isinstance(numbers, dict):
+        raise ConfigError(path, "is not the result of an evaluation", "give the --out of bcss-train evaluate")
+    return numbers
+
+
+def _values(recorded: Path, repeated: Path, *, with_report: bool) -> Iterator[tuple[str, Any, Any]]:
+    """Yield place, recorded value and repeated value of everything that either evaluation has."""
+    ours, theirs = (
+        {key: part for key, part in read_numbers(folder).items() if key not in _DESCRIBES}
+        for folder in (recorded, repeated)
+    )
+    yield from _of_trees(NUMBERS, ours, theirs)
+    yield from _of_tables(OBJECTS, recorded, repeated)
+    if (repeated / ROIS).exists():
+        yield from _of_tables(ROIS, recorded, repeated)
+    if with_report:
+        rows = zip_longest(_report_rows(recorded), _report_rows(repeated), fillvalue=_MISSING)
+        yield from ((f"{REPORT}, row {number}", *pair) for number, pair in enumerate(rows, 1))
+
+
+def _of_trees(place: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the leaves of two JSON values; a part that only one has is one leaf."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in dict.fromkeys((*ours, *theirs)):
+            yield from _of_trees(f"{place} / {key}", ours.get(key, _MISSING), theirs.get(key, _MISSING))
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        for number, pair in enumerate(zip_longest(ours, theirs, fillvalue=_MISSING), 1):
+            yield from _of_trees(f"{place} / {number}", *pair)
+    else:
+        yield place, ours, theirs
+
+
+def _of_tables(name: str, recorded: Path, repeated: Path) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the cells of two CSV files; the first line has the names of the columns."""
+    ours, theirs = (list(csv.reader(_text(folder / name).splitlines())) for folder in (recorded, repeated))
+    heads = theirs[0]
+    for line, (own, other) in enumerate(zip_longest(ours, theirs, fillvalue=()), 1):
+        for column, (cell, expected) in enumerate(zip_longest(own, other, fillvalue=_MISSING)):
+            head = heads[column] if column < len(heads) else f"column {column + 1}"
+            yield f"{name}, line {line}, {head}", cell, expected
+
+
+def _report_rows(folder: Path) -> list[str]:
+    """Return the text of each row of the report's tables."""
+    rows = re.findall(r"<tr\b.*?</tr>", _text(folder / REPORT), re.DOTALL)
+    return [" ".join(html.unescape(re.sub(r"<[^>]*>", " ", row)).split()) for row in rows]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(path, "does not exist", "give the --out of bcss-train evaluate") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"is not UTF-8 text ({error})", "run evaluate again with --overwrite") from error
+
+
+def _equal(ours: Any, theirs: Any, tolerance: float) -> bool:
+    if ours == theirs and type(ours) is type(theirs):
+        return True
+    numbers = [_number(value) for value in (ours, theirs)]
+    if None in numbers or not tolerance:
+        return all(isinstance(number, float) and math.isnan(number) for number in numbers)
+    return math.isclose(numbers[0] or 0.0, numbers[1] or 0.0, rel_tol=0, abs_tol=tolerance)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, or the number that a cell of a table holds; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
