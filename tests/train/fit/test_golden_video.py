@@ -49,6 +49,7 @@ def _batch(arrays: Any, *, boxes: bool) -> Batch:
         identifiers=torch.zeros(frames, objects, 3, dtype=torch.int64),
         class_ids=torch.ones(frames, objects, dtype=torch.int64),
         groups=group_by_points(labels[0]),
+        objects_by_class={1: objects},
         dropped=0,
         skipped=0,
         num_scored_objects=objects,
