@@ -11,6 +11,7 @@ help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
 	@echo 'make audit   look up known vulnerabilities of the pinned versions (needs network)'
+	@echo 'make test-slow    tests of compiled models, killed processes and unusual machines (ten minutes)'
 	@echo 'make test-faults  long tests of kills, full disks, dead servers and hostile files (half an hour)'
 	@echo 'make format  format the sources with ruff'
 	@echo 'make clean   remove the demonstration and the caches, not the environment'
@@ -66,7 +67,7 @@ test-newest: .venv-newest/.ready
 	@SAM2_BUILD_CUDA=0 $(PIP_OF) --no-build-isolation --editable '.[dask,lora,s3,slides,small,test]'
 	@touch $@
 
-# Tests that take minutes: they compare compiled models with plain ones.
+# Tests that take long: compiled models beside plain ones, and starts of many processes.
 test-slow: env
 	$(BIN)/python -m pytest -m 'slow and not cuda' --ignore tests/integration/test_soak.py tests
 

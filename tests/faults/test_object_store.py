@@ -134,6 +134,7 @@ def test_server_that_is_gone_for_good_in_a_build(
     tally("S3 server gone for good in a build", tried=1, one_line=1, other_bytes=0)
 
 
+@pytest.mark.faults
 def test_server_that_is_slow_or_overloaded_in_a_build(
     sample_source: Path, store: Store, tmp_path: Path, proxy: Proxy, tally
 ) -> None:

@@ -78,6 +78,7 @@ def test_locale_without_utf8_gives_the_same_bytes(place: Path) -> None:
     assert NAME in {source["frame_id"] for source in sources}
 
 
+@pytest.mark.slow
 def test_locale_without_utf8_trains_and_writes_names_of_rois(place: Path) -> None:
     _train("fit", STORE, "--out", "ein Lauf ü", *SMALL_FIT, "--workers", "1", cwd=place, **NO_UTF8)
     config = json.loads((place / "ein Lauf ü" / "config.json").read_text())
@@ -97,6 +98,7 @@ def test_name_that_is_not_utf8_is_an_error_of_one_line(place: Path, tmp_path: Pa
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_home_that_cannot_be_written_gives_no_message(place: Path) -> None:
     # Not even root can make a folder in /proc.
     nowhere = {"HOME": "/proc/nowhere", "XDG_CONFIG_HOME": None, "XDG_CACHE_HOME": None, "MPLCONFIGDIR": None}
@@ -121,6 +123,7 @@ def may_mount(tmp_path_factory: pytest.TempPathFactory) -> None:
         pytest.skip("this user may not mount a /dev/shm of its own")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("may_mount")
 def test_little_shared_memory_is_enough_or_an_error(place: Path) -> None:
     fit = (sys.executable, "-m", "train.cli", "fit", STORE, "--max-steps", "1", "--device", "cpu", "--no-report")
@@ -173,6 +176,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_all_process_start_methods_load_the_same_batches(place: Path, tmp_path: Path) -> None:
     (tmp_path / "loaders.py").write_text(_LOADERS, encoding="utf-8")
     ran = _run(sys.executable, tmp_path / "loaders.py", place / STORE, cwd=tmp_path)

@@ -103,7 +103,7 @@ def _wait_for_step(process: WarmProcess, out: Path, step: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_run_resumes_bit_for_bit(store: Store, straight: Path, tmp_path: Path, workers: int) -> None:
     command = _command(store, tmp_path, "--save-every-steps", "5", "--workers", str(workers))
     process = WarmProcess(command)
@@ -115,7 +115,7 @@ def test_killed_run_resumes_bit_for_bit(store: Store, straight: Path, tmp_path: 
     _assert_same(tmp_path, straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signal_ends_the_step_saves_the_run_and_exits_0(
     store: Store, straight: Path, tmp_path: Path, number: int
 ) -> None:

@@ -179,6 +179,7 @@ def _parts(geometry: dict) -> list:
     return [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
 
 
+@pytest.mark.slow
 def test_killed_command_ends_with_the_same_bytes_when_repeated(checkpoint: Path, store: Store, tmp_path: Path) -> None:
     image = np.concatenate([store[index].image for index in range(6)], 0)
     Image.fromarray(np.concatenate([image, image[::-1], image], 1)).save(tmp_path / "big.png")

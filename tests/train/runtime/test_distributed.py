@@ -156,6 +156,7 @@ def test_processes_that_find_different_features_missing_fill_them_together(
         assert a.loss == pytest.approx(b.loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, programs: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     flags = ["--batch-size", "1", "--max-steps", "30", "--save-every-steps", "2"]
