@@ -238,10 +238,13 @@ def _check_splits(plan: BuildPlan, folders: list[RoiFolder]) -> None:
     pairs = list(zip((plan.splits[roi.patient] for roi in plan.rois), folders, strict=True))
     training = [folder for split, folder in pairs if split == "train"]
     if training and not any(folder.source.objects for folder in training):
+        check = "check --classes, --min-area and --min-tissue"
+        if plan.config.sequences:
+            check = "check --classes and --min-area; if 255 is an object, give --ignore none"
         raise SourceError(
             training[0].source.mask or training[0].source.image,
             f"no training ROI contains a selected class ({len(training)} checked, this is the first)",
-            "check --classes, --min-area and --min-tissue, or divide the patients by --split-file",
+            f"{check}, or divide the patients by --split-file",
         )
     held = {split for split, folder in pairs if folder.source.objects}
     for split in SPLITS:

@@ -64,7 +64,7 @@ class BuildConfig(BaseModel):
         objects: `label` makes one object for each class in a tile, `component` one for each connected component,
             `instance` one for each pixel value but 0.
         classes: Pixel values that become objects, or `all` for every value that is not ignored.
-        ignore: Pixel values that count neither as object nor as background.
+        ignore: Pixel values that count neither as object nor as background; instances have none, except in sequences.
         min_area_px: Minimum area of an object in pixels. Unless given, it is 64 for components and 1 for the others;
             label objects must cover the whole mask together.
         positive_points: P, the number of positive points of an object.
@@ -165,7 +165,8 @@ class BuildConfig(BaseModel):
         if gone:
             what = f"names {gone[0]}, which the class map merges into {self.merges[gone[0]]}"
             raise ConfigError("--classes", what, "name that code instead")
-        both = set(named) & set(self.ignore)
+        # The ignored values of sequences are no classes.
+        both = set[int]() if self.sequences else set(named) & set(self.ignore)
         if both:
             codes = ", ".join(str(code) for code in sorted(both))
             raise ConfigError(

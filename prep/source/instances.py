@@ -24,7 +24,7 @@ ONE_CLASS = 1
 _MAX_DIGITS = 10
 """Number of digits of the largest id, which has 32 bits."""
 
-_REMEDY = "give a CSV with the columns id,class and optionally frame_id"
+_REMEDY = "give a CSV with the columns id,class and optionally frame_id or sequence"
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,11 @@ def read_instance_classes(path: Path) -> dict[tuple[str, int], str]:
     """Read the class of each instance from a CSV file.
 
     Args:
-        path: The file, with the columns `id` and `class`, and `frame_id` if ids repeat from ROI to ROI.
+        path: The file, with the columns `id` and `class`, and `frame_id` (or `sequence`) if ids repeat from ROI to ROI.
 
     Returns:
-        The class, as a code or a name, by the ROI's name and the id; without the column `frame_id`, that name is empty.
+        The class, as a code or a name, by the name of the ROI or sequence and the id; without a column for the name,
+        the name is empty.
 
     Raises:
         ConfigError: The file cannot be read, lacks a column, or gives an instance two classes.
@@ -135,7 +136,8 @@ def read_instance_classes(path: Path) -> dict[tuple[str, int], str]:
         raise ConfigError(path, "lacks a column", _REMEDY)
     classes: dict[tuple[str, int], str] = {}
     for number, row in enumerate(rows, start=2):
-        roi, text, name = ((row.get(column) or "").strip() for column in ("frame_id", "id", "class"))
+        text, name = ((row.get(column) or "").strip() for column in ("id", "class"))
+        roi = (row.get("frame_id") or row.get("sequence") or "").strip()
         if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS) or not name:
             raise ConfigError(f"{path} line {number}", f"has id {text!r} and class {name!r}", _REMEDY)
         if classes.setdefault((roi, int(text)), name) != name:
@@ -150,7 +152,7 @@ def listed_classes(
 
     Args:
         where: The mask, for messages.
-        frame_id: Name of the ROI.
+        frame_id: Name of the ROI or sequence.
         source_ids: The value that each instance has in the file.
         classes: The class code by the ROI's name, or an empty name, and the value.
 

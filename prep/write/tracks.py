@@ -31,10 +31,11 @@ def check_tracks(source_dir: Path, folders: list[RoiFolder]) -> None:
     problems = list(_changed_classes(folders))
     if problems:
         raise joined(source_dir, problems)
-    kept = kept_sequences(folders)
-    for name in dict.fromkeys(folder.source.sequence for folder in folders):
-        if name is not None and name not in kept:
-            logger.warning("sequence %s contains no object and is left out", name)
+    kept = set(kept_sequences(folders))
+    names = dict.fromkeys(folder.source.sequence for folder in folders if folder.source.sequence is not None)
+    empty = [name for name in names if name not in kept]
+    if empty:
+        logger.warning("sequences without an object are left out: %d, such as %s", len(empty), empty[0])
 
 
 def _changed_classes(folders: list[RoiFolder]) -> Iterator[SourceError]:

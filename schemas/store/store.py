@@ -82,9 +82,10 @@ class Store:
         counts = ", ".join(f"{split} {int((splits == split).sum())}" for split in SPLITS)
         names = ", ".join(info.name for info in manifest.classes)
         patients = len(set(self.column("tiles/patient")))
+        place = f" in {len(self.sequences)} sequences" if self.sequences else ""
         return (
             f"Store({self.path!r}: {len(self)} tiles of {manifest.tile_size_px} px from {patients} patients "
-            f"({counts}); {manifest.complete.objects} {manifest.object_kind} objects of {names})"
+            f"({counts}); {manifest.complete.objects} {manifest.object_kind} objects of {names}{place})"
         )
 
     @cached_property

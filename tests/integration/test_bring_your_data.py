@@ -60,12 +60,17 @@ def _make(root: Path) -> None:
         _pair(data / f"nuclei/images/{n}.png", data / f"nuclei/classes/{n}.png", n)
         for name in ("coco", "qupath", "labelme", "yolo"):
             _pair(data / f"{name}/images/{n}.png", None, n)
+        for frame in range(2):
+            place = f"480p/scene{n}/{frame:05d}"
+            _pair(data / f"DAVIS/JPEGImages/{place}.jpg", data / f"DAVIS/Annotations/{place}.png", n, "instances")
     _pair(data / "VOC/JPEGImages/unlabelled.jpg", None, 9)
     (root / "classes.tsv").write_text("code\tname\n1\tgland\n2\tstroma\n")
     (root / "colors.tsv").write_text("code\tname\tcolor\n0\tnone\t#000000\n1\tgland\t#ff0000\n2\tstroma\t#0000ff\n")
     rows = [f"data/any/images/{n}.png,data/any/masks/{n}.png,p{n}" for n in range(6)]
     (root / "cases.csv").write_text("\n".join(["image,mask,patient", *rows]))
     (root / "ids.csv").write_text("\n".join(["id,class", *(f"{n},{1 + n % 2}" for n in range(1, 17))]))
+    rows = [f"data/nuclei/images/{n}.png,data/nuclei/masks/{n}.png,stack{n // 2}" for n in range(6)]
+    (root / "frames.csv").write_text("\n".join(["image,mask,sequence", *rows]))
     _make_outlines(root)
 
 
@@ -113,7 +118,7 @@ def test_each_row_of_the_page_runs(tmp_path: Path) -> None:
         for command in _commands():
             _run(programs, command, tmp_path)
     stores = {path.stem: open_store(str(path)) for path in tmp_path.glob("*.zarr")}
-    assert len(stores) == len([command for command in _commands() if command[1] == "build"]) == 14
+    assert len(stores) == len([command for command in _commands() if command[1] == "build"]) == 16
     for name, store in stores.items():
         assert verify_store(store) == [], name
         assert len({*store.column("tiles/split")}) == (1 if name == "cohort" else 3), name

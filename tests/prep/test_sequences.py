@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+import xarray
+import zarr
 from PIL import Image
+from pydantic import ValidationError
 
-from prep.build import build_store
+from prep.build import BuildOptions, build_store
+from prep.cli import main
 from prep.config import BuildConfig
+from prep.draw_tile import track_color
+from prep.inspect import summarize_store
 from prep.verify import verify_store
+from prep.view import write_view
+from schemas.errors import ConfigError, StoreError
 from schemas.store.sequence import SequenceFrame
 from schemas.store.store import Store, open_store
-
-HEIGHT, WIDTH = 80, 104
-Masks = dict[str, dict[int, NDArray[np.uint8] | None]]
-"""The masks of each sequence by frame number; None for a frame without one."""
-
-
-def moving_mask(frame: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Draw object 1 that moves to the right, and object 7 that is hidden in the second frame; 255 on top."""
-    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
-    ids[20 + seed : 50, 8 + 6 * frame : 40 + 6 * frame] = 1
-    if frame != 1:
-        ids[56:72, 60:90] = 7
-    ids[:4] = 255
-    return ids
-
-
-def some_masks() -> Masks:
-    """Masks of four sequences; the second frame of `cell` has none."""
-    masks: Masks = {name: {5 * n: moving_mask(n, seed) for n in range(3)} for seed, name in enumerate("abcd")}
-    masks["cell"] = {number: moving_mask(number) if number != 1 else None for number in range(4)}
-    return masks
-
-
-def write_sequences(source: Path, masks: Masks) -> Path:
-    """Write `images/<sequence>/<frame>.jpg` and palettized `masks/<sequence>/<frame>.png`."""
-    generator = np.random.default_rng(0)
-    for name, frames in masks.items():
-        for folder in ("images", "masks"):
-            (source / folder / name).mkdir(parents=True, exist_ok=True)
-        for number, ids in frames.items():
-            height, width = (HEIGHT, WIDTH) if ids is None else ids.shape
-            image = Image.fromarray(generator.integers(0, 255, (height, width, 3), np.uint8))
-            image.save(source / "images" / name / f"{number:05d}.jpg")
-            if ids is not None:
-                mask = Image.fromarray(ids)
-                mask.putpalette([channel for value in range(256) for channel in (value, 255 - value, 7 * value % 256)])
-                mask.save(source / "masks" / name / f"{number:05d}.png")
-    return source
+from tests.folders import bytes_of
+from tests.sequences import HEIGHT, WIDTH, moving_mask, some_masks, write_sequences
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +72,150 @@ def test_resized_frames_are_one_tile_each(source: Path, tmp_path: Path) -> None:
     assert verify_store(store) == []
     assert store.sequence("cell") == tuple(SequenceFrame(n, (9 + n,), n != 1) for n in range(4))
     assert [info.name for info in store.manifest.classes] == ["object"]
+
+
+def test_any_number_of_workers_writes_the_same_bytes(source: Path, tiled: Store, tmp_path: Path) -> None:
+    config = BuildConfig(size_px=64, sequences=True)
+    build_store(source, tmp_path / "s.zarr", config, BuildOptions(workers=2))
+    assert bytes_of(tmp_path / "s.zarr") == bytes_of(tiled.path)
+
+
+def test_zarr_and_xarray_show_the_frames_and_tracks(tiled: Store) -> None:
+    group = zarr.open_group(tiled.path, mode="r")
+    attributes: dict[str, Any] = group.attrs.asdict()
+    assert attributes["bcss"]["sequences"] == list(tiled.sequences)
+    tiles = xarray.open_zarr(tiled.path, group="tiles", consolidated=False).load()
+    objects = xarray.open_zarr(tiled.path, group="objects", consolidated=False).load()
+    assert {tiles[name].dtype.name for name in ("sequence", "frame_number")} == {objects.track.dtype.name} == {"int32"}
+    assert tiles.frame_number.dims == tiles.sequence.dims == ("tile",)
+    assert objects.track.dims == ("object",)
+    of_cell = tiles.frame_number.values[tiles.sequence.values == tiled.sequences.index("cell")]
+    assert of_cell.tolist() == [number for number in range(4) for _ in range(4)]
+    assert set(objects.track.values.tolist()) == {1, 7}
+
+
+def test_manifest_names_frames_without_a_mask(tiled: Store) -> None:
+    (unlabelled,) = [source for source in tiled.manifest.sources if source.mask is None]
+    assert (unlabelled.image, unlabelled.sequence, unlabelled.frame_number) == ("images/cell/00001.jpg", "cell", 1)
+    assert (unlabelled.objects, unlabelled.tiles, unlabelled.ignored_px) == (0, 4, 4 * 64 * 64)
+
+
+def test_inspect_counts_frames_and_objects_of_sequences(tiled: Store) -> None:
+    summary = summarize_store(tiled)
+    assert (summary.sequences, summary.frames, summary.labelled_frames, summary.tracks) == (5, 16, 15, 10)
+    assert summary.kept_out == ()
+    assert "in 5 sequences" in repr(tiled)
+
+
+def test_an_object_has_one_color_in_all_pictures_of_its_sequence(tiled: Store, tmp_path: Path) -> None:
+    write_view(tiled, tmp_path / "view", layers=("outline",))
+    colors = {1: track_color(1), 7: track_color(7)}
+    assert colors[1] != colors[7]
+    for frame in tiled.sequence("a"):
+        for tile in map(tiled.tile, frame.tiles):
+            with Image.open(tmp_path / "view" / "tiles" / f"{tile.index:06d}.png") as file:
+                picture = np.asarray(file)
+            for track, segment in zip(tile.tracks.values(), tile.segments(), strict=True):
+                rows, columns = np.nonzero(segment)
+                assert picture[rows[0], columns[0]].tolist() == list(colors[track])
+    page = (tmp_path / "view" / "index.html").read_text()
+    assert "cell_00001 at 0, 0" in page
+    assert "no mask" in page
+
+
+def test_sequence_without_an_object_is_left_out_and_frames_without_one_stay(tmp_path: Path, caplog) -> None:
+    masks = some_masks()
+    empty = np.zeros((HEIGHT, WIDTH), np.uint8)
+    masks["a"] = {0: empty, 1: empty}
+    masks["b"][5] = empty
+    write_sequences(tmp_path, masks)
+    build_store(tmp_path, tmp_path / "s.zarr", BuildConfig(size_px=64, sequences=True, layout="resize"))
+    store = open_store(tmp_path / "s.zarr")
+    assert store.sequences == ("b", "c", "cell", "d")
+    assert [frame.number for frame in store.sequence("b")] == [0, 5, 10]
+    assert not store.tile(1).classes
+    assert store.tile(1).sequence == 0
+    assert not store[1].ignore.any()
+    assert "sequences without an object are left out: 1, such as a" in caplog.text
+    assert summarize_store(store).kept_out == ("a",)
+    assert verify_store(store) == []
+    with pytest.raises(StoreError, match="has no sequence 'a'; choose one of b, c, cell, d"):
+        store.sequence("a")
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, *flags: str) -> int:
+    command = ["bcss-prep", "build", str(source), "--out", str(out), "--size", "64", "--workers", "1", *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code if isinstance(stop.value.code, int) else 0
+
+
+def test_table_gives_sequences_and_numbers(source: Path, tiled: Store, tmp_path: Path, monkeypatch, capsys) -> None:
+    lines = ["image,mask,sequence,frame,patient,split"]
+    for name in ("a", "cell"):
+        for frame in reversed(tiled.sequence(name)):
+            stem = f"{frame.number:05d}"
+            mask = source / "masks" / name / f"{stem}.png" if frame.labelled else ""
+            number = "" if name == "a" else 100 + 2 * frame.number
+            split = "train" if name == "cell" else "test"
+            lines.append(f"{source}/images/{name}/{stem}.jpg,{mask},stack {name},{number},Ann {name},{split}")
+    table = tmp_path / "frames.csv"
+    table.write_text("\n".join(lines))
+    out = tmp_path / "s.zarr"
+    assert _run(monkeypatch, table, out) == 0
+    store = open_store(out)
+    assert store.sequences == ("stack a", "stack cell")
+    assert [frame.number for frame in store.sequence("stack a")] == [0, 5, 10]
+    assert [(frame.number, frame.labelled) for frame in store.sequence("stack cell")] == [
+        *((100, True), (102, False), (104, True), (106, True))
+    ]
+    assert set(store.column("tiles/patient")) == {"Ann a", "Ann cell"}
+    assert verify_store(store) == []
+    first = store.sequence("stack a")[0].tiles
+    np.testing.assert_array_equal(store[first[0]].segments, tiled[0].segments)
+    capsys.readouterr()
+    # The same images under other numbers are another store.
+    table.write_text("\n".join(lines).replace(",10", ",20"))
+    assert _run(monkeypatch, table, out) == 1
+    assert "was built from other frame numbers or sequences (stack cell_00000 differs)" in capsys.readouterr().err
+
+
+def test_values_of_16_bits_and_255_as_an_object(tmp_path: Path) -> None:
+    for name in "ab":
+        for kind in ("images", "masks"):
+            (tmp_path / kind / name).mkdir(parents=True)
+        for number in range(2):
+            ids = moving_mask(number).astype(np.uint16)
+            ids[ids == 7] = 700
+            Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / name / f"{number}.png")
+            Image.fromarray(ids).save(tmp_path / "masks" / name / f"{number}.png")
+    build_store(tmp_path, tmp_path / "s.zarr", BuildConfig(size_px=64, sequences=True, ignore=(), layout="resize"))
+    store = open_store(tmp_path / "s.zarr")
+    assert [sorted(store.tile(index).tracks) for index in range(2)] == [[1, 255, 700], [1, 255]]
+    assert not store[0].ignore.any()
+    assert verify_store(store) == []
+
+
+def test_settings_of_sequences_are_checked() -> None:
+    config = BuildConfig(sequences=True)
+    assert (config.objects, config.classes, config.ignore, config.unpaired) == ("instance", (1,), (255,), None)
+    assert BuildConfig.model_validate(config.model_dump(mode="json")) == config
+    told = BuildConfig(sequences=True, unpaired="error")
+    assert BuildConfig.model_validate(told.model_dump(mode="json")).unpaired == "error"
+    # The fingerprints of stores of earlier versions stay as they are.
+    assert not {"sequences", "unpaired"} & BuildConfig(unpaired="error").model_dump().keys()
+    with pytest.raises(ConfigError, match="--objects component: does not go with sequences"):
+        BuildConfig(sequences=True, objects="component")
+    with pytest.raises((ConfigError, ValidationError)):
+        BuildConfig(objects="instance", ignore=(255,))
+
+
+def test_store_of_rois_has_no_sequences(store: Store) -> None:
+    assert store.manifest.schema_version == 1
+    assert store.sequences == ()
+    assert (store.tile(0).sequence, store.tile(0).frame_number, store.tile(0).tracks) == (-1, -1, {})
+    with pytest.raises(StoreError, match="has no sequence 'a'; build with --sequences"):
+        store.sequence("a")
+    with pytest.raises(StoreError, match="tiles/sequence: does not exist"):
+        store.column("tiles/sequence")
