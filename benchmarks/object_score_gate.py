@@ -37,10 +37,15 @@ class GatedSam(PromptableSam):
     """The model with SAM 2's gate."""
 
     def decode(
-        self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None = None
+        self,
+        features: ImageFeatures,
+        coords: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        has_mask: Tensor | None = None,
     ) -> MaskPrediction:
         """Decode, and blank the masks of objects that the object score calls absent."""
-        found = super().decode(features, coords, labels, mask_logits)
+        found = super().decode(features, coords, labels, mask_logits, has_mask)
         shown = (found.presence_logits > 0)[:, :, None, None]
         return MaskPrediction(torch.where(shown, found.logits, NO_OBJECT), found.ious, found.presence_logits)
 

@@ -39,8 +39,11 @@ class FitConfig(Settings):
         prompt: The prompt of each object. `mixed` is a box or a click from the store, drawn for each image; `random` is
             a box or a click drawn from the mask, as in SAM 2's own training.
         negatives: Whether the store's negative points are appended to each prompt.
-        corrections: Number of simulated clicks on the error after the first prompt. Each click comes with the logits of
-            the pass before it.
+        corrections: Number of simulated clicks on the error after the first prompt.
+        mask_prompt_share: Share of the corrections that also get the mask logits of the pass before as a prompt, drawn
+            for each object and click; the others get clicks alone.
+        box_jitter: Largest random move of each side of a stored box, as a share of the box's length along that axis;
+            0 leaves boxes as they are.
         epochs: Passes over the training tiles.
         max_steps: Stop after this many steps, even if `epochs` are not complete; None sets no limit.
         batch_size: Images per batch and process.
@@ -70,6 +73,8 @@ class FitConfig(Settings):
     prompt: PromptChoice = "mixed"
     negatives: bool = False
     corrections: int = Field(default=0, ge=0, le=16)
+    mask_prompt_share: float = Field(default=1.0, ge=0, le=1)
+    box_jitter: float = Field(default=0.0, ge=0, le=0.5)
     epochs: int = Field(default=20, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=4, ge=1)
@@ -117,6 +122,8 @@ class FitConfig(Settings):
     def _check_together(self) -> FitConfig:
         if self.prompt == "random" and self.negatives:
             raise ConfigError("--negatives", "cannot be used with --prompt random", "use --corrections")
+        if self.prompt == "random" and self.box_jitter:
+            raise ConfigError("--box-jitter", "cannot be used with --prompt random", "use --prompt box or mixed")
         return self
 
     def total_steps(self, steps_per_epoch: int) -> int:

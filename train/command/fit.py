@@ -50,6 +50,14 @@ def fit(
     corrections: Annotated[
         int | None, typer.Option(min=0, help="Simulated clicks on the error, after the prompt.", show_default="0")
     ] = None,
+    mask_prompt_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the corrections that also get the mask of the pass before.", show_default="1"),
+    ] = None,
+    box_jitter: Annotated[
+        float | None,
+        typer.Option(help="Largest random move of a stored box's sides, as a share of its length.", show_default="0"),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training tiles.", show_default="20")
     ] = None,

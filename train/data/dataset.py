@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from schemas.store.store import Store, open_store
 from train.choices import PromptChoice, prompt_kinds
-from train.data.training_clicks import DRAWS_PER_CLICK, with_random_prompts
+from train.data.training_clicks import DRAWS_PER_CLICK, with_jittered_boxes, with_random_prompts
 from train.transforms.augment import AugmentConfig, augment_geometry
 from train.transforms.color import DRAWS as COLOR_DRAWS
 from train.transforms.geometry import resize
@@ -52,6 +52,7 @@ class SampleOptions:
         prompt: The kind of prompt.
         negatives: Whether to append negative points to each prompt.
         corrections: Number of correction clicks per object that need random numbers.
+        box_jitter: Largest random move of each side of a stored box, as a share of its length.
         max_objects: Largest number of objects per image.
         augment: The random augmentation.
         seed: Seed of all random numbers.
@@ -61,6 +62,7 @@ class SampleOptions:
     prompt: PromptChoice = "mixed"
     negatives: bool = False
     corrections: int = 0
+    box_jitter: float = 0.0
     max_objects: int = 3
     augment: AugmentConfig = AugmentConfig()  # noqa: RUF009 - frozen
     seed: int = 0
@@ -110,7 +112,8 @@ class TileDataset(Dataset[Sample]):
         tile = self.store.tile(request.tile_index)
         chosen = self._drawn(list(tile.classes), generator) if request.object_ids is None else set(request.object_ids)
         prompts = tile.prompts(kind, chosen, negatives=options.negatives)
-        draws = torch.from_numpy(generator.random((len(chosen), DRAWS_PER_CLICK * options.corrections), np.float32))
+        shapes = [(len(chosen), DRAWS_PER_CLICK * options.corrections), (len(chosen), options.corrections)]
+        draws = torch.from_numpy(np.concatenate([generator.random(shape, np.float32) for shape in shapes], 1))
         sample = read_sample(tile, prompts, image=self.features is None)
         sample = sample.with_draws(draws, color_draws)
         if request.empty:
@@ -119,7 +122,9 @@ class TileDataset(Dataset[Sample]):
         sample = resize(sample, options.image_size, options.image_size)
         if self.features is not None:
             sample = replace(sample, features=self.features.read(request.tile_index, sample.view))
-        return with_random_prompts(sample, torch_generator) if options.prompt == "random" else sample
+        if options.prompt == "random":
+            return with_random_prompts(sample, torch_generator)
+        return with_jittered_boxes(sample, options.box_jitter, torch_generator) if options.box_jitter else sample
 
     def _drawn(self, object_ids: list[int], generator: np.random.Generator) -> set[int]:
         """Draw the objects to train on, all alike."""

@@ -68,6 +68,7 @@ def sample_options(config: FitConfig) -> SampleOptions:
         prompt=config.prompt,
         negatives=config.negatives,
         corrections=config.corrections,
+        box_jitter=config.box_jitter,
         max_objects=config.max_objects,
         augment=config.augment,
         seed=config.seed,

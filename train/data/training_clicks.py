@@ -17,13 +17,15 @@ from train.transforms.geometry import mask_box
 from train.transforms.sample import Sample
 
 BOX_JITTER, BOX_JITTER_MAX_PX = 0.1, 20.0
-"""Largest move of a box side: as a share of the box's length along that axis, and in pixels."""
+"""Largest move of a side of a random box: as a share of the box's length along that axis, and in pixels."""
 
 TRUTH_CLICK_SHARE = 0.1
 """Share of the correction clicks that are drawn from the target mask instead of from the wrong pixels."""
 
 DRAWS_PER_CLICK = 2
-"""Random numbers per correction click: one chooses the region, one chooses the pixel in it."""
+"""Random numbers per correction click: one chooses the region, one chooses the pixel in it.
+
+A third one, which says whether the click comes with a mask, stands behind those of all clicks."""
 
 
 def with_random_prompts(sample: Sample, generator: torch.Generator) -> Sample:
@@ -41,13 +43,33 @@ def with_random_prompts(sample: Sample, generator: torch.Generator) -> Sample:
     boxes = bool(torch.rand((), generator=generator) < 0.5)
     draws = torch.rand(len(sample.segments), 4, generator=generator)
     if boxes:
-        drawn = [_jittered_box(mask, own) for mask, own in zip(sample.segments, draws, strict=True)]
+        drawn = [
+            _jittered(mask_box(mask), own, BOX_JITTER, (mask.shape[1], mask.shape[0]))
+            for mask, own in zip(sample.segments, draws, strict=True)
+        ]
         coords = torch.stack(drawn) if drawn else torch.zeros(0, 2, 2)
         labels = torch.tensor([[PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]]).expand(len(coords), 2)
     else:
         coords = _nth_pixel(sample.segments, draws[:, 0])[:, None]
         labels = torch.full((len(coords), 1), int(PointLabel.POSITIVE))
     return sample.with_prompts(coords.to(torch.float32), labels.to(torch.int32).clone())
+
+
+def with_jittered_boxes(sample: Sample, share: float, generator: torch.Generator) -> Sample:
+    """Move the corners of the boxes among a sample's prompts at random; other points stay.
+
+    Args:
+        sample: The sample.
+        share: Largest move of a side, as a share of the box's length along that axis. It is at most 20 px, too.
+        generator: The source of all random numbers.
+    """
+    draws = torch.rand(len(sample.segments), 4, generator=generator)
+    coords = sample.point_coords.clone()
+    corners = (sample.point_labels == PointLabel.BOX_TOP_LEFT) | (sample.point_labels == PointLabel.BOX_BOTTOM_RIGHT)
+    for row in corners.any(1).nonzero()[:, 0].tolist():
+        box = coords[row, corners[row]].flatten()
+        coords[row, corners[row]] = _jittered(box, draws[row], share, sample.size_wh)
+    return sample.with_prompts(coords, sample.point_labels)
 
 
 def correction_clicks(logits: Tensor, targets: Tensor, valid: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,20 +117,21 @@ def _nth_pixel(region: Tensor, draws: Tensor) -> Tensor:
     return torch.stack([index % width, index // width], -1)
 
 
-def _jittered_box(mask: Tensor, draws: Tensor) -> Tensor:
-    """Move each side of a mask's box at random, by at most a tenth of the box's length along that axis and 20 px.
+def _jittered(box: Tensor, draws: Tensor, share: float, size_wh: tuple[int, int]) -> Tensor:
+    """Move each side of a box at random, both ways, and keep it in the image.
 
     Args:
-        mask: The mask, bool (H, W).
+        box: x0, y0, x1, y1 in pixels, all inclusive; (4,).
         draws: Numbers in [0, 1), (4,).
+        share: Largest move, as a share of the box's length along that axis. It is at most 20 px, too.
+        size_wh: Width and height of the image.
 
     Returns:
         The top-left and the bottom-right corner, float32 (2, 2) as x, y.
     """
-    box = mask_box(mask).to(torch.float32)
+    box = box.to(torch.float32)
     sides = (box[2:] - box[:2] + 1).repeat(2)
-    reach = (BOX_JITTER * sides).clamp(max=BOX_JITTER_MAX_PX)
-    height, width = mask.shape
-    bound = torch.tensor([width - 1, height - 1, width - 1, height - 1])
+    reach = (share * sides).clamp(max=BOX_JITTER_MAX_PX)
+    bound = torch.tensor([size_wh[0] - 1, size_wh[1] - 1]).repeat(2)
     moved = (box + (2 * draws - 1) * reach).clamp(min=torch.zeros(4), max=bound).reshape(2, 2)
     return torch.stack([moved.amin(0), moved.amax(0)])

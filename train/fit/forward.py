@@ -30,12 +30,14 @@ class TrainingForward(nn.Module):
     Args:
         model: The model.
         corrections: Number of clicks on the error after the first prompt. They are simulated only in training mode.
+        mask_prompt_share: Share of these clicks that come with the logits of the pass before, as a prompt.
     """
 
-    def __init__(self, model: PromptableSam, corrections: int = 0) -> None:
+    def __init__(self, model: PromptableSam, corrections: int = 0, mask_prompt_share: float = 1.0) -> None:
         super().__init__()
         self.model = model
         self.corrections = corrections
+        self.mask_prompt_share = mask_prompt_share
 
     def forward(self, batch: Batch, images: Tensor | None = None) -> list[GroupPrediction]:
         """Predict the masks of a batch, group by group and frame by frame.
@@ -67,7 +69,7 @@ class TrainingForward(nn.Module):
     def _passes(
         self, features: ImageFeatures, prompt: Points, batch: Batch, objects: Tensor
     ) -> tuple[MaskPrediction, ...]:
-        """Decode the first prompt; in training, add one click at a time, fed with the best logits of the last pass."""
+        """Decode the first prompt; in training, add one click at a time, mostly with the last pass's best logits."""
         points = prompt
         passes = [self.model.decode(features, *points)]
         if not self.corrections or not self.model.training:
@@ -77,8 +79,15 @@ class TrainingForward(nn.Module):
             best = last.ious.argmax(1)
             logits = last.logits[torch.arange(len(best), device=best.device), best][:, None]
             points = _with_click(points, logits, batch, objects, number)
-            passes.append(self.model.decode(features, *points, logits))
+            has_mask = self._has_mask(batch.click_draws[0, objects], number)
+            passes.append(self.model.decode(features, *points, logits, has_mask))
         return tuple(passes)
+
+    def _has_mask(self, draws: Tensor, number: int) -> Tensor | None:
+        """Return which objects get a mask with a click, bool (N,); None if all do."""
+        if self.mask_prompt_share == 1:
+            return None
+        return draws[:, DRAWS_PER_CLICK * self.corrections + number] < self.mask_prompt_share
 
     def _tracked(self, features: ImageFeatures, batch: Batch, group: PointGroup) -> list[GroupPrediction]:
         """Predict the masks of a group in all frames; each frame sees what the model answered in the frames before."""

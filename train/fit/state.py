@@ -165,7 +165,8 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
         ConfigError: Nothing would be trained, or `freeze` names a module that does not exist.
     """
     torch.manual_seed(config.seed)
-    model = PromptableSam(config.model, config.image_size, mask_prompts=config.corrections > 0)
+    mask_prompts = config.corrections > 0 and config.mask_prompt_share > 0
+    model = PromptableSam(config.model, config.image_size, mask_prompts=mask_prompts)
     digest, seen = None, SeenPatients()
     if config.init:
         file = init_file(config.init)

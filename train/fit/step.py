@@ -98,7 +98,7 @@ class TrainStep:
         self.device = device
         self.codes = codes
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.forward = TrainingForward(model, config.corrections)
+        self.forward = TrainingForward(model, config.corrections, config.mask_prompt_share)
         self.kernels = compiled_kernels() if config.compile else EAGER
         self.parallel = self._wrap() if world.size > 1 else None
 

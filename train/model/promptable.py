@@ -166,7 +166,12 @@ class PromptableSam(nn.Module):
         return ImageFeatures(coarse + self.sam.no_mem_embed.reshape(1, -1, 1, 1), (fine, middle))
 
     def decode(
-        self, features: ImageFeatures, coords: Tensor, labels: Tensor, mask_logits: Tensor | None = None
+        self,
+        features: ImageFeatures,
+        coords: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        has_mask: Tensor | None = None,
     ) -> MaskPrediction:
         """Decode one prompt per object.
 
@@ -179,12 +184,16 @@ class PromptableSam(nn.Module):
             coords: float32 (N, K, 2), x and y of pixel centers, without padding.
             labels: int32 (N, K), SAM 2's point codes.
             mask_logits: (N, 1, S/4, S/4), mask logits of a previous pass as an additional prompt; None gives none.
+            has_mask: bool (N,), the objects that get their mask as a prompt; None gives it to all.
 
         Returns:
             Mask logits (N, M, S/4, S/4), IoU estimates (N, M) and object scores (N, 1).
         """
         prompt_encoder = self.sam.sam_prompt_encoder
         sparse, dense = prompt_encoder(points=(coords, labels), boxes=None, masks=mask_logits)
+        if has_mask is not None:
+            without = prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+            dense = torch.where(has_mask[:, None, None, None], dense, without)
         if self._compiled:
             fix_all_but_rows(sparse, dense, features.embedding, *features.high_res)
         logits, ious, _, presence = self._called(self.sam.sam_mask_decoder)(

@@ -68,6 +68,24 @@ def test_random_prompts_are_drawn_from_the_mask(store: Store) -> None:
     assert kinds == {1, 2}
 
 
+def test_box_jitter_changes_boxes_alone_and_follows_the_request(store: Store) -> None:
+    plain, jittered = (TileDataset(store.path, replace(OPTIONS, corrections=2, box_jitter=share)) for share in (0, 0.1))
+    boxes = 0
+    for epoch in range(12):
+        request = SampleRequest(0, epoch)
+        before, after, again = plain[request], jittered[request], jittered[request]
+        assert torch.equal(after.point_coords, again.point_coords)
+        for one, other in ((before.image, after.image), (before.segments, after.segments)):
+            assert torch.equal(one, other)
+        assert before.click_draws is not None
+        assert after.click_draws is not None
+        assert torch.equal(before.click_draws, after.click_draws)
+        has_box = bool((before.point_labels == PointLabel.BOX_TOP_LEFT).any())
+        assert torch.equal(before.point_coords, after.point_coords) != has_box
+        boxes += has_box
+    assert 0 < boxes < 12
+
+
 def test_empty_request_has_an_image_and_no_object(store: Store) -> None:
     sample = TileDataset(store.path, OPTIONS)[SampleRequest(0, 0, empty=True)]
     assert sample.image.shape == (3, 128, 128)

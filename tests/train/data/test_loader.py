@@ -53,7 +53,15 @@ def test_death_of_a_loading_process_is_one_line_wherever_it_is_told() -> None:
 
 
 def test_samples_are_made_as_the_run_says() -> None:
-    values = {"image_size": 256, "prompt": "box", "negatives": True, "corrections": 2, "max_objects": 5, "seed": 7}
+    values = {
+        "image_size": 256,
+        "prompt": "box",
+        "negatives": True,
+        "corrections": 2,
+        "box_jitter": 0.1,
+        "max_objects": 5,
+        "seed": 7,
+    }
     config = FitConfig.model_validate({**values, "augment": {"brightness": 0.2}})
     options, plain = sample_options(config), SampleOptions(1024)
     for field in fields(SampleOptions):

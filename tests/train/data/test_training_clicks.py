@@ -2,12 +2,20 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.data.training_clicks import TRUTH_CLICK_SHARE, correction_clicks, with_random_prompts
+from schemas.points import PointLabel
+from tests.train.strategies import samples
+from train.data.training_clicks import (
+    TRUTH_CLICK_SHARE,
+    correction_clicks,
+    with_jittered_boxes,
+    with_random_prompts,
+)
 from train.transforms.sample import Sample
 
 SEEDS = st.integers(0, 10_000)
@@ -120,3 +128,36 @@ def test_sides_of_a_box_move_both_ways_by_up_to_a_tenth_and_at_most_20_px(side: 
     moves = corners - torch.tensor([[30.0, 30.0], [end, end]])
     assert 0.9 * reach < moves.amax() <= reach
     assert -reach <= moves.amin() < -0.9 * reach
+
+
+@given(samples(), st.floats(0.001, 0.5), SEEDS)
+def test_jittered_box_stays_in_the_image_in_order_and_near_the_box(sample: Sample, share: float, seed: int) -> None:
+    moved, again = (
+        with_jittered_boxes(sample, share, torch.Generator().manual_seed(number)) for number in (seed, seed)
+    )
+    assert torch.equal(moved.point_coords, again.point_coords)
+    assert torch.equal(moved.point_labels, sample.point_labels)
+    assert torch.equal(moved.point_coords[:, 2:], sample.point_coords[:, 2:])
+    (x0, y0), (x1, y1) = moved.point_coords[:, 0].T, moved.point_coords[:, 1].T
+    width, height = sample.size_wh
+    assert ((x0 >= 0) & (x0 <= x1) & (x1 <= width - 1)).all()
+    assert ((y0 >= 0) & (y0 <= y1) & (y1 <= height - 1)).all()
+    before = sample.point_coords[:, :2]
+    lengths = before[:, 1] - before[:, 0] + 1
+    moves = (moved.point_coords[:, :2] - before).abs()
+    assert (moves <= share * lengths[:, None] + 1e-4).all()
+    assert (sample.point_labels[:, :2] == torch.tensor([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT])).all()
+
+
+def test_sides_of_stored_boxes_move_both_ways_by_up_to_the_share() -> None:
+    side, count = 40, 400
+    corners = torch.tensor([[30.0, 30.0], [30.0 + side - 1, 30.0 + side - 1]])
+    sample = _sample(0, count).with_prompts(
+        corners.expand(count, 2, 2).clone(), torch.tensor([[2, 3]], dtype=torch.int32).expand(count, 2).clone()
+    )
+    sample = replace(sample, image=torch.zeros(3, 100, 100, dtype=torch.uint8))
+    moves = with_jittered_boxes(sample, 0.025, torch.Generator().manual_seed(0)).point_coords - corners
+    assert 0.98 < moves.amax() <= 1.0001
+    assert -1.0001 <= moves.amin() < -0.98
+    assert abs(float(moves.mean())) < 0.05
+    assert len(np.unique(moves.numpy().round(4))) > count

@@ -36,7 +36,7 @@ from train.runtime.run_log import read_steps
 COLORS = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "grey": 0.1, "stain": 0.2}
 FORMS = [
     {"prompt": "box"},
-    {"prompt": "mixed", "corrections": 2},
+    {"prompt": "mixed", "corrections": 2, "mask_prompt_share": 0.5, "box_jitter": 0.1},
     {"prompt": "random", "corrections": 1, "freeze": ("image_encoder",)},
     {"prompt": "multi_point", "augment": COLORS},
     {"prompt": "centroid", "loss": {"class_weights": {1: 2.0, 2: 3.0}, "predict_presence": True}},

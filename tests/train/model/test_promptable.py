@@ -172,6 +172,28 @@ def test_corrections_add_a_click_and_a_pass_and_train_the_mask_prompt(mixed_batc
     assert weight.grad.any()
 
 
+def test_each_object_gets_the_mask_of_the_pass_before_or_none(nano: PromptableSam, mixed_batch: Batch) -> None:
+    """With a share of 0.5, a pass equals that of a share of 1 or of 0, as the object's draw says."""
+    objects = mixed_batch.num_objects
+    draws = torch.rand(1, objects, 3, generator=torch.Generator().manual_seed(1))
+    draws[0, :, 2] = torch.arange(objects) / objects
+    batch = replace(mixed_batch, click_draws=draws)
+    nano.train()
+    with torch.no_grad():
+        never, half, always = (TrainingForward(nano, 1, share)(batch) for share in (0.0, 0.5, 1.0))
+    nano.eval()
+    checked = set[bool]()
+    for group, (without, mixed, with_mask) in enumerate(zip(never, half, always, strict=True)):
+        for row, number in enumerate(batch.groups[group].objects.tolist()):
+            has_mask = bool(draws[0, number, 2] < 0.5)
+            expected, other = (with_mask, without) if has_mask else (without, with_mask)
+            found = mixed.passes[1].logits[row]
+            torch.testing.assert_close(found, expected.passes[1].logits[row], rtol=1e-4, atol=1e-5)
+            assert not torch.allclose(found, other.passes[1].logits[row], rtol=1e-4, atol=1e-5)
+            checked.add(has_mask)
+    assert checked == {True, False}
+
+
 def test_preset_freezes_all_but_the_decoder() -> None:
     model = PromptableSam("tiny", 128)
     model.freeze(SAM2.freeze_presets["decoder_only"])
