@@ -19,6 +19,9 @@ StoredChoice = Literal[PromptKind, "mixed"]
 STORED_CHOICES: tuple[StoredChoice, ...] = get_args(StoredChoice)
 
 BalanceChoice = Literal["none", "classes"]
+RecipeName = Literal["sam2", "medsam2", "pathosam"]
+"""Publications whose settings `--recipe` takes."""
+
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 SplitChoice = Literal["train", "val", "test", "all"]
 

@@ -16,7 +16,8 @@ from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize, backbone_of
 from train.backbone.nano_start import NANO, is_nano_start
-from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, prompt_kinds
+from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, RecipeName, prompt_kinds
+from train.recipes import with_recipe
 from train.settings import LoraConfig, LossConfig, OptimizerConfig, Settings
 from train.transforms.augment import AugmentConfig
 
@@ -35,6 +36,7 @@ class FitConfig(Settings):
         model: The network: `nano` is a miniature, the others are Meta's four SAM 2.1 models.
         init: Checkpoint to start from; without it, weights are random. `nano` is the start that comes with this
             project, which was trained on synthetic tissue, and implies `model: nano`.
+        recipe: Publication whose settings replace the defaults; settings that are given go on top.
         image_size: Side of the network's input in pixels, a multiple of 32.
         prompt: The prompt of each object. `mixed` is a box or a click from the store, drawn for each image; `random` is
             a box or a click drawn from the mask, as in SAM 2's own training.
@@ -69,6 +71,7 @@ class FitConfig(Settings):
 
     model: ModelSize = "tiny"
     init: Path | None = None
+    recipe: RecipeName | None = None
     image_size: int = Field(default=1024, ge=128, le=MAX_IMAGE_SIZE, multiple_of=32)
     prompt: PromptChoice = "mixed"
     negatives: bool = False
@@ -118,12 +121,19 @@ class FitConfig(Settings):
             return {"model": NANO, **values}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_replaces_defaults(cls, values: Any) -> Any:
+        return with_recipe(cast("dict[str, Any]", values)) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _check_together(self) -> FitConfig:
         if self.prompt == "random" and self.negatives:
             raise ConfigError("--negatives", "cannot be used with --prompt random", "use --corrections")
         if self.prompt == "random" and self.box_jitter:
-            raise ConfigError("--box-jitter", "cannot be used with --prompt random", "use --prompt box or mixed")
+            raise ConfigError(
+                "--box-jitter", "cannot be used with --prompt random", "use --box-jitter 0, or --prompt box"
+            )
         return self
 
     def total_steps(self, steps_per_epoch: int) -> int:

@@ -16,6 +16,7 @@ from schemas.store.store import Store
 from tests.integration.pages import PAGES, ROOT, Prepared, blocks, prepare_folder, run_page
 from train.backbone.sam2 import NANO_OVERRIDES
 from train.config import FitConfig, setting_keys
+from train.recipes import RECIPES
 
 
 def test_python_of_the_readme_runs(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -79,6 +80,27 @@ def test_settings_of_the_reference_are_those_of_the_program() -> None:
         for part in key.split("."):
             value = getattr(value, part)
         assert json.loads(shown) == (list(value) if isinstance(value, tuple) else value), key
+
+
+NOT_SET = "\u2013"
+"""The dash of a setting that a recipe leaves at its default."""
+
+
+def test_recipes_of_the_reference_are_those_of_the_program() -> None:
+    page = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
+    head = re.search(r"^\| key \| `(\w+)` \| `(\w+)` \| `(\w+)` \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+)` \| ([^`|]+) \| ([^`|]+) \| ([^`|]+) \|$", page, re.MULTILINE)
+    assert head is not None
+    assert head.groups() == tuple(RECIPES)
+    for column, (name, settings) in enumerate(RECIPES.items(), start=1):
+        listed = {row[0]: row[column] for row in rows if row[column] != NOT_SET}
+        assert listed.keys() == settings.keys(), name
+        config = FitConfig.model_validate({"recipe": name}).model_dump()
+        for key, shown in listed.items():
+            value: Any = config
+            for part in key.split("."):
+                value = value[part]
+            assert value == (shown if isinstance(value, str) else float(shown)), f"{name} {key}"
 
 
 def test_commands_of_the_reference_are_those_of_the_programs() -> None:

@@ -133,3 +133,26 @@ def test_key_that_stands_twice_is_an_error(tmp_path: Path, text: str, key: str, 
         ConfigError, match=rf"c.yaml: is not a YAML file \(the key {key} occurs twice, again in line {line}\)"
     ):
         read_config(tmp_path / "c.yaml", {})
+
+
+def test_flags_and_file_go_on_top_of_a_recipe(tmp_path: Path) -> None:
+    path = _yaml(tmp_path, "recipe: pathosam\nmax_objects: 9\noptimizer: {lr: 0.001, warmup_steps: 5}\n")
+    config = read_config(path, {"corrections": 2, "optimizer.vision_lr": 1e-4})
+    assert (config.recipe, config.image_size, config.box_jitter, config.mask_prompt_share) == (
+        "pathosam",
+        512,
+        0.025,
+        0.5,
+    )
+    assert (config.max_objects, config.corrections) == (9, 2)
+    rates = config.optimizer
+    assert (rates.lr, rates.vision_lr, rates.layer_decay, rates.warmup_steps) == (0.001, 1e-4, 1.0, 5)
+    assert FitConfig.model_validate(config.model_dump(mode="json")) == config
+    plain = read_config(None, {"recipe": "sam2", "image_size": 256})
+    assert (plain.image_size, plain.corrections, plain.prompt, plain.augment.rotate_deg) == (256, 7, "random", 25)
+
+
+def test_unknown_recipe_is_an_error_and_none_changes_nothing() -> None:
+    with pytest.raises(ConfigError, match="--recipe: Input should be 'sam2', 'medsam2' or 'pathosam'"):
+        read_config(None, {"recipe": "sam3"})
+    assert read_config(None, {"recipe": None}) == FitConfig()

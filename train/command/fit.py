@@ -11,7 +11,7 @@ import typer
 
 from schemas.command.console import interrupted_as_line, printable, progress_bar
 from train.backbone.catalog import ModelSize
-from train.choices import BalanceChoice, DeviceChoice, PromptChoice
+from train.choices import BalanceChoice, DeviceChoice, PromptChoice, RecipeName
 from train.command.flags import multiple_of_32
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ def fit(
             help="Checkpoint to start from, or nano: a small model of this project, trained on synthetic tissue. "
             "Without it, weights are random."
         ),
+    ] = None,
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option(help="Use the settings of a publication instead of the defaults; other flags go on top."),
     ] = None,
     image_size: Annotated[
         int | None,

@@ -36,6 +36,7 @@ FREE_SETTINGS = {
     "epochs",
     "max_steps",
     "report",
+    "recipe",
 }
 """Settings that a resumed run may change. A longer run also stretches the rest of the cosine schedule."""
 

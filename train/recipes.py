@@ -1,0 +1,92 @@
+"""Settings that publications used to fine-tune SAM, for `--recipe`. Every other setting keeps its default.
+
+Sources:
+* `sam2`: SAM 2's published configuration for fine-tuning on MOSE, `sam2.1_hiera_b+_MOSE_finetune.yaml` of
+  github.com/facebookresearch/sam2. Its boxes and clicks are drawn from the mask, as `--prompt random` does.
+* `medsam2`: the configurations of github.com/bowang-lab/MedSAM2 (Ma et al., 2025, arXiv 2504.03600). It is trained with
+  SAM 2's code, which moves the sides of boxes by up to 10 %.
+* `pathosam`: Griebel et al., Segment Anything for Histopathology, 2025 (arXiv 2502.00408), trained with micro-sam
+  (Archit et al., Nature Methods 2025): eight passes, of which the first takes a box or a click; one rate for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from train.choices import RecipeName
+
+_MOSE_AUGMENT = {
+    "augment.rotate_deg": 25.0,
+    "augment.shear_deg": 20.0,
+    "augment.brightness": 0.1,
+    "augment.contrast": 0.03,
+    "augment.saturation": 0.03,
+    "augment.grey": 0.05,
+}
+
+_MOSE_OPTIMIZER = {
+    "optimizer.final_lr_fraction": 0.1,
+    "optimizer.layer_decay": 0.9,
+    "optimizer.weight_decay": 0.1,
+    "optimizer.clip_norm": 0.1,
+}
+
+RECIPES: dict[RecipeName, dict[str, Any]] = {
+    "sam2": {
+        "image_size": 1024,
+        "prompt": "random",
+        "corrections": 7,
+        "mask_prompt_share": 1.0,
+        "max_objects": 3,
+        "epochs": 40,
+        "optimizer.lr": 5e-6,
+        "optimizer.vision_lr": 3e-6,
+        **_MOSE_OPTIMIZER,
+        **_MOSE_AUGMENT,
+    },
+    "medsam2": {
+        "image_size": 512,
+        "prompt": "box",
+        "corrections": 0,
+        "box_jitter": 0.1,
+        "max_objects": 5,
+        "epochs": 75,
+        "optimizer.lr": 5e-5,
+        "optimizer.vision_lr": 3e-5,
+        **_MOSE_OPTIMIZER,
+        **_MOSE_AUGMENT,
+    },
+    "pathosam": {
+        "image_size": 512,
+        "prompt": "mixed",
+        "corrections": 7,
+        "mask_prompt_share": 0.5,
+        "box_jitter": 0.025,
+        "max_objects": 25,
+        "optimizer.lr": 1e-5,
+        "optimizer.vision_lr": 1e-5,
+        "optimizer.layer_decay": 1.0,
+    },
+}
+"""The settings of each recipe, by dotted key."""
+
+
+def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the settings of the recipe that `values` names; settings that are given keep their values.
+
+    Args:
+        values: Settings of a run as `FitConfig` takes them; `recipe` may name a recipe.
+    """
+    filled = dict(values)
+    for key, value in _settings_of(values.get("recipe")).items():
+        group, _, name = key.rpartition(".")
+        if not group:
+            filled.setdefault(name, value)
+        elif isinstance(filled.setdefault(group, {}), Mapping):
+            filled[group] = {name: value, **cast("Mapping[str, Any]", filled[group])}
+    return filled
+
+
+def _settings_of(recipe: object) -> Mapping[str, Any]:
+    return next((settings for name, settings in RECIPES.items() if name == recipe), {})
