@@ -1,1 +1,1 @@
-"""Write the report, plots, COCO files and stitched ROIs. May import `train.score` and all packages below it."""
+"""Write the report, COCO files and stitched ROIs. May import `train.plot` and all packages below it."""

@@ -15,14 +15,8 @@ from train.model.predictor import MaskPredictor
 from train.output.console_table import ORACLE_NOTE, SEEN_MARK, mark_of
 from train.output.interval_text import class_mean_interval, interval_text
 from train.output.object_pictures import object_pictures
-from train.output.plots import (
-    bars_by_class,
-    dice_by_clicks,
-    dice_by_size,
-    iou_by_estimate,
-    surface_by_tolerance,
-    training_curves,
-)
+from train.plot.figures import Figure, score_figures
+from train.plot.training_curves import training_curves
 from train.runtime.run_log import METRICS_FILE
 from train.score.evaluate import Evaluation
 from train.score.protocol import ScoringProtocol
@@ -99,19 +93,19 @@ def write_report(
         lead: First sentence below the heading; empty leaves it out.
         more_facts: Facts that are shown in tables below the scores.
     """
-    figures: list[dict[str, str]] = []
+    figures: list[Figure] = []
     tables: dict[str, list[Fact]] = {}
     for fact in more_facts:
         tables.setdefault(fact.table, []).append(fact)
     context: dict[str, Any] = {"title": title, "lead": lead, "facts": repr(store), "figures": figures, "tables": tables}
     if evaluation is not None:
         context |= _scores(evaluation)
-        figures += _score_figures(evaluation)
+        figures += score_figures(store, evaluation)
         if predictors and protocol:
             context["drawn"] = next(iter(predictors))
             context["objects"] = object_pictures(store, evaluation, predictors, protocol)
     if run is not None:
-        figures.append({"title": f"Training of {run.absolute().name}", "svg": training_curves(run)})
+        figures.append(Figure(f"Training of {run.absolute().name}", training_curves(run)))
     loader = jinja2.PackageLoader("train.output", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,20 +116,6 @@ def run_of(checkpoint: Path) -> Path | None:
     """Return the folder of the run that wrote a checkpoint, or None if that folder has no log of a run."""
     run = checkpoint.resolve().parent.parent
     return run if (run / METRICS_FILE).exists() else None
-
-
-def _score_figures(evaluation: Evaluation) -> list[dict[str, str]]:
-    """Draw the plots of scores, each with its heading."""
-    figures = [
-        {"title": "Dice by class", "svg": bars_by_class(evaluation.result["models"])},
-        {"title": "Dice against size of the object", "svg": dice_by_size(evaluation.tables)},
-    ]
-    optional = {
-        "Surface Dice against tolerance": surface_by_tolerance(evaluation.result["models"]),
-        "True IoU against the model's own estimate": iou_by_estimate(evaluation.result["models"]),
-        "Dice after simulated clicks": dice_by_clicks(evaluation.tables),
-    }
-    return figures + [{"title": title, "svg": svg} for title, svg in optional.items() if svg]
 
 
 def _scores(evaluation: Evaluation) -> dict[str, Any]:

@@ -94,8 +94,9 @@ def opened(browser: Browser, report: Path) -> Iterator[Opened]:
 
 def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: Path) -> None:
     assert opened.page.title().startswith("Evaluation _<script>")
-    facts = opened.page.locator("h1 + .facts").inner_text().splitlines()
-    assert facts[1:] == [f"{name}: {WEIGHTS.path}, SHA-256 {WEIGHTS.sha256}" for name in ("model", HOSTILE)]
+    opened.page.get_by_text("Files and command line").click()
+    facts = opened.page.locator("details p:visible").all_inner_texts()
+    assert facts == [f"{name}: {WEIGHTS.path}, SHA-256 {WEIGHTS.sha256}" for name in ("model", HOSTILE)]
     headings = opened.page.locator("h2").all_inner_texts()
     assert headings == [
         "Scores",
@@ -111,7 +112,9 @@ def test_it_renders_without_error_and_asks_for_nothing(opened: Opened, report: P
         "Middle objects",
         "Worst objects",
     ]
-    assert opened.page.locator(".figure svg").count() == 6
+    classes, models, starts = 4, 2, 3
+    panels = opened.page.locator(".panels").evaluate_all("all => all.map(one => one.querySelectorAll('svg').length)")
+    assert panels == [classes, models + starts, models + starts, models, models, 2]
     sizes = opened.page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
     assert sizes == [320] * 12
     assert opened.requests[0] == report.as_uri()
