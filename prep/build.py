@@ -95,7 +95,7 @@ def build_store(
         config: What to build.
         options: How to run.
         splitter: Divides the patients into splits; unless given, the preset of the data set decides.
-        patients: The patient of each ROI by its stem, for file names that do not give the patient.
+        patients: The patient of each ROI by its stem, or of each sequence by its name, for names that do not give it.
 
     Returns:
         The manifest of the store.

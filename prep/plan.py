@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prep.config import BuildConfig
-from prep.derive.roi import size_mismatch
 from prep.source.case_table import is_case_table, read_case_table
-from prep.source.discover import DataSet, RoiSource, find_rois
+from prep.source.discover import DataSet, RoiSource, find_rois, size_mismatch
 from prep.source.folders import Folders
 from prep.source.sequences import SequenceSizes, find_sequences
 from prep.source.split import SplitRule, Splitter, default_rule
@@ -75,7 +74,7 @@ def plan_build(
         source: The folder that holds the folders of images and masks, a table of cases, or the ROIs themselves.
         config: The settings.
         splitter: Divides the patients into splits; unless given, the preset of the data set decides.
-        patients: The patient of each ROI by its stem, for file names that do not give the patient.
+        patients: The patient of each ROI by its stem, or of each sequence by its name, for names that do not give it.
 
     Raises:
         SourceError: A file has no partner, cannot be read, or differs from its partner in size. One error lists all
@@ -103,7 +102,7 @@ def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | No
     Args:
         source: The folder that holds the folders of images and masks, or a CSV file.
         folders: Where the files lie in a folder.
-        patients: The patient of each ROI by its name, for file names that do not give the patient.
+        patients: The patient of each ROI or sequence by its name, for names that do not give it.
 
     Raises:
         SourceError: A file is missing or cannot be used.

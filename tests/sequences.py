@@ -36,8 +36,8 @@ def write_sequences(source: Path, masks: Masks) -> Path:
     for name, frames in masks.items():
         for folder in ("images", "masks"):
             (source / folder / name).mkdir(parents=True, exist_ok=True)
+        height, width = next(ids.shape for ids in frames.values() if ids is not None)
         for number, ids in frames.items():
-            height, width = (HEIGHT, WIDTH) if ids is None else ids.shape
             image = Image.fromarray(generator.integers(0, 255, (height, width, 3), np.uint8))
             image.save(source / "images" / name / f"{number:05d}.jpg")
             if ids is not None:

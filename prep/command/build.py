@@ -112,11 +112,13 @@ def build(
         ),
     ] = None,
     class_mask: Annotated[
-        str, typer.Option(help="Folder in SOURCE with the class of each pixel, for --objects instance.")
+        str, typer.Option(help="Folder in SOURCE with the class of each pixel, for instances and sequences.")
     ] = "",
     instance_classes: Annotated[
         Path | None,
-        typer.Option(help="CSV file with id and class, and frame_id if ids repeat, for --objects instance."),
+        typer.Option(
+            help="CSV file with id and class, and frame_id or sequence if ids repeat, for instances and sequences."
+        ),
     ] = None,
     classes: Annotated[
         str | None,
@@ -155,7 +157,8 @@ def build(
         typer.Option(help="CSV file with patient (or frame_id) and split; unless given, BCSS's own or 70,15,15 %."),
     ] = None,
     patients: Annotated[
-        Path | None, typer.Option(help="CSV file with frame_id and patient, for names without a TCGA barcode.")
+        Path | None,
+        typer.Option(help="CSV file with frame_id (or sequence) and patient, for names without a TCGA barcode."),
     ] = None,
     split_fractions: Annotated[
         str | None, typer.Option(callback=_fractions, help="Shares of patients in train,val,test, drawn with --seed.")

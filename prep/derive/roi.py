@@ -28,7 +28,7 @@ from prep.derive.segments import (
 )
 from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
 from prep.source.colors import read_labels
-from prep.source.discover import RoiSource
+from prep.source.discover import RoiSource, size_mismatch
 from prep.source.instances import (
     ONE_CLASS,
     Instances,
@@ -182,15 +182,6 @@ def _scale_to(roi: RoiSource, mpp_um: float) -> float:
             f"give --mpp {roi.mpp_um} or more",
         )
     return min(roi.mpp_um / mpp_um, 1.0)
-
-
-def size_mismatch(mask: Path, image: Path, mask_size: tuple[int, int], image_size: tuple[int, int]) -> SourceError:
-    """Make the error for an image and a mask of different sizes, each width x height in pixels."""
-    return SourceError(
-        mask,
-        f"is {mask_size[0]} x {mask_size[1]} px, but its image {image.name} is {image_size[0]} x {image_size[1]} px",
-        "export both again from the same region",
-    )
 
 
 def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> Iterator[PreparedTile]:

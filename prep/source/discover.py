@@ -134,6 +134,15 @@ def warn_of_patients(unknown: list[str]) -> None:
         )
 
 
+def size_mismatch(mask: Path, image: Path, mask_size: tuple[int, int], image_size: tuple[int, int]) -> SourceError:
+    """Make the error for an image and a mask of different sizes, each width x height in pixels."""
+    return SourceError(
+        mask,
+        f"is {mask_size[0]} x {mask_size[1]} px, but its image {image.name} is {image_size[0]} x {image_size[1]} px",
+        "export both again from the same region",
+    )
+
+
 def of_barcode(name: str) -> tuple[str, str]:
     """Return the patient and institution from a name's TCGA barcode; both are empty if the name has none."""
     barcode = _TCGA_BARCODE.match(name)

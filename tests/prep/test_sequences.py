@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
@@ -24,7 +26,7 @@ from schemas.errors import ConfigError, StoreError
 from schemas.store.sequence import SequenceFrame
 from schemas.store.store import Store, open_store
 from tests.folders import bytes_of
-from tests.sequences import HEIGHT, WIDTH, moving_mask, some_masks, write_sequences
+from tests.sequences import HEIGHT, WIDTH, Masks, moving_mask, some_masks, write_sequences
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,44 @@ def test_every_window_shows_the_pixels_and_objects_of_its_frame(tiled: Store) ->
                     np.testing.assert_array_equal(segment, window == track)
                 seen += 1
     assert seen == len(tiled) == 64
+
+
+@settings(max_examples=4)
+@given(st.data())
+def test_any_sequence_comes_back_from_the_store(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(8, 80)), data.draw(st.integers(8, 80))
+    seed, step = data.draw(st.integers(0, 9)), data.draw(st.integers(1, 9))
+    config = BuildConfig(
+        size_px=32,
+        sequences=True,
+        stride_px=data.draw(st.integers(16, 32)),
+        edge=data.draw(st.sampled_from(["shift", "pad"])),
+    )
+    generator = np.random.default_rng(seed)
+    blocks = generator.choice([0, 1, 2, 9, 254, 255], (4, 10, 10))
+    frames = [block.repeat(8, 0).repeat(8, 1)[:height, :width].astype(np.uint8) for block in blocks]
+    frames[0][0, 0] = 3
+    masks: Masks = {"one": {step * n: None if n == 2 and seed % 2 else ids for n, ids in enumerate(frames)}}
+    source = write_sequences(tmp_path_factory.mktemp("any"), masks)
+    build_store(source, source / "s.zarr", config)
+    store = open_store(source / "s.zarr")
+    assert verify_store(store) == []
+    for frame in store.sequence("one"):
+        seen = np.zeros((height, width), np.bool_)
+        for record in map(store.__getitem__, frame.tiles):
+            x, y = record.origin_xy
+            part = masks["one"][frame.number]
+            ids = np.zeros((height, width), np.uint8) if part is None else part
+            window = np.zeros((32, 32), np.uint8)
+            inside = ids[y : y + 32, x : x + 32]
+            window[: inside.shape[0], : inside.shape[1]] = inside
+            seen[y : y + 32, x : x + 32] = True
+            np.testing.assert_array_equal(record.labels, window)
+            tracks = store.tile(record.index).tracks
+            assert sorted(tracks.values()) == sorted(set(window.ravel().tolist()) - {0, 255})
+            for track, segment in zip(tracks.values(), record.segments, strict=True):
+                np.testing.assert_array_equal(segment, window == track)
+        assert seen.all()
 
 
 def test_resized_frames_are_one_tile_each(source: Path, tmp_path: Path) -> None:

@@ -172,6 +172,8 @@ def test_files_of_an_earlier_store_are_removed_and_other_files_stay(
     root = object_store(url)
     publish_remote(Path(store.path), url, tmp_path / "publish" / "uploaded.json")
     stale = ["images/c/7/0/0/0", "objects/area_px/c/3", "checksums/key/c/1"]
+    # What only a store of sequences has.
+    stale += ["objects/track/c/0", "tiles/sequence/zarr.json", "tiles/frame_number/c/0"]
     foreign = ["images/roi.png", "images/c/roi.png", "notes/c/0", "c/0", "labels.txt", "prompts/zarr.json.old"]
     for name in (*stale, *foreign):
         obstore.put(root, name, b"x")
