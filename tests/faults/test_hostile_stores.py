@@ -28,6 +28,7 @@ from schemas.store.store import Store, open_store
 from tests.faults.forms import forms
 from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated
+from tests.sequences import write_sequences
 
 
 def small_store(folder: Path) -> Path:
@@ -44,9 +45,19 @@ def small_store(folder: Path) -> Path:
     return folder / "s.zarr"
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    return small_store(tmp_path)
+def small_sequences(folder: Path) -> Path:
+    """Build a store of two sequences of two frames, in two windows; one frame has no mask."""
+    ids = np.zeros((256, 512), np.uint8)
+    ids[20:90, 30:400], ids[100:160, :60] = 1, 9
+    source = write_sequences(folder / "source", {"a": {0: ids, 1: None}, "b": {5: ids[::-1], 7: ids}})
+    config = BuildConfig(size_px=256, positive_points=2, negative_points=2, sequences=True)
+    build_store(source, folder / "s.zarr", config)
+    return folder / "s.zarr"
+
+
+@pytest.fixture(params=[small_store, small_sequences], ids=["rois", "sequences"])
+def small(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    return request.param(tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +69,10 @@ def _lengths_are_made_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 def use(store: Store) -> None:
     """Do everything that a reader does: read tiles, prompts and columns, and use values that name files or sizes."""
     repr(store)
+    for name in store.sequences[:4]:
+        assert "/" not in name
+        for frame in store.sequence(name):
+            assert all(store.tile(index).frame_number == frame.number for index in frame.tiles)
     for index in range(min(len(store), 4)):
         record = store[index]
         store.prompts(index, "multi_point", negatives=store.manifest.negative_points > 0)
