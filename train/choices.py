@@ -12,7 +12,7 @@ MAX_IMAGE_SIZE = 8192
 MAX_SEED = 2**63 - 1
 """Largest seed that both torch and NumPy accept."""
 
-PromptChoice = Literal[PromptKind, "mixed", "random"]
+PromptChoice = Literal[PromptKind, "mixed", "random", "mask"]
 
 StoredChoice = Literal[PromptKind, "mixed"]
 """Prompts that a store holds. Models are compared with these."""
@@ -43,7 +43,10 @@ MIXED_KINDS: tuple[PromptKind, ...] = ("box", "centroid")
 
 
 def prompt_kinds(choice: PromptChoice) -> tuple[PromptKind, ...]:
-    """Return the stored prompt kinds that a choice draws from, or is validated with."""
+    """Return the stored prompt kinds that a choice draws from, or is validated with.
+
+    A mask is the prompt of the first frame of a window; single images are validated with its box.
+    """
     if choice == "mixed" or choice == "random":
         return MIXED_KINDS
-    return (choice,)
+    return ("box",) if choice == "mask" else (choice,)

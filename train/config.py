@@ -39,7 +39,13 @@ class FitConfig(Settings):
         recipe: Publication whose settings replace the defaults; settings that are given go on top.
         image_size: Side of the network's input in pixels, a multiple of 32.
         prompt: The prompt of each object. `mixed` is a box or a click from the store, drawn for each image; `random` is
-            a box or a click drawn from the mask, as in SAM 2's own training.
+            a box or a click drawn from the mask, as in SAM 2's own training. With frames, the first frame has the
+            prompt; `mask` gives the object's mask there, and `random` does so for half of the windows.
+        frames: Frames in a window of a sequence; 1 trains on single images.
+        frame_stride: How many frames of the sequence one frame of a window is after the frame before.
+        reverse: Share of the windows that are read backwards.
+        corrected_frames: Frames of a window that get the clicks of `corrections`: the first, and later ones that are
+            drawn.
         negatives: Whether the store's negative points are appended to each prompt.
         corrections: Number of simulated clicks on the error after the first prompt.
         mask_prompt_share: Share of the corrections that also get the mask logits of the pass before as a prompt, drawn
@@ -74,6 +80,10 @@ class FitConfig(Settings):
     recipe: RecipeName | None = None
     image_size: int = Field(default=1024, ge=128, le=MAX_IMAGE_SIZE, multiple_of=32)
     prompt: PromptChoice = "mixed"
+    frames: int = Field(default=1, ge=1, le=64)
+    frame_stride: int = Field(default=1, ge=1, le=1024)
+    reverse: float = Field(default=0.0, ge=0, le=1)
+    corrected_frames: int = Field(default=1, ge=1)
     negatives: bool = False
     corrections: int = Field(default=0, ge=0, le=16)
     mask_prompt_share: float = Field(default=1.0, ge=0, le=1)
@@ -134,12 +144,49 @@ class FitConfig(Settings):
             raise ConfigError(
                 "--box-jitter", "cannot be used with --prompt random", "use --box-jitter 0, or --prompt box"
             )
+        if self.frames == 1:
+            self._check_single_images()
+        else:
+            self._check_frames()
         return self
+
+    def _check_single_images(self) -> None:
+        if self.prompt == "mask":
+            raise ConfigError("--prompt mask", "gives the mask that single images train on", "use it with --frames")
+        for name, is_set in (
+            ("--frame-stride", self.frame_stride > 1),
+            ("--reverse", self.reverse > 0),
+            ("--corrected-frames", self.corrected_frames > 1),
+        ):
+            if is_set:
+                raise ConfigError(name, "needs windows of several frames", "give --frames, for example --frames 4")
+
+    def _check_frames(self) -> None:
+        for name, is_set in (
+            ("--compile", self.compile),
+            ("--cache-features", self.cache_features),
+            ("--mask-prompt-share", self.mask_prompt_share < 1),
+            ("--balance classes", self.balance == "classes"),
+        ):
+            if is_set:
+                raise ConfigError(name, "cannot be used with --frames", f"leave {name} out")
+        if self.prompt == "mask" and self.negatives:
+            raise ConfigError("--negatives", "cannot be used with --prompt mask", "leave --negatives out")
+        if self.prompt == "mask" and self.corrections:
+            raise ConfigError("--corrections", "cannot correct the masks of --prompt mask", "use --prompt random")
+        if self.corrected_frames > self.frames:
+            what = f"is more than the {self.frames} frames of a window"
+            raise ConfigError(f"--corrected-frames {self.corrected_frames}", what, "lower it, or raise --frames")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of steps of the whole run."""
         steps = self.epochs * steps_per_epoch
         return min(steps, self.max_steps or steps)
+
+    @property
+    def gives_masks(self) -> bool:
+        """Whether the prompt of some objects is their mask in the first frame."""
+        return self.frames > 1 and self.prompt in ("mask", "random")
 
     @property
     def prompt_kinds(self) -> tuple[PromptKind, ...]:

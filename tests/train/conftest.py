@@ -7,6 +7,7 @@ import torch
 
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
+from tests.train.sequences import drifting_store
 from train.data.collate import Batch, collate
 from train.model.promptable import PromptableSam
 from train.transforms.sample import Sample, read_sample
@@ -34,6 +35,12 @@ def mixed_batch(store: Store) -> Batch:
     for index, (kind, negatives) in enumerate(choices):
         samples.append(read_sample(store.tile(index), store.prompts(index, kind, negatives=negatives)))
     return collate(samples)
+
+
+@pytest.fixture(scope="session")
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of three sequences of six frames at 128 px; see `tests.train.sequences`."""
+    return drifting_store(tmp_path_factory.mktemp("sequences"))
 
 
 @pytest.fixture

@@ -44,9 +44,21 @@ def fit(
     prompt: Annotated[
         PromptChoice | None,
         typer.Option(
-            help="mixed: a stored box or click, drawn per image; random: a box or click drawn from the mask.",
+            help="mixed: a stored box or click, drawn per image; random: a box or click drawn from the mask; "
+            "mask, with --frames: the mask of the first frame.",
             show_default="mixed",
         ),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames in a window of a sequence; 1: single images.", show_default="1")
+    ] = None,
+    frame_stride: Annotated[
+        int | None, typer.Option(min=1, help="Step from one frame of a window to the next.", show_default="1")
+    ] = None,
+    reverse: Annotated[float | None, typer.Option(help="Share of windows read backwards.", show_default="0.0")] = None,
+    corrected_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames of a window that get the clicks of --corrections.", show_default="1"),
     ] = None,
     negatives: Annotated[
         bool | None, typer.Option("--negatives/--no-negatives", help="Append the store's negative clicks.")

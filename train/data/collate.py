@@ -1,7 +1,7 @@
 """Collate samples to a batch.
 
 The objects of all images share one axis, and all prompts are padded to the length of the longest one.
-Axes: T frames (1 for images), B images, O objects of the whole batch, K points. Coordinates are x, y.
+Axes: T frames (1 for images), B images or windows, O objects of the whole batch, K points. Coordinates are x, y.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ class Batch:
     Attributes:
         images: The RGB images, uint8 [T, B, 3, H, W]; the channels are last in memory.
         ignore: The pixels that count neither in the loss nor in a score, bool [T, B, H, W].
-        masks: The segment of each object, bool [T, O, H, W].
+        masks: The segment of each object, bool [T, O, H, W]; empty in a frame in which the object is hidden.
         point_coords: The points of each prompt, float32 [T, O, K, 2] as x, y in pixels; (0, 0) where padded.
         point_labels: SAM 2's label of each point, int32 [T, O, K]; -1 is padding.
         object_to_image: The frame index and the image index of each object, int64 [T, O, 2].
         identifiers: The tile index, object id and frame index of each object, int64 [T, O, 3].
         class_ids: The mask value of each object's class, int64 [T, O].
-        groups: The objects grouped by their number of real points; each object is in exactly one group.
+        groups: The objects grouped by their number of real points in the first frame, the only one with a prompt; each
+            object is in exactly one group.
         dropped: Number of objects that lost all their pixels in a transform.
         skipped: Number of random maps that were skipped because they would have lost an object.
-        num_scored_objects: Number of objects whose image has at least one pixel that is not ignored.
+        num_scored_objects: Number of objects whose image or window has at least one pixel that is not ignored.
         objects_by_class: Number of objects by the mask value of their class. It is known without asking the device.
         click_draws: Random numbers for correction clicks, float32 [T, O, D]; D may be 0. See
             `train.data.training_clicks`.
@@ -142,32 +143,47 @@ _SHARED_FILE = "</torch_"
 
 
 def _collate(samples: list[Sample]) -> Batch:
+    frames = len(samples[0].frames)
+    # Every sample of a frame, frame after frame.
+    ordered = [sample.frames[frame] for frame in range(frames) for sample in samples]
     longest = max(sample.point_labels.shape[1] for sample in samples)
-    labels = torch.cat([_padded(sample.point_labels, longest, int(PointLabel.PADDING)) for sample in samples])
-    coords = torch.cat([_padded(sample.point_coords, longest, 0) for sample in samples])
-    image_of_object = torch.cat([torch.full((len(s.object_ids),), b) for b, s in enumerate(samples)])
-    tile_of_object = torch.tensor([s.tile_index for s in samples])[image_of_object]
-    frame = torch.zeros_like(image_of_object)
-    class_ids = torch.cat([sample.class_ids for sample in samples])
+    labels = torch.cat([_padded(sample.point_labels, longest, int(PointLabel.PADDING)) for sample in ordered])
+    coords = torch.cat([_padded(sample.point_coords, longest, 0) for sample in ordered])
+    counts = [len(sample.object_ids) for sample in samples]
+    image_of_object = torch.arange(len(samples)).repeat_interleave(torch.tensor(counts)).repeat(frames)
+    frame = torch.arange(frames).repeat_interleave(sum(counts))
+    tile = torch.tensor([s.tile_index for s in ordered])[frame * len(samples) + image_of_object]
+    corrected = [sample.corrected for sample, count in zip(samples, counts, strict=True) for _ in range(count)]
+
+    by_class = Counter(code for sample in samples for code in sample.class_ids.tolist())
+
+    def in_frames(values: Tensor) -> Tensor:
+        return values.unflatten(0, (frames, -1)) if len(values) else values.reshape(frames, 0, *values.shape[1:])
+
     return Batch(
         # Tiles are stored with the channels last, so stack them that way and view the result with the channels first.
-        images=default_collate([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)[None],
-        ignore=default_collate([sample.ignore for sample in samples])[None],
-        masks=_stacked_segments(samples)[None],
-        point_coords=coords[None],
-        point_labels=labels[None],
-        object_to_image=torch.stack([frame, image_of_object], -1)[None],
-        identifiers=torch.stack([tile_of_object, torch.cat([s.object_ids for s in samples]), frame], -1)[None],
-        class_ids=class_ids[None],
-        groups=group_by_points(labels),
+        images=in_frames(default_collate([sample.image.permute(1, 2, 0) for sample in ordered]).permute(0, 3, 1, 2)),
+        ignore=in_frames(default_collate([sample.ignore for sample in ordered])),
+        masks=in_frames(_stacked_segments(ordered)),
+        point_coords=in_frames(coords),
+        point_labels=in_frames(labels),
+        object_to_image=in_frames(torch.stack([frame, image_of_object], -1)),
+        identifiers=in_frames(torch.stack([tile, torch.cat([s.object_ids for s in ordered]), frame], -1)),
+        class_ids=in_frames(torch.cat([sample.class_ids for sample in ordered])),
+        groups=group_by_points(labels[: sum(counts)], corrected),
         dropped=sum(sample.dropped for sample in samples),
         skipped=sum(sample.skipped for sample in samples),
-        num_scored_objects=sum(len(sample.object_ids) for sample in samples if not sample.ignore.numpy().all()),
-        objects_by_class=dict(Counter(class_ids.tolist())),
-        click_draws=torch.cat([_draws(sample.click_draws, len(sample.object_ids)) for sample in samples])[None],
-        color_draws=torch.stack([_draws(sample.color_draws, None) for sample in samples])[None],
+        num_scored_objects=sum(len(sample.object_ids) for sample in samples if not _is_ignored(sample)),
+        objects_by_class=dict(by_class),
+        click_draws=in_frames(torch.cat([_draws(sample.click_draws, len(sample.object_ids)) for sample in ordered])),
+        color_draws=in_frames(torch.stack([_draws(sample.color_draws, None) for sample in ordered])),
         features=_stacked([sample.features for sample in samples]),
     )
+
+
+def _is_ignored(sample: Sample) -> bool:
+    """Return whether no pixel of any frame counts."""
+    return all(frame.ignore.numpy().all() for frame in sample.frames)
 
 
 def _stacked(features: list[tuple[Tensor, ...] | None]) -> tuple[Tensor, ...] | None:

@@ -17,10 +17,14 @@ from torch.utils.data import Dataset
 from schemas.store.store import Store, open_store
 from train.choices import PromptChoice, prompt_kinds
 from train.data.training_clicks import DRAWS_PER_CLICK, with_jittered_boxes, with_random_prompts
+from train.data.windows import Windows, reversed_if_drawn, with_frame_draws, with_later_frames
 from train.transforms.augment import AugmentConfig, augment_geometry
 from train.transforms.color import DRAWS as COLOR_DRAWS
 from train.transforms.geometry import resize
 from train.transforms.sample import Sample, read_sample
+
+MASK_SHARE = 0.5
+"""Share of windows in which `random` gives the masks of the first frame, as in SAM 2's own training on video."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class SampleOptions:
         max_objects: Largest number of objects per image.
         augment: The random augmentation.
         seed: Seed of all random numbers.
+        reverse: Share of the windows of frames that are read backwards.
+        corrected_frames: Number of frames of a window that get correction clicks.
     """
 
     image_size: int
@@ -66,6 +72,8 @@ class SampleOptions:
     max_objects: int = 3
     augment: AugmentConfig = AugmentConfig()  # noqa: RUF009 - frozen
     seed: int = 0
+    reverse: float = 0.0
+    corrected_frames: int = 1
 
 
 class StoredFeatures(Protocol):
@@ -83,12 +91,20 @@ class TileDataset(Dataset[Sample]):
         store_path: Path of the store; each worker process opens the store itself.
         options: Options that determine how a tile becomes a sample.
         features: Stored encoder features to read instead of the images, or None to read the images.
+        windows: The windows of frames, by the tile that a request names; None reads single tiles.
     """
 
-    def __init__(self, store_path: str, options: SampleOptions, features: StoredFeatures | None = None) -> None:
+    def __init__(
+        self,
+        store_path: str,
+        options: SampleOptions,
+        features: StoredFeatures | None = None,
+        windows: Windows | None = None,
+    ) -> None:
         self.store: Store = open_store(store_path)
         self.options = options
         self.features = features
+        self.windows = windows
 
     def check(self) -> None:
         """Read the prompts of the first tile, so that a missing prompt kind is an error before the workers start.
@@ -103,28 +119,42 @@ class TileDataset(Dataset[Sample]):
         options = self.options
         key = [options.seed, request.epoch, request.tile_index]
         generator = np.random.default_rng([*key, request.repeat] if request.repeat else key)
+        # Windows draw from a generator of their own, so that single tiles draw what they always did.
+        of_window = np.random.default_rng([*key, request.repeat, 1])
+        tiles, mask_draw = self._tiles(request.tile_index, of_window), of_window.random()
         # Draw every number in a fixed order, even if it is not used. An option that is turned off then does not change
         # the other random choices.
         kinds = prompt_kinds(options.prompt)
         kind = kinds[generator.integers(len(kinds))]
         torch_generator = torch.Generator().manual_seed(int(generator.integers(1 << 62)))
         color_draws = torch.from_numpy(generator.random(COLOR_DRAWS, np.float32))
-        tile = self.store.tile(request.tile_index)
+        tile = self.store.tile(tiles[0])
         chosen = self._drawn(list(tile.classes), generator) if request.object_ids is None else set(request.object_ids)
         prompts = tile.prompts(kind, chosen, negatives=options.negatives)
         shapes = [(len(chosen), DRAWS_PER_CLICK * options.corrections), (len(chosen), options.corrections)]
         draws = torch.from_numpy(np.concatenate([generator.random(shape, np.float32) for shape in shapes], 1))
         sample = read_sample(tile, prompts, image=self.features is None)
         sample = sample.with_draws(draws, color_draws)
+        if len(tiles) > 1:
+            sample = with_later_frames(sample, self.store, tiles[1:])
+            sample = with_frame_draws(sample, options.corrected_frames, of_window)
         if request.empty:
             sample = sample.without_objects()
         sample = augment_geometry(sample, options.augment, torch_generator)
-        sample = resize(sample, options.image_size, options.image_size)
+        sample = sample.moved(lambda frame: resize(frame, options.image_size, options.image_size))
         if self.features is not None:
             sample = replace(sample, features=self.features.read(request.tile_index, sample.view))
+        if options.prompt == "mask" or (options.prompt == "random" and len(tiles) > 1 and mask_draw < MASK_SHARE):
+            return sample.without_points()
         if options.prompt == "random":
             return with_random_prompts(sample, torch_generator)
         return with_jittered_boxes(sample, options.box_jitter, torch_generator) if options.box_jitter else sample
+
+    def _tiles(self, start: int, generator: np.random.Generator) -> list[int]:
+        """Return the tiles of a window in the order in which they are read, or the tile alone without windows."""
+        if self.windows is None:
+            return [start]
+        return reversed_if_drawn(self.store, self.windows.of(start), self.options.reverse, generator.random())
 
     def _drawn(self, object_ids: list[int], generator: np.random.Generator) -> set[int]:
         """Draw the objects to train on, all alike."""

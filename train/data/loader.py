@@ -12,15 +12,17 @@ from train.config import FitConfig
 from train.data.collate import collate
 from train.data.dataset import SampleOptions, TileDataset
 from train.data.sampler import EpochSampler
+from train.data.windows import Windows
 from train.runtime.loading_process import start_worker
 
 
-def training_dataset(store: Store, config: FitConfig) -> TileDataset:
+def training_dataset(store: Store, config: FitConfig, windows: Windows | None = None) -> TileDataset:
     """Make the dataset of a run and check that the store has the prompts that it needs.
 
     Args:
         store: The store.
         config: The configuration of the run.
+        windows: The windows of frames that the run trains on, or None for single images.
 
     Returns:
         The dataset.
@@ -28,7 +30,7 @@ def training_dataset(store: Store, config: FitConfig) -> TileDataset:
     Raises:
         StoreError: The store lacks the prompts that the run asks for.
     """
-    dataset = TileDataset(store.path, sample_options(config))
+    dataset = TileDataset(store.path, sample_options(config), windows=windows)
     dataset.check()
     return dataset
 
@@ -72,4 +74,6 @@ def sample_options(config: FitConfig) -> SampleOptions:
         max_objects=config.max_objects,
         augment=config.augment,
         seed=config.seed,
+        reverse=config.reverse,
+        corrected_frames=config.corrected_frames,
     )

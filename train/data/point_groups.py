@@ -5,8 +5,10 @@ Axes: O objects of the batch, K points.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from schemas.points import PointLabel
@@ -31,14 +33,21 @@ class PointGroup:
     corrected: tuple[int, ...] = (0,)
 
 
-def group_by_points(labels: Tensor) -> tuple[PointGroup, ...]:
-    """Group objects by their number of real points.
+def group_by_points(labels: Tensor, corrected: Sequence[tuple[int, ...]] | None = None) -> tuple[PointGroup, ...]:
+    """Group objects by their number of real points, and in windows of frames also by the frames that get clicks.
 
     Args:
         labels: The point labels, int32 (O, K); -1 is padding.
+        corrected: Numbers of the frames in which each object gets correction clicks; the first one unless given.
 
     Returns:
-        One group for each number of points that occurs, in ascending order of that number.
+        One group for each combination that occurs, in ascending order of the number of points.
     """
-    counts = (labels != PointLabel.PADDING).sum(-1)
-    return tuple(PointGroup(int(count), (counts == count).nonzero()[:, 0]) for count in counts.unique())
+    counts: list[int] = (labels != PointLabel.PADDING).sum(-1).tolist()
+    rows: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for row, key in enumerate(zip(counts, corrected or [(0,)] * len(counts), strict=True)):
+        rows.setdefault(key, []).append(row)
+    return tuple(
+        PointGroup(count, torch.tensor(rows[count, frames], device=labels.device), frames)
+        for count, frames in sorted(rows)
+    )

@@ -15,6 +15,7 @@ from train.config import FitConfig
 from train.data.balance import ObjectTable
 from train.data.loader import training_dataset, training_loader
 from train.data.sampler import EpochSampler
+from train.data.windows import Windows, find_windows
 from train.features.fill import check_cacheable, filled_features
 from train.fit.policies import Policies
 from train.fit.resume import readable_checkpoint, restore_run
@@ -73,9 +74,11 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     if not len(val_tiles):
         logger.warning("%s has no validation tile, so best.pt is not written", store.path)
     _check_class_weights(store, config)
+    windows = _windows(store, config, train_tiles)
+    train_tiles = train_tiles if windows is None else windows.starts
     accumulate = config.optimizer.accumulate
     sampler = _sampler(store, train_tiles, config, world)
-    dataset = training_dataset(store, config)
+    dataset = training_dataset(store, config, windows)
     per_epoch = -(-len(sampler) // accumulate)
     global_batch = config.batch_size * accumulate * world.size
     origin = Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch)
@@ -110,6 +113,20 @@ def _sampler(store: Store, train_tiles: NDArray[np.int64], config: FitConfig, wo
         balanced=ObjectTable.of_tiles(store, train_tiles) if config.balance == "classes" else None,
         max_objects=config.max_objects,
     )
+
+
+def _windows(store: Store, config: FitConfig, tiles: NDArray[np.int64]) -> Windows | None:
+    """Find the windows of frames that start with a training tile; None for a run on single images.
+
+    Raises:
+        ConfigError: The store has no sequences, or one of them is shorter than a window.
+    """
+    if config.frames == 1:
+        return None
+    windows = find_windows(store, tiles, config.frames, config.frame_stride)
+    message = "training takes %d windows of %d frames; beside the parts that single images train, the memory is trained"
+    logger.info(message, len(windows.tiles), config.frames)
+    return windows
 
 
 def _check_class_weights(store: Store, config: FitConfig) -> None:

@@ -165,8 +165,8 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
         ConfigError: Nothing would be trained, or `freeze` names a module that does not exist.
     """
     torch.manual_seed(config.seed)
-    mask_prompts = config.corrections > 0 and config.mask_prompt_share > 0
-    model = PromptableSam(config.model, config.image_size, mask_prompts=mask_prompts)
+    has_masks = (config.corrections > 0 and config.mask_prompt_share > 0) or config.gives_masks
+    model = PromptableSam(config.model, config.image_size, mask_prompts=has_masks, memory=config.frames > 1)
     digest, seen = None, SeenPatients()
     if config.init:
         file = init_file(config.init)
@@ -174,9 +174,7 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
         load_weights(model, content["model"], file)
         digest = weights.sha256
         seen = seen.joined(seen_patients(content, file))
-    # Without its loss term, the head of the object score gets no gradient.
-    unused = () if config.loss.predict_presence else (model.backbone.presence_head,)
-    model.freeze((*config.freeze, *unused))
+    model.freeze((*config.freeze, *_without_gradient(config, model)))
     if config.lora.rank:
         add_adapters(model, config.lora)
     model.to(device).train()
@@ -184,6 +182,15 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     if config.optimizer.ema_decay:
         average = moving_average(model, config.optimizer.ema_decay)
     return Run(config, model, make_optimizer(model, config.optimizer), origin, average, digest, seen)
+
+
+def _without_gradient(config: FitConfig, model: PromptableSam) -> tuple[str, ...]:
+    """Name the modules that get no gradient: the head of the object score without its loss term, for example."""
+    parts = (
+        (model.backbone.presence_head, config.loss.predict_presence),
+        (model.backbone.mask_pointer, config.gives_masks),
+    )
+    return tuple(name for name, has_gradient in parts if not has_gradient)
 
 
 def save_last(run: Run, path: Path) -> None:

@@ -167,16 +167,17 @@ class TrainStep:
         terms = self.loss(batch, objects)
         # DDP averages gradients over processes, but the loss is a sum, so it is multiplied by their number.
         loss = terms.total * self.world.size
-        if not batch.num_objects:
-            # A process without objects must still join the collectives of the backward pass, with zero gradients.
+        if not batch.num_objects or self.config.frames > 1:
+            # A process without objects must still join the collectives of the backward pass, with zero gradients. In
+            # windows, the prompts of a batch decide which parameters are used.
             loss = loss + sum((parameter * 0).sum() for parameter in self.parameters)
         loss.backward()
         return _detached(terms)
 
     def augmented_images(self, batch: Batch, augment: AugmentConfig) -> Tensor:
-        """Return images (B, 3, H, W) from 0 to 255, each with the color changes that were drawn for it."""
-        draws = batch.color_draws[0]
-        return augment_color(batch.images[0], draws, augment) if draws.shape[1] else batch.images[0]
+        """Return images (T B, 3, H, W) from 0 to 255, each with the color changes that were drawn for it."""
+        images, draws = batch.images.flatten(0, 1), batch.color_draws.flatten(0, 1)
+        return augment_color(images, draws, augment) if draws.shape[1] else images
 
 
 def _detached(terms: LossTerms) -> Tensor:

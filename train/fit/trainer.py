@@ -140,7 +140,7 @@ def _step(prepared: PreparedRun, loaded: LoadedStep, machine: Machine, out: Path
         **values,
         lr=rates.get("decoder", 0.0),
         vision_lr=rates.get("vision", 0.0),
-        images=len(loaded.tiles),
+        images=len(loaded.tiles) * run.config.frames,
         **counts,
         data_wait_s=loaded.wait_s,
         step_s=took_s,

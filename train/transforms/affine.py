@@ -85,5 +85,4 @@ def affine(sample: Sample, moved: Affine) -> Sample:
         ignore=~sampled[-1],
         point_coords=moved.apply(sample.point_coords),
     )
-    result = result.keep(result.segments.flatten(1).any(1))
-    return repair_prompts(keep_points_inside(result))
+    return repair_prompts(keep_points_inside(result.without_lost()))

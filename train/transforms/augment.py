@@ -1,6 +1,7 @@
 """Augment the geometry of samples at random.
 
-Each sample has its own random generator. The image, the segments, the ignored pixels and the prompts move together.
+Each sample has its own random generator. The image, the segments, the ignored pixels and the prompts move together, and
+so do all frames of a window. The first frame alone decides whether a map would lose an object.
 Color is augmented later, for each image of a batch, on the device that trains; see `train.transforms.color`.
 """
 
@@ -92,7 +93,7 @@ def _random_affine(sample: Sample, config: AugmentConfig, generator: torch.Gener
         )
         moved = affine(sample, drawn)
         if moved.dropped == sample.dropped and (moved.point_labels >= 0).any(1).all():
-            return moved
+            return replace(moved, later=tuple(affine(frame, drawn) for frame in moved.later))
     return replace(sample, skipped=sample.skipped + 1)
 
 
@@ -105,5 +106,6 @@ def _random_crop(sample: Sample, least: float, generator: torch.Generator) -> Sa
         left, top = round(x * (width - new_width)), round(y * (height - new_height))
         cropped = crop(sample, left, top, new_width, new_height)
         if cropped.dropped == sample.dropped:
-            return cropped
+            later = tuple(crop(frame, left, top, new_width, new_height) for frame in cropped.later)
+            return replace(cropped, later=later)
     return replace(sample, skipped=sample.skipped + 1)

@@ -20,6 +20,9 @@ from train.transforms.augment import AugmentConfig
 DRAWS = 8
 """Random numbers in [0, 1) per image, in this order: brightness, contrast, saturation, hue, gray and three stains."""
 
+GREY_DRAW = 4
+"""Place of the number that decides whether an image becomes gray."""
+
 _LUMA = (0.299, 0.587, 0.114)
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 # Optical density of hematoxylin, eosin and the residue, each in red, green and blue.
@@ -78,7 +81,7 @@ def augment_color(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tenso
     if config.saturation:
         pixels = _blend(pixels.float(), _grey(pixels), 1 + config.saturation * spread[:, 2])
     if config.grey:
-        chosen = draws.to(images.device)[:, 4] < config.grey
+        chosen = draws.to(images.device)[:, GREY_DRAW] < config.grey
         pixels = torch.where(chosen[:, None, None, None], _grey(pixels), pixels.float())
     if config.contrast:
         mean = _grey(pixels).mean((1, 2, 3), keepdim=True)

@@ -2,7 +2,7 @@
 
 Axes: O objects, K points. Coordinates are x, y of pixel centers, so the mirror image of x is W-1-x. Padding points stay
 at (0, 0). Flips and quarter turns move pixels without resampling, so they keep every prompt correct. The other
-transforms repair the prompts afterwards; see `repair_prompts`.
+transforms repair the prompts afterwards; see `repair_prompts`. Most move one frame; `Sample.moved` moves all of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from train.transforms.sample import Sample
 
 
 def random_orientation(sample: Sample, generator: torch.Generator) -> Sample:
-    """Draw one of the eight orientations, each equally likely, and apply it."""
+    """Draw one of the eight orientations, each equally likely, and apply it to all frames."""
     turns = int(torch.randint(4, (), generator=generator))
     mirrored = bool(torch.randint(2, (), generator=generator))
-    return orient(sample, Orientation(turns, mirrored))
+    return sample.moved(lambda frame: orient(frame, Orientation(turns, mirrored)))
 
 
 def orient(sample: Sample, orientation: Orientation) -> Sample:
@@ -79,7 +79,7 @@ def resize(sample: Sample, width: int, height: int) -> Sample:
             scale_points(sample.point_coords, (old_width, old_height), (width, height)), sample.point_labels
         ),
     )
-    return repair_prompts(resized.keep(resized.segments.flatten(1).any(1)))
+    return repair_prompts(resized.without_lost())
 
 
 def _resized(image: Tensor, width: int, height: int) -> Tensor:
@@ -114,7 +114,7 @@ def crop(sample: Sample, left: int, top: int, width: int, height: int) -> Sample
         ignore=sample.ignore[window].contiguous(),
         point_coords=sample.point_coords - torch.tensor([left, top]),
     )
-    return repair_prompts(keep_points_inside(cut.keep(cut.segments.flatten(1).any(1))))
+    return repair_prompts(keep_points_inside(cut.without_lost()))
 
 
 def keep_points_inside(sample: Sample) -> Sample:

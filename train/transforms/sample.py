@@ -1,10 +1,11 @@
-"""A training sample: one tile with some of its objects and one prompt per object.
+"""A training sample: one tile, or a window of frames, with some of its objects and one prompt per object.
 
 Axes: O objects, K points (of the longest prompt in the sample), H and W pixels. Coordinates are x, y of pixel centers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +36,9 @@ class Sample:
         view: Index of the orientation that the sample is in, 0 to 7; see `train.transforms.orientation`.
         features: Stored encoder features, or None: one tensor per level, each bfloat16 (side, side, channels). They
             replace the image, which then has no channels.
+        later: The later frames of a window, each a sample with the same objects but without prompts.
+        may_hide: Whether objects may have no pixel, as in a later frame; then no object is dropped.
+        corrected: Numbers of the frames that get correction clicks.
     """
 
     tile_index: int
@@ -51,6 +55,14 @@ class Sample:
     color_draws: Tensor | None = None
     view: int = 0
     features: tuple[Tensor, ...] | None = None
+    later: tuple[Sample, ...] = ()
+    may_hide: bool = False
+    corrected: tuple[int, ...] = (0,)
+
+    @property
+    def frames(self) -> tuple[Sample, ...]:
+        """All frames of the sample, this one first."""
+        return (self, *self.later)
 
     @property
     def size_wh(self) -> tuple[int, int]:
@@ -68,7 +80,17 @@ class Sample:
             class_ids=self.class_ids[objects],
             dropped=self.dropped + int((~objects).sum()),
             click_draws=None if self.click_draws is None else self.click_draws[objects],
+            later=tuple(frame.keep(objects) for frame in self.later),
         )
+
+    def without_lost(self) -> Sample:
+        """Drop the objects that have no pixel left; in a later frame they are hidden, and stay."""
+        return self if self.may_hide else self.keep(self.segments.flatten(1).any(1))
+
+    def moved(self, move: Callable[[Sample], Sample]) -> Sample:
+        """Apply one move of pixels and prompts to all frames; what the first frame loses is dropped from all."""
+        first = move(self)
+        return replace(first, later=tuple(move(frame) for frame in first.later))
 
     def without_objects(self) -> Sample:
         """Remove all objects without counting them as dropped."""
@@ -81,6 +103,10 @@ class Sample:
     def with_prompts(self, coords: Tensor, labels: Tensor) -> Sample:
         """Replace the prompts by point_coords float32 (O, K, 2) and point_labels int32 (O, K)."""
         return replace(self, point_coords=coords, point_labels=labels)
+
+    def without_points(self) -> Sample:
+        """Remove all points: in a window, the masks of the first frame are the prompts then."""
+        return self.with_prompts(self.point_coords[:, :0], self.point_labels[:, :0])
 
 
 def read_sample(tile: Tile, prompts: dict[int, Prompt], *, image: bool = True) -> Sample:

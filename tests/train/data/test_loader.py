@@ -61,6 +61,9 @@ def test_samples_are_made_as_the_run_says() -> None:
         "box_jitter": 0.1,
         "max_objects": 5,
         "seed": 7,
+        "frames": 4,
+        "reverse": 0.5,
+        "corrected_frames": 2,
     }
     config = FitConfig.model_validate({**values, "augment": {"brightness": 0.2}})
     options, plain = sample_options(config), SampleOptions(1024)

@@ -124,6 +124,22 @@ def test_two_processes_train_as_one_does(store: Store, programs: Path, tmp_path:
     assert scores[0]["dice_class_mean"] == pytest.approx(scores[1]["dice_class_mean"], abs=0.02)
 
 
+def test_two_processes_train_windows_as_one_does(sequences: Store, programs: Path, tmp_path: Path) -> None:
+    """The prompts differ between windows, so each process uses parameters that the other does not."""
+    windows = {"frames": 3, "prompt": "random", "corrections": 1, "corrected_frames": 2}
+    alone = read_config(None, {**FLAGS, **windows, "batch_size": 4, "max_steps": 4})
+    fit(sequences, alone, tmp_path / "alone")
+    flags = ["--frames", "3", "--prompt", "random", "--corrections", "1", "--corrected-frames", "2"]
+    flags += ["--batch-size", "2", "--max-steps", "4"]
+    process = _torchrun(sequences, tmp_path / "two", *flags, program=_fit(programs))
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said.decode()[-3000:]
+    for a, b in zip(read_steps(tmp_path / "alone"), read_steps(tmp_path / "two"), strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)
+        assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-2)
+        assert (a.tiles, a.images, a.objects, a.dropped) == (b.tiles, b.images, b.objects, b.dropped)
+
+
 def _nine_tiles(write_roi: WriteRoi, folder: Path) -> Store:
     labels = np.tile(np.repeat(np.array([1, 2, 3], np.uint8), 128), (384, 1))
     build_store(write_roi("TCGA-A1-A001", labels), folder / "nine.zarr", BuildConfig(size_px=128))
