@@ -15,6 +15,8 @@ from train.choices import BalanceChoice, DeviceChoice, PromptChoice, RecipeName
 from train.command.flags import multiple_of_32
 
 if TYPE_CHECKING:
+    from schemas.store.store import Store
+    from train.config import FitConfig
     from train.runtime.run_log import StepRecord
 
 
@@ -148,6 +150,10 @@ def fit(
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only say what the run needs: parameters, steps, memory, largest batch, time."),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with these settings and more; flags override it.")
     ] = None,
@@ -160,6 +166,9 @@ def fit(
 
     settings = read_config(config, flags_as_settings(context.params))
     opened = open_store(store)
+    if plan:
+        _print_plan(opened, settings)
+        return
     silent = int(os.environ.get("RANK", "0")) > 0
     continues = "--resume continues from the last checkpoint"
     with interrupted_as_line(continues), progress_bar("fit", "step", silent=silent) as bar:
@@ -182,6 +191,14 @@ def fit(
     best = out / "checkpoints" / ("checkpoint.pt" if summary["best_val"] is None else "best.pt")
     command = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {shlex.quote(str(best))}"
     typer.echo(f"next        {printable(command)} --out {printable(shlex.quote(str(out / 'evaluation')))}")
+
+
+def _print_plan(store: Store, settings: FitConfig) -> None:
+    from train.fit.plan import plan_run
+
+    for line in plan_run(store, settings).lines():
+        typer.echo(line)
+    typer.echo("nothing was trained or written; leave out --plan to start the run")
 
 
 def _show(bar: object, record: StepRecord, total: int) -> None:

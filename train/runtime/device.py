@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -69,6 +71,32 @@ def failed_compilation_as_error(config: FitConfig) -> Generator[None]:
         first = str(error).strip().splitlines()[0]
         remedy = "install a C++ compiler such as g++ (on a GPU also Triton), or leave out --compile"
         raise TrainingError("--compile", f"fails ({first})", remedy) from error
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Return the memory that this process can use in bytes: free and own GPU memory on CUDA, else that of the machine.
+
+    A limit that Linux sets for a container counts, too.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [path.read_text().strip() for path in _CGROUP_LIMITS if path.is_file()]
+    return min([installed, *(int(limit) for limit in limits if limit.isdigit())])
+
+
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory_bytes` measure from now on. On a CPU only Linux can do this; elsewhere the old peak stays."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        # See proc(5): 5 resets the peak resident set size to the current one.
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: torch.device) -> int:

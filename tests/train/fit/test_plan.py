@@ -1,0 +1,92 @@
+"""The plan of a run: its counts are those of the run, its memory and time are measured, and nothing is written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import ConfigError
+from schemas.store.store import Store
+from train.config import FitConfig
+from train.fit.plan import GIB, Memory, Plan, plan_run
+from train.model.promptable import PromptableSam
+from train.score.answers import tiles_with_objects
+
+FAST = {"model": "nano", "image_size": 128, "batch_size": 4, "workers": 0, "device": "cpu", "max_objects": 2}
+
+
+@pytest.fixture(scope="module")
+def plan(store: Store, module_path: Path) -> Plan:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(module_path)
+        return plan_run(store, FitConfig.model_validate({**FAST, "freeze": "decoder_only", "epochs": 3}))
+
+
+def test_counts_are_those_of_the_run(plan: Plan, store: Store) -> None:
+    model = PromptableSam("nano", 128)
+    model.freeze(plan.config.freeze)
+    numbers = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    assert plan.trained == sum(count for count, trains in numbers if trains)
+    assert plan.trained + plan.frozen == sum(count for count, _ in numbers)
+    tiles = tiles_with_objects(store, "train")
+    assert (plan.train_tiles, plan.steps_per_epoch, plan.steps) == (len(tiles), 9, 27)
+    assert plan.most_objects == min(2, np.diff(store.column("tiles/object_offsets"))[tiles].max())
+    assert plan.validations == 4
+
+
+def test_memory_and_time_are_measured_and_nothing_is_written(plan: Plan, module_path: Path) -> None:
+    assert plan.memory.batch is not None
+    assert 1e7 < plan.memory.one_image < plan.memory.batch * 1.2
+    assert plan.memory.limit > plan.memory.batch
+    assert plan.step_s is not None
+    assert plan.val_tile_s is not None
+    assert 0 < plan.step_s < 60
+    assert 0 < plan.val_tile_s < 60
+    assert list(module_path.iterdir()) == []
+    said = "\n".join(plan.lines())
+    assert f"{plan.trained:,} parameters train" in said
+    assert "27 steps of 4 images, 3 epochs of 9 steps" in said
+    assert "for 4 validations" in said
+
+
+def test_memory_grows_in_a_straight_line_with_the_images() -> None:
+    memory = Memory(one_image=2 * GIB, batch=5 * GIB, images=4, limit=20 * GIB)
+    assert memory.per_image == GIB
+    # 18 of 20 GiB may be used: 2 for the first image, 1 for each of 16 more.
+    assert memory.largest_batch == 17
+    assert replace(memory, limit=GIB).largest_batch == 0
+    assert replace(memory, batch=None).largest_batch is None
+    assert Memory(GIB, GIB, 1, 20 * GIB).largest_batch is None
+
+
+def test_batch_that_does_not_fit_is_named(plan: Plan) -> None:
+    memory = Memory(one_image=2 * GIB, batch=None, images=64, limit=8 * GIB)
+    said = "\n".join(replace(plan, memory=memory, step_s=None).lines())
+    assert re.search(r"2\.0 GiB for one image, but 64 images .* do not fit into 8\.0 GiB \(cpu\); lower", said)
+    assert "time" not in said
+
+
+def test_cpu_batch_that_would_not_fit_is_not_tried(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Growing memory is simulated: one image takes 1 GiB, two take 2 GiB, of 8 GiB."""
+    tried: list[int] = []
+
+    def peak(_prepared: object, batches: list[object], _device: object) -> int:
+        tried.append(batches[0].images.shape[1])  # pyright: ignore[reportAttributeAccessIssue]
+        return tried[-1] * GIB
+
+    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 8 * GIB)
+    plan = plan_run(store, FitConfig.model_validate({**FAST, "batch_size": 16, "freeze": "decoder_only"}))
+    assert tried == [1, 2]
+    assert plan.memory.batch is None
+    assert plan.step_s is None
+
+
+def test_plan_needs_no_cache_of_features(store: Store) -> None:
+    config = FitConfig.model_validate({**FAST, "freeze": "image_encoder", "cache_features": True})
+    with pytest.raises(ConfigError, match="--plan: cannot be used with --cache-features"):
+        plan_run(store, config)

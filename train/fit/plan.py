@@ -1,0 +1,260 @@
+"""Say what a run will need before it starts: parameters, steps, memory, the largest batch and time. Nothing is kept.
+
+The memory is measured in real steps with one image and with a whole batch, on the tiles with the most objects. Between
+and beyond them it is taken to grow in a straight line with the number of images.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from schemas.errors import ConfigError
+from schemas.store.store import Store
+from train.config import FitConfig
+from train.data.collate import Batch, collate
+from train.data.dataset import SampleRequest
+from train.data.loader import training_dataset
+from train.fit.optimizer import set_learning_rates
+from train.fit.prepare import PreparedRun, prepare_run
+from train.fit.validate import validate
+from train.runtime.device import memory_bytes, out_of_memory_as_error, peak_memory_bytes, pick_device, reset_peak_memory
+from train.runtime.distributed import World
+from train.runtime.machine import Machine
+from train.runtime.stop import StopRequest
+from train.score.answers import tiles_with_objects
+
+TIMED_STEPS = 10
+TIMED_VAL_TILES = 4
+KEPT_FREE = 0.1
+"""Share of the memory that the largest batch leaves free, for other programs and for batches that need more."""
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a step, in bytes.
+
+    Attributes:
+        one_image: Measured peak with one image.
+        batch: Measured peak with `images` images; None if that many do not fit.
+        images: Images of a batch.
+        limit: Memory of the device that this process can use.
+    """
+
+    one_image: int
+    batch: int | None
+    images: int
+    limit: int
+
+    @property
+    def per_image(self) -> float:
+        """Bytes that each further image takes; 0 if it was not measured, or not more than the noise."""
+        if self.batch is None or self.images == 1:
+            return 0.0
+        return max(self.batch - self.one_image, 0) / (self.images - 1)
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The largest number of images that should fit; None if it was not measured how much an image takes."""
+        if not self.per_image:
+            return None
+        return max(int(1 + ((1 - KEPT_FREE) * self.limit - self.one_image) // self.per_image), 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will need.
+
+    Attributes:
+        config: Settings of the run.
+        device: Device that was measured, as `summary.json` names it.
+        trained: Number of parameters that train.
+        frozen: Number of the other parameters.
+        train_tiles: Number of training tiles with objects.
+        val_tiles: Number of validation tiles with objects.
+        steps_per_epoch: Steps of an epoch.
+        steps: Steps of the run.
+        memory: Memory of a step.
+        most_objects: Objects of the fullest image.
+        step_s: Median seconds of a step; None if the batch does not fit.
+        val_tile_s: Seconds of the validation of one tile; None without a validation split.
+    """
+
+    config: FitConfig
+    device: str
+    trained: int
+    frozen: int
+    train_tiles: int
+    val_tiles: int
+    steps_per_epoch: int
+    steps: int
+    memory: Memory
+    most_objects: int
+    step_s: float | None
+    val_tile_s: float | None
+
+    @property
+    def validations(self) -> int:
+        """How often the weights are validated: at the start and after each epoch, there with their average, if any."""
+        epochs = -(-self.steps // self.steps_per_epoch)
+        return 1 + epochs * (2 if self.config.optimizer.ema_decay else 1)
+
+    def lines(self) -> list[str]:
+        """Describe the plan for a terminal."""
+        config = self.config
+        images = config.batch_size * config.optimizer.accumulate
+        epochs = self.steps / self.steps_per_epoch
+        network = f"{config.model} at {config.image_size} px"
+        return [
+            f"model    {network}: {self.trained:,} parameters train, {self.frozen:,} do not",
+            f"data     {self.train_tiles} training tiles, {self.val_tiles} validation tiles",
+            f"run      {self.steps} steps of {images} images, {epochs:.3g} epochs of {self.steps_per_epoch} steps",
+            *self._memory_lines(),
+            *self._time_lines(),
+        ]
+
+    def _memory_lines(self) -> list[str]:
+        memory, objects = self.memory, f"of up to {self.most_objects} objects"
+        if memory.batch is None:
+            what = f"{_size(memory.one_image)} for one image, but {memory.images} images {objects} do not fit into"
+            return [f"memory   {what} {_size(memory.limit)} ({self.device}); lower --batch-size"]
+        peak = f"at the peak of a step with {memory.images} images {objects}"
+        said = [f"memory   {_size(memory.batch)} {peak} ({self.device})"]
+        if memory.largest_batch is not None:
+            parts = f"{_size(memory.one_image)} for one and {_size(memory.per_image)} for each further image"
+            said.append(
+                f"batch    about {memory.largest_batch} images fit into {_size(memory.limit)}, extrapolated: {parts}, "
+                f"and {KEPT_FREE:.0%} stay free"
+            )
+        return said
+
+    def _time_lines(self) -> list[str]:
+        if self.step_s is None:
+            return []
+        training_s, validation_s = self.steps * self.step_s, 0.0
+        said = f"time     {_duration(training_s)} for the steps ({self.step_s:.2f} s each)"
+        if self.val_tile_s is not None:
+            validation_s = self.validations * self.val_tiles * self.val_tile_s
+            said += f", {_duration(validation_s)} for {self.validations} validations"
+        return [f"{said}: about {_duration(training_s + validation_s)}"]
+
+
+def plan_run(store: Store, config: FitConfig) -> Plan:
+    """Measure a few steps of a run and tell what the run will need. No file is written.
+
+    Args:
+        store: The store with tiles and prompts.
+        config: Settings of the run.
+
+    Raises:
+        StoreError: The store has no training tile, or lacks the prompts.
+        ConfigError: The configuration does not fit the store or the machine, or needs a cache of features.
+        CheckpointError: The file of `--init` cannot be read.
+        TrainingError: Not even one image fits the device's memory.
+    """
+    if config.cache_features:
+        raise ConfigError("--plan", "cannot be used with --cache-features", "plan the run without the cache")
+    device = pick_device(config.device)
+    machine = Machine(World(), device, StopRequest())
+    prepared = prepare_run(store, config, machine, None)
+    model = prepared.run.model
+    counts = {True: 0, False: 0}
+    for parameter in model.parameters():
+        counts[parameter.requires_grad] += parameter.numel()
+    tiles = tiles_with_objects(store, "train")
+    with out_of_memory_as_error(config.model_copy(update={"batch_size": 1})):
+        memory = _measured_memory(prepared, store, tiles, device)
+    fits = memory.batch is not None
+    step_s = _step_seconds(prepared) if fits else None
+    return Plan(
+        config=config,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        trained=counts[True],
+        frozen=counts[False],
+        train_tiles=len(tiles),
+        val_tiles=len(prepared.val_tiles),
+        steps_per_epoch=prepared.policies.steps_per_epoch,
+        steps=prepared.policies.total_steps,
+        memory=memory,
+        most_objects=int(min(np.diff(store.column("tiles/object_offsets"))[tiles].max(), config.max_objects)),
+        step_s=step_s,
+        val_tile_s=_validation_seconds(prepared, store, machine) if len(prepared.val_tiles) else None,
+    )
+
+
+def _measured_memory(prepared: PreparedRun, store: Store, tiles: NDArray[np.int64], device: torch.device) -> Memory:
+    """Measure a step with one image and with a batch."""
+    config, step = prepared.run.config, prepared.train_step
+    fullest = tiles[np.argsort(-np.diff(store.column("tiles/object_offsets"))[tiles], kind="stable")].tolist()
+    dataset = training_dataset(store, config)
+
+    def batch_of(images: int) -> Batch:
+        return collate([dataset[SampleRequest(fullest[place % len(fullest)], 0)] for place in range(images)])
+
+    # The first step makes the state of the optimizer, which stays.
+    step([batch_of(1)])
+    one_image = _peak_of_step(prepared, [batch_of(1)], device)
+    limit = memory_bytes(device)
+    if config.batch_size == 1:
+        return Memory(one_image, one_image, 1, limit)
+    # On a CPU, a batch that does not fit would end the process, so two images are tried first.
+    two_images = _peak_of_step(prepared, [batch_of(2)], device)
+    guess = Memory(one_image, two_images, 2, limit)
+    if guess.largest_batch is not None and guess.largest_batch < config.batch_size and device.type == "cpu":
+        return Memory(one_image, None, config.batch_size, limit)
+    try:
+        whole = two_images if config.batch_size == 2 else _peak_of_step(prepared, [batch_of(config.batch_size)], device)
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return Memory(one_image, None, config.batch_size, limit)
+    return Memory(one_image, whole, config.batch_size, limit)
+
+
+def _peak_of_step(prepared: PreparedRun, batches: Sequence[Batch], device: torch.device) -> int:
+    reset_peak_memory(device)
+    prepared.train_step(batches)
+    return peak_memory_bytes(device)
+
+
+def _step_seconds(prepared: PreparedRun) -> float:
+    """Return the median seconds of the first steps, with their data; the very first one starts everything up."""
+    run, policies = prepared.run, prepared.policies
+    seconds: list[float] = []
+    for step in range(min(TIMED_STEPS + 1, policies.total_steps)):
+        began_s = time.perf_counter()
+        loaded = prepared.batches.load(step)
+        if loaded is None:
+            break
+        set_learning_rates(run.optimizer, step, policies.total_steps, run.config.optimizer)
+        prepared.train_step(loaded.batches)
+        seconds.append(time.perf_counter() - began_s)
+    return statistics.median(seconds[1:] or seconds)
+
+
+def _validation_seconds(prepared: PreparedRun, store: Store, machine: Machine) -> float:
+    """Return the seconds of the validation of one tile."""
+    tiles = prepared.val_tiles[:TIMED_VAL_TILES]
+    began_s = time.perf_counter()
+    validate(prepared.run.model, store, tiles, prepared.run.config, machine.world, machine.device)
+    return (time.perf_counter() - began_s) / len(tiles)
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / GIB:.1f} GiB" if size_bytes >= GIB else f"{size_bytes / (1 << 20):.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration in the two largest units that it has."""
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest_s} s" if minutes else f"{rest_s} s"
