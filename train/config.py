@@ -61,6 +61,7 @@ class FitConfig(Settings):
         workers: Data-loading processes; 0 loads in the training process.
         freeze: Names of SAM 2's modules that are not trained, or of presets.
         save_every_steps: Steps between saves within an epoch; 0 saves only at the end of each epoch.
+        keep_previous: Whether the save before the last one is kept, for the case that the last one is damaged.
         patience: Stop after this many epochs without a better score; 0 never stops.
         best_by: The score that chooses best.pt: `dice` or `iou`.
         seed: Seed of initial weights, order, prompts and augmentation.
@@ -96,6 +97,7 @@ class FitConfig(Settings):
     workers: int = Field(default=2, ge=0, le=1024)
     freeze: tuple[str, ...] = ()
     save_every_steps: int = Field(default=0, ge=0)
+    keep_previous: bool = True
     patience: int = Field(default=0, ge=0)
     best_by: str = Field(default="dice", pattern="^(dice|iou)$")
     seed: int = Field(default=0, ge=0, le=MAX_SEED)

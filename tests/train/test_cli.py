@@ -38,6 +38,18 @@ def bare_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "s.zarr")
 
 
+def test_plan_prints_what_a_run_needs_and_makes_no_folder(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model", "nano", "--image-size", 128, "--max-steps", 2, "--workers", 0, "--device", "cpu", "--plan")
+    # typer ends a command that returns with status 0.
+    assert _run(monkeypatch, "fit", store.path, *flags) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()] == [
+        *("model", "data", "run", "memory", "batch", "time", "nothing"),
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
     run, out = tmp_path / "run", tmp_path / "eval"
     arguments = (
@@ -56,7 +68,11 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     )
     assert _run(monkeypatch, "fit", store.path, "--out", run, *arguments) == 0
     checkpoint = run / "checkpoints" / "checkpoint.pt"
-    assert str(checkpoint) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert str(checkpoint) in said
+    best = run / "checkpoints" / "best.pt"
+    assert f"next        bcss-train evaluate {store.path} --checkpoint {best} --out {run / 'evaluation'}\n" in said
+    assert f"bcss-train predict {best} IMAGE --automatic --out {run / 'predictions'}\n" in said
     assert _run(monkeypatch, "evaluate", store.path, "--checkpoint", checkpoint, "--prompt", "box", "--out", out) == 0
     assert "Dice by class" in (run / "report.html").read_text()
     result = json.loads((out / "metrics.json").read_text())
@@ -110,7 +126,10 @@ def test_flags_have_the_bounds_and_choices_of_the_settings() -> None:
             assert [option.min] == [bound.ge for bound in fields[key].metadata if hasattr(bound, "ge")], key
         choices = [part for part in get_args(annotation) if get_origin(part) is Literal]
         if choices:
-            assert get_args(choices[0]) == get_args(fields[key].annotation), key
+            own = fields[key].annotation
+            # A setting that may be None has a union of its choices and None.
+            wanted = own if get_origin(own) is Literal else get_args(own)[0]
+            assert get_args(choices[0]) == get_args(wanted), key
 
 
 def test_debug_shows_the_time_of_each_stage(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:

@@ -70,11 +70,11 @@ def fit(
     ] = None,
     mask_prompt_share: Annotated[
         float | None,
-        typer.Option(help="Share of the corrections that also get the mask of the pass before.", show_default="1"),
+        typer.Option(help="Share of the corrections that also get the mask of the pass before.", show_default="1.0"),
     ] = None,
     box_jitter: Annotated[
         float | None,
-        typer.Option(help="Largest random move of a stored box's sides, as a share of its length.", show_default="0"),
+        typer.Option(help="Largest random move of a stored box's sides, as a share of its length.", show_default="0.0"),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training tiles.", show_default="20")
@@ -124,6 +124,14 @@ def fit(
     ] = None,
     save_every_steps: Annotated[
         int | None, typer.Option(min=0, help="Steps between saves within an epoch; 0: only at its end.")
+    ] = None,
+    keep_previous: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-previous/--no-keep-previous",
+            help="Keep the save before the last one, in case that is damaged.",
+            show_default="keep-previous",
+        ),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(min=0, help="Stop after this many epochs without a better score.")
@@ -189,8 +197,12 @@ def fit(
         typer.echo(f"report      {printable(out / 'report.html')}")
     typer.echo(f"curves      tensorboard --logdir {printable(out / 'tensorboard')}")
     best = out / "checkpoints" / ("checkpoint.pt" if summary["best_val"] is None else "best.pt")
-    command = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {shlex.quote(str(best))}"
-    typer.echo(f"next        {printable(command)} --out {printable(shlex.quote(str(out / 'evaluation')))}")
+    if best.name == "best.pt":
+        typer.echo(f"best        {printable(best)}")
+    weights, scored, found = (shlex.quote(str(path)) for path in (best, out / "evaluation", out / "predictions"))
+    evaluate = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {weights} --out {scored}"
+    typer.echo(f"next        {printable(evaluate)}")
+    typer.echo(f"            {printable(f'bcss-train predict {weights} IMAGE --automatic --out {found}')}")
 
 
 def _print_plan(store: Store, settings: FitConfig) -> None:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 FREE_SETTINGS = {
     "workers",
     "save_every_steps",
+    "keep_previous",
     "patience",
     "device",
     "init",

@@ -194,8 +194,12 @@ def _without_gradient(config: FitConfig, model: PromptableSam) -> tuple[str, ...
 
 
 def save_last(run: Run, path: Path) -> None:
-    """Write `checkpoint.pt`, and keep the previous one as `previous.pt`."""
-    run.state().save(path, keep_as=previous_of(path))
+    """Write `checkpoint.pt`, and keep the one before as `previous.pt` if the run says so."""
+    keep = run.config.keep_previous
+    run.state().save(path, keep_as=previous_of(path) if keep else None)
+    if not keep:
+        # It is older than the one before, because it was kept before this run was resumed.
+        previous_of(path).unlink(missing_ok=True)
 
 
 def previous_of(path: Path) -> Path:

@@ -133,6 +133,17 @@ def test_signal_ends_the_step_saves_the_run_and_exits_0(
     _assert_same(tmp_path, straight)
 
 
+def test_previous_checkpoint_is_kept_unless_the_run_says_otherwise(store: Store, tmp_path: Path) -> None:
+    names = {True: {"checkpoint.pt", "previous.pt"}, False: {"checkpoint.pt"}}
+    settings = {**FLAGS, "workers": 0, "save_every_steps": 1}
+    for keep, steps in ((True, 3), (False, 5)):
+        config = read_config(None, {**settings, "max_steps": steps, "keep_previous": keep})
+        fit(store, config, tmp_path, resume=not keep)
+        kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+        assert kept - {"best.pt"} == names[keep]
+        assert load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"] == steps
+
+
 def test_damaged_checkpoint_is_named_and_the_one_before_is_used(
     store: Store, straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
