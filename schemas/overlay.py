@@ -1,5 +1,7 @@
 """Draw a tile: outlines of segments in class colors, prompts, tinted predictions, and hatched ignored pixels.
 
+A tint shows where one prediction lies. Where several overlap, their tints would mix, so their outlines are drawn.
+
 Axes: O objects, S pixels a side of the tile. Arrays are H, W; coordinates are x, y.
 """
 
@@ -62,6 +64,10 @@ class Overlay:
         self._tinted = np.asarray(image, np.uint8)
         hatch(self._tinted, _resized(record.ignore, side_px))
         self._colors = colors
+        # Number of predictions that cover each pixel, and their outlines.
+        self._covered = np.zeros((side_px, side_px), np.uint16)
+        self._predicted: list[tuple[list[NDArray[np.int32]], Color]] = []
+        self._plain = self._tinted.copy()
         self._outlines: list[tuple[list[NDArray[np.int32]], Color]] = []
         self._prompts: list[tuple[Prompt, Color]] = []
         self._factor = side_px / record.image.shape[0]
@@ -79,6 +85,8 @@ class Overlay:
         for mask, color in zip(masks if masks is not None else [], object_colors, strict=masks is not None):
             tint = _resized(mask, side_px)
             self._tinted[tint] = (0.6 * self._tinted[tint] + 0.4 * np.array(color)).astype(np.uint8)
+            self._covered += tint
+            self._predicted.append((_outlines(tint), color))
         for truth, color in zip(record.segments, object_colors, strict=True):
             self._outlines.append((_outlines(_resized(truth, side_px)), color))
         owners = prompt_objects if prompt_objects is not None else range(len(object_colors))
@@ -87,6 +95,7 @@ class Overlay:
     def picture(self) -> NDArray[np.uint8]:
         """Return the picture, uint8 (side_px, side_px, 3), RGB."""
         picture = self._tinted.copy()
+        self._draw_overlaps(picture)
         # Predictions overlap, so all outlines are drawn after all tints.
         for outlines, color in self._outlines:
             cv2.drawContours(picture, outlines, -1, _BLACK, 4)
@@ -94,6 +103,19 @@ class Overlay:
         for prompt, color in self._prompts:
             draw_prompt(picture, prompt, self._factor, color)
         return picture
+
+    def _draw_overlaps(self, picture: NDArray[np.uint8]) -> None:
+        """Replace mixed tints by the outlines of the predictions, in place."""
+        mixed = self._covered > 1
+        if not mixed.any():
+            return
+        picture[mixed] = self._plain[mixed]
+        drawn = picture.copy()
+        for outlines, color in self._predicted:
+            cv2.drawContours(drawn, outlines, -1, _WHITE, 3)
+            cv2.drawContours(drawn, outlines, -1, color, 1)
+        near = cv2.dilate(mixed.view(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+        picture[near] = drawn[near]
 
 
 def side_by_side(panels: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:

@@ -28,6 +28,9 @@ SplitChoice = Literal["train", "val", "test", "all"]
 MEASURE_NAMES = {"dice": "Dice", "iou": "IoU"}
 """The measures that may choose `best.pt`, as people write them."""
 
+MAX_JITTER = 0.45
+"""Largest share of its size by which a box's sides move: with half of its size, the box would be empty."""
+
 BaselineName = Literal["box", "image", "disc"]
 BASELINES: tuple[BaselineName, ...] = get_args(BaselineName)
 

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 
-from schemas.overlay import draw_overlay, side_by_side
+from schemas.overlay import Overlay, draw_overlay, side_by_side
 from schemas.store.store import Store
 
 
@@ -25,3 +27,25 @@ def test_panels_fill_rows() -> None:
     assert sheet.shape == (8, 8, 3)
     assert sheet[0, 4, 0] == 20
     assert sheet[7, 7, 0] == 255
+
+
+def test_predictions_that_overlap_are_outlined_and_not_tinted(store: Store) -> None:
+    record = store.tile(0).record(store[0].object_ids[:1].tolist())
+    twice = store[0]
+    colors = {info.code: info.color for info in store.manifest.classes}
+    masks = np.zeros((2, 128, 128), bool)
+    masks[0, 20:80, 20:80] = masks[1, 50:110, 50:110] = True
+    empty = replace(record, segments=np.zeros_like(record.segments))
+    plain = draw_overlay(empty, [], colors, None, prompt_objects=[], side_px=128)
+    overlay = Overlay(empty, colors, 128)
+    for mask, class_id in zip(masks, twice.class_ids[:2], strict=True):
+        one = replace(empty, class_ids=np.array([class_id], twice.class_ids.dtype))
+        overlay.add(one, [], mask[None], prompt_objects=[])
+    picture = overlay.picture()
+    changed = (picture != plain).any(-1)
+    assert changed[25:45, 25:45].all()
+    assert changed[85:105, 85:105].all()
+    # Inside the overlap the image is seen as it is, and at its border are the outlines of both.
+    assert not changed[55:74, 55:74].any()
+    assert changed[50, 50:80].all()
+    assert changed[79, 50:80].all()

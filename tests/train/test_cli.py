@@ -153,7 +153,7 @@ def test_debug_shows_the_time_of_each_stage(store: Store, tmp_path: Path, monkey
 
 
 def test_masks_rois_and_clicks_are_written_on_request(
-    store: Store, nano: PromptableSam, tmp_path: Path, monkeypatch
+    store: Store, nano: PromptableSam, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     official = tmp_path / "official.pt"
     torch.save({"model": nano.sam.state_dict()}, official)
@@ -163,7 +163,13 @@ def test_masks_rois_and_clicks_are_written_on_request(
     assert _run(monkeypatch, "evaluate", store.path, *model, *wanted, "--threshold", "0.5", "--out", out) == 0
     for kind in ("box", "centroid"):
         assert len(list((out / "stitched" / "official" / kind).iterdir())) == 1
-        assert (out / "masks" / "baseline_box" / kind / "results.json").exists()
+        assert (out / "masks" / "official" / kind / "results.json").exists()
+    # Masks are those of models alone, unless a baseline is named.
+    assert [path.name for path in (out / "stitched").iterdir()] == ["official"]
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["official", "truth.json"]
+    printed = capsys.readouterr().out
+    for folder in ("masks", "stitched"):
+        assert f"{folder:<8} {out / folder}; pixels without a mask have the value 0" in printed
     assert "Dice after simulated clicks" in (out / "report.html").read_text()
     result = json.loads((out / "metrics.json").read_text())
     assert result["protocol"]["thresholds"] == {"official, box": 0.5, "official, centroid": 0.5}
@@ -210,7 +216,9 @@ def test_flag_of_an_evaluation_reaches_its_protocol(store: Store, tmp_path: Path
 
 
 def test_baseline_alone(store: Store, tmp_path: Path, monkeypatch) -> None:
-    assert _run(monkeypatch, "evaluate", store.path, "--baseline", "box", "--split", "val", "--out", tmp_path) == 0
+    common = ("--split", "val", "--save-masks", "--out", tmp_path)
+    assert _run(monkeypatch, "evaluate", store.path, "--baseline", "box", *common) == 0
+    assert (tmp_path / "masks" / "baseline_box" / "box" / "results.json").exists()
     assert list(json.loads((tmp_path / "metrics.json").read_text())["models"]) == ["baseline:box"]
 
 
@@ -221,6 +229,8 @@ def test_baseline_alone(store: Store, tmp_path: Path, monkeypatch) -> None:
         (["fit", "STORE", "--prompt", "scribble"], "scribble"),
         (["evaluate", "STORE", "--out", "x"], "at least one"),
         (["evaluate", "STORE", "--out", "x", "--baseline", "oracle"], "oracle"),
+        (["evaluate", "STORE", "--out", "x", "--baseline", "box", "--jitter", "0.1,0.5"], "'0.5' is not a number"),
+        (["evaluate", "STORE", "--out", "x", "--baseline", "box", "--jitter", "small"], "'small' is not a number"),
     ],
 )
 def test_wrong_calls_exit_2(store: Store, monkeypatch, capsys, arguments, message: str) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from schemas.command.console import interrupted_as_line, printable, progress_bar
 from train.backbone.catalog import ModelSize
-from train.choices import BASELINES, STORED_CHOICES, BaselineName, DeviceChoice, SplitChoice, StoredChoice
+from train.choices import BASELINES, MAX_JITTER, STORED_CHOICES, BaselineName, DeviceChoice, SplitChoice, StoredChoice
 from train.command.flags import ImageSize, shown_on
 
 
@@ -32,6 +32,17 @@ def _prompts(values: list[str] | None) -> list[str]:
     return _each_of(STORED_CHOICES, values)
 
 
+def _shares(text: str | None) -> str | None:
+    for share in text.split(",") if text else ():
+        try:
+            is_share = 0 < float(share) <= MAX_JITTER
+        except ValueError:
+            is_share = False
+        if not is_share:
+            raise typer.BadParameter(f"{share!r} is not a number above 0 and up to {MAX_JITTER}")
+    return text
+
+
 def evaluate(
     store: Annotated[str, typer.Argument(help="Store that bcss-prep built: a path or a URL.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and overlays.png.")],
@@ -44,7 +55,7 @@ def evaluate(
         typer.Option(
             metavar="|".join(BASELINES),
             callback=_baselines,
-            help="Score only these; with a checkpoint, all baselines are scored.",
+            help="Score only these. With a checkpoint, all are scored, and the masks of these are written, too.",
         ),
     ] = None,
     model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
@@ -64,6 +75,14 @@ def evaluate(
     negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
     tta: Annotated[bool, typer.Option("--tta", help="Average logits over the eight flips and rotations.")] = False,
     corrections: Annotated[int, typer.Option(min=0, help="Simulated clicks on the error, after the prompt.")] = 0,
+    jitter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE,...",
+            callback=_shares,
+            help="Score again with boxes and clicks moved by up to this share of the object's size, such as 0.05,0.1.",
+        ),
+    ] = None,
     threshold: Annotated[
         str,
         typer.Option(
@@ -93,7 +112,9 @@ def evaluate(
             "best baseline unless given.",
         ),
     ] = None,
-    save_masks: Annotated[bool, typer.Option("--save-masks", help="Write masks as PNG and COCO JSON.")] = False,
+    save_masks: Annotated[
+        bool, typer.Option("--save-masks", help="Write the models' masks as PNG and COCO JSON.")
+    ] = False,
     stitch: Annotated[bool, typer.Option("--stitch", help="Write one palettized PNG per ROI, and score it.")] = False,
     allow_seen: Annotated[
         bool,
@@ -114,10 +135,11 @@ def evaluate(
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
     check_new(out, overwrite=overwrite)
+    named = cast("tuple[BaselineName, ...]", tuple(baseline or ()))
     settings = EvaluationSettings(
         store=store,
         checkpoints=tuple(checkpoint or ()),
-        baselines=BASELINES if checkpoint else cast("tuple[BaselineName, ...]", tuple(baseline or ())),
+        baselines=BASELINES if checkpoint else named,
         model=model,
         image_size=image_size,
         split=split,
@@ -125,12 +147,14 @@ def evaluate(
         negatives=negatives,
         tta=tta,
         corrections=corrections,
+        jitter=tuple(float(share) for share in jitter.split(",")) if jitter else (),
         threshold=threshold,
         tolerance_um=tolerance_um,
         zero_shot=zero_shot,
         primary=tuple(primary.split(",")) if primary else None,
         against=tuple(against or ()),
         save_masks=save_masks,
+        baseline_masks=named,
         stitch=stitch,
         allow_seen=allow_seen,
         device=device,
@@ -145,7 +169,8 @@ def evaluate(
             typer.echo(printable(f"threshold of {name}, chosen on val: a logit of {value:g}"))
     if save_masks or stitch:
         nothing = json.loads((out / "classes.json").read_text(encoding="utf-8"))["nothing"]
-        typer.echo(f"pixels without a mask have the value {nothing}")
+        for folder in ["masks"] * save_masks + ["stitched"] * stitch:
+            typer.echo(f"{folder:<8} {printable(out / folder)}; pixels without a mask have the value {nothing}")
     typer.echo(f"numbers  {printable(out / 'metrics.json')}")
     typer.echo(f"picture  {printable(out / 'overlays.png')}")
     typer.echo(f"report   {printable(out / 'report.html')}")

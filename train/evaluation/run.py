@@ -13,7 +13,7 @@ from train.model.loading import load_predictors
 from train.model.names import name_checkpoints
 from train.output.evaluation_files import write_evaluation
 from train.output.report import run_of, write_report
-from train.output.writers import evaluation_writers, roi_scorer
+from train.output.writers import WrittenModels, evaluation_writers, roi_scorer
 from train.runtime.device import pick_device
 from train.runtime.folder_lock import locked_folder
 from train.score.evaluate import Evaluation, evaluate
@@ -50,8 +50,9 @@ def run_evaluation(
         predictors |= load_initial_weights(named, device)
     protocol = with_thresholds(settings.threshold, store, predictors, protocol, workers)
     with locked_folder(out):
-        sinks = evaluation_writers(store, out, save_masks=settings.save_masks)
-        rois = roi_scorer(store, out, protocol.tolerance_um) if settings.stitch else None
+        models = WrittenModels(settings.baseline_masks)
+        sinks = evaluation_writers(store, out, models, save_masks=settings.save_masks)
+        rois = roi_scorer(store, out, models, protocol.tolerance_um) if settings.stitch else None
         sinks += (rois,) if rois else ()
         found = evaluate(store, predictors, protocol, workers=workers, sinks=sinks, on_tile=on_tile)
         result = {**found.result, "settings": settings.model_dump(mode="json"), "made_by": made_by(device, command)}

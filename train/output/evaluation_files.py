@@ -11,6 +11,7 @@ from PIL import Image
 
 from schemas.errors import ConfigError
 from schemas.overlay import side_by_side
+from train.output.captions import with_caption
 from train.score.evaluate import Evaluation
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
@@ -34,7 +35,8 @@ def check_new(out: Path, *, overwrite: bool) -> None:
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """Write `metrics.json`, `objects.csv` with the scores of every object, and `overlays.png` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(side_by_side(evaluation.panels, 4)).save(out / "overlays.png")
+    panels = map(with_caption, evaluation.panels, evaluation.captions)
+    Image.fromarray(side_by_side(list(panels), 4)).save(out / "overlays.png")
     (out / "metrics.json").write_text(json.dumps(evaluation.result, indent=1) + "\n", encoding="utf-8")
     _write_objects(out / "objects.csv", evaluation.tables)
 

@@ -154,6 +154,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
             *([ORACLE_NOTE] if any(result["oracles"].values()) else []),
         ],
         "rois": list(_roi_rows(result)),
+        "jitter": list(_jitter_rows(result)),
         "pairs": [_pair(pair, result) for pair in result["paired"]],
     }
 
@@ -178,6 +179,29 @@ def _roi_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 for name in ("dice", "surface_dice")
             ]
             yield {"model": model, "prompt": kind, "cells": cells, "rois": scores["rois"]}
+
+
+def _jitter_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table of moved prompts, after a row of exact prompts for each model and prompt kind."""
+    for model, kinds in result.get("jitter", {}).items():
+        for kind, by_share in kinds.items():
+            mark = mark_of(result, model, kind)
+            exact = _dice_cell(result["models"][model][kind]["overall"], mark)
+            yield {"model": model, "prompt": kind, "moved": "exact", "cells": [exact, _Cell(math.nan, "")]}
+            for share, scores in by_share.items():
+                change = scores["change"]
+                difference = class_mean_interval(change, "ci95", "+.3f")
+                cells = [
+                    _dice_cell(scores["overall"], mark),
+                    _Cell(change["value"], f"{change['value']:+.3f}{mark}", difference),
+                ]
+                yield {"model": model, "prompt": kind, "moved": f"up to {float(share):.3g}", "cells": cells}
+
+
+def _dice_cell(means: dict[str, Any], mark: str) -> _Cell:
+    """Return the cell of the primary number."""
+    dice = means["class_mean"]["dice"]
+    return _Cell(dice["value"], f"{dice['value']:.3f}{mark}", class_mean_interval(dice, "ci95", ".3f"))
 
 
 def _click_row(model: str, kind: str, overall: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
@@ -232,12 +256,10 @@ def _cells(means: dict[str, Any], mark: str) -> list[_Cell]:
         text = f"{means[name]:.3f}{mark}" + (f" ({count} objects)" if count < means["n"] else "")
         return _Cell(means[name], text, interval_text(means["ci95"][name], ".3f"))
 
-    dice = means["class_mean"]["dice"]
-    primary = _Cell(dice["value"], f"{dice['value']:.3f}{mark}", class_mean_interval(dice, "ci95", ".3f"))
     estimate = means.get("iou_estimate")
     off = _Cell(math.nan, "-")
     if estimate:
         error = estimate["absolute_error"]
         off = _Cell(error, f"{error:.3f}{mark}", interval_text(estimate["ci95"]["absolute_error"], ".3f"))
     counts = [_Cell(means[name], str(means[name])) for name in ("n", "patients")]
-    return [primary, measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]
+    return [_dice_cell(means, mark), measured("dice"), measured("iou"), measured("surface_dice"), off, *counts]

@@ -21,6 +21,7 @@ from train.choices import SplitChoice
 from train.data.tile_parts import read_parts
 from train.model.predictor import MaskPredictor, View
 from train.score.baselines import baseline_masks, disc_radius_px
+from train.score.jitter import jittered
 from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
@@ -85,7 +86,8 @@ def score_tiles(
 
     A model encodes each tile once, and uses the features for all prompt kinds. A tile with many objects is asked about
     in parts, each of which has its own answers; see `train.data.tile_parts`. Where tiles overlap, an answer has the
-    masks of all objects, but scores only for objects that no other tile scores; see `train.score.scored_once`.
+    masks of all objects, but scores only for objects that no other tile scores; see `train.score.scored_once`. After
+    each answer of a model come those to its moved prompts, if the protocol asks for them.
 
     Args:
         store: The store with the tiles and prompts.
@@ -113,6 +115,11 @@ def score_tiles(
                 answer = answer_question(predictor, name, views[name], question, protocol.threshold(name, kind))
                 scores = _model_scores(predictor, views[name], answer, counted, protocol.corrections, outlines)
                 yield ScoredAnswer(answer, record, scores.rows(kept))
+                for share in protocol.jitter:
+                    moved = jittered(question, record, share)
+                    answer = answer_question(predictor, name, views[name], moved, protocol.threshold(name, kind))
+                    scores = _model_scores(predictor, views[name], answer, counted, 0, outlines)
+                    yield ScoredAnswer(answer, record, scores.rows(kept))
             for name, masks, scores in baselines:
                 yield ScoredAnswer(Answer(name, question, masks), record, scores.rows(kept))
 

@@ -19,6 +19,7 @@ from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.baselines import is_oracle
 from train.score.comparisons import paired_differences, planned_comparisons, with_best_baseline
+from train.score.jitter import JitteredScores
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
 from train.score.sinks import ScoredAnswerSink
@@ -34,11 +35,13 @@ class Evaluation:
         result: The content of `metrics.json`.
         tables: Scores of every object, by model and prompt kind.
         panels: Overlays of some tiles, uint8 (512, 512, 3) each.
+        captions: What each overlay shows: model, prompt kind, tile and Dice.
     """
 
     result: dict[str, Any]
     tables: Tables
     panels: list[NDArray[np.uint8]]
+    captions: list[str]
 
 
 def evaluate(
@@ -73,7 +76,8 @@ def evaluate(
     panels = OverlayPanels(store, tiles, models[0], protocol.kinds[0])
     progress = _Progress(len(tiles), on_tile)
     with deaths_as_errors("repeat the command"):
-        scored = score_tiles(store, tiles, predictors, protocol, workers)
+        moved = JitteredScores()
+        scored = moved.apart_from(score_tiles(store, tiles, predictors, protocol, workers))
         tables = gather_scores(scored, (*sinks, progress, panels))
     for sink in sinks:
         sink.close()
@@ -87,7 +91,10 @@ def evaluate(
         "models": summarize(tables, store),
         "paired": paired_differences(tables, with_best_baseline(planned, tables, protocol.against)),
     }
-    return Evaluation(result, tables, panels.pictures)
+    if protocol.jitter:
+        names = {info.code: info.name for info in store.manifest.classes}
+        result["jitter"] = moved.summary(tables, names)
+    return Evaluation(result, tables, panels.pictures, panels.captions)
 
 
 def store_digest(store: Store) -> str:
@@ -164,6 +171,7 @@ def _describe(
         "surface_tolerance_um": protocol.tolerance_um,
         "tta": protocol.tta,
         "corrections": protocol.corrections,
+        "jitter": list(protocol.jitter),
         "thresholds": {f"{model}, {kind}": value for (model, kind), value in protocol.thresholds.items()},
         "intervals": "95 %, Student's t over patients",
         "overlays_show": drawn_model,

@@ -29,10 +29,13 @@ class OverlayPanels:
 
     Attributes:
         pictures: uint8 (side_px, side_px, 3), one for each tile drawn so far.
+        captions: For each picture its model, prompt kind and tile, and the mean Dice of the objects scored there.
     """
 
     def __init__(self, store: Store, tiles: Sequence[int], model: str, kind: PromptKind, side_px: int = 512) -> None:
         self.pictures: list[NDArray[np.uint8]] = []
+        self.captions: list[str] = []
+        self._dice: list[float] = []
         self._tiles = {tiles[number * len(tiles) // PANELS] for number in range(PANELS)}
         self._drawn = (model, kind)
         self._colors = {info.code: info.color for info in store.manifest.classes}
@@ -46,6 +49,11 @@ class OverlayPanels:
             return
         overlay = self._open or Overlay(scored.record, self._colors, self._side_px)
         overlay.add(scored.record, question.prompts, answer.masks)
+        self._dice += scored.scores.dice.tolist()
         self._open = overlay if question.more_follow else None
         if self._open is None:
             self.pictures.append(overlay.picture())
+            x, y = question.origin_xy
+            dice = f"Dice {np.mean(self._dice):.3f}" if self._dice else "no object is scored here"
+            self.captions.append(f"{answer.model}, {question.kind}; {question.frame_id} at {x}, {y}; {dice}")
+            self._dice = []

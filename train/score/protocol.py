@@ -22,6 +22,7 @@ class ScoringProtocol:
         baselines: Names of the baselines that are scored beside the models.
         tta: Whether a model's logits are averaged over the eight flips and quarter turns of the tile.
         corrections: Number of simulated clicks on the error after the prompt.
+        jitter: Shares of an object's size by which its prompts are moved; the models are asked again with each.
         tolerance_um: Distance in micrometers up to which outlines agree; None compares no outlines.
         allow_seen: Whether a model's own training and validation patients may be in the test split.
         primary: Model, model to subtract and prompt kind of the primary comparison, which is not adjusted for the
@@ -36,6 +37,7 @@ class ScoringProtocol:
     baselines: tuple[BaselineName, ...] = BASELINES
     tta: bool = False
     corrections: int = 0
+    jitter: tuple[float, ...] = ()
     tolerance_um: float | None = None
     allow_seen: bool = False
     primary: tuple[str, ...] | None = None

@@ -64,7 +64,7 @@ def _tuned(
 ) -> dict[tuple[str, PromptKind], float]:
     """Find the candidate with the highest sum of Dice over the validation objects, for each model and prompt kind."""
     tiles: list[int] = tiles_with_objects(store, "val").tolist()
-    asked = replace(protocol, split="val", baselines=(), corrections=0, tolerance_um=None)
+    asked = replace(protocol, split="val", baselines=(), corrections=0, jitter=(), tolerance_um=None)
     sums: dict[tuple[str, PromptKind], NDArray[np.float64]] = {}
     for scored in score_tiles(store, tiles, predictors, asked, workers):
         key = (scored.answer.model, scored.answer.question.kind)

@@ -35,6 +35,7 @@ class Question:
         ignore: bool (S, S), True where a pixel counts neither as object nor as background.
         more_follow: Whether the tile has further objects, which the next question of this kind asks about. The objects
             of one class then follow each other.
+        jitter: Largest move of the prompts as a share of the object's size; 0 for exact prompts.
     """
 
     kind: PromptKind
@@ -47,6 +48,7 @@ class Question:
     class_ids: NDArray[np.int32]
     ignore: NDArray[np.bool_]
     more_follow: bool = False
+    jitter: float = 0.0
 
     @classmethod
     def from_record(

@@ -12,15 +12,18 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store.store import Store, open_store
 from tests.folders import bytes_of
+from train.choices import BASELINES
 from train.data import tile_parts
 from train.data.tile_parts import read_parts
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.object_pictures import object_pictures
-from train.output.writers import evaluation_writers, roi_scorer
+from train.output.writers import WrittenModels, evaluation_writers, roi_scorer
 from train.score.evaluate import Evaluation, evaluate
 from train.score.protocol import ScoringProtocol
 from train.score.score_table import ScoreTable
+
+ALL = WrittenModels(BASELINES)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_memory_grows_with_the_objects_of_a_part(write_roi, tmp_path: Path, monk
     store = open_store(tmp_path / "s.zarr")
     _in_parts_of(8, store, monkeypatch)
     out = tmp_path / "out"
-    sinks = (*evaluation_writers(store, out, save_masks=True), roi_scorer(store, out, None))
+    sinks = (*evaluation_writers(store, out, ALL, save_masks=True), roi_scorer(store, out, ALL, None))
     tracemalloc.start()
     found = evaluate(store, {}, ScoringProtocol("train", ("box",), baselines=("box",)), sinks=sinks)
     _, peak = tracemalloc.get_traced_memory()
@@ -110,6 +113,6 @@ def test_pictures_of_objects_show_tiles_with_many_objects(
 
 
 def _evaluated(store: Store, out: Path, predictors: dict[str, MaskPredictor]) -> Evaluation:
-    sinks = (*evaluation_writers(store, out, save_masks=True), roi_scorer(store, out, None))
+    sinks = (*evaluation_writers(store, out, ALL, save_masks=True), roi_scorer(store, out, ALL, None))
     protocol = ScoringProtocol("test", ("box", "centroid"), baselines=("box", "disc"), corrections=1, tolerance_um=2.0)
     return evaluate(store, predictors, protocol, sinks=sinks)

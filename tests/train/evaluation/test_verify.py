@@ -42,6 +42,7 @@ def made(store: Store, official: Path, tmp_path_factory: pytest.TempPathFactory)
         split="val",
         prompts=("box",),
         threshold="0.25",
+        jitter=(0.1,),
         tolerance_um=3.0,
         save_masks=True,
         stitch=True,
@@ -174,6 +175,16 @@ def test_the_command_line_is_in_the_report_and_the_numbers(made: Path) -> None:
         "Made by <code>bcss-train evaluate s.zarr --checkpoint &#39;a model.pt&#39;</code>"
         in (made / "report.html").read_text()
     )
+
+
+def test_the_report_has_a_row_for_exact_and_for_moved_prompts(made: Path) -> None:
+    change = json.loads((made / "metrics.json").read_text())["jitter"]["ours"]["box"]["0.1"]["change"]["value"]
+    rows = re.findall(
+        r"<tr><td>ours</td><td class=\"word\">box</td><td class=\"word\">(exact|up to 0.1)</td>.*",
+        (made / "report.html").read_text(),
+    )
+    assert rows == ["exact", "up to 0.1"]
+    assert f"<td>{change:+.3f}" in (made / "report.html").read_text()
 
 
 def test_metrics_have_what_a_repetition_needs(made: Path, official: Path, store: Store) -> None:

@@ -19,10 +19,11 @@ from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex
 from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store.store import Store, open_store
+from train.choices import BASELINES
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.evaluation_files import write_evaluation
-from train.output.writers import evaluation_writers
+from train.output.writers import WrittenModels, evaluation_writers
 from train.score.evaluate import evaluate
 from train.score.protocol import ScoringProtocol
 
@@ -41,7 +42,7 @@ def written(store: Store, tiny: PromptableSam, tmp_path_factory: pytest.TempPath
     """Write an evaluation of a model and two baselines, with its masks."""
     out = tmp_path_factory.mktemp("written")
     protocol = ScoringProtocol("test", ("box", "centroid"), baselines=("box", "disc"))
-    sinks = evaluation_writers(store, out, save_masks=True)
+    sinks = evaluation_writers(store, out, WrittenModels(BASELINES), save_masks=True)
     predictors = {"runs/a:b": MaskPredictor(tiny, torch.device("cpu"))}
     write_evaluation(evaluate(store, predictors, protocol, sinks=sinks), out)
     return out

@@ -18,7 +18,7 @@ from train.model.predictor import MaskPredictor, Prediction
 from train.model.promptable import PromptableSam
 from train.output.class_images import ClassImages
 from train.output.stitch import RoiStitcher, RoiWriter
-from train.output.writers import roi_scorer
+from train.output.writers import WrittenModels, roi_scorer
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.protocol import ScoringProtocol
 from train.score.tile_answer import Answer, Question
@@ -165,7 +165,7 @@ def test_knowing_the_tiles_changes_no_pixel(
     indices = tiles_with_objects(store, "all").tolist()
     predictors = {"m": MaskPredictor(nano, torch.device("cpu"))}
     scored = score_tiles(store, indices, predictors, ScoringProtocol("all", ("box",), baselines=()))
-    knowing = roi_scorer(store, tmp_path / "knowing", None)
+    knowing = roi_scorer(store, tmp_path / "knowing", WrittenModels(), None)
     plain = _writing(store, tmp_path / "plain" / "stitched")
     for entry in scored:
         plain(entry.answer)

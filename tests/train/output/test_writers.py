@@ -14,7 +14,7 @@ from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.class_images import ClassImages, Roi
-from train.output.writers import answer_writers, evaluation_writers
+from train.output.writers import WrittenModels, answer_writers, evaluation_writers
 from train.score.answers import answer_question
 from train.score.tile_answer import Question
 
@@ -56,5 +56,15 @@ def test_an_image_without_truth_is_predicted_and_written(tiny: PromptableSam, tm
 
 
 def test_only_what_is_wanted_is_written(store: Store, tmp_path: Path) -> None:
-    assert evaluation_writers(store, tmp_path, save_masks=False) == ()
-    assert len(evaluation_writers(store, tmp_path, save_masks=True)) == 2
+    assert evaluation_writers(store, tmp_path, WrittenModels(), save_masks=False) == ()
+    assert len(evaluation_writers(store, tmp_path, WrittenModels(), save_masks=True)) == 2
+
+
+def test_baselines_are_written_if_they_are_asked_for() -> None:
+    models = WrittenModels(("box",))
+    assert [name in models for name in ("run/best", "baseline:box", "baseline:disc", "baseline:zero_shot")] == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -39,7 +39,21 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
             assert scores["overall"]["n"] == sum(entry["n"] for entry in scores["classes"].values())
     assert seen[-1] == (len(tiles), len(tiles))
     with Image.open(tmp_path / "overlays.png") as picture:
-        assert picture.size == (2048, 1024)
+        assert picture.size == (2048, 2 * (512 + 76))
+
+
+def test_captions_say_what_an_overlay_shows(store: Store, tiny: PromptableSam) -> None:
+    predictors = {"run/best": MaskPredictor(tiny, torch.device("cpu"))}
+    found = evaluate(store, predictors, ScoringProtocol("test", ("box",)))
+    table = found.tables["run/best"]["box"]
+    expected: list[str] = []
+    for index in tiles_with_objects(store, "test").tolist():
+        record, own = store[index], table.dice[table.tile_index == index]
+        x, y = record.origin_xy
+        dice = f"Dice {own.mean():.3f}" if len(own) else "no object is scored here"
+        expected.append(f"run/best, box; {record.frame_id} at {x}, {y}; {dice}")
+    assert len(found.captions) == len(found.panels) == min(8, len(expected))
+    assert set(found.captions) <= set(expected)
 
 
 def test_result_holds_the_protocol_and_all_measures(store: Store, tiny: PromptableSam) -> None:
