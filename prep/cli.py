@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from prep.command.build import build
+from prep.command.help_groups import BUILD, BUILD_EXAMPLES
 from prep.command.masks import masks
 from schemas.command.console import interrupted_as_line, printable, progress_bar, run_command, show_version
+from schemas.command.plain_help import register
 
 app = typer.Typer(
     help="Build a Zarr store of tiles, segments and prompts from images and masks. "
@@ -60,7 +62,7 @@ def sample(
     typer.echo(f"{len(names)} sequences of {frames} frames in {printable(out_dir)}")
 
 
-app.command()(build)
+register(app, build, BUILD, *BUILD_EXAMPLES)
 app.command()(masks)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from schemas.command.console import run_command, show_version
+from schemas.command.plain_help import register
+from train.command import help_groups
 from train.command.evaluate import evaluate
 from train.command.export import export
 from train.command.fit import fit
@@ -30,10 +32,10 @@ def main_options(
     """Define the options of the program itself."""
 
 
-app.command()(fit)
-app.command()(evaluate)
+register(app, fit, help_groups.FIT, *help_groups.FIT_EXAMPLES)
+register(app, evaluate, help_groups.EVALUATE, *help_groups.EVALUATE_EXAMPLES)
 app.command()(verify)
-app.command()(predict)
+register(app, predict, help_groups.PREDICT, *help_groups.PREDICT_EXAMPLES)
 app.command()(export)
 
 
