@@ -179,7 +179,6 @@ def test_masks_rois_and_clicks_are_written_on_request(
     ("arguments", "message"),
     [
         (["--model", "small"], "does not fit the model small"),
-        ([], "official.pt: does not say which model it is"),
         (
             ["--model", "nano", "--threshold", "val", "--split", "val"],
             "cannot tune the threshold on the split that is being scored",

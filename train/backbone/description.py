@@ -125,7 +125,7 @@ class Backbone:
             Name of the network, or None if no network of this backbone has such a trunk.
         """
         patches = weights.get(self.patch_embedding)
-        if patches is None:
+        if patches is None or not patches.shape:
             return None
         shape = patches.shape[0], self.trunk_depth(weights)
         return next((name for name, n in self.networks.items() if (n.trunk_width, n.trunk_blocks) == shape), None)

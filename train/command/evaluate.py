@@ -58,7 +58,9 @@ def evaluate(
             help="Score only these. With a checkpoint, all are scored, and the masks of these are written, too.",
         ),
     ] = None,
-    model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
+    model: Annotated[
+        ModelSize | None, typer.Option(help="Network of official checkpoints, if their weights do not tell it.")
+    ] = None,
     image_size: ImageSize = None,
     split: Annotated[
         SplitChoice | None,

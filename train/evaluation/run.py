@@ -47,7 +47,7 @@ def run_evaluation(
     device = pick_device(settings.device)
     predictors = load_predictors(named, device, settings.model, settings.image_size)
     if settings.zero_shot:
-        predictors |= load_initial_weights(named, device)
+        predictors |= load_initial_weights(named, device, at_full_size=True)
     protocol = with_thresholds(settings.threshold, store, predictors, protocol, workers)
     with locked_folder(out):
         models = WrittenModels(settings.baseline_masks)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from schemas.errors import ConfigError
-from train.backbone.catalog import ModelSize
-from train.model.checkpoint import load_identified, load_weights, trained_with
+from train.backbone.catalog import MODEL_SIZES, ModelSize, backbone_of
+from train.model.checkpoint import Weights, load_identified, load_weights, trained_with
 from train.model.names import NamedCheckpoint, name_checkpoints
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
@@ -19,6 +19,9 @@ from train.model.seen_patients import seen_patients
 from train.model.trained_on import trained_on
 
 logger = logging.getLogger(__name__)
+
+OFFICIAL_IMAGE_SIZE = 1024
+"""Side of the input in pixels at which Meta trained the official checkpoints."""
 
 
 def load_predictor(
@@ -30,12 +33,12 @@ def load_predictor(
         path: Path of the checkpoint. Checkpoints of this project record their network and image size; official ones do
             not.
         device: Device that the model runs on.
-        size: Network of an official checkpoint.
+        size: Network of an official checkpoint; None finds it from the shapes of the weights.
         image_size: Side of the input of an official checkpoint's model, in pixels; None means 1024.
 
     Raises:
         CheckpointError: The file cannot be read, or does not fit the network.
-        ConfigError: Neither the file nor the caller names the network.
+        ConfigError: Neither the caller nor the weights say which network it is.
     """
     return load_described(path, device, size, image_size)[0]
 
@@ -52,9 +55,11 @@ def load_described(
     """
     content, weights = load_identified(path)
     own = trained_with(content, path)
-    if own is None and size is None:
-        raise ConfigError(path, "does not say which model it is", "give --model, and --image-size if it is not 1024")
-    own_size, own_image_size = own or (size, image_size or 1024)
+    found = size or recognized(content["model"])
+    if own is None and found is None:
+        what = "does not say which model it is, and has the weights of no network that is known"
+        raise ConfigError(path, what, "give --model, and --image-size if it is not 1024")
+    own_size, own_image_size = own or (found, image_size or OFFICIAL_IMAGE_SIZE)
     assert own_size is not None
     model = PromptableSam(own_size, own_image_size)
     average = content.get("ema")
@@ -69,6 +74,12 @@ def load_described(
     return MaskPredictor(model.eval(), device, weights, seen, trained_on(content, path)), content
 
 
+def recognized(weights: Weights) -> ModelSize | None:
+    """Return the network that weights belong to by their shapes, or None if there is no such network."""
+    names = (backbone_of(size).recognize(weights) for size in MODEL_SIZES)
+    return cast("ModelSize | None", next((name for name in names if name), None))
+
+
 def load_predictors(
     checkpoints: Sequence[Path | NamedCheckpoint],
     device: torch.device,
@@ -80,7 +91,7 @@ def load_predictors(
     Args:
         checkpoints: The checkpoints; those without a name get one from `name_checkpoints`.
         device: Device that the models run on.
-        size: Network of the official checkpoints.
+        size: Network of the official checkpoints; None finds that of each from its weights.
         image_size: Side of the input of the official checkpoints' models, in pixels; None means 1024.
 
     Returns:
@@ -88,7 +99,7 @@ def load_predictors(
 
     Raises:
         CheckpointError: A file cannot be read, or does not fit the network.
-        ConfigError: Neither a file nor the caller names the network, or no checkpoint has the network or the image size
+        ConfigError: It is not known which network a file has, or no checkpoint has the network or the image size
             that the caller names; or two checkpoints have one name.
     """
     paths = [item for item in checkpoints if isinstance(item, Path)]

@@ -11,6 +11,9 @@ from schemas.errors import ConfigError
 BASELINE = "baseline:"
 """How the names of baselines begin."""
 
+FULL_SIZE = "@1024px"
+"""How the name of a start ends that is scored at the size at which it was trained."""
+
 
 @dataclass(frozen=True)
 class NamedCheckpoint:

@@ -16,7 +16,7 @@ import numpy as np
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.choices import BASELINES
-from train.model.names import BASELINE
+from train.model.names import BASELINE, FULL_SIZE
 from train.score.baselines import is_oracle
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
@@ -69,8 +69,10 @@ def planned_comparisons(
         if name not in models:
             raise ConfigError(f"--against {name}", "is not scored", f"name one of these: {', '.join(models)}")
     own = [model for model in models if not model.startswith(BASELINE)]
-    starts = [model for model in models if model.startswith(STARTS)]
-    others = list(against) or [model for model in models if model not in own] or own
+    # A start at another image size is compared only if it is asked for: each comparison widens the other intervals.
+    usual = [model for model in models if model in own or not model.endswith(FULL_SIZE)]
+    starts = [model for model in usual if model.startswith(STARTS)]
+    others = list(against) or [model for model in usual if model not in own] or own
     pairs = [(model, minus) for model in own for minus in others if model != minus]
     if others == own:
         # Without starts and baselines, the models are compared with each other.

@@ -14,8 +14,9 @@ import torch
 
 from train.backbone.catalog import ModelSize
 from train.backbone.nano_start import init_file, is_nano_start
-from train.model.checkpoint import load_checkpoint, load_identified, load_weights
-from train.model.names import NamedCheckpoint
+from train.model.checkpoint import WeightsFile, load_checkpoint, load_identified, load_weights, trained_with
+from train.model.loading import OFFICIAL_IMAGE_SIZE
+from train.model.names import FULL_SIZE, NamedCheckpoint
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.model.seen_patients import seen_patients
@@ -25,13 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 def load_initial_weights(
-    checkpoints: Sequence[Path | NamedCheckpoint], device: torch.device
+    checkpoints: Sequence[Path | NamedCheckpoint], device: torch.device, *, at_full_size: bool = False
 ) -> dict[str, MaskPredictor]:
     """Load the initial weights of checkpoints; each of them becomes one more baseline.
 
     Args:
         checkpoints: The checkpoints. Official SAM 2 checkpoints have no initial weights, and are skipped.
         device: The device that the models run on.
+        at_full_size: Whether an official checkpoint that was fine-tuned at a smaller image size is also loaded for the
+            size at which Meta trained it. Its name ends in `@1024px`.
 
     Returns:
         The models by name: `baseline:zero_shot` for the weights that `--init` named, `baseline:untrained` for the
@@ -61,8 +64,28 @@ def load_initial_weights(
             if key in known:
                 continue
             known.add(key)
-        found[name if name not in found else f"{name}:{model}"] = predictor
+        name = name if name not in found else f"{name}:{model}"
+        found[name] = predictor
+        if at_full_size and predictor.weights and _is_official(predictor.weights, start):
+            times = round((OFFICIAL_IMAGE_SIZE / start.image_size) ** 2)
+            logger.info(
+                "the start %s is also scored at %d px, which takes %d times as long; --no-zero-shot leaves out both",
+                predictor.weights.path,
+                OFFICIAL_IMAGE_SIZE,
+                times,
+            )
+            full = _load_start(replace(start, image_size=OFFICIAL_IMAGE_SIZE), path, device)
+            if full is not None:
+                found[f"{name}{FULL_SIZE}"] = full
     return found
+
+
+def _is_official(weights: WeightsFile, start: RunStart) -> bool:
+    """Return whether Meta trained the weights, at a larger image size than that of the run."""
+    if start.image_size >= OFFICIAL_IMAGE_SIZE or is_nano_start(Path(weights.path)):
+        return False
+    path = Path(weights.path)
+    return trained_with(load_checkpoint(path), path) is None
 
 
 def _load_start(start: RunStart, path: Path, device: torch.device) -> MaskPredictor | None:

@@ -175,6 +175,14 @@ def test_baselines_alone_are_not_compared() -> None:
     assert planned_comparisons(["baseline:box", "baseline:image"], ["box"]) == []
 
 
+def test_a_start_at_another_size_is_compared_only_if_asked() -> None:
+    models = ["m", "baseline:zero_shot", "baseline:zero_shot@1024px", "baseline:box"]
+    usual = planned_comparisons([name for name in models if "@" not in name], ("box",))
+    assert planned_comparisons(models, ("box",)) == usual
+    asked = planned_comparisons(models, ("box",), against=("baseline:zero_shot@1024px",))
+    assert [(pair.model, pair.minus) for pair in asked] == [("m", "baseline:zero_shot@1024px")]
+
+
 def test_a_start_is_compared_with_the_filled_box() -> None:
     planned = planned_comparisons(["m", "baseline:zero_shot", "baseline:box", "baseline:disc"], ["box"])
     assert str(planned[0]) == "m,baseline:zero_shot,box"

@@ -9,7 +9,8 @@ from PIL import Image
 
 from schemas.errors import BcssError, ConfigError, StoreError
 from schemas.store.store import Store, open_store
-from train.model.loading import load_predictor
+from train.model.loading import load_predictor, load_predictors
+from train.model.names import name_checkpoints
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.evaluation_files import write_evaluation
@@ -120,9 +121,22 @@ def test_split_without_objects_is_an_error(store: Store) -> None:
         tiles_with_objects(store, "dev")
 
 
-def test_official_checkpoint_needs_a_model(tiny: PromptableSam, tmp_path: Path) -> None:
-    torch.save({"model": tiny.sam.state_dict()}, tmp_path / "official.pt")
-    with pytest.raises(ConfigError, match=r"official.pt: does not say which model it is; give --model"):
-        load_predictor(tmp_path / "official.pt", torch.device("cpu"))
-    predictor = load_predictor(tmp_path / "official.pt", torch.device("cpu"), "tiny", 256)
-    assert predictor.model.image_size == 256
+def test_the_network_of_official_checkpoints_is_found_from_their_weights(
+    tiny: PromptableSam, nano: PromptableSam, tmp_path: Path
+) -> None:
+    for name, model in (("tiny", tiny), ("nano", nano)):
+        torch.save({"model": model.sam.state_dict()}, tmp_path / f"{name}.pt")
+    named = name_checkpoints([f"first={tmp_path / 'tiny.pt'}", f"second={tmp_path / 'nano.pt'}"])
+    found = load_predictors(named, torch.device("cpu"), image_size=128)
+    assert [(name, p.model.size) for name, p in found.items()] == [("first", "tiny"), ("second", "nano")]
+    assert load_predictor(tmp_path / "tiny.pt", torch.device("cpu")).model.image_size == 1024
+
+
+def test_weights_of_no_known_network_need_a_model(nano: PromptableSam, tmp_path: Path) -> None:
+    weights = nano.sam.state_dict()
+    first = nano.backbone.patch_embedding
+    for number, wrong in enumerate((weights[first][:8], torch.tensor(1.0))):
+        path = tmp_path / f"{number}.pt"
+        torch.save({"model": {**weights, first: wrong}}, path)
+        with pytest.raises(ConfigError, match=r"\d.pt: does not say which model it is, .*; give --model"):
+            load_predictor(path, torch.device("cpu"))

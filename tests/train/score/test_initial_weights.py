@@ -131,6 +131,27 @@ def test_a_start_that_is_nonsense_is_refused(wrong: dict[str, object], said: str
         load_initial_weights([path], CPU)
 
 
+def test_an_official_start_is_also_scored_at_its_own_size(
+    tiny: PromptableSam, official: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tuned, _ = _begin(tmp_path, "tuned", official)
+    again, _ = _begin(tmp_path, "again", tuned)
+    with caplog.at_level(logging.INFO):
+        found = load_initial_weights([tuned], CPU, at_full_size=True)
+    assert [(name, p.model.image_size) for name, p in found.items()] == [
+        ("baseline:zero_shot", 128),
+        ("baseline:zero_shot@1024px", 1024),
+    ]
+    assert "official.pt is also scored at 1024 px, which takes 64 times as long; --no-zero-shot" in caplog.text
+    weights = found["baseline:zero_shot@1024px"].model.state_dict()
+    assert all(torch.equal(weights[key], weight) for key, weight in tiny.state_dict().items())
+    # A start of this project was trained at its own size, and random weights were trained at none.
+    untrained, _ = _begin(tmp_path, "untrained")
+    assert list(load_initial_weights([again], CPU, at_full_size=True)) == ["baseline:zero_shot"]
+    assert list(load_initial_weights([untrained], CPU, at_full_size=True)) == ["baseline:untrained"]
+    assert list(load_initial_weights([tuned], CPU)) == ["baseline:zero_shot"]
+
+
 def test_an_evaluation_says_which_weights_it_scored(store: Store, official: Path, tmp_path: Path) -> None:
     tuned, _ = _begin(tmp_path, "tuned", official)
     predictors = {"tuned": load_predictor(tuned, CPU), **load_initial_weights([tuned], CPU)}
