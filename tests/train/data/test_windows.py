@@ -137,7 +137,8 @@ def test_a_batch_of_windows(sequences: Store) -> None:
     assert (batch.point_labels[1:] == -1).all()
     assert batch.point_labels[0].tolist() == [[2, 3], [2, 3], [-1, -1], [-1, -1]]
     assert _groups(samples) == [(0, (0,), [2, 3]), (2, (0,), [0, 1])]
-    assert batch.click_draws.shape == (4, 4, 2)
+    # Two numbers place a click, and one decides whether it comes with a mask.
+    assert batch.click_draws.shape == (4, 4, 3)
     assert batch.num_scored_objects == 4
     assert [bool(ignored) for ignored in batch.ignore.flatten(2).all(2).flatten()] == [False] * 6 + [True, False]
 
