@@ -18,6 +18,10 @@ StoredChoice = Literal[PromptKind, "mixed"]
 """Prompts that a store holds. Models are compared with these."""
 STORED_CHOICES: tuple[StoredChoice, ...] = get_args(StoredChoice)
 
+PropagatedPrompt = Literal[PromptKind, "mask"]
+"""Prompts in the first frame of a sequence that is followed."""
+PROPAGATED_PROMPTS: tuple[PropagatedPrompt, ...] = get_args(PropagatedPrompt)
+
 BalanceChoice = Literal["none", "classes"]
 RecipeName = Literal["sam2", "medsam2", "pathosam"]
 """Publications whose settings `--recipe` takes."""

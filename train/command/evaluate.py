@@ -6,14 +6,26 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from schemas.command.console import interrupted_as_line, printable, progress_bar
 from train.backbone.catalog import ModelSize
-from train.choices import BASELINES, MAX_JITTER, STORED_CHOICES, BaselineName, DeviceChoice, SplitChoice, StoredChoice
+from train.choices import (
+    BASELINES,
+    MAX_JITTER,
+    PROPAGATED_PROMPTS,
+    STORED_CHOICES,
+    BaselineName,
+    DeviceChoice,
+    SplitChoice,
+    StoredChoice,
+)
 from train.command.flags import ImageSize, shown_on
+
+if TYPE_CHECKING:
+    from train.propagate.run import PropagationSettings
 
 
 def _each_of(names: tuple[str, ...], values: list[str] | None) -> list[str]:
@@ -29,7 +41,7 @@ def _baselines(values: list[str] | None) -> list[str]:
 
 
 def _prompts(values: list[str] | None) -> list[str]:
-    return _each_of(STORED_CHOICES, values)
+    return _each_of((*STORED_CHOICES, "mask"), values)
 
 
 def _shares(text: str | None) -> str | None:
@@ -69,9 +81,9 @@ def evaluate(
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="|".join(STORED_CHOICES),
+            metavar="|".join((*STORED_CHOICES, "mask")),
             callback=_prompts,
-            help="Prompt; may be repeated. mixed: box and centroid.",
+            help="Prompt; may be repeated. mixed: box and centroid; mask: that of the first frame, with --propagate.",
         ),
     ] = None,
     negatives: Annotated[bool, typer.Option("--negatives/--no-negatives", help="Append negative clicks.")] = False,
@@ -114,6 +126,12 @@ def evaluate(
             "best baseline unless given.",
         ),
     ] = None,
+    propagate: Annotated[
+        bool,
+        typer.Option(
+            "--propagate", help="Follow objects through sequences from their first frame; write J and F of DAVIS."
+        ),
+    ] = False,
     save_masks: Annotated[
         bool, typer.Option("--save-masks", help="Write the models' masks as PNG and COCO JSON.")
     ] = False,
@@ -133,10 +151,22 @@ def evaluate(
     from train.evaluation.settings import EvaluationSettings
     from train.output.console_table import print_scores
     from train.output.evaluation_files import check_new
+    from train.propagate.run import PropagationSettings
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
     check_new(out, overwrite=overwrite)
+    if propagate:
+        if baseline or len(prompt or ()) > 1 or negatives or tta or corrections or jitter or save_masks or stitch:
+            raise typer.BadParameter("--propagate goes with --checkpoint, --split and one --prompt")
+        kind = (prompt or ["box"])[0]
+        if kind not in PROPAGATED_PROMPTS:
+            raise typer.BadParameter(f"--propagate takes one of {', '.join(PROPAGATED_PROMPTS)}, not {kind}")
+        models = tuple(checkpoint or ())
+        _propagate(PropagationSettings(store, models, kind, split, allow_seen, model, image_size, device), out)
+        return
+    if "mask" in (prompt or ()):
+        raise typer.BadParameter("--prompt mask is the mask of a first frame; give --propagate too")
     named = cast("tuple[BaselineName, ...]", tuple(baseline or ()))
     settings = EvaluationSettings(
         store=store,
@@ -176,3 +206,12 @@ def evaluate(
     typer.echo(f"numbers  {printable(out / 'metrics.json')}")
     typer.echo(f"picture  {printable(out / 'overlays.png')}")
     typer.echo(f"report   {printable(out / 'report.html')}")
+
+
+def _propagate(settings: PropagationSettings, out: Path) -> None:
+    from train.propagate.result import table
+    from train.propagate.run import run_propagation
+
+    for line in table(run_propagation(settings, out)):
+        typer.echo(printable(line))
+    typer.echo(f"numbers  {printable(out / 'propagation.json')}")

@@ -116,17 +116,22 @@ class MaskPredictor:
         self.seen = seen
         self.trained_on = trained_on
 
+    def model_input(self, image: NDArray[np.uint8]) -> Tensor:
+        """Resize an image, uint8 (H, W, 3), to the square that the model sees, uint8 (1, 3, S, S) on its device."""
+        size = self.model.image_size
+        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None]
+        if pixels.shape[-2:] != (size, size):
+            resized = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
+            pixels = resized.round().clamp(0, 255).to(torch.uint8)
+        return pixels
+
     @torch.inference_mode()
     def views(self, image: NDArray[np.uint8], *, all_eight: bool = False) -> list[View]:
         """Encode one image, uint8 (H, W, 3): as it is, or in all eight combinations of flips and quarter turns.
 
         Like Meta's predictor, the model sees every image as a square of its input size.
         """
-        size = self.model.image_size
-        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None]
-        if pixels.shape[-2:] != (size, size):
-            resized = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
-            pixels = resized.round().clamp(0, 255).to(torch.uint8)
+        pixels = self.model_input(image)
         found: list[View] = []
         for orientation in ORIENTATIONS if all_eight else ORIENTATIONS[:1]:
             with _evaluating(self.model), autocast(self.device):

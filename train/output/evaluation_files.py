@@ -27,9 +27,9 @@ def check_new(out: Path, *, overwrite: bool) -> None:
     Raises:
         ConfigError: The folder holds an evaluation, and `overwrite` is false.
     """
-    numbers = out / "metrics.json"
-    if numbers.exists() and not overwrite:
-        raise ConfigError(numbers, "belongs to an earlier evaluation", "give --overwrite, or choose another --out")
+    for numbers in (out / "metrics.json", out / "propagation.json"):
+        if numbers.exists() and not overwrite:
+            raise ConfigError(numbers, "belongs to an earlier evaluation", "give --overwrite, or choose another --out")
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:

@@ -72,7 +72,7 @@ def evaluate(
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
     models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
     planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against)
-    seen = _seen(store, tiles, predictors, protocol)
+    seen = seen_patients_of(store, tiles, predictors, protocol)
     panels = OverlayPanels(store, tiles, models[0], protocol.kinds[0])
     progress = _Progress(len(tiles), on_tile)
     with deaths_as_errors("repeat the command"):
@@ -103,10 +103,16 @@ def store_digest(store: Store) -> str:
     return fingerprint([manifest_digest(manifest), manifest.complete.checksums_sha256])
 
 
-def _seen(
+def seen_patients_of(
     store: Store, tiles: list[int], predictors: dict[str, MaskPredictor], protocol: ScoringProtocol
 ) -> dict[str, SeenAmong]:
     """Find the models that have seen some of the scored patients.
+
+    Args:
+        store: The store.
+        tiles: Indices of the scored tiles.
+        predictors: The models by name.
+        protocol: The split that is scored, and whether seen patients of the test split are allowed.
 
     Raises:
         ConfigError: A model has seen patients of the test split, and the protocol does not allow that.
