@@ -82,8 +82,9 @@ def plan_build(
         ConfigError: The patients cannot be divided as the user asks.
     """
     data = source if isinstance(source, DataSet) else read_source(source, config.folders, patients)
-    if data.has_sequences and not config.sequences:
-        raise ConfigError(data.root, "holds sequences, but the configuration does not", "set sequences=True")
+    if data.has_sequences != config.sequences:
+        what = "holds sequences" if data.has_sequences else "holds no sequences"
+        raise ConfigError(data.root, what, f"set sequences={data.has_sequences} in the configuration")
     rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in data.rois]
     unlabelled = [roi for roi in rois if roi.mask_path is None]
     if unlabelled:

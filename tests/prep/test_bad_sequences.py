@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from PIL import Image
 from prep.build import build_store
 from prep.cli import main
 from prep.config import BuildConfig
+from prep.plan import read_source
+from prep.source.discover import DataSet
 from prep.verify import verify_store
-from schemas.errors import StoreError
+from schemas.errors import ConfigError, StoreError
 from schemas.store.store import Store, open_store
 from tests.sequences import HEIGHT, WIDTH, Masks, some_masks, write_sequences
 
@@ -175,6 +178,15 @@ def test_second_mask_and_table_give_classes(tmp_path: Path, monkeypatch) -> None
 def _class_map(folder: Path) -> Path:
     (folder / "map.tsv").write_text("code\tname\n3\tgland\n4\tpore\n")
     return folder / "map.tsv"
+
+
+def test_configuration_without_sequences_refuses_them_and_the_other_way_round(source: Path, tmp_path: Path) -> None:
+    frames = read_source(source, BuildConfig(sequences=True).folders)
+    with pytest.raises(ConfigError, match="holds sequences; set sequences=True in the configuration"):
+        build_store(frames, tmp_path / "s.zarr", BuildConfig())
+    rois = DataSet(source, [replace(roi, sequence="", frame_number=-1) for roi in frames.rois if roi.mask_path])
+    with pytest.raises(ConfigError, match="holds no sequences; set sequences=False in the configuration"):
+        build_store(rois, tmp_path / "s.zarr", BuildConfig(sequences=True))
 
 
 def _set(store: Path, path: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:

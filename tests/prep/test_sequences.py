@@ -172,7 +172,7 @@ def test_sequence_without_an_object_is_left_out_and_frames_without_one_stay(tmp_
     build_store(tmp_path, tmp_path / "s.zarr", BuildConfig(size_px=64, sequences=True, layout="resize"))
     store = open_store(tmp_path / "s.zarr")
     assert store.sequences == ("b", "c", "cell", "d")
-    assert [frame.number for frame in store.sequence("b")] == [0, 5, 10]
+    assert [(frame.number, frame.labelled) for frame in store.sequence("b")] == [(0, True), (5, True), (10, True)]
     assert not store.tile(1).classes
     assert store.tile(1).sequence == 0
     assert not store[1].ignore.any()
