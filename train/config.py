@@ -56,6 +56,8 @@ class FitConfig(Settings):
         max_steps: Stop after this many steps, even if `epochs` are not complete; None sets no limit.
         batch_size: Images per batch and process.
         max_objects: Maximum objects per image in one step.
+        patients: Number of training patients, drawn with `seed`; None trains on all. An epoch has as many images as
+            with all patients, so tiles come several times.
         balance: `classes` draws objects so that all classes come equally often, however few tiles a class is on; `none`
             draws all objects alike.
         workers: Data-loading processes; 0 loads in the training process.
@@ -93,6 +95,7 @@ class FitConfig(Settings):
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=4, ge=1)
     max_objects: int = Field(default=3, ge=1)
+    patients: int | None = Field(default=None, ge=1)
     balance: BalanceChoice = "none"
     workers: int = Field(default=2, ge=0, le=1024)
     freeze: tuple[str, ...] = ()

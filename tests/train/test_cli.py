@@ -88,7 +88,7 @@ def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) ->
     assert list(json.loads((out / "metrics.json").read_text())["models"]) == ["baseline:box"]
 
 
-NOT_SETTINGS = ("context", "store", "out", "resume", "plan", "config", "return")
+NOT_SETTINGS = ("context", "store", "out", "resume", "config", "curve", "plan", "return")
 
 
 def _options_of_fit() -> dict[str, tuple[Any, Any]]:

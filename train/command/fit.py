@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
     from schemas.store.store import Store
     from train.config import FitConfig
     from train.runtime.run_log import StepRecord
+
+
+def _patient_counts(text: str | None) -> str | None:
+    """Check the value of `--curve`."""
+    if text is not None and not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise typer.BadParameter(f"{text} is not a list of numbers of patients, such as 1,5,20")
+    return text
 
 
 def fit(
@@ -158,6 +167,13 @@ def fit(
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
     ] = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            callback=_patient_counts,
+            help="Train on these numbers of patients, such as 1,5,20, and on all; score them on the test split.",
+        ),
+    ] = None,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Only say what the run needs: parameters, steps, memory, largest batch, time."),
@@ -176,6 +192,9 @@ def fit(
     opened = open_store(store)
     if plan:
         _print_plan(opened, settings)
+        return
+    if curve:
+        _fit_curve(opened, settings, curve, out, resume=resume)
         return
     silent = int(os.environ.get("RANK", "0")) > 0
     continues = "--resume continues from the last checkpoint"
@@ -203,6 +222,32 @@ def fit(
     evaluate = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {weights} --out {scored}"
     typer.echo(f"next        {printable(evaluate)}")
     typer.echo(f"            {printable(f'bcss-train predict {weights} IMAGE --automatic --out {found}')}")
+
+
+def _fit_curve(store: Store, settings: FitConfig, counts: str, out: Path, *, resume: bool) -> None:
+    from train.curve.runs import CURVE_FILE, PLOT_FILE, fit_curve
+
+    numbers = [int(part) for part in counts.split(",")]
+    then = "--resume keeps finished runs and continues the last one"
+    with interrupted_as_line(then), progress_bar("fit", "step") as bar:
+        on_step = partial(_show, bar)
+        found = fit_curve(store, settings, numbers, out, resume=resume, on_step=on_step)
+    if found is None:
+        typer.echo(f"stopped; {then}")
+        return
+    kinds = list(found["points"][0]["scores"])
+    typer.echo("  ".join([f"Dice on {found['split']:<12}", *(f"{kind:>12}" for kind in kinds)]))
+    rows = [*found["baselines"].items(), *found["start"].items()]
+    rows += [
+        (f"{point['patients']} patients" + (" (start)" if point["best_is_start"] else ""), point["scores"])
+        for point in found["points"]
+    ]
+    for name, scores in rows:
+        typer.echo("  ".join([f"{name:<20}", *(f"{scores[kind]['dice']:>12.3f}" for kind in kinds)]))
+    if any(point["best_is_start"] for point in found["points"]):
+        typer.echo("(start): no epoch beat the start, so its weights were scored")
+    typer.echo(f"numbers     {printable(out / CURVE_FILE)}")
+    typer.echo(f"plot        {printable(out / PLOT_FILE)}")
 
 
 def _print_plan(store: Store, settings: FitConfig) -> None:

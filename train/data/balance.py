@@ -1,4 +1,4 @@
-"""Draw the objects of an epoch so that all classes come equally often, and gather them to images.
+"""Draw the images of an epoch: each tile once, or objects so that all classes come equally often.
 
 A class that is on few tiles then comes as often as the others: its tiles come several times in an epoch. Objects of one
 tile share an image where possible, so that the encoder runs once for them.
@@ -49,13 +49,26 @@ class ImageOrder:
     Attributes:
         tiles: Index of each image's tile, int64 (N,).
         repeats: How often the tile came before in this epoch, int64 (N,).
-        object_ids: The objects of each image, int64 (N, P), filled with `NO_OBJECT`; None if each tile comes once and
-            its objects are drawn when it is read.
+        object_ids: The objects of each image, int64 (N, P), filled with `NO_OBJECT`; None if they are drawn when the
+            tile is read.
     """
 
     tiles: NDArray[np.int64]
     repeats: NDArray[np.int64]
     object_ids: NDArray[np.int64] | None = None
+
+
+def plain_images(tiles: NDArray[np.int64], images: int, generator: np.random.Generator) -> ImageOrder:
+    """Go round all tiles in random orders until an epoch has its images.
+
+    Args:
+        tiles: Indices of the tiles, int64.
+        images: Number of images of the epoch, N.
+        generator: The source of all random numbers.
+    """
+    rounds = [generator.permutation(tiles) for _ in range(-(-images // len(tiles)))]
+    order = np.concatenate(rounds)[:images]
+    return ImageOrder(order, _repeats(order))
 
 
 def balanced_images(table: ObjectTable, images: int, max_objects: int, generator: np.random.Generator) -> ImageOrder:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from train.data.balance import NO_OBJECT, ImageOrder, ObjectTable, balanced_images
+from train.data.balance import NO_OBJECT, ImageOrder, ObjectTable, balanced_images, plain_images
 from train.data.dataset import SampleRequest
 
 
@@ -19,7 +19,7 @@ class EpochSampler(Sampler[list[SampleRequest]]):
     """A batch sampler that yields the sample requests of one epoch.
 
     Args:
-        tile_indices: Indices of the tiles to train on, int (N,). An epoch has N images.
+        tile_indices: Indices of the tiles to train on, int (N,).
         batch_size: Number of images per process and step.
         seed: Seed of the order.
         rank: Rank of this process.
@@ -27,6 +27,7 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         balanced: The objects to draw so that all classes come equally often. None lets each tile come once; its objects
             are then drawn when it is read.
         max_objects: Largest number of objects of an image, with `balanced`.
+        images: Number of images of an epoch; None means N. With more, the tiles come several times.
 
     Attributes:
         epoch: Number of the epoch; set it before each iteration.
@@ -43,6 +44,7 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         *,
         balanced: ObjectTable | None = None,
         max_objects: int = 1,
+        images: int | None = None,
     ) -> None:
         self.tile_indices = tile_indices
         self.batch_size = batch_size
@@ -51,12 +53,13 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         self.world_size = world_size
         self.balanced = balanced
         self.max_objects = max_objects
+        self.images = len(tile_indices) if images is None else images
         self.epoch = 0
         self.first_batch = 0
         self._kept: tuple[int, ImageOrder] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.tile_indices) // (self.batch_size * self.world_size))
+        return -(-self.images // (self.batch_size * self.world_size))
 
     def tiles_of(self, first_batch: int, batches: int) -> list[int]:
         """Return the tile indices of a range of batches of the epoch, for all processes together."""
@@ -70,10 +73,9 @@ class EpochSampler(Sampler[list[SampleRequest]]):
         return self._kept[1]
 
     def _drawn(self, generator: np.random.Generator) -> ImageOrder:
-        count = len(self.tile_indices)
         if self.balanced is None:
-            return ImageOrder(generator.permutation(self.tile_indices), np.zeros(count, np.int64))
-        return balanced_images(self.balanced, count, self.max_objects, generator)
+            return plain_images(self.tile_indices, self.images, generator)
+        return balanced_images(self.balanced, self.images, self.max_objects, generator)
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         total = len(self._order().tiles)

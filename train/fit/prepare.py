@@ -14,6 +14,7 @@ from schemas.store.store import Store
 from train.config import FitConfig
 from train.data.balance import ObjectTable
 from train.data.loader import training_dataset, training_loader
+from train.data.patients import tiles_of_patients
 from train.data.sampler import EpochSampler
 from train.data.windows import Windows, find_windows
 from train.features.fill import check_cacheable, filled_features
@@ -77,7 +78,10 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     windows = _windows(store, config, train_tiles)
     train_tiles = train_tiles if windows is None else windows.starts
     accumulate = config.optimizer.accumulate
-    sampler = _sampler(store, train_tiles, config, world)
+    images = len(train_tiles)
+    if config.patients is not None:
+        train_tiles = tiles_of_patients(store, train_tiles, config.patients, config.seed)
+    sampler = _sampler(store, train_tiles, images, config, world)
     dataset = training_dataset(store, config, windows)
     per_epoch = -(-len(sampler) // accumulate)
     global_batch = config.batch_size * accumulate * world.size
@@ -103,7 +107,9 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     )
 
 
-def _sampler(store: Store, train_tiles: NDArray[np.int64], config: FitConfig, world: World) -> EpochSampler:
+def _sampler(
+    store: Store, train_tiles: NDArray[np.int64], images: int, config: FitConfig, world: World
+) -> EpochSampler:
     return EpochSampler(
         train_tiles,
         config.batch_size,
@@ -112,6 +118,7 @@ def _sampler(store: Store, train_tiles: NDArray[np.int64], config: FitConfig, wo
         world.size,
         balanced=ObjectTable.of_tiles(store, train_tiles) if config.balance == "classes" else None,
         max_objects=config.max_objects,
+        images=images,
     )
 
 
