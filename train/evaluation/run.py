@@ -8,6 +8,7 @@ from pathlib import Path
 
 from schemas.store.store import open_store
 from train.evaluation.origin import made_by
+from train.evaluation.repeats import repeated_runs, runs_of
 from train.evaluation.settings import EvaluationSettings
 from train.model.loading import load_predictors
 from train.model.names import name_checkpoints
@@ -48,6 +49,7 @@ def run_evaluation(
     predictors = load_predictors(named, device, settings.model, settings.image_size)
     if settings.zero_shot:
         predictors |= load_initial_weights(named, device, at_full_size=True)
+    runs = runs_of(named)
     protocol = with_thresholds(settings.threshold, store, predictors, protocol, workers)
     with locked_folder(out):
         models = WrittenModels(settings.baseline_masks)
@@ -59,6 +61,9 @@ def run_evaluation(
         if rois:
             rois.write(out / "rois.csv")
             result["rois"] = rois.summary()
+        repeats = repeated_runs(runs, found.result["models"])
+        if repeats:
+            result["repeats"] = repeats
         found = replace(found, result=result)
         write_evaluation(found, out)
         run = run_of(named[0].path) if named else None

@@ -155,6 +155,13 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "rois": list(_roi_rows(result)),
         "jitter": list(_jitter_rows(result)),
+        "repeats": [
+            {"models": ", ".join(group["models"]), "runs": len(group["models"]), "prompt": kind, **spread}
+            for group in result.get("repeats", [])
+            for kind, spread in group["prompts"].items()
+        ],
+        "places": result.get("institutions", {}).get("patients", {}),
+        "institutions": list(_institution_rows(result)),
         "pairs": [_pair(pair, result) for pair in result["paired"]],
     }
 
@@ -179,6 +186,22 @@ def _roi_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 for name in ("dice", "surface_dice")
             ]
             yield {"model": model, "prompt": kind, "cells": cells, "rois": scores["rois"]}
+
+
+def _institution_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table of institutions."""
+    for model, kinds in result.get("institutions", {}).get("models", {}).items():
+        for kind, found in kinds.items():
+            mark, without = mark_of(result, model, kind), found["without"]
+            low, high = min(without, key=without.__getitem__), max(without, key=without.__getitem__)
+            yield {
+                "model": model,
+                "prompt": kind,
+                "cell": _dice_cell(result["models"][model][kind]["overall"], mark),
+                "interval": interval_text(found["ci95"], ".3f") or "a class in one institution alone",
+                "low": f"{without[low]:.3f}{mark} without {low}",
+                "high": f"{without[high]:.3f}{mark} without {high}",
+            }
 
 
 def _jitter_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ from train.score.protocol import ScoringProtocol
 from train.score.sinks import ScoredAnswerSink
 from train.score.tables import Tables, gather_scores, summarize
 from train.score.tile_answer import ScoredAnswer
+from train.statistics.institutions import institution_of, leave_one_out
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ def evaluate(
         "models": summarize(tables, store),
         "paired": paired_differences(tables, with_best_baseline(planned, tables, protocol.against)),
     }
+    places = _institutions(store, tiles)
+    if places:
+        result["institutions"] = _by_institution(tables, places)
     if protocol.jitter:
         names = {info.code: info.name for info in store.manifest.classes}
         result["jitter"] = moved.summary(tables, names)
@@ -132,6 +136,30 @@ def seen_patients_of(
             )
         found[name] = among
     return found
+
+
+def _institutions(store: Store, tiles: list[int]) -> dict[str, str]:
+    """Return the institution of each scored patient, if the names tell it and no other patient is from one of them."""
+    patients = store.column("tiles/patient")
+    scored = set(patients[tiles].tolist())
+    found = {patient: institution_of(patient) for patient in set(patients.tolist())}
+    own = {patient: place for patient, place in found.items() if place and patient in scored}
+    others = {place for patient, place in found.items() if patient not in scored}
+    places = set(own.values())
+    return own if len(own) == len(scored) and len(places) > 1 and others and not places & others else {}
+
+
+def _by_institution(tables: Tables, places: dict[str, str]) -> dict[str, Any]:
+    """Return `{"patients": {INSTITUTION: NUMBER}, "models": {MODEL: {PROMPT: {"without", "ci95"}}}}`."""
+    names = sorted(set(places.values()))
+    models: dict[str, Any] = {}
+    for model, kinds in tables.items():
+        for kind, table in kinds.items():
+            own = np.array([places[patient] for patient in table.patient.tolist()])
+            found = leave_one_out(table.dice, table.patient, table.class_id, own)
+            if found:
+                models.setdefault(model, {})[kind] = found
+    return {"patients": {name: list(places.values()).count(name) for name in names}, "models": models}
 
 
 def _seen_as_json(among: SeenAmong) -> dict[str, Any]:

@@ -234,3 +234,23 @@ def test_curves_alone(store: Store, browser: Browser, run: Path, tmp_path: Path)
 def test_the_run_of_a_checkpoint_is_known_by_its_log(run: Path, tmp_path: Path) -> None:
     assert run_of(run / "checkpoints" / "checkpoint.pt") == run
     assert run_of(tmp_path / "checkpoints" / "official.pt") is None
+
+
+def test_tables_of_runs_and_institutions(store: Store, evaluation: Evaluation, tmp_path: Path) -> None:
+    spread = {"mean": 0.51, "sd": 0.02, "lowest": 0.49, "highest": 0.53}
+    left_out = {"without": {"A2": 0.41, "OL": 0.62}, "ci95": (0.3, 0.7)}
+    more = {
+        "repeats": [{"models": ["a", "b"], "prompts": {"box": spread}}],
+        "institutions": {
+            "patients": {"A2": 3, "OL": 1},
+            "models": {"model": {"box": left_out, "centroid": {**left_out, "ci95": None}}},
+        },
+    }
+    write_report(tmp_path / "report.html", "More", store, replace(evaluation, result={**evaluation.result, **more}))
+    text = (tmp_path / "report.html").read_text()
+    assert "<td>a, b</td><td>2</td>" in text
+    assert "<td>0.510</td><td>0.020</td><td>0.490</td><td>0.530</td>" in text
+    assert "A2 (3), OL (1) (patients)" in text
+    ends = "<td>0.410 without A2</td><td>0.620 without OL</td>"
+    assert f"<td>0.300 to 0.700</td>{ends}" in text
+    assert f"<td>a class in one institution alone</td>{ends}" in text

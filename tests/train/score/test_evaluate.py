@@ -140,3 +140,19 @@ def test_weights_of_no_known_network_need_a_model(nano: PromptableSam, tmp_path:
         torch.save({"model": {**weights, first: wrong}}, path)
         with pytest.raises(ConfigError, match=r"\d.pt: does not say which model it is, .*; give --model"):
             load_predictor(path, torch.device("cpu"))
+
+
+def test_institutions_are_left_out_one_by_one_where_no_other_split_has_them(store: Store) -> None:
+    # The synthetic patients are all of institutions of their own, and the test split has only one of them.
+    patients, splits = store.column("tiles/patient"), store.column("tiles/split")
+    of_split = {split: set(patients[splits == split].tolist()) for split in ("train", "val", "test")}
+    assert [len(of_split[split]) for split in ("train", "test")] == [4, 1]
+    train = evaluate(store, {}, ScoringProtocol("train", ("box",), baselines=("box", "image"))).result
+    assert sum(train["institutions"]["patients"].values()) == 4
+    assert train["institutions"]["patients"].keys() == {name.split("-")[1] for name in of_split["train"]}
+    found = train["institutions"]["models"]["baseline:box"]["box"]
+    assert found["without"].keys() == train["institutions"]["patients"].keys()
+    assert len(set(found["without"].values())) > 1
+    # With one institution, or if every patient is scored, there is nothing to leave out.
+    for split in ("test", "all"):
+        assert "institutions" not in evaluate(store, {}, ScoringProtocol(split, ("box",), baselines=("image",))).result
