@@ -37,6 +37,10 @@ def predict(
     prompts: Annotated[
         Path | None, typer.Option(help="QuPath GeoJSON, CSV or COCO file with boxes and clicks, in pixels of level 0.")
     ] = None,
+    first_mask: Annotated[
+        Path | None,
+        typer.Option(help="Mask of the first frame; the folder of frames is a sequence, and each value is an object."),
+    ] = None,
     automatic: Annotated[bool, typer.Option("--automatic", help="Find all objects with a grid of clicks.")] = False,
     grid: Annotated[int, typer.Option(min=1, max=256, help="Clicks along each side of a window.")] = 32,
     region: Annotated[
@@ -81,8 +85,11 @@ def predict(
     from train.runtime.folder_lock import locked_folder
     from train.slide.image_source import find_sources
 
-    if automatic == (prompts is not None):
-        raise typer.BadParameter("give either --prompts or --automatic")
+    if sum((automatic, prompts is not None, first_mask is not None)) != 1:
+        raise typer.BadParameter("give one of --prompts, --automatic and --first-mask")
+    if first_mask is not None:
+        _predict_frames(checkpoint, sources, first_mask, out, (device, model, image_size))
+        return
     options = AutomaticOptions(grid, iou_threshold, stability_threshold, nms, min_area, threshold, batch_size)
     part = tuple(int(value) for value in region.split(",")) if region else None
     settings = PredictSettings(
@@ -111,6 +118,34 @@ def predict(
             )
     for summary in found:
         _print(summary, out)
+
+
+def _predict_frames(
+    checkpoint: Path,
+    sources: list[Path],
+    first_mask: Path,
+    out: Path,
+    network: tuple[DeviceChoice, ModelSize | None, int | None],
+) -> None:
+    """Follow the objects of the first frame's mask through a folder of frames."""
+    from train.model.loading import load_predictor
+    from train.propagate.frames_folder import predict_frames
+    from train.runtime.device import pick_device
+    from train.runtime.folder_lock import locked_folder
+
+    if len(sources) != 1:
+        raise typer.BadParameter("--first-mask goes with one folder of frames")
+    device, model, image_size = network
+    predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
+    lost = interrupted_as_line("the masks of the frames so far are kept; run the same command to start again")
+    with lost, locked_folder(out), progress_bar("predict", "frame") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        written = predict_frames(predictor, sources[0], first_mask, out, show)
+    typer.echo(printable(f"{len(written)} masks in {out}"))
 
 
 def _show(bar: object, step: PredictProgress) -> None:

@@ -40,7 +40,7 @@ class _Followed:
 
 def follow(
     predictor: MaskPredictor, frames: Iterable[NDArray[np.uint8]], first: FirstMasks | FirstPoints, num_frames: int
-) -> Iterator[NDArray[np.bool_]]:
+) -> Iterator[NDArray[np.float32]]:
     """Predict the masks of all objects in each frame, one frame after another.
 
     Only the memory is kept, so the number of frames has no limit. Like Meta's predictors, the model sees every frame as
@@ -53,13 +53,13 @@ def follow(
         num_frames: Number of frames.
 
     Yields:
-        The masks in one frame, bool (O, H, W).
+        The mask logits in one frame, float32 (O, H, W); a pixel above 0 is in the mask.
     """
     groups = _groups(predictor, first, num_frames)
     model, side = predictor.model, predictor.model.image_size
     for number, frame in enumerate(frames):
         height, width = frame.shape[:2]
-        masks = np.zeros((sum(len(group.rows) for group in groups), height, width), bool)
+        logits = np.zeros((sum(len(group.rows) for group in groups), height, width), np.float32)
         was_training = model.training
         model.eval()
         # `inference_mode` would leave tensors in Meta's caches that training could not use afterwards.
@@ -70,9 +70,9 @@ def follow(
                 given = first if number == 0 and isinstance(first, np.ndarray) else None
                 answer = _answer(group, number, own, given, (width, height), side)
                 group.memory.remember(number, own, answer, prompted=number == 0)
-                masks[group.rows.numpy()] = (upsample(answer.best, height, width)[:, 0] > 0).cpu().numpy()
+                logits[group.rows.numpy()] = upsample(answer.best, height, width)[:, 0].cpu().numpy()
         model.train(was_training)
-        yield masks
+        yield logits
 
 
 def _groups(predictor: MaskPredictor, first: FirstMasks | FirstPoints, num_frames: int) -> list[_Followed]:

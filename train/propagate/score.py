@@ -159,7 +159,7 @@ def _answers(
     count = len(followable.tiles)
     for name, predictor in predictors.items():
         images = (tile.image for tile in followable.tiles)
-        yield name, follow(predictor, images, followable.prompt(kind), count)
+        yield name, (logits > 0 for logits in follow(predictor, images, followable.prompt(kind), count))
     masks = followable.truth(0)
     for name, copied in zip(BASELINES, (masks, _boxes(masks)), strict=True):
         yield name, iter([copied] * count)

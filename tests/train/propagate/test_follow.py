@@ -84,7 +84,8 @@ def test_masks_equal_those_of_metas_video_predictor(predictor: MaskPredictor, fo
         prompts = [{"points": xy.numpy(), "labels": np.array(labels, np.int32)} for xy in coords]
     overlaps, areas = [], []
     ours = follow(predictor, images, first, FRAMES)
-    for mine, theirs in zip(ours, _theirs(predictor, folder, prompts), strict=True):
+    for logits, theirs in zip(ours, _theirs(predictor, folder, prompts), strict=True):
+        mine = logits > 0
         union = np.count_nonzero(mine | theirs, axis=(1, 2))
         overlaps.append(np.count_nonzero(mine & theirs, axis=(1, 2)) / np.maximum(union, 1) + (union == 0))
         areas.append(np.count_nonzero(mine, axis=(1, 2)))
