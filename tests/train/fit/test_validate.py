@@ -20,7 +20,7 @@ from train.score.tile_answer import Question
 )
 @pytest.mark.parametrize("negatives", [False, True])
 def test_validation_uses_the_prompts_of_the_run(
-    store: Store, tiny: PromptableSam, monkeypatch: pytest.MonkeyPatch, prompt, kinds: set[str], negatives: bool
+    store: Store, nano: PromptableSam, monkeypatch: pytest.MonkeyPatch, prompt, kinds: set[str], negatives: bool
 ) -> None:
     questions: list[Question] = []
 
@@ -32,7 +32,7 @@ def test_validation_uses_the_prompts_of_the_run(
     monkeypatch.setattr(module, "score_tiles", noted)
     config = FitConfig(image_size=128, prompt=prompt, negatives=negatives)
     tiles = tiles_with_objects(store, "val")[:2]
-    found = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
+    found = validate(nano, store, tiles, config, World(), torch.device("cpu"))
     summary, score, panels = found.scores, found.score("dice"), found.panels
     assert set(summary) == {question.kind for question in questions} == kinds
     labels = {int(label) for question in questions for given in question.prompts for label in given["point_labels"]}
@@ -45,12 +45,12 @@ def test_validation_uses_the_prompts_of_the_run(
     assert found.score("dice", by_objects=True) == pytest.approx(sum(of_objects) / len(of_objects), abs=1e-9)
 
 
-def test_score_is_the_one_that_the_run_chose(store: Store, tiny: PromptableSam) -> None:
+def test_score_is_the_one_that_the_run_chose(store: Store, nano: PromptableSam) -> None:
     tiles = tiles_with_objects(store, "val")[:2]
     found = {}
     for name in ("dice", "iou"):
         config = FitConfig(image_size=128, prompt="box", best_by=name)
-        validation = validate(tiny, store, tiles, config, World(), torch.device("cpu"))
+        validation = validate(nano, store, tiles, config, World(), torch.device("cpu"))
         score = validation.score(name)
         assert score == validation.scores["box"]["overall"]["class_mean"][name]["value"]
         found[name] = score

@@ -28,9 +28,9 @@ def case(store: Store) -> Any:
     return record.image, *pad_prompts(prompts)
 
 
-def test_first_view_is_the_unchanged_image(tiny: PromptableSam, case: Any) -> None:
+def test_first_view_is_the_unchanged_image(nano: PromptableSam, case: Any) -> None:
     image, coords, labels = case
-    predictor = MaskPredictor(tiny, CPU)
+    predictor = MaskPredictor(nano, CPU)
     plain = predictor.predict(predictor.views(image), coords, labels, 128)
     views = predictor.views(image, all_eight=True)
     assert len(views) == 8
@@ -40,11 +40,11 @@ def test_first_view_is_the_unchanged_image(tiny: PromptableSam, case: Any) -> No
 
 @pytest.mark.parametrize("given", [None, (96, 160), 96, 160], ids=str)
 def test_image_that_is_not_square_has_masks_of_its_own_shape(
-    tiny: PromptableSam, given: int | tuple[int, int] | None
+    nano: PromptableSam, given: int | tuple[int, int] | None
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
     coords, labels = torch.tensor([[[120.0, 30.0]]]), torch.tensor([[1]], dtype=torch.int32)
-    predictor = MaskPredictor(tiny, CPU)
+    predictor = MaskPredictor(nano, CPU)
     views = predictor.views(image)
     answer = predictor.predict(views, coords, labels, given)
     masks = answer.masks(given)
@@ -57,12 +57,12 @@ def test_image_that_is_not_square_has_masks_of_its_own_shape(
             refused()
 
 
-def test_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, store: Store) -> None:
+def test_tile_of_another_size_is_resized_as_in_training(nano: PromptableSam, store: Store) -> None:
     index = next(record.index for record in store if len(record.object_ids) >= 2)
     small = crop(read_sample(store.tile(index), store.prompts(index, "multi_point")), 10, 6, 96, 96)
     assert len(small.segments)
     large = resize(small, 128, 128)
-    predictor = MaskPredictor(tiny, CPU)
+    predictor = MaskPredictor(nano, CPU)
     ours, theirs = (
         predictor.views(np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()))[0].features.embedding
         for sample in (small, large)
@@ -78,26 +78,26 @@ def test_tile_of_another_size_is_resized_as_in_training(tiny: PromptableSam, sto
     answer = predictor.predict(features, *pad_prompts(list(one.values())), 128)
     with torch.no_grad():
         places = torch.zeros(len(one), dtype=torch.int64)
-        all_three = tiny.decode(features[0].features.of_objects(places), *pad_prompts(list(one.values())))
+        all_three = nano.decode(features[0].features.of_objects(places), *pad_prompts(list(one.values())))
     torch.testing.assert_close(answer.ious, all_three.ious.max(1).values)
 
 
-def test_inverse_of_each_view_restores_the_pixels(tiny: PromptableSam, case: Any) -> None:
+def test_inverse_of_each_view_restores_the_pixels(nano: PromptableSam, case: Any) -> None:
     image, _, _ = case
     pixels = torch.arange(16).reshape(1, 4, 4)
-    turned = [view.orientation.tensor(pixels) for view in MaskPredictor(tiny, CPU).views(image, all_eight=True)]
+    turned = [view.orientation.tensor(pixels) for view in MaskPredictor(nano, CPU).views(image, all_eight=True)]
     assert len({tuple(found.flatten().tolist()) for found in turned}) == 8
-    views = MaskPredictor(tiny, CPU).views(image, all_eight=True)
+    views = MaskPredictor(nano, CPU).views(image, all_eight=True)
     for view, found in zip(views, turned, strict=True):
         assert torch.equal(view.orientation.inverse.tensor(found), pixels)
 
 
 @pytest.mark.parametrize(("turns", "mirrored", "with_mask"), [(1, False, False), (2, True, True)])
 def test_mean_of_all_views_turns_with_the_image(
-    tiny: PromptableSam, case: Any, turns: int, mirrored: bool, with_mask: bool
+    nano: PromptableSam, case: Any, turns: int, mirrored: bool, with_mask: bool
 ) -> None:
     image, coords, labels = case
-    predictor = MaskPredictor(tiny, CPU)
+    predictor = MaskPredictor(nano, CPU)
     views = predictor.views(image, all_eight=True)
     view = views[Orientation(turns, mirrored).index]
     before = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)) if with_mask else None
@@ -110,9 +110,9 @@ def test_mean_of_all_views_turns_with_the_image(
     assert (straight.ious - other.ious).abs().max() < 1e-5
 
 
-def test_objects_get_the_same_masks_together_as_alone(tiny: PromptableSam, case: Any) -> None:
+def test_objects_get_the_same_masks_together_as_alone(nano: PromptableSam, case: Any) -> None:
     image, coords, labels = case
-    predictor = MaskPredictor(tiny, CPU)
+    predictor = MaskPredictor(nano, CPU)
     views = predictor.views(image)
     together = predictor.predict(views, coords, labels, 128)
     for row in range(3):
@@ -121,16 +121,16 @@ def test_objects_get_the_same_masks_together_as_alone(tiny: PromptableSam, case:
         assert (alone.logits[0] - together.logits[row]).abs().max() < 1e-4
 
 
-def test_predicting_restores_the_mode_of_the_model(tiny: PromptableSam, case: Any) -> None:
+def test_predicting_restores_the_mode_of_the_model(nano: PromptableSam, case: Any) -> None:
     image, coords, labels = case
-    predictor = MaskPredictor(tiny, CPU)
+    predictor = MaskPredictor(nano, CPU)
     expected = predictor.predict(predictor.views(image), coords, labels, 128).logits
-    tiny.train()
+    nano.train()
     try:
         assert torch.equal(predictor.predict(predictor.views(image), coords, labels, 128).logits, expected)
-        assert tiny.training
+        assert nano.training
     finally:
-        tiny.eval()
+        nano.eval()
 
 
 def test_masks_are_true_where_the_logit_is_over_the_threshold() -> None:
@@ -146,27 +146,27 @@ def _save(path: Path, model: PromptableSam, **own: object) -> Path:
     return path
 
 
-def test_our_checkpoints_keep_their_recorded_size_beside_an_official_one(tiny: PromptableSam, tmp_path: Path) -> None:
+def test_our_checkpoints_keep_their_recorded_size_beside_an_official_one(nano: PromptableSam, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    ours = _save(tmp_path / "run" / "a.pt", tiny, model_size="tiny", image_size=128)
-    official = _save(tmp_path / "a.pt", tiny)
-    found = load_predictors([ours, official], CPU, "tiny", 256)
+    ours = _save(tmp_path / "run" / "a.pt", nano, model_size="nano", image_size=128)
+    official = _save(tmp_path / "a.pt", nano)
+    found = load_predictors([ours, official], CPU, "nano", 256)
     assert {name: predictor.model.image_size for name, predictor in found.items()} == {
         "run/a": 128,
         f"{tmp_path.name}/a": 256,
     }
 
 
-def test_checkpoint_of_another_network_is_refused(tiny: PromptableSam, tmp_path: Path) -> None:
-    ours = _save(tmp_path / "ours.pt", tiny, model_size="tiny", image_size=128)
-    official = _save(tmp_path / "official.pt", tiny)
-    with pytest.raises(CheckpointError, match=r"official.pt: does not fit the model small.*--model tiny"):
+def test_checkpoint_of_another_network_is_refused(nano: PromptableSam, tmp_path: Path) -> None:
+    ours = _save(tmp_path / "ours.pt", nano, model_size="nano", image_size=128)
+    official = _save(tmp_path / "official.pt", nano)
+    with pytest.raises(CheckpointError, match=r"official.pt: does not fit the model small.*--model nano"):
         load_predictors([official], CPU, "small", 128)
-    with pytest.raises(ConfigError, match=r"--model small: .*tiny"):
+    with pytest.raises(ConfigError, match=r"--model small: .*nano"):
         load_predictors([ours], CPU, "small")
     with pytest.raises(ConfigError, match=r"--image-size 256: .*128"):
         load_predictors([ours], CPU, None, 256)
-    assert load_predictors([ours], CPU, "tiny", 128)["ours"].model.image_size == 128
+    assert load_predictors([ours], CPU, "nano", 128)["ours"].model.image_size == 128
 
 
 def test_one_candidate_is_chosen_over_all_views(nano: PromptableSam, store: Store) -> None:

@@ -38,12 +38,12 @@ def store(sample_source: Path, module_path: Path) -> Store:
 
 
 @pytest.fixture(scope="module")
-def written(store: Store, tiny: PromptableSam, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(store: Store, nano: PromptableSam, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write an evaluation of a model and two baselines, with its masks."""
     out = tmp_path_factory.mktemp("written")
     protocol = ScoringProtocol("test", ("box", "centroid"), baselines=("box", "disc"))
     sinks = evaluation_writers(store, out, WrittenModels(BASELINES), save_masks=True)
-    predictors = {"runs/a:b": MaskPredictor(tiny, torch.device("cpu"))}
+    predictors = {"runs/a:b": MaskPredictor(nano, torch.device("cpu"))}
     write_evaluation(evaluate(store, predictors, protocol, sinks=sinks), out)
     return out
 

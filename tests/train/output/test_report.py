@@ -29,8 +29,8 @@ PROTOCOL = ScoringProtocol("test", ("box", "centroid"), corrections=1, tolerance
 
 
 @pytest.fixture(scope="module")
-def predictors(tiny: PromptableSam) -> dict[str, MaskPredictor]:
-    predictor = MaskPredictor(tiny, torch.device("cpu"), WEIGHTS)
+def predictors(nano: PromptableSam) -> dict[str, MaskPredictor]:
+    predictor = MaskPredictor(nano, torch.device("cpu"), WEIGHTS)
     return {"model": predictor, HOSTILE: predictor}
 
 

@@ -124,11 +124,11 @@ def test_overlapping_tiles_are_averaged(build_rois: BuildRois, tmp_path: Path) -
     assert np.all(codes[32, 48:] == 0)
 
 
-def test_tiles_side_by_side_keep_their_masks(build_rois: BuildRois, tiny: PromptableSam, tmp_path: Path) -> None:
+def test_tiles_side_by_side_keep_their_masks(build_rois: BuildRois, nano: PromptableSam, tmp_path: Path) -> None:
     store = build_rois(edge="pad")
     protocol = ScoringProtocol("all", ("box",), baselines=(), thresholds={("model", "box"): 0.3})
     indices = tiles_with_objects(store, "all").tolist()
-    scored = score_tiles(store, indices[:6], {"model": MaskPredictor(tiny, torch.device("cpu"))}, protocol)
+    scored = score_tiles(store, indices[:6], {"model": MaskPredictor(nano, torch.device("cpu"))}, protocol)
     answers = [entry.answer for entry in scored]
     stitcher = _writing(store, tmp_path / "out")
     for answer in answers:

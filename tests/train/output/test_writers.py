@@ -24,7 +24,7 @@ def _box(left: int, top: int, right: int, bottom: int) -> Prompt:
     return {"point_coords": np.array([[left, top], [right, bottom]], np.float32), "point_labels": labels}
 
 
-def test_an_image_without_truth_is_predicted_and_written(tiny: PromptableSam, tmp_path: Path) -> None:
+def test_an_image_without_truth_is_predicted_and_written(nano: PromptableSam, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     question = Question(
         kind="box",
@@ -37,7 +37,7 @@ def test_an_image_without_truth_is_predicted_and_written(tiny: PromptableSam, tm
         class_ids=np.array([1, 2], np.int32),
         ignore=np.zeros((96, 96), bool),
     )
-    predictor = MaskPredictor(tiny, torch.device("cpu"))
+    predictor = MaskPredictor(nano, torch.device("cpu"))
     answer = answer_question(predictor, "tuned", predictor.views(image), question)
     classes = [ClassInfo(code=code, name=name, color=(code, 0, 0)) for code, name in ((1, "tumor"), (2, "stroma"))]
     images = ClassImages(classes, {"slide": Roi(96, 96)})

@@ -17,8 +17,8 @@ from train.score.protocol import ScoringProtocol
 
 
 @pytest.fixture
-def predictors(tiny: PromptableSam) -> dict[str, MaskPredictor]:
-    return {"a": MaskPredictor(tiny, torch.device("cpu")), "b": MaskPredictor(tiny, torch.device("cpu"))}
+def predictors(nano: PromptableSam) -> dict[str, MaskPredictor]:
+    return {"a": MaskPredictor(nano, torch.device("cpu")), "b": MaskPredictor(nano, torch.device("cpu"))}
 
 
 def test_each_model_and_baseline_answers_each_kind_once_per_tile(
@@ -47,12 +47,12 @@ def test_all_are_asked_the_stored_prompt_in_the_order_of_objects(
             np.testing.assert_array_equal(prompt["point_labels"], stored[int(object_id)]["point_labels"])
 
 
-def test_kinds_share_one_encoding_of_a_tile(store: Store, tiny: PromptableSam) -> None:
+def test_kinds_share_one_encoding_of_a_tile(store: Store, nano: PromptableSam) -> None:
     calls: list[int] = []
-    handle = tiny.sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
+    handle = nano.sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
     tiles = tiles_with_objects(store, "val")[:3].tolist()
     protocol = ScoringProtocol("val", ("box", "centroid", "multi_point"), corrections=1)
-    predictor = MaskPredictor(tiny, torch.device("cpu"))
+    predictor = MaskPredictor(nano, torch.device("cpu"))
     list(score_tiles(store, tiles, {"m": predictor}, protocol))
     assert len(calls) == 3
     list(score_tiles(store, tiles[:1], {"m": predictor}, ScoringProtocol("val", ("box", "centroid"), tta=True)))

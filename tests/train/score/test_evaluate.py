@@ -22,9 +22,9 @@ from train.score.scored_once import ScoredOnce
 
 
 def test_metrics_json_has_models_and_baselines_on_the_same_objects(
-    store: Store, tiny: PromptableSam, tmp_path: Path
+    store: Store, nano: PromptableSam, tmp_path: Path
 ) -> None:
-    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+    predictors = {"model": MaskPredictor(nano, torch.device("cpu"))}
     seen: list[tuple[int, int]] = []
     protocol = ScoringProtocol("test", ("box", "centroid"))
     write_evaluation(evaluate(store, predictors, protocol, on_tile=lambda *at: seen.append(at)), tmp_path)
@@ -43,8 +43,8 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
         assert picture.size == (2048, 2 * (512 + 76))
 
 
-def test_captions_say_what_an_overlay_shows(store: Store, tiny: PromptableSam) -> None:
-    predictors = {"run/best": MaskPredictor(tiny, torch.device("cpu"))}
+def test_captions_say_what_an_overlay_shows(store: Store, nano: PromptableSam) -> None:
+    predictors = {"run/best": MaskPredictor(nano, torch.device("cpu"))}
     found = evaluate(store, predictors, ScoringProtocol("test", ("box",)))
     table = found.tables["run/best"]["box"]
     expected: list[str] = []
@@ -57,8 +57,8 @@ def test_captions_say_what_an_overlay_shows(store: Store, tiny: PromptableSam) -
     assert set(found.captions) <= set(expected)
 
 
-def test_result_holds_the_protocol_and_all_measures(store: Store, tiny: PromptableSam) -> None:
-    predictors = {name: MaskPredictor(tiny, torch.device("cpu")) for name in ("a", "b")}
+def test_result_holds_the_protocol_and_all_measures(store: Store, nano: PromptableSam) -> None:
+    predictors = {name: MaskPredictor(nano, torch.device("cpu")) for name in ("a", "b")}
     result = evaluate(store, predictors, ScoringProtocol("test", ("box",), tolerance_um=2.0)).result
     json.dumps(result, allow_nan=False)
     assert result["protocol"] | {"prompts": ["box"], "surface_tolerance_um": 2.0, "tta": False} == result["protocol"]
@@ -108,8 +108,8 @@ def test_box_baseline_is_the_filled_box(store: Store) -> None:
     assert result["models"]["baseline:box"]["box"]["overall"]["dice"] == pytest.approx(np.mean(expected))
 
 
-def test_workers_change_nothing(store: Store, tiny: PromptableSam) -> None:
-    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+def test_workers_change_nothing(store: Store, nano: PromptableSam) -> None:
+    predictors = {"model": MaskPredictor(nano, torch.device("cpu"))}
     protocol = ScoringProtocol("val", ("multi_point",), True)
     one = evaluate(store, predictors, protocol)
     two = evaluate(store, predictors, protocol, workers=2)
@@ -122,7 +122,7 @@ def test_split_without_objects_is_an_error(store: Store) -> None:
 
 
 def test_the_network_of_official_checkpoints_is_found_from_their_weights(
-    tiny: PromptableSam, nano: PromptableSam, tmp_path: Path
+    nano: PromptableSam, nano: PromptableSam, tmp_path: Path
 ) -> None:
     for name, model in (("tiny", tiny), ("nano", nano)):
         torch.save({"model": model.sam.state_dict()}, tmp_path / f"{name}.pt")

@@ -29,20 +29,20 @@ def _sha256(path: Path) -> str:
 
 def _begin(folder: Path, name: str, init: Path | None = None, seed: int = 7) -> tuple[Path, Run]:
     """Save a run before its first step."""
-    run = start_run(FitConfig(image_size=128, seed=seed, init=init), ORIGIN, CPU)
+    run = start_run(FitConfig(model="nano", image_size=128, seed=seed, init=init), ORIGIN, CPU)
     path = folder / f"{name}.pt"
     run.state().save(path)
     return path, run
 
 
 @pytest.fixture
-def official(tiny: PromptableSam, tmp_path: Path) -> Path:
+def official(nano: PromptableSam, tmp_path: Path) -> Path:
     path = tmp_path / "official.pt"
-    save_checkpoint(path, {"model": tiny.sam.state_dict()})
+    save_checkpoint(path, {"model": nano.sam.state_dict()})
     return path
 
 
-def test_start_is_the_seed_or_the_init_once_for_all(tiny: PromptableSam, official: Path, tmp_path: Path) -> None:
+def test_start_is_the_seed_or_the_init_once_for_all(nano: PromptableSam, official: Path, tmp_path: Path) -> None:
     (ours, begun), (again, _), (tuned, _) = (
         _begin(tmp_path, "ours"),
         _begin(tmp_path, "again"),
@@ -50,7 +50,7 @@ def test_start_is_the_seed_or_the_init_once_for_all(tiny: PromptableSam, officia
     )
     found = load_initial_weights([ours, again, tuned, official], CPU)
     assert list(found) == ["baseline:untrained", "baseline:zero_shot"]
-    for name, expected in (("baseline:untrained", begun.model), ("baseline:zero_shot", tiny)):
+    for name, expected in (("baseline:untrained", begun.model), ("baseline:zero_shot", nano)):
         weights = found[name].model.state_dict()
         assert all(torch.equal(weights[key], weight) for key, weight in expected.state_dict().items())
     assert found["baseline:untrained"].weights is None
@@ -132,7 +132,7 @@ def test_a_start_that_is_nonsense_is_refused(wrong: dict[str, object], said: str
 
 
 def test_an_official_start_is_also_scored_at_its_own_size(
-    tiny: PromptableSam, official: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    nano: PromptableSam, official: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tuned, _ = _begin(tmp_path, "tuned", official)
     again, _ = _begin(tmp_path, "again", tuned)
@@ -144,7 +144,7 @@ def test_an_official_start_is_also_scored_at_its_own_size(
     ]
     assert "official.pt is also scored at 1024 px, which takes 64 times as long; --no-zero-shot" in caplog.text
     weights = found["baseline:zero_shot@1024px"].model.state_dict()
-    assert all(torch.equal(weights[key], weight) for key, weight in tiny.state_dict().items())
+    assert all(torch.equal(weights[key], weight) for key, weight in nano.state_dict().items())
     # A start of this project was trained at its own size, and random weights were trained at none.
     untrained, _ = _begin(tmp_path, "untrained")
     assert list(load_initial_weights([again], CPU, at_full_size=True)) == ["baseline:zero_shot"]

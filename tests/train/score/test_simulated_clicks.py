@@ -108,9 +108,9 @@ def case(store: Store) -> Any:
     return record, prompt, logits
 
 
-def test_clicks_are_put_behind_real_points_on_errors_that_count(tiny: PromptableSam, case: Any) -> None:
+def test_clicks_are_put_behind_real_points_on_errors_that_count(nano: PromptableSam, case: Any) -> None:
     record, (coords, labels), logits = case
-    recorder = Recorder(tiny, logits)
+    recorder = Recorder(nano, logits)
     first = Prediction(logits, torch.ones(len(logits)))
     list(click_scores(recorder, [], record, (coords, labels), first, 2))
     assert len(recorder.asked) == 2
@@ -131,10 +131,10 @@ def test_clicks_are_put_behind_real_points_on_errors_that_count(tiny: Promptable
             assert (asked_labels[row, count : count + clicks] == PointLabel.POSITIVE).all()
 
 
-def test_a_click_on_background_is_negative(tiny: PromptableSam, case: Any) -> None:
+def test_a_click_on_background_is_negative(nano: PromptableSam, case: Any) -> None:
     record, (coords, labels), logits = case
     everything = torch.full_like(logits, 10)
-    recorder = Recorder(tiny, everything)
+    recorder = Recorder(nano, everything)
     list(click_scores(recorder, [], record, (coords, labels), Prediction(everything, torch.ones(len(logits))), 1))
     asked_coords, asked_labels, _ = recorder.asked[0]
     for row in range(len(logits)):
@@ -145,10 +145,10 @@ def test_a_click_on_background_is_negative(tiny: PromptableSam, case: Any) -> No
         assert asked_labels[row, count] == PointLabel.NEGATIVE
 
 
-def test_an_error_is_one_at_the_given_threshold(tiny: PromptableSam, case: Any) -> None:
+def test_an_error_is_one_at_the_given_threshold(nano: PromptableSam, case: Any) -> None:
     record, (coords, labels), _ = case
     logits = torch.from_numpy(record.segments).float() * 3 + 1
-    recorder = Recorder(tiny, logits)
+    recorder = Recorder(nano, logits)
     first = Prediction(logits, torch.ones(len(logits)))
     (scores,) = click_scores(recorder, [], record, (coords, labels), first, 1, threshold=2.0)
     assert (scores.dice == 1).all()
@@ -156,17 +156,17 @@ def test_an_error_is_one_at_the_given_threshold(tiny: PromptableSam, case: Any) 
     assert torch.equal((asked_labels != PointLabel.PADDING).sum(1), (labels != PointLabel.PADDING).sum(1))
 
 
-def test_an_object_without_error_keeps_its_mask(tiny: PromptableSam, case: Any) -> None:
+def test_an_object_without_error_keeps_its_mask(nano: PromptableSam, case: Any) -> None:
     record, prompt, logits = case
-    worse = Recorder(tiny, torch.full_like(logits, -10))
+    worse = Recorder(nano, torch.full_like(logits, -10))
     (scores,) = click_scores(worse, [], record, prompt, Prediction(logits, torch.ones(len(logits))), 1)
     assert scores.dice[0] == 1
     assert (scores.dice[1:] == 0).all()
 
 
-def test_logits_that_are_fed_back_are_clamped(tiny: PromptableSam, case: Any) -> None:
+def test_logits_that_are_fed_back_are_clamped(nano: PromptableSam, case: Any) -> None:
     record, prompt, logits = case
-    recorder = Recorder(tiny, logits)
+    recorder = Recorder(nano, logits)
     list(click_scores(recorder, [], record, prompt, Prediction(logits * 10, torch.ones(len(logits))), 1))
     ((_, _, fed_back),) = recorder.asked
     assert fed_back is not None
@@ -192,8 +192,8 @@ class Scripted(MaskPredictor):
         return Prediction(torch.randn(len(coords), 32, 32, generator=generator), torch.ones(len(coords)))
 
 
-def test_dice_is_reported_after_the_prompt_and_each_click(store: Store, tiny: PromptableSam) -> None:
-    predictor = Scripted(tiny, torch.device("cpu"))
+def test_dice_is_reported_after_the_prompt_and_each_click(store: Store, nano: PromptableSam) -> None:
+    predictor = Scripted(nano, torch.device("cpu"))
     tiles = tiles_with_objects(store, "val")[:2].tolist()
     once = ScoredOnce(store, tiles_with_objects(store, "val"))
     for scored in score_tiles(store, tiles, {"m": predictor}, ScoringProtocol("val", ("centroid",), corrections=2)):

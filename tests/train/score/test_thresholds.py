@@ -15,8 +15,8 @@ from train.score.protocol import ScoringProtocol
 from train.score.thresholds import CANDIDATE_THRESHOLDS, with_thresholds
 
 
-def test_the_threshold_is_chosen_on_val_alone(store: Store, tiny: PromptableSam, monkeypatch) -> None:
-    predictors = {"model": MaskPredictor(tiny, torch.device("cpu"))}
+def test_the_threshold_is_chosen_on_val_alone(store: Store, nano: PromptableSam, monkeypatch) -> None:
+    predictors = {"model": MaskPredictor(nano, torch.device("cpu"))}
     read: list[str] = []
     original = Tile.record
 
@@ -47,7 +47,7 @@ def test_a_threshold_is_not_tuned_on_the_scored_split(store: Store, split: str) 
         with_thresholds("val", store, {}, ScoringProtocol(split, ("box",)))
 
 
-def test_a_number_is_the_threshold_of_all_models_and_kinds(store: Store, tiny: PromptableSam) -> None:
-    predictors = {"a": MaskPredictor(tiny, torch.device("cpu"))}
+def test_a_number_is_the_threshold_of_all_models_and_kinds(store: Store, nano: PromptableSam) -> None:
+    predictors = {"a": MaskPredictor(nano, torch.device("cpu"))}
     protocol = with_thresholds("-0.5", store, predictors, ScoringProtocol("test", ("box", "centroid")))
     assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}

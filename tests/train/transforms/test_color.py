@@ -98,11 +98,11 @@ def test_stain_jitter_scales_the_density_of_one_stain() -> None:
     )
 
 
-def test_each_image_of_a_step_has_its_own_draws(tiny: PromptableSam, mixed_batch: Batch) -> None:
+def test_each_image_of_a_step_has_its_own_draws(nano: PromptableSam, mixed_batch: Batch) -> None:
     draws = torch.rand(1, 3, DRAWS, generator=torch.Generator().manual_seed(1))
     batch = replace(mixed_batch, color_draws=draws)
-    optimizer = torch.optim.SGD(tiny.parameters())
-    step = TrainStep(tiny, optimizer, FitConfig(image_size=128), World(), torch.device("cpu"))
+    optimizer = torch.optim.SGD(nano.parameters())
+    step = TrainStep(nano, optimizer, FitConfig(image_size=128), World(), torch.device("cpu"))
     found = step.augmented_images(batch, EVERYTHING)
     for place in range(3):
         one = slice(place, place + 1)
