@@ -38,15 +38,20 @@ def print_scores(result: dict[str, Any]) -> None:
         result: `Evaluation.result`, which `metrics.json` holds too.
     """
     # A long name is folded: if it were cut off, two names could look the same. The rest fits into 80 columns.
-    heads = ("prompt", "Dice", "95 %", "IoU", "objects", "patients")
+    clicks = _shown_clicks(result)
+    # Where clicks were simulated, their columns take the place of IoU.
+    measures = tuple(f"+{count}" for count in clicks) or ("IoU",)
+    heads = ("prompt", "Dice", "95 %", *measures, "objects", "patients")
     columns = (Column("model", overflow="fold", min_width=18), *(Column(head, no_wrap=True) for head in heads))
     table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for model, by_kind in result["models"].items():
         for kind, scores in by_kind.items():
-            table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark_of(result, model, kind)))
+            table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark_of(result, model, kind), clicks))
     console = Console(emoji=False)
     console.print(table)
     console.print("Dice and IoU: mean over classes of the mean over the patients that have the class")
+    if clicks:
+        console.print("+N: mean Dice over objects after N simulated clicks")
     shown = [scores["overall"] for by_kind in result["models"].values() for scores in by_kind.values()]
     if any(means["class_mean"]["dice"]["few_patients"] for means in shown):
         console.print(f"{FEW_MARK} a class has fewer than {FEW_PATIENTS} patients, so its interval is uncertain")
@@ -56,8 +61,22 @@ def print_scores(result: dict[str, Any]) -> None:
         console.print(f"{SEEN_MARK} {as_markup(model)} was {patients['said']}")
 
 
-def _cells(means: dict[str, Any], mark: str) -> tuple[str, ...]:
+def _shown_clicks(result: dict[str, Any]) -> list[str]:
+    """Return the numbers of clicks whose Dice is shown: the first and the last, so that the table fits 80 columns."""
+    every = [
+        scores["overall"].get("dice_after_clicks", {})
+        for kinds in result["models"].values()
+        for scores in kinds.values()
+    ]
+    counts = sorted({int(count) for after in every for count in after} - {0})
+    return [str(count) for count in dict.fromkeys(counts[:1] + counts[-1:])]
+
+
+def _cells(means: dict[str, Any], mark: str, clicks: list[str]) -> tuple[str, ...]:
     primary, iou = means["class_mean"]["dice"], means["class_mean"]["iou"]["value"]
     interval = "-" if primary["ci95"] is None else interval_text(primary["ci95"], ".3f")
     few = FEW_MARK if primary["few_patients"] else ""
-    return f"{primary['value']:.3f}{mark}", interval, f"{iou:.3f}{mark}", str(means["n"]), f"{means['patients']}{few}"
+    after = means.get("dice_after_clicks", {})
+    clicked = [f"{after[count]:.3f}{mark}" if count in after else "-" for count in clicks]
+    scores = (f"{primary['value']:.3f}{mark}", interval, *(clicked or [f"{iou:.3f}{mark}"]))
+    return (*scores, str(means["n"]), f"{means['patients']}{few}")
