@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -199,7 +200,8 @@ def fit(
     silent = int(os.environ.get("RANK", "0")) > 0
     continues = "--resume continues from the last checkpoint"
     with interrupted_as_line(continues), progress_bar("fit", "step", silent=silent) as bar:
-        summary = run_fit(opened, settings, out, resume=resume, on_step=lambda record, total: _show(bar, record, total))
+        on_step, on_tile = partial(_show, bar), _TileBar(bar)
+        summary = run_fit(opened, settings, out, resume=resume, on_step=on_step, on_tile=on_tile)
     if silent:
         return
     if summary["stopped_by"]:
@@ -230,8 +232,8 @@ def _fit_curve(store: Store, settings: FitConfig, counts: str, out: Path, *, res
     numbers = [int(part) for part in counts.split(",")]
     then = "--resume keeps finished runs and continues the last one"
     with interrupted_as_line(then), progress_bar("fit", "step") as bar:
-        on_step = partial(_show, bar)
-        found = fit_curve(store, settings, numbers, out, resume=resume, on_step=on_step)
+        on_step, on_tile = partial(_show, bar), _TileBar(bar)
+        found = fit_curve(store, settings, numbers, out, resume=resume, on_step=on_step, on_tile=on_tile)
     if found is None:
         typer.echo(f"stopped; {then}")
         return
@@ -267,3 +269,27 @@ def _show(bar: object, record: StepRecord, total: int) -> None:
     wait = record.data_wait_s / record.step_s
     bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}", refresh=False)
     bar.update(record.step - bar.n)
+
+
+class _TileBar:
+    """A bar below the bar of steps while tiles are scored; it goes away when the last tile is done.
+
+    Args:
+        steps: The bar of steps. If that is quiet, or no terminal, this bar is quiet too.
+    """
+
+    def __init__(self, steps: Any) -> None:
+        self._is_quiet = steps.disable or not sys.stderr.isatty()
+        self._bar: Any = None
+
+    def __call__(self, doing: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._is_quiet:
+            return
+        if self._bar is None:
+            self._bar = tqdm(desc=doing, unit="tile", total=total, leave=False, mininterval=0.2)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.close()
+            self._bar = None

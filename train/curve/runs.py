@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from train.curve.plot import write_plot
 from train.data.patients import patients_in_order, tiles_of_patients
 from train.fit.finish import write_json
 from train.fit.trainer import OnStep, fit
+from train.fit.validate import OnTile
 from train.model.loading import load_predictor
 from train.model.predictor import MaskPredictor
 from train.runtime.device import pick_device
@@ -77,6 +79,7 @@ def fit_curve(
     *,
     resume: bool = False,
     on_step: OnStep | None = None,
+    on_tile: OnTile | None = None,
 ) -> dict[str, Any] | None:
     """Train on the given numbers of patients and on all, score the models, and write `curve.json` and `curve.png`.
 
@@ -87,6 +90,7 @@ def fit_curve(
         out: Folder of the results; each run has a folder in it.
         resume: Whether finished runs are kept, and an interrupted one is continued.
         on_step: Function called after each step of each run.
+        on_tile: Function called after each tile that is scored.
 
     Returns:
         The content of `curve.json`; None if a signal stopped a run.
@@ -108,9 +112,9 @@ def fit_curve(
             logger.info("%s: finished before", said)
             continue
         logger.info("%s", said)
-        if fit(store, run.config, run.folder, resume=resume, on_step=on_step)["stopped_by"]:
+        if fit(store, run.config, run.folder, resume=resume, on_step=on_step, on_tile=on_tile)["stopped_by"]:
             return None
-    content = _scored(store, runs, split, pick_device(config.device))
+    content = _scored(store, runs, split, pick_device(config.device), on_tile)
     write_json(out / CURVE_FILE, content)
     write_plot(out / PLOT_FILE, content)
     return content
@@ -158,13 +162,16 @@ def _summary(run: CurveRun) -> dict[str, Any]:
     return json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
 
 
-def _scored(store: Store, runs: Sequence[CurveRun], split: SplitChoice, device: torch.device) -> dict[str, Any]:
+def _scored(
+    store: Store, runs: Sequence[CurveRun], split: SplitChoice, device: torch.device, on_tile: OnTile | None
+) -> dict[str, Any]:
     """Score all models, their start and the baselines on the same objects; return the content of `curve.json`."""
     predictors: dict[str, MaskPredictor] = {run.model: load_predictor(run.weights, device) for run in runs}
     starts = load_initial_weights([runs[0].weights], device)
     config = runs[0].config
     protocol = ScoringProtocol(split, config.prompt_kinds, config.negatives)
-    result = evaluate(store, predictors | starts, protocol).result
+    told = None if on_tile is None else partial(on_tile, "score")
+    result = evaluate(store, predictors | starts, protocol, on_tile=told).result
     scores = {model: {kind: _dice(means) for kind, means in kinds.items()} for model, kinds in result["models"].items()}
     return {
         "split": split,

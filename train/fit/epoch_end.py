@@ -12,7 +12,7 @@ from schemas.command.stage_timer import timed
 from schemas.store.store import Store
 from train.choices import MEASURE_NAMES
 from train.fit.state import Run, WeightsKind, save_last
-from train.fit.validate import Validation, score_of, validate
+from train.fit.validate import OnTile, Validation, score_of, validate
 from train.model.promptable import PromptableSam
 from train.runtime.machine import Machine
 from train.runtime.random_state import rng_states, set_rng_states
@@ -22,7 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 def end_epoch(
-    run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
+    run: Run,
+    store: Store,
+    val_tiles: NDArray[np.int64],
+    machine: Machine,
+    log: RunLog,
+    checkpoint: Path,
+    on_tile: OnTile | None = None,
 ) -> None:
     """Validate the weights, log the scores, and save the run.
 
@@ -33,17 +39,24 @@ def end_epoch(
         machine: Device and processes. All processes validate; the main one writes files.
         log: Log that receives the scores.
         checkpoint: Path of `checkpoint.pt`; `best.pt` is written beside it.
+        on_tile: Function called after each validated tile.
 
     Raises:
         CheckpointError: A checkpoint cannot be written.
     """
-    _score_weights(run, store, val_tiles, machine, log, checkpoint)
+    _score_weights(run, store, val_tiles, machine, log, checkpoint, on_tile)
     if machine.world.is_main:
         save_last(run, checkpoint)
 
 
 def validate_start(
-    run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
+    run: Run,
+    store: Store,
+    val_tiles: NDArray[np.int64],
+    machine: Machine,
+    log: RunLog,
+    checkpoint: Path,
+    on_tile: OnTile | None = None,
 ) -> None:
     """Validate the weights before the first step, and save them as `best.pt` until better weights replace them.
 
@@ -53,13 +66,19 @@ def validate_start(
         run.scored_steps = run.steps
         return
     states = rng_states()
-    _score_weights(run, store, val_tiles, machine, log, checkpoint)
+    _score_weights(run, store, val_tiles, machine, log, checkpoint, on_tile)
     set_rng_states(states)
     run.start_score = run.best_score
 
 
 def _score_weights(
-    run: Run, store: Store, val_tiles: NDArray[np.int64], machine: Machine, log: RunLog, checkpoint: Path
+    run: Run,
+    store: Store,
+    val_tiles: NDArray[np.int64],
+    machine: Machine,
+    log: RunLog,
+    checkpoint: Path,
+    on_tile: OnTile | None,
 ) -> None:
     run.scored_steps = run.steps
     epoch = -(-run.steps // run.origin.steps_per_epoch)
@@ -69,7 +88,7 @@ def _score_weights(
     found: dict[WeightsKind, tuple[PromptableSam, Validation, float]] = {}
     with timed("validate"):
         for kind, model in _models(run).items():
-            validation = validate(model, store, val_tiles, run.config, machine.world, machine.device)
+            validation = validate(model, store, val_tiles, run.config, machine.world, machine.device, on_tile)
             score = validation.score(run.config.best_by, by_objects=run.best_by_objects)
             found[kind] = model, validation, score
     scores: dict[str, float] = {kind: entry[2] for kind, entry in found.items()}

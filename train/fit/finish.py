@@ -13,11 +13,14 @@ from schemas.command.stage_timer import timed
 from schemas.store.store import Store
 from train.fit.run_report import write_run_report
 from train.fit.state import Run
+from train.fit.validate import OnTile
 from train.runtime.device import peak_memory_bytes
 from train.runtime.run_log import StepRecord, read_steps
 
 
-def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_by: str) -> dict[str, Any]:
+def finish_run(
+    run: Run, store: Store, out: Path, device: torch.device, stopped_by: str, on_tile: OnTile | None = None
+) -> dict[str, Any]:
     """Write `summary.json` and, unless a signal stopped the run, `report.html`.
 
     Args:
@@ -26,6 +29,7 @@ def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_
         out: Folder of the run.
         device: Device of the models.
         stopped_by: Name of the signal that stopped the run; empty if there was none.
+        on_tile: Function called after each tile that is scored for the report.
 
     Returns:
         The content of `summary.json`.
@@ -36,7 +40,7 @@ def finish_run(run: Run, store: Store, out: Path, device: torch.device, stopped_
     write_json(out / "summary.json", summary)
     if run.config.report and not stopped_by:
         with timed("report"):
-            summary["against_start"] = write_run_report(run, store, device, out)
+            summary["against_start"] = write_run_report(run, store, device, out, on_tile)
         write_json(out / "summary.json", summary)
     return summary
 

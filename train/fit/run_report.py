@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from schemas.store.store import Store
 from train.choices import MEASURE_NAMES
 from train.config import FitConfig, setting_keys
 from train.fit.state import Run
+from train.fit.validate import OnTile
 from train.model.loading import load_predictor
 from train.model.predictor import MaskPredictor
 from train.output.report import Fact, write_report
@@ -32,7 +34,9 @@ def start_is_best(best_by: str, start_score: float | None) -> str:
     )
 
 
-def write_run_report(run: Run, store: Store, device: torch.device, out: Path) -> dict[str, Any] | None:
+def write_run_report(
+    run: Run, store: Store, device: torch.device, out: Path, on_tile: OnTile | None = None
+) -> dict[str, Any] | None:
     """Score the best and the last weights of a run beside its start and the baselines, and write `report.html`.
 
     Args:
@@ -40,6 +44,7 @@ def write_run_report(run: Run, store: Store, device: torch.device, out: Path) ->
         store: The store that it was trained on.
         device: Device of the models.
         out: Folder of the run.
+        on_tile: Function called after each tile that is scored.
 
     Returns:
         For each prompt kind, the mean difference in Dice of the best weights minus the start, with its interval; None
@@ -49,7 +54,8 @@ def write_run_report(run: Run, store: Store, device: torch.device, out: Path) ->
     if len(tiles_with_objects(store, "val", may_be_empty=True)):
         protocol = ScoringProtocol("val", run.config.prompt_kinds, run.config.negatives)
         predictors = _predictors(run, device, out / "checkpoints")
-        evaluation = evaluate(store, predictors, protocol)
+        told = None if on_tile is None else partial(on_tile, "report")
+        evaluation = evaluate(store, predictors, protocol, on_tile=told)
     lead = start_is_best(run.config.best_by, run.start_score) if run.best_is_start else ""
     facts = (*_data(store), *_settings(run.config))
     title = f"Run {out.absolute().name}"

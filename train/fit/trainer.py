@@ -25,6 +25,7 @@ from train.fit.optimizer import set_learning_rates
 from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.state import Run, previous_of, save_last
 from train.fit.step_batches import LoadedStep
+from train.fit.validate import OnTile
 from train.runtime.device import failed_compilation_as_error, out_of_memory_as_error, pick_device
 from train.runtime.distributed import open_world
 from train.runtime.folder_lock import locked_folder
@@ -37,7 +38,13 @@ OnStep = Callable[[StepRecord, int], None]
 
 
 def fit(
-    store: Store, config: FitConfig, out: Path, *, resume: bool = False, on_step: OnStep | None = None
+    store: Store,
+    config: FitConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    on_tile: OnTile | None = None,
 ) -> dict[str, Any]:
     """Train a model, and write checkpoints, logs and `summary.json`.
 
@@ -47,6 +54,7 @@ def fit(
         out: Folder for the results of the run.
         resume: Whether to continue from the folder's last checkpoint, if there is one.
         on_step: Function called after each step with the step's record and the run's number of steps.
+        on_tile: Function called after each tile that is scored for a validation or for the report.
 
     Returns:
         The content of `summary.json`; empty in processes other than the main one.
@@ -70,12 +78,21 @@ def fit(
         device = torch.device(device_type, world.gpu) if device_type == "cuda" else torch.device("cpu")
         with locked_folder(out) if world.is_main else nullcontext():
             # The loading processes end when `_train` returns, before the report is made.
-            run = _train(store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step)
-            return finish_run(run, store, out, device, stop.by) if world.is_main else {}
+            run = _train(
+                store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step, on_tile=on_tile
+            )
+            return finish_run(run, store, out, device, stop.by, on_tile) if world.is_main else {}
 
 
 def _train(
-    store: Store, config: FitConfig, out: Path, machine: Machine, *, resume: bool, on_step: OnStep | None
+    store: Store,
+    config: FitConfig,
+    out: Path,
+    machine: Machine,
+    *,
+    resume: bool,
+    on_step: OnStep | None,
+    on_tile: OnTile | None,
 ) -> Run:
     checkpoint, is_main = out / "checkpoints" / "checkpoint.pt", machine.world.is_main
     if not resume and (checkpoint.exists() or previous_of(checkpoint).exists()):
@@ -95,7 +112,7 @@ def _train(
         while not machine.must_stop():
             if policies.must_validate(run):
                 validate = end_epoch if run.steps else validate_start
-                validate(run, store, prepared.val_tiles, machine, log, checkpoint)
+                validate(run, store, prepared.val_tiles, machine, log, checkpoint, on_tile)
                 continue
             if policies.must_end(run):
                 break

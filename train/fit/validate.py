@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,10 @@ from train.score.answers import score_tiles
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
 from train.score.tables import gather_scores, merge_tables, summarize
+from train.score.tile_answer import ScoredAnswer
+
+OnTile = Callable[[str, int, int], None]
+"""Function that is told what is being done ("validate", "report", "score"), and how many tiles are done of how many."""
 
 MODEL = "model"
 """Name of the trained model among the scores."""
@@ -58,6 +63,7 @@ def validate(
     config: FitConfig,
     world: World,
     device: torch.device,
+    on_tile: OnTile | None = None,
 ) -> Validation:
     """Score the validation tiles as `evaluate` does.
 
@@ -68,11 +74,26 @@ def validate(
         config: Settings of the run, which say the prompt kinds.
         world: Each process scores its share.
         device: Device of the model.
+        on_tile: Function called after each tile of this process.
     """
     protocol = ScoringProtocol("val", config.prompt_kinds, config.negatives, baselines=())
     panels = OverlayPanels(store, tiles.tolist(), MODEL, protocol.kinds[0], side_px=256)
     mine: list[int] = tiles[world.rank :: world.size].tolist()
     scored = score_tiles(store, mine, {MODEL: MaskPredictor(model, device)}, protocol)
+    if on_tile is not None:
+        scored = _told(scored, len(mine), on_tile)
     gathered = world.gather((gather_scores(scored, [panels]), panels.pictures))
     tables = merge_tables([part for part, _ in gathered])
     return Validation(summarize(tables, store)[MODEL], [picture for _, part in gathered for picture in part])
+
+
+def _told(scored: Iterator[ScoredAnswer], tiles: int, on_tile: OnTile) -> Iterator[ScoredAnswer]:
+    """Pass answers on, and tell after each tile that it is done."""
+    done, index = 0, None
+    for answer in scored:
+        if index is not None and answer.record.index != index:
+            done += 1
+            on_tile("validate", done, tiles)
+        index = answer.record.index
+        yield answer
+    on_tile("validate", tiles, tiles)

@@ -36,6 +36,7 @@ from train.runtime.distributed import World
 from train.runtime.machine import Machine
 from train.runtime.run_log import RunLog, read_steps
 from train.runtime.stop import StopRequest
+from train.score.answers import tiles_with_objects
 from train.settings import OptimizerConfig
 
 RATES = OptimizerConfig(lr=1e-4, vision_lr=1e-4)
@@ -61,11 +62,16 @@ def _with(**changes: object) -> FitConfig:
 @pytest.fixture(scope="module")
 def straight(store: Store, module_path: Path) -> Path:
     """The folder of a run of four steps, without an interruption."""
+    told: list[tuple[str, int, int]] = []
     fit(
         store,
         _with(max_steps=4, report=True, optimizer={"lr": 1e-4, "vision_lr": 5e-5, "warmup_steps": 1}),
         module_path,
+        on_tile=lambda *done: told.append(done),
     )
+    tiles = len(tiles_with_objects(store, "val"))
+    whole = [(done, tiles) for done in range(1, tiles + 1)]
+    assert told == [(doing, *done) for doing in ("validate", "validate", "report") for done in whole]
     return module_path
 
 

@@ -55,3 +55,12 @@ def test_score_is_the_one_that_the_run_chose(store: Store, nano: PromptableSam) 
         assert score == validation.scores["box"]["overall"]["class_mean"][name]["value"]
         found[name] = score
     assert found["iou"] < found["dice"]
+
+
+def test_each_tile_of_a_validation_is_told_once(store: Store, nano: PromptableSam) -> None:
+    told: list[tuple[str, int, int]] = []
+    tiles = tiles_with_objects(store, "val")[:3]
+    config = FitConfig(image_size=128)
+    note = validate(nano, store, tiles, config, World(), torch.device("cpu"), lambda *done: told.append(done))
+    assert told == [("validate", 1, 3), ("validate", 2, 3), ("validate", 3, 3)]
+    assert note.scores == validate(nano, store, tiles, config, World(), torch.device("cpu")).scores
