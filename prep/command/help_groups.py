@@ -7,6 +7,7 @@ BUILD = {
         *("dataset", "images", "masks", "image_suffix", "mask_suffix", "unpaired", "class_mask", "instance_classes"),
         *("class_map", "colors", "nearest_color", "source_mpp"),
     ),
+    "Sequences": ("sequences",),
     "Tiles": ("layout", "size", "stride", "edge", "mpp", "min_tissue"),
     "Objects and prompts": ("objects", "classes", "ignore", "min_area", "positive_points", "negative_points"),
     "Split": ("split_file", "patients", "split_fractions", "seed"),

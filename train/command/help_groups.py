@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 MODEL, DATA, PROMPTS, SCORES = "Model", "Data", "Prompts", "Scores"
 OPTIMIZATION, CHECKPOINTS, RESULTS, DEVICE = "Optimization", "Checkpoints and reports", "Results", "Device and speed"
-WITHOUT_PROMPTS = "Without prompts"
+WITHOUT_PROMPTS, FRAMES, PATIENTS = "Without prompts", "Sequences", "Number of patients"
 
 Groups = Mapping[str, tuple[str, ...]]
 
@@ -14,6 +14,7 @@ EVALUATE: Groups = {
     MODEL: ("checkpoint", "baseline", "model", "image_size", "zero_shot"),
     DATA: ("split", "allow_seen"),
     PROMPTS: ("prompt", "negatives", "corrections", "jitter"),
+    FRAMES: ("propagate",),
     SCORES: ("tta", "threshold", "tolerance_um", "primary", "against"),
     RESULTS: ("out", "save_masks", "stitch", "overwrite"),
     DEVICE: ("device", "workers"),
@@ -29,6 +30,7 @@ PREDICT: Groups = {
     MODEL: ("model", "image_size", "tta", "threshold"),
     DATA: ("region", "mpp", "source_mpp", "overlap"),
     PROMPTS: ("prompts",),
+    FRAMES: ("first_mask",),
     WITHOUT_PROMPTS: ("automatic", "grid", "iou_threshold", "stability_threshold", "nms", "batch_size"),
     RESULTS: ("out", "formats", "min_area", "overwrite"),
     DEVICE: ("device", "workers"),
@@ -42,17 +44,20 @@ PREDICT_EXAMPLES = (
 FIT: Groups = {
     MODEL: ("model", "init", "image_size", "freeze", "lora", "recipe"),
     DATA: ("batch_size", "max_objects", "balance", "augment"),
-    PROMPTS: ("prompt", "negatives", "corrections"),
+    PROMPTS: ("prompt", "negatives", "corrections", "mask_prompt_share", "box_jitter"),
+    FRAMES: ("frames", "frame_stride", "reverse", "corrected_frames"),
     OPTIMIZATION: (
         *("epochs", "max_steps", "accumulate", "lr", "vision_lr", "warmup_steps", "layer_decay", "ema", "patience"),
         *("seed", "config"),
     ),
     CHECKPOINTS: ("out", "save_every_steps", "resume", "keep_previous", "report"),
     DEVICE: ("device", "workers", "compile", "checkpoint_activations", "cache_features", "plan"),
+    PATIENTS: ("curve",),
 }
 
 FIT_EXAMPLES = (
     "bcss-train fit bcss.zarr --model base_plus --init sam2.1_hiera_base_plus.pt --out run",
     "bcss-train fit bcss.zarr --init nano --image-size 256 --device cpu --out small_run",
     "bcss-train fit bcss.zarr --out run --resume",
+    "bcss-train fit bcss.zarr --init sam2.1_hiera_tiny.pt --recipe medsam2 --plan",
 )

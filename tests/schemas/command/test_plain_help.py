@@ -51,7 +51,7 @@ def test_flags_are_whole_and_grouped_at_80_columns(program: str, name: str, monk
     assert text.index("Examples:") > places[-1]
 
 
-@pytest.mark.parametrize(("program", "name"), [key for key in GROUPED if key[1] != "fit"])
+@pytest.mark.parametrize(("program", "name"), GROUPED)
 def test_every_flag_has_one_group(program: str, name: str) -> None:
     grouped = [flag for flags in GROUPED[program, name].values() for flag in flags]
     options = [p.name for p in _parameters(program, name) if p.param_type_name == "option"]

@@ -122,7 +122,7 @@ def test_split_without_objects_is_an_error(store: Store) -> None:
 
 
 def test_the_network_of_official_checkpoints_is_found_from_their_weights(
-    nano: PromptableSam, nano: PromptableSam, tmp_path: Path
+    tiny: PromptableSam, nano: PromptableSam, tmp_path: Path
 ) -> None:
     for name, model in (("tiny", tiny), ("nano", nano)):
         torch.save({"model": model.sam.state_dict()}, tmp_path / f"{name}.pt")
