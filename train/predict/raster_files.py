@@ -42,7 +42,7 @@ class LabelImage:
         self._path, self._grid = path, grid
         self._shape = grid.region[3], grid.region[2]
         self._raw = path.with_name(f"{path.name}.raw")
-        # Written as a file and not through a memory map, in which a full disk would kill the process.
+        # This is a file and not a memory map: a full disk would kill the process, and the map counts as its memory.
         self._file = self._raw.open("w+b")
         self._file.truncate(self._shape[0] * self._shape[1] * _LABEL.itemsize)
         self._last = 0
@@ -61,13 +61,12 @@ class LabelImage:
 
     def close(self) -> None:
         """Write the file."""
-        self._file.flush()
-        labels = np.memmap(self._raw, _LABEL, "r", shape=self._shape)
-        dtype = np.uint8 if self._last < 256 else np.uint16 if self._last < 65536 else np.uint32
-        if self._shape[0] * self._shape[1] <= PNG_MAX_PX and dtype is not np.uint32:
-            Image.fromarray(labels.astype(dtype)).save(self._path.with_name(f"{self._path.name}.png"))
+        dtype = np.dtype(np.uint8 if self._last < 256 else np.uint16 if self._last < 65536 else np.uint32)
+        if self._shape[0] * self._shape[1] <= PNG_MAX_PX and dtype != np.uint32:
+            labels = self._rows(0, self._shape[0], 1, dtype)
+            Image.fromarray(labels).save(self._path.with_name(f"{self._path.name}.png"))
         else:
-            self._write_pyramid(labels, np.dtype(dtype))
+            self._write_pyramid(dtype)
         self.discard()
 
     def discard(self) -> None:
@@ -77,7 +76,25 @@ class LabelImage:
             self._file.close()
         self._raw.unlink(missing_ok=True)
 
-    def _write_pyramid(self, labels: NDArray[np.uint32], dtype: LabelType) -> None:
+    def _rows(self, top: int, count: int, step: int, dtype: LabelType) -> Labels:
+        """Read `count` rows or the rest of the image, taking every `step`-th row and column from row `top` on."""
+        height, width = self._shape
+        places = range(top, min(top + count * step, height), step)
+        rows = np.empty((len(places), -(-width // step)), dtype)
+        for number, row in enumerate(places):
+            self._file.seek(row * width * _LABEL.itemsize)
+            rows[number] = np.frombuffer(self._file.read(width * _LABEL.itemsize), _LABEL)[::step]
+        return rows
+
+    def _tiles(self, step: int, dtype: LabelType) -> Iterator[Labels]:
+        """Yield the tiles of one level, row by row. They take every `step`-th pixel: labels cannot be averaged."""
+        for top in range(0, self._shape[0], TIFF_TILE_PX * step):
+            rows = self._rows(top, TIFF_TILE_PX, step, dtype)
+            for left in range(0, rows.shape[1], TIFF_TILE_PX):
+                tile = rows[:, left : left + TIFF_TILE_PX]
+                yield np.pad(tile, [(0, TIFF_TILE_PX - length) for length in tile.shape])
+
+    def _write_pyramid(self, dtype: LabelType) -> None:
         height, width = self._shape
         levels = max(int(np.ceil(np.log2(max(height, width) / TIFF_TILE_PX))), 0)
         # The same labels must give the same bytes. Without this UUID, tifffile would write a random one.
@@ -88,7 +105,7 @@ class LabelImage:
             for level in range(levels + 1):
                 step = 1 << level
                 writer.write(
-                    _tiles(labels, step, dtype),
+                    self._tiles(step, dtype),
                     shape=(-(-height // step), -(-width // step)),
                     dtype=dtype,
                     tile=(TIFF_TILE_PX, TIFF_TILE_PX),
@@ -99,16 +116,6 @@ class LabelImage:
                     metadata=metadata if level == 0 else None,
                     software="",
                 )
-
-
-def _tiles(labels: NDArray[np.uint32], step: int, dtype: LabelType) -> Iterator[Labels]:
-    """Yield the tiles of one level, row by row. They take every `step`-th pixel, because labels cannot be averaged."""
-    side = TIFF_TILE_PX * step
-    for top in range(0, labels.shape[0], side):
-        for left in range(0, labels.shape[1], side):
-            tile = labels[top : top + side : step, left : left + side : step].astype(dtype)
-            missing = [(0, TIFF_TILE_PX - length) for length in tile.shape]
-            yield np.pad(tile, missing)
 
 
 class OverlayPicture:
