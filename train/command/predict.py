@@ -39,7 +39,7 @@ def predict(
     ] = None,
     first_mask: Annotated[
         Path | None,
-        typer.Option(help="Mask of the first frame; the folder of frames is a sequence, and each value is an object."),
+        typer.Option(help="Mask of the first frame of a video or a folder of frames; each value is an object."),
     ] = None,
     automatic: Annotated[bool, typer.Option("--automatic", help="Find all objects with a grid of clicks.")] = False,
     grid: Annotated[int, typer.Option(min=1, max=256, help="Clicks along each side of a window.")] = 32,
@@ -127,14 +127,14 @@ def _predict_frames(
     out: Path,
     network: tuple[DeviceChoice, ModelSize | None, int | None],
 ) -> None:
-    """Follow the objects of the first frame's mask through a folder of frames."""
+    """Follow the objects of the first frame's mask through a folder of frames or a video."""
     from train.model.loading import load_predictor
     from train.propagate.frames_folder import predict_frames
     from train.runtime.device import pick_device
     from train.runtime.folder_lock import locked_folder
 
     if len(sources) != 1:
-        raise typer.BadParameter("--first-mask goes with one folder of frames")
+        raise typer.BadParameter("--first-mask goes with one folder of frames or one video")
     device, model, image_size = network
     predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
     lost = interrupted_as_line("the masks of the frames so far are kept; run the same command to start again")

@@ -1,4 +1,4 @@
-"""Follow objects through a folder of frames, and write a palettized PNG for each frame.
+"""Follow objects through a folder of frames or a video, and write a palettized PNG for each frame.
 
 Axes: O objects, H and W pixels of a frame.
 """
@@ -6,7 +6,7 @@ Axes: O objects, H and W pixels of a frame.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from schemas.errors import SourceError
 from schemas.picture.decode import read_image, read_mask
 from train.model.predictor import MaskPredictor
 from train.propagate.follow import follow
+from train.propagate.video import VIDEO_SUFFIXES, count_frames, is_video, read_video
 
 NOT_OBJECTS = (0, 255)
 """Mask values that are no object: background, and pixels that are ignored."""
@@ -33,7 +34,10 @@ def find_frames(folder: Path) -> list[Path]:
             own.
     """
     if not folder.is_dir():
-        raise SourceError(folder, "is not a folder of frames", "give the folder of one sequence")
+        videos = ", ".join(VIDEO_SUFFIXES)
+        raise SourceError(
+            folder, "is not a folder of frames", f"give the folder of one sequence, or a video ({videos})"
+        )
     numbered: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in _SUFFIXES:
@@ -50,7 +54,7 @@ def find_frames(folder: Path) -> list[Path]:
 
 def predict_frames(
     predictor: MaskPredictor,
-    folder: Path,
+    source: Path,
     first_mask: Path,
     out: Path,
     on_frame: Callable[[int, int], None] | None = None,
@@ -59,10 +63,11 @@ def predict_frames(
 
     Args:
         predictor: The model.
-        folder: The frames.
+        source: The folder of the frames, or a video.
         first_mask: The mask of the first frame: each value but 0 and 255 is an object.
-        out: Folder for the masks. They have the values and the palette of the first mask. Where objects overlap, a
-            pixel belongs to the one with the highest logit.
+        out: Folder for the masks. They are named after the frames of a folder, or as in 00000.png for a video. They
+            have the values and the palette of the first mask. Where objects overlap, a pixel belongs to the one with
+            the highest logit.
         on_frame: Function called with the number of finished frames and the number of all frames.
 
     Returns:
@@ -71,33 +76,44 @@ def predict_frames(
     Raises:
         SourceError: A file cannot be read, the mask has no object, or a frame has another size than the mask.
     """
-    frames, mask = find_frames(folder), read_mask(first_mask)
+    mask = read_mask(first_mask)
     values = np.setdiff1d(np.unique(mask), NOT_OBJECTS)
     if not len(values):
         raise SourceError(first_mask, "shows no object", "every value but 0 and 255 is an object")
     palette = _palette(first_mask)
+    names, frames = _frames_of(source)
+    images = (_of_size(where, image, mask.shape, first_mask) for where, image in frames)
+    masks = follow(predictor, images, mask == values[:, None, None], len(names))
     out.mkdir(parents=True, exist_ok=True)
-    images = (_read_frame(path, mask.shape, first_mask) for path in frames)
     written: list[Path] = []
-    for path, logits in zip(frames, follow(predictor, images, mask == values[:, None, None], len(frames)), strict=True):
+    for name, logits in zip(names, masks, strict=True):
         codes = np.where(logits.max(0) > 0, values[logits.argmax(0)], 0).astype(mask.dtype)
         picture = Image.fromarray(codes)
         if codes.dtype == np.uint8:
             picture.putpalette(palette)
-        written.append(out / f"{path.stem}.png")
+        written.append(out / f"{name}.png")
         picture.save(written[-1])
         if on_frame:
-            on_frame(len(written), len(frames))
+            on_frame(len(written), len(names))
     return written
 
 
-def _read_frame(path: Path, size_hw: tuple[int, ...], first_mask: Path) -> NDArray[np.uint8]:
+def _frames_of(source: Path) -> tuple[list[str], Iterator[tuple[Path, NDArray[np.uint8]]]]:
+    """Return the names of the frames, and an iterator over the file and the image of each."""
+    if is_video(source):
+        names = [f"{number:05d}" for number in range(count_frames(source))]
+        return names, ((source, image) for image in read_video(source))
+    paths = find_frames(source)
     # Torch warns of arrays that cannot be written to, as those of JPEG files are.
-    image = read_image(path).copy()
+    return [path.stem for path in paths], ((path, read_image(path).copy()) for path in paths)
+
+
+def _of_size(where: Path, image: NDArray[np.uint8], size_hw: tuple[int, ...], first_mask: Path) -> NDArray[np.uint8]:
+    """Return the image of a frame, which must have the size of the mask."""
     if image.shape[:2] != size_hw:
         (height, width), (mask_height, mask_width) = image.shape[:2], size_hw
         what = f"is {width} x {height} pixels, but {first_mask.name} is {mask_width} x {mask_height}"
-        raise SourceError(path, what, "give frames and a mask of one size")
+        raise SourceError(where, what, "give frames and a mask of one size")
     return image
 
 
