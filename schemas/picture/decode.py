@@ -180,13 +180,23 @@ def image_header(path: Path) -> ImageHeader:
             picture.check_claim(picture.tiff.shown_size, "TIFF")
             return ImageHeader(picture.tiff.shown_size, True, b"", picture.tiff.orientation != UPRIGHT)
         with picture.image(pixels=False) as image:
-            palette = bytes(image.getpalette("RGB") or ()) if image.mode == "P" else b""
+            palette = _palette_rgb(image) if image.mode == "P" else b""
             orientation = picture.orientation(image)
             # Pillow has already applied the orientation tag to the size of a TIFF.
             size = image.size if picture.tiff is not None else turned_size(image.size, orientation)
             has_loss = image.format in _LOSSY_FORMATS or (picture.tiff is not None and bool(picture.tiff.lossy))
             is_color = image.mode in ("RGB", "RGBA") and not has_loss
             return ImageHeader(size, image.mode.startswith("I"), palette, orientation != UPRIGHT, is_color)
+
+
+def _palette_rgb(image: Image.Image) -> bytes:
+    """Red, green and blue of each index of a palettized image."""
+    holder = image
+    if image.palette is not None:
+        # Pillow decodes all pixels before it returns the palette, so give the palette to an image of one pixel.
+        holder = Image.new("P", (1, 1))
+        holder.putpalette(image.palette)
+    return bytes(holder.getpalette("RGB") or ())
 
 
 def _shown(picture: PictureFile, image: Image.Image) -> Image.Image:

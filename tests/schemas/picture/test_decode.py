@@ -204,7 +204,7 @@ def test_tiff_whose_place_of_pixels_is_a_fraction_is_damaged(tmp_path: Path) -> 
     entry = data.index(struct.pack("<HH", 273, 4))
     data[entry : entry + 12] = struct.pack("<HHII", 273, 5, 1, 8)
     path.write_bytes(data)
-    for read in (image_header, read_image, read_mask):
+    for read in (read_image, read_mask):
         with pytest.raises(SourceError, match=r"mask.tif: is damaged"):
             read(path)
 
@@ -267,3 +267,32 @@ def test_png_of_sixteen_bits_a_channel_is_refused(tmp_path: Path) -> None:
 def test_picture_with_white_as_zero_is_not_inverted(tmp_path: Path) -> None:
     (tmp_path / "i.tif").write_bytes(_tiff(np.full((8, 16), 55, np.uint8), bits=8, photometric=0))
     assert set(np.unique(read_image(tmp_path / "i.tif"))) == {200}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("m.png", {}),
+        ("m.png", {"bits": 2}),
+        ("m.png", {"transparency": bytes([0, 9])}),
+        ("m.tif", {}),
+        ("m.tif", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_palette_in_the_header_is_that_of_the_decoded_image(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    mask = Image.fromarray(np.arange(4, dtype=np.uint8).reshape(2, 2))
+    mask.putpalette(list(range(200, 212)))
+    mask.save(tmp_path / name, **options)
+    palette = image_header(tmp_path / name).palette_rgb
+    with Image.open(tmp_path / name) as decoded:
+        decoded.load()
+        assert palette == bytes(decoded.getpalette("RGB") or ())
+    assert palette[:12] == bytes(range(200, 212))
+
+
+def test_header_is_read_without_the_pixels(tmp_path: Path) -> None:
+    whole = _png(np.arange(4, dtype=np.uint8)[None], 8, 3)
+    (tmp_path / "m.png").write_bytes(whole[: whole.index(b"IDAT") + 8])
+    header = image_header(tmp_path / "m.png")
+    assert header.size == (4, 1)
+    assert header.palette_rgb[:48] == bytes(range(48))
