@@ -8,15 +8,22 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.derive.rims import rim_classes
+from prep.derive.rims import BETWEEN_SHARE, MIN_PX, rim_classes
 from prep.derive.segments import present_codes
 from schemas.picture.decode import read_mask
 from tests.conftest import WriteRoi
+
+# SciPy's type hints do not tell which of its results a call returns.
+ndimage: Any = scipy.ndimage
 
 
 def _drawn() -> NDArray[np.uint8]:
@@ -45,6 +52,35 @@ def test_blended_masks_have_rims(dtype: type) -> None:
     assert rim_classes(turned, present_codes(turned)).keys() >= {2, 3}
     nearest: Any = cv2.warpAffine(drawn, turn, (240, 200), flags=cv2.INTER_NEAREST)
     assert rim_classes(nearest, present_codes(nearest)) == {}
+
+
+def _plain(labels: np.ndarray) -> dict[int, int]:
+    """Look at every block of 3 x 3 and 5 x 5 pixels."""
+    low, high = (of(labels, 3, mode="nearest") for of in (ndimage.minimum_filter, ndimage.maximum_filter))
+    solid = set(labels[low == high].tolist())
+    low, high = (of(labels, 5, mode="nearest") for of in (ndimage.minimum_filter, ndimage.maximum_filter))
+    found: dict[int, int] = {}
+    for code in np.unique(labels)[1:-1].tolist():
+        is_code = labels == code
+        between = is_code & (low < code) & (code < high)
+        if code not in solid and is_code.sum() >= MIN_PX and between.sum() >= BETWEEN_SHARE * is_code.sum():
+            found[code] = int(is_code.sum())
+    return found
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 4)), elements=st.sampled_from([0, 4, 5])),
+    st.tuples(st.integers(1, 90), st.integers(1, 40)),
+    st.tuples(st.integers(0, 60), st.integers(0, 30), st.integers(1, 3)),
+)
+def test_rims_equal_those_of_a_look_at_every_block(
+    drawn: np.ndarray, size: tuple[int, int], block: tuple[int, int, int]
+) -> None:
+    """Some rows are looked at first, so a block between them, or at a border, must count as well."""
+    labels: Any = cv2.resize(drawn, size[::-1], interpolation=cv2.INTER_LINEAR)
+    top, left, code = block
+    labels[top : top + 3, left : left + 3] = code
+    assert rim_classes(labels, present_codes(labels)) == _plain(labels)
 
 
 def test_real_masks_have_no_rims(real_data: Path) -> None:
