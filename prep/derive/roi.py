@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.config import ALL_CLASSES, BuildConfig
+from prep.derive.components import find_components
 from prep.derive.points import PaddedPoints, derive_points
 from prep.derive.rims import rim_classes
 from prep.derive.segments import (
@@ -22,7 +23,6 @@ from prep.derive.segments import (
     component_segments,
     instance_segments,
     label_segments,
-    number_components,
     pixel_counts,
     present_codes,
 )
@@ -195,7 +195,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
     merge = merger(config, pixels.labels)
     instances = pixels.instances
     with timed("segments"):
-        components = number_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
+        components = find_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
     if config.layout == "tile":
         tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px, config.edge, pixels.scale_xy)
     else:

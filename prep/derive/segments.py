@@ -5,15 +5,14 @@ Arrays are H, W; boxes are x, y with inclusive pixel indices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects  # pyright: ignore[reportUnknownVariableType]
 
+from prep.derive.components import Components, find_components
 from prep.derive.tiles import Tile
 from prep.source.instances import Instances
 from schemas.picture.decode import LabelArray
@@ -118,26 +117,29 @@ def label_segments(tile: Tile, codes: LabelArray, classes: frozenset[int], min_a
 
 
 def component_segments(
-    tile: Tile, codes: LabelArray, classes: frozenset[int], min_area_px: int, roi_components: NDArray[np.int32]
+    tile: Tile, codes: LabelArray, classes: frozenset[int], min_area_px: int, of_roi: Components
 ) -> list[Segment]:
-    """Make one segment for each 8-connected component of the tile, by class and then in OpenCV's order, which is fixed.
+    """Make one segment for each 8-connected component of the tile, in the order of `prep.derive.components`.
 
     Args:
         tile: The tile.
         codes: uint8 or uint16 (S, S), the class of each pixel.
         classes: The codes that become objects.
         min_area_px: Minimum area of an object in pixels.
-        roi_components: int32 (H, W), the components of the whole ROI from `number_components`.
+        of_roi: The components of the whole ROI.
     """
+    # The padding lies behind the last row and column.
+    height, width = (np.count_nonzero(places >= 0) for places in (tile.rows, tile.columns))
+    found = find_components(codes[:height, :width], classes)
+    numbered = found.numbered()
+    x, y = found.first_xy.T
+    roi_numbers = of_roi.at(tile.columns[x], tile.rows[y])
     segments: list[Segment] = []
-    for code in present_codes(codes):
-        if code not in classes:
-            continue
-        for crop, box, area in _components((codes == code) & tile.inside, min_area_px):
-            # The first pixel in reading order tells which component of the ROI this is.
-            y, x = box[1], box[0] + int(np.argmax(crop[0]))
-            component = int(roi_components[tile.rows[y], tile.columns[x]])
-            segments.append(Segment(crop, codes.shape, len(segments) + 1, code, component, box, area))
+    for index in np.flatnonzero(found.area_px >= min_area_px):
+        left, top, right, bottom = (int(side) for side in found.box_xyxy[index])
+        crop = numbered[top : bottom + 1, left : right + 1] == index + 1
+        code, number, area = int(found.codes[index]), int(roi_numbers[index]), int(found.area_px[index])
+        segments.append(Segment(crop, codes.shape, len(segments) + 1, code, number, (left, top, right, bottom), area))
     return segments
 
 
@@ -149,6 +151,9 @@ def instance_segments(tile: Tile, instances: Instances, min_area_px: int) -> lis
         instances: Classes and ids of the instances of the ROI.
         min_area_px: Minimum area of an object in pixels.
     """
+    # Only builds of instances need SciPy, which takes a third of a second to import.
+    from scipy.ndimage import find_objects  # pyright: ignore[reportUnknownVariableType]
+
     ids = np.where(tile.inside, tile.labels, tile.labels.dtype.type(0))
     segments: list[Segment] = []
     places = cast("list[tuple[slice, slice] | None]", find_objects(ids))
@@ -166,41 +171,6 @@ def instance_segments(tile: Tile, instances: Instances, min_area_px: int) -> lis
     return segments
 
 
-def number_components(labels: LabelArray, classes: frozenset[int]) -> NDArray[np.int32]:
-    """Number the 8-connected components of a whole ROI from 1, class by class in ascending order.
-
-    Args:
-        labels: uint8 or uint16 (H, W), the class of each pixel.
-        classes: The codes that become objects.
-
-    Returns:
-        int32 (H, W), the number of the component of each pixel; 0 for other classes.
-    """
-    numbers = np.zeros(labels.shape, np.int32)
-    total = 0
-    for code in present_codes(labels):
-        if code in classes:
-            of_code: NDArray[np.uint8] = np.equal(labels, code).astype(np.uint8)
-            _, numbered = cv2.connectedComponents(of_code, connectivity=8, ltype=cv2.CV_32S)
-            found = np.asarray(numbered, np.int32)
-            # Add in place, since a whole ROI is large, and only at pixels of this class, since classes do not overlap.
-            np.add(found, total, out=numbers, where=of_code.view(np.bool_))
-            total += int(found.max())
-    return numbers
-
-
-def _components(
-    mask: NDArray[np.bool_], min_area_px: int
-) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int, int, int], int]]:
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    for number in range(1, count):
-        left, top, width, height, area = (int(value) for value in stats[number])
-        if area >= min_area_px:
-            crop = numbers[top : top + height, left : left + width] == number
-            yield crop, (left, top, left + width - 1, top + height - 1), area
-
-
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    columns = np.flatnonzero(mask.any(axis=0))
-    rows = np.flatnonzero(mask.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return left, top, left + width - 1, top + height - 1

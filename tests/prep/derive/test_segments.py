@@ -2,11 +2,12 @@ from typing import Any
 
 import numpy as np
 import scipy.ndimage
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from prep.derive.segments import component_segments, label_segments, number_components
+from prep.derive.components import find_components
+from prep.derive.segments import component_segments, label_segments
 from prep.derive.tiles import cut_tiles
 
 # SciPy's type hints do not tell which of its results a call returns.
@@ -34,7 +35,8 @@ def test_label_segments_partition_the_selected_labels(labels: np.ndarray) -> Non
 
 @given(LABELS)
 def test_component_segments_equal_those_of_scipy(labels: np.ndarray) -> None:
-    components = number_components(labels, frozenset({1, 2, 3}))
+    components = find_components(labels, frozenset({1, 2, 3}))
+    of_pixels = components.numbered()
     for tile in _tiles(labels):
         segments = component_segments(tile, tile.labels, frozenset({1, 2, 3}), 1, components)
         assert [segment.object_id for segment in segments] == list(range(1, len(segments) + 1))
@@ -44,17 +46,7 @@ def test_component_segments_equal_those_of_scipy(labels: np.ndarray) -> None:
             _check_measures(segment)
             x, y = tile.origin_xy
             ys, xs = np.nonzero(segment.mask)
-            assert set(components[ys + y, xs + x]) == {segment.roi_component}
-
-
-@given(LABELS)
-@example(np.ones((4, 1), np.uint8))
-def test_roi_components_are_numbered_apart(labels: np.ndarray) -> None:
-    components = number_components(labels, frozenset({1, 2}))
-    for number in range(1, components.max() + 1):
-        assert ndimage.label(components == number, EIGHT)[1] == 1
-        assert len(set(labels[components == number])) == 1
-    np.testing.assert_array_equal(components > 0, np.isin(labels, [1, 2]))
+            assert set(of_pixels[ys + y, xs + x]) == {segment.roi_component}
 
 
 def _check_measures(segment) -> None:
@@ -69,5 +61,5 @@ def test_small_components_are_left_out() -> None:
     labels[0, 0] = 1
     labels[4:8, 4:8] = 1
     (tile,) = _tiles(labels)
-    found = component_segments(tile, tile.labels, frozenset({1}), 4, number_components(labels, frozenset({1})))
+    found = component_segments(tile, tile.labels, frozenset({1}), 4, find_components(labels, frozenset({1})))
     assert [(segment.area_px, segment.object_id, segment.roi_component) for segment in found] == [(16, 1, 2)]
