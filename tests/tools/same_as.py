@@ -34,6 +34,7 @@ from tests.tools.compare import (
     compare_stores,
 )
 from tests.tools.trees import CHECKOUT, TreeError, check_runs_from, run_python, unpack_revision
+from train.choices import BASELINES
 
 SHOWN_DIFFERENCES = 20
 
@@ -178,7 +179,9 @@ def _compare_runs(sides: Sides, *, keep: bool) -> Iterator[Comparison]:
 def _compare_evaluations(sides: Sides, *, keep: bool) -> Iterator[Comparison]:
     """Compare all that an evaluation of one run writes, except its pictures for people."""
     del keep
-    asked = ("--prompt", "box", "--prompt", "centroid", "--corrections", 1, "--save-masks", "--stitch")
+    # Masks of a baseline are written if it is named; older revisions wrote them always.
+    baselines = [flag for name in BASELINES for flag in ("--baseline", name)]
+    asked = ("--prompt", "box", "--prompt", "centroid", "--corrections", 1, "--save-masks", "--stitch", *baselines)
     checkpoint = f"{EVALUATED}/checkpoints/checkpoint.pt"
     sides.run("train.cli", "evaluate", STORE, "--checkpoint", checkpoint, *asked, "--device", "cpu", "--out", "scores")
     # The digest of the scored file covers the seconds that the run took.
