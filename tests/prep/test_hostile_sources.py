@@ -19,7 +19,7 @@ from schemas.store.store import open_store
 ALL = BuildConfig(size_px=16, classes="all", ignore=())
 
 
-@settings(max_examples=24, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([np.uint8, np.uint16]).flatmap(
         lambda dtype: arrays(dtype, st.tuples(st.integers(1, 40), st.integers(1, 40)))

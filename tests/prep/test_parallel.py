@@ -52,6 +52,7 @@ def test_dask_cluster_writes_the_same_bytes_even_when_a_worker_dies(
     assert bytes_of(out) == bytes_of(store.path)
 
 
+@pytest.mark.slow
 def test_killed_scheduler_is_reported_in_one_line(cluster: Cluster, sample_source: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "prep.cli", "build", str(sample_source), "--out", str(tmp_path / "s.zarr")]
     command += ["--size", "128", "--dask", cluster.address]
@@ -69,6 +70,7 @@ def test_killed_scheduler_is_reported_in_one_line(cluster: Cluster, sample_sourc
     assert re.search(r"the scheduler of --dask tcp://.*: has stopped, or .*; start it again, and repeat", error)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_scheduler_that_dies_while_a_result_comes_is_the_same_error(cluster: Cluster) -> None:
     def lose_results() -> None:
@@ -85,6 +87,7 @@ def test_scheduler_that_dies_while_a_result_comes_is_the_same_error(cluster: Clu
     killer.join()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("gone_s", [0.2, 3])
 def test_scheduler_that_dies_between_two_rounds_is_the_same_error(
@@ -105,6 +108,7 @@ def test_scheduler_that_dies_between_two_rounds_is_the_same_error(
         go_on_without()
 
 
+@pytest.mark.slow
 def test_scheduler_without_workers_is_logged_and_waited_for(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -97,6 +97,7 @@ def test_lock_keeps_a_second_build_out(bucket: str, sample_source: Path, tmp_pat
     assert bytes(obstore.get(object_store(url), LOCK_OBJECT).bytes()) == b"somebody"
 
 
+@pytest.mark.slow
 def test_killed_build_takes_its_lock_again(bucket: str, sample_source: Path, tmp_path: Path) -> None:
     url, work = f"{bucket}/s.zarr", tmp_path / "work"
     command = [sys.executable, "-m", "prep.cli", "build", str(sample_source), "--out", url, "--size", "128"]
@@ -111,6 +112,7 @@ def test_killed_build_takes_its_lock_again(bucket: str, sample_source: Path, tmp
     assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_by_another", [False, True])
 def test_lock_and_folder_of_a_build_killed_at_its_end_are_removed(
     bucket: str, write_roi, tmp_path: Path, held_by_another: bool
@@ -146,6 +148,7 @@ def test_replaced_store_is_unreadable_until_it_is_whole(bucket: str, write_roi, 
     assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.slow
 def test_replaced_store_cannot_be_read_while_its_files_are_replaced(bucket: str, write_roi, tmp_path: Path) -> None:
     url = f"{bucket}/s.zarr"
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
@@ -273,6 +276,7 @@ def test_silent_server_is_reported_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["", '{"zarr.json": "4', '["labels/zarr.json"]'])
 def test_half_written_record_of_uploads_is_ignored(bucket: str, store: Store, tmp_path: Path, left: str) -> None:
     record = tmp_path / "publish" / "uploaded.json"
@@ -312,6 +316,7 @@ def test_record_is_not_written_for_each_file(bucket: str, store: Store, tmp_path
     assert len(written) > 50
 
 
+@pytest.mark.slow
 def test_record_of_another_store_is_ignored(bucket: str, write_roi, tmp_path: Path) -> None:
     url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
     for code in (1, 2):
@@ -321,6 +326,7 @@ def test_record_of_another_store_is_ignored(bucket: str, write_roi, tmp_path: Pa
         assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.slow
 def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store, tmp_path: Path) -> None:
     url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
     publish_remote(Path(store.path), url, record)
@@ -330,6 +336,7 @@ def test_files_that_the_server_lost_are_uploaded_again(bucket: str, store: Store
     assert verify_store(open_store(url)) == []
 
 
+@pytest.mark.slow
 def test_files_that_another_replaced_are_uploaded_again(bucket: str, store: Store, tmp_path: Path, monkeypatch) -> None:
     url, record = f"{bucket}/s.zarr", tmp_path / "publish" / "uploaded.json"
     folder = Path(shutil.copytree(store.path, tmp_path / "store"))

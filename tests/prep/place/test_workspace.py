@@ -60,6 +60,7 @@ def test_killed_build_continues_and_ends_with_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removed", [0, 10])
 def test_folder_of_a_build_killed_at_its_end_is_removed(
     sample_source: Path, store: Store, tmp_path: Path, removed: int
@@ -96,6 +97,7 @@ def _dies_at(call: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_store_that_a_killed_build_moved_away_is_put_back(write_roi, tmp_path: Path, overwrite: bool) -> None:
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
@@ -323,6 +325,7 @@ def test_work_on_another_file_system_is_copied_into_place(write_roi, far: Path, 
     assert list(far.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True])
 def test_copy_of_a_killed_build_on_another_file_system_is_removed(
     write_roi, far: Path, tmp_path: Path, earlier: bool
@@ -376,6 +379,7 @@ def test_working_folder_that_was_there_stays_and_is_emptied(write_roi, tmp_path:
     assert list(real.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_working_folder_that_was_there_stays_after_a_kill(sample_source: Path, tmp_path: Path) -> None:
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
     work.mkdir()

@@ -202,6 +202,7 @@ def test_killed_command_ends_with_the_same_bytes_when_repeated(checkpoint: Path,
     assert len(results[0]) == 5
 
 
+@pytest.mark.slow
 def test_processes_share_images_and_give_the_same_files(checkpoint: Path, store: Store, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for index in range(3):

@@ -124,6 +124,7 @@ def test_two_processes_train_as_one_does(store: Store, programs: Path, tmp_path:
     assert scores[0]["dice_class_mean"] == pytest.approx(scores[1]["dice_class_mean"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_two_processes_train_windows_as_one_does(sequences: Store, programs: Path, tmp_path: Path) -> None:
     """The prompts differ between windows, so each process uses parameters that the other does not."""
     windows = {"frames": 3, "prompt": "random", "corrections": 1, "corrected_frames": 2}
@@ -146,6 +147,7 @@ def _nine_tiles(write_roi: WriteRoi, folder: Path) -> Store:
     return open_store(folder / "nine.zarr")
 
 
+@pytest.mark.slow
 def test_process_without_a_tile_joins_every_collective(write_roi: WriteRoi, programs: Path, tmp_path: Path) -> None:
     # Nine tiles in global batches of eight leave one tile, which the first process takes.
     nine = _nine_tiles(write_roi, tmp_path)
@@ -155,6 +157,7 @@ def test_process_without_a_tile_joins_every_collective(write_roi: WriteRoi, prog
     assert [step.images for step in read_steps(tmp_path / "run")] == [8, 1]
 
 
+@pytest.mark.slow
 def test_processes_that_find_different_features_missing_fill_them_together(
     write_roi: WriteRoi, programs: Path, tmp_path: Path
 ) -> None:
@@ -195,6 +198,7 @@ def test_killed_rank_ends_the_job_and_the_run_can_be_resumed(store: Store, progr
     assert load_checkpoint(out / "checkpoints" / "checkpoint.pt")["steps"] == done + 2
 
 
+@pytest.mark.slow
 def test_processes_can_leave_their_group_many_times(programs: Path, tmp_path: Path) -> None:
     # Up to torch 2.7, the group was freed while the interpreter's lock was held, and a thread of the group needed that
     # lock to release the last collective. The process then hung, in this test after a few groups.
