@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.errors import CheckpointError, ConfigError
 from schemas.store.store import Store, open_store
+from tests.train.same_runs import assert_same_runs, wait_for_step
 from tests.warm_start import WarmProcess
 from train.config import read_config
 from train.fit.resume import readable_checkpoint
@@ -79,40 +79,16 @@ def straight(store: Store, module_path: Path) -> Path:
     return module_path
 
 
-def _assert_same(run: Path, straight: Path) -> None:
-    ours, theirs = (load_checkpoint(folder / "checkpoints" / "checkpoint.pt") for folder in (run, straight))
-    for mine, other in ((ours["model"], theirs["model"]), (ours["ema"]["model"], theirs["ema"]["model"])):
-        for name, weight in other.items():
-            assert torch.equal(mine[name], weight), name
-    for number, state in theirs["optimizer"]["state"].items():
-        for key, value in state.items():
-            assert torch.equal(ours["optimizer"]["state"][number][key], value)
-    for key in ("steps", "epoch", "loss", "best_meter_values", "sampler"):
-        assert ours[key] == theirs[key]
-    untimed = [
-        [(s.step, s.epoch, s.loss, s.grad_norm, s.lr, s.tiles) for s in read_steps(folder)]
-        for folder in (run, straight)
-    ]
-    assert untimed[0] == untimed[1]
-
-
-def _wait_for_step(process: WarmProcess, out: Path, step: int) -> None:
-    metrics = out / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_text().count('"grad_norm"') < step:
-        assert process.poll() is None
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_run_resumes_bit_for_bit(store: Store, straight: Path, tmp_path: Path, workers: int) -> None:
     command = _command(store, tmp_path, "--save-every-steps", "5", "--workers", str(workers))
     process = WarmProcess(command)
-    _wait_for_step(process, tmp_path, 7)
+    wait_for_step(process, tmp_path, 7)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pt")["steps"] == 5
     fit(store, read_config(None, {**FLAGS, "workers": 2 - workers}), tmp_path, resume=True)
-    _assert_same(tmp_path, straight)
+    assert_same_runs(tmp_path, straight)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
@@ -120,7 +96,7 @@ def test_signal_ends_the_step_saves_the_run_and_exits_0(
     store: Store, straight: Path, tmp_path: Path, number: int
 ) -> None:
     process = WarmProcess(_command(store, tmp_path, "--workers", "1"), start_new_session=True)
-    _wait_for_step(process, tmp_path, 2)
+    wait_for_step(process, tmp_path, 2)
     # Send the signal to the loading processes too, as a terminal and a scheduler do.
     os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=60)
@@ -130,7 +106,7 @@ def test_signal_ends_the_step_saves_the_run_and_exits_0(
     assert json.loads((tmp_path / "summary.json").read_text())["stopped_by"] == signal.Signals(number).name
     assert steps < 12
     fit(store, read_config(None, {**FLAGS, "workers": 0}), tmp_path, resume=True)
-    _assert_same(tmp_path, straight)
+    assert_same_runs(tmp_path, straight)
 
 
 def test_previous_checkpoint_is_kept_unless_the_run_says_otherwise(store: Store, tmp_path: Path) -> None:
@@ -164,7 +140,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_used(
     fit(store, config, tmp_path, resume=True)
     assert "checkpoint.pt: cannot be read" in caplog.text
     assert "resuming from the checkpoint before it" in caplog.text
-    _assert_same(tmp_path, straight)
+    assert_same_runs(tmp_path, straight)
 
 
 def test_other_settings_are_refused(store: Store, straight: Path, tmp_path: Path) -> None:
@@ -212,7 +188,7 @@ def test_run_killed_in_validation_validates_when_resumed(
     assert [line["epoch"] for line in lines if "event" in line] == [0, 1]
     assert summary["start_val"] is not None
     assert (tmp_path / "checkpoints" / "best.pt").exists()
-    _assert_same(tmp_path, straight)
+    assert_same_runs(tmp_path, straight)
 
 
 def test_another_store_is_refused(store: Store, straight: Path, tmp_path: Path, sample_source: Path) -> None:
@@ -252,7 +228,7 @@ def test_run_with_adapters_and_average_resumes_bit_for_bit(store: Store, straigh
     with pytest.raises(KeyboardInterrupt):
         fit(store, config.model_copy(update={"save_every_steps": 1}), tmp_path / "parts", on_step=stop)
     fit(store, config, tmp_path / "parts", resume=True)
-    _assert_same(tmp_path / "parts", tmp_path / "whole")
+    assert_same_runs(tmp_path / "parts", tmp_path / "whole")
     whole, parts = (load_checkpoint(tmp_path / out / "checkpoints" / "checkpoint.pt") for out in ("whole", "parts"))
     for ours, theirs in ((parts, whole), (parts["ema"], whole["ema"])):
         for held in ("adapter", "base_layers"):
