@@ -186,7 +186,6 @@ def fit(
     """Fine-tune SAM 2 with the prompts of the store."""
     from schemas.store.store import open_store
     from train.config import flags_as_settings, read_config
-    from train.fit.run_report import start_is_best
     from train.fit.trainer import fit as run_fit
 
     settings = read_config(config, flags_as_settings(context.params))
@@ -211,6 +210,9 @@ def fit(
         f"{summary['steps']} steps" + ("" if first is None else f", loss {first:.3f} -> {summary['loss_last']:.3f}")
     )
     if summary["best_is_start"] and not summary["stopped_by"]:
+        # Its module imports all that the report needs, for which the first step must not wait.
+        from train.fit.run_report import start_is_best
+
         typer.echo(start_is_best(summary["best_by"], summary["start_val"]))
     typer.echo(f"checkpoint  {printable(out / 'checkpoints' / 'checkpoint.pt')}")
     typer.echo(f"numbers     {printable(out / 'summary.json')}")

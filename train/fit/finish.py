@@ -11,7 +11,6 @@ import torch
 
 from schemas.command.stage_timer import timed
 from schemas.store.store import Store
-from train.fit.run_report import write_run_report
 from train.fit.state import Run
 from train.fit.validate import OnTile
 from train.runtime.device import peak_memory_bytes
@@ -39,6 +38,9 @@ def finish_run(
     # Written before the report, too, which takes long and may fail.
     write_json(out / "summary.json", summary)
     if run.config.report and not stopped_by:
+        # Imported only here: the first step of a run must not wait for matplotlib, which only the report needs.
+        from train.fit.run_report import write_run_report
+
         with timed("report"):
             summary["against_start"] = write_run_report(run, store, device, out, on_tile)
         write_json(out / "summary.json", summary)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
@@ -79,6 +78,9 @@ class TileOutlines:
         """Return the distance of each pixel to the nearest pixel that is not `far`, (H, W)."""
         x_um, y_um = self.spacing_xy_um
         if x_um != y_um:
+            # Imported only here: the import takes long, and the pixels of most images are square.
+            from scipy import ndimage
+
             return np.asarray(ndimage.distance_transform_edt(far, sampling=(y_um, x_um)))
         # This is ten times as fast, but works only for square pixels.
         return np.asarray(cv2.distanceTransform(far.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)) * x_um

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 LEVEL = 0.95
 """Confidence level of an interval."""
@@ -49,6 +48,9 @@ class Estimate:
         """Return the lower and the upper end of the interval, or None without a standard error."""
         if self.error is None:
             return None
+        # Imported only here, because the import takes long and a training run never asks for an interval.
+        from scipy import special
+
         reach = float(special.stdtrit(self.fewest - 1, (1 + level) / 2)) * self.error
         return self.value - reach, self.value + reach
 
@@ -58,6 +60,8 @@ class Estimate:
             return None
         if self.error == 0:
             return 1.0 if self.value == 0 else 0.0
+        from scipy import special
+
         return float(2 * special.stdtr(self.fewest - 1, -abs(self.value) / self.error))
 
     def share_interval(self) -> tuple[float, float] | None:

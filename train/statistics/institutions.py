@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from train.statistics.estimate import LEVEL, class_mean
 
@@ -52,6 +51,9 @@ def leave_one_out(
     every = len(np.unique(classes))
     ends: tuple[float, float] | None = None
     if all(len(np.unique(classes[rows])) == every for rows in kept.values()):
+        # Imported only here, because the import takes long and a training run never asks for an interval.
+        from scipy import special
+
         means, count = np.array(list(without.values())), len(names)
         error = math.sqrt((count - 1) / count * float(np.sum((means - means.mean()) ** 2)))
         reach = float(special.stdtrit(count - 1, (1 + LEVEL) / 2)) * error
