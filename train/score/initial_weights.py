@@ -24,6 +24,8 @@ from train.model.train_state import RunStart, run_start
 
 logger = logging.getLogger(__name__)
 
+UNTRAINED = "baseline:untrained"
+
 
 def load_initial_weights(
     checkpoints: Sequence[Path | NamedCheckpoint], device: torch.device, *, at_full_size: bool = False
@@ -38,9 +40,9 @@ def load_initial_weights(
 
     Returns:
         The models by name: `baseline:zero_shot` for the weights that `--init` named, `baseline:untrained` for the
-        random weights of the run's seed. If several models would share a name, every one after the first has the name
-        of its checkpoint appended. If an `--init` file no longer exists or has changed, a warning names it, and it is
-        left out.
+        random weights of the run's seed, which are also loaded beside `--init nano`. If several models would share a
+        name, every one after the first has the name of its checkpoint appended. If an `--init` file no longer exists or
+        has changed, a warning names it, and it is left out.
 
     Raises:
         CheckpointError: A checkpoint does not record its initial weights, or a file cannot be read.
@@ -58,7 +60,7 @@ def load_initial_weights(
         predictor = _load_start(start, path, device)
         if predictor is None:
             continue
-        name = "baseline:zero_shot" if predictor.weights else "baseline:untrained"
+        name = "baseline:zero_shot" if predictor.weights else UNTRAINED
         if predictor.weights:
             key = (start.size, start.image_size, predictor.weights.sha256)
             if key in known:
@@ -66,6 +68,9 @@ def load_initial_weights(
             known.add(key)
         name = name if name not in found else f"{name}:{model}"
         found[name] = predictor
+        if predictor.weights and is_nano_start(Path(predictor.weights.path)):
+            # This start was trained by this project, so its own random beginning is scored, too.
+            found.setdefault(UNTRAINED, MaskPredictor(_random_model(start).eval(), device))
         if at_full_size and predictor.weights and _is_official(predictor.weights, start):
             times = round((OFFICIAL_IMAGE_SIZE / start.image_size) ** 2)
             logger.info(
