@@ -29,6 +29,13 @@ BORDER_MARGIN_PX = 8.0
 NEAR_PX = (3.0, 48.0)
 """Minimum and maximum distance of a negative point from the segment, if there is room."""
 
+COLUMNS_AT_ONCE = 16
+"""OpenCV adds distances along a row in steps of up to this many columns, so their last bit depends on the column.
+
+Distances on a part of the grid equal those on the whole grid only if the columns are the same modulo this number; the
+grid itself begins at column 1.
+"""
+
 
 @dataclass(frozen=True)
 class PaddedPoints:
@@ -48,21 +55,23 @@ class Surroundings:
     """An object, and the grid of pixels in and around it among which its points are chosen; see `_window`.
 
     Attributes:
-        mask: bool (h, w), grid pixels of the object.
-        free: bool (h, w), grid pixels where a negative point may lie.
+        mask: bool (h, w), the object at the grid pixels of its box.
+        depth: float32 (h, w), distance in tile pixels of each of these pixels to the nearest one off the object.
+        mask_xy: int32 (2,), x and y in the grid of the first of these pixels.
+        free: bool (H, W), grid pixels where a negative point may lie.
         background: bool (S, S), like `free`, but for every pixel of the tile.
-        depth: float32 (h, w), distance in tile pixels of each grid pixel of the object to the nearest one off it.
-        interior: int64 (2,), x and y of the interior point.
-        offset_xy: int64 (2,), x and y of the first grid pixel.
+        interior: int32 (2,), x and y of the interior point.
+        offset_xy: int32 (2,), x and y in the tile of the first grid pixel.
         step: Tile pixels between neighboring grid pixels.
     """
 
     mask: NDArray[np.bool_]
+    depth: NDArray[np.float32]
+    mask_xy: NDArray[np.int32]
     free: NDArray[np.bool_]
     background: NDArray[np.bool_]
-    depth: NDArray[np.float32]
-    interior: NDArray[np.int64]
-    offset_xy: NDArray[np.int64]
+    interior: NDArray[np.int32]
+    offset_xy: NDArray[np.int32]
     step: int
 
 
@@ -88,26 +97,28 @@ def derive_points(
     return found
 
 
-def _interior(around: Surroundings, _count: int, _generator: np.random.Generator) -> NDArray[np.int64]:
+def _interior(around: Surroundings, _count: int, _generator: np.random.Generator) -> NDArray[np.int32]:
     return around.interior[None]
 
 
-def _positive(around: Surroundings, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _positive(around: Surroundings, count: int, generator: np.random.Generator) -> NDArray[np.int32]:
     """The interior point, then points well inside the object that are far from each other."""
-    deep = _deep_pixels(around.mask, around.depth) * around.step + around.offset_xy
-    return _spread(deep, count, generator, first=around.interior)
+    deep = _drawn(_deep_pixels(around.mask, around.depth), generator) + around.mask_xy
+    return _spread(deep * around.step + around.offset_xy, count, first=around.interior)
 
 
-def _negative(around: Surroundings, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _negative(around: Surroundings, count: int, generator: np.random.Generator) -> NDArray[np.int32]:
     """Points near the object and far from each other; if too few pixels are near, the nearest pixels of the tile."""
-    candidates = _near_pixels(around.mask, around.free, around.step) * around.step + around.offset_xy
-    if len(candidates) < count:
-        candidates = _nearest(np.argwhere(around.background)[:, ::-1], around.interior, MAX_CANDIDATES)
-    return _spread(candidates, count, generator)
+    if not count:
+        return np.zeros((0, 2), np.int32)
+    near = _near_pixels(around)
+    if len(near) < count:
+        return _spread(_nearest(_true_pixels(around.background), around.interior, MAX_CANDIDATES), count)
+    return _spread(_drawn(near, generator) * around.step + around.offset_xy, count)
 
 
-Derivation = Callable[[Surroundings, int, np.random.Generator], NDArray[np.int64]]
-"""Derives at most the given number of points, int64 (n, 2) as x, y, and draws from the object's generator."""
+Derivation = Callable[[Surroundings, int, np.random.Generator], NDArray[np.int32]]
+"""Derives at most the given number of points, int32 (n, 2) as x, y, and draws from the object's generator."""
 
 DERIVATIONS: dict[str, Derivation] = {
     INTERIOR.name: _interior,
@@ -119,13 +130,16 @@ DERIVATIONS: dict[str, Derivation] = {
 def _surroundings(segment: Segment, background: NDArray[np.bool_], counts: PointCounts) -> Surroundings:
     on_segment = [points.count(counts) for points in POINT_SETS.values() if points.label == PointLabel.POSITIVE]
     window, offset_xy, step = _window(segment, max(on_segment))
-    mask, free = (np.ascontiguousarray(pixels[window]) for pixels in (segment.mask, background))
-    depth = _distance(mask, outside_is=False) * np.float32(step)
-    interior = _interior_point(segment, depth, offset_xy, step)
-    return Surroundings(mask, free, background, depth, interior, offset_xy, step)
+    mask, mask_xy = _on_grid(segment, offset_xy, step)
+    # All pixels outside the box are off the object, so those beside the box are the nearest.
+    before = int(mask_xy[0]) % COLUMNS_AT_ONCE + 1
+    padded = np.pad(mask, ((1, 1), (before, 1))).view(np.uint8)
+    depth = _distance(padded)[1:-1, before:-1] * np.float32(step)
+    interior = _interior_point(segment, depth, mask_xy * step + offset_xy, step)
+    return Surroundings(mask, depth, mask_xy, background[window], background, interior, offset_xy, step)
 
 
-def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray[np.int64], int]:
+def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray[np.int32], int]:
     """Return the grid of pixels among which an object's points are chosen.
 
     Nearly all candidates lie near the object, so the rest of the tile is left out. A grid pixel is a pixel of the tile,
@@ -146,30 +160,43 @@ def _window(segment: Segment, wanted: int) -> tuple[tuple[slice, slice], NDArray
     # A thin straight object could fall between the lines of a coarse grid, so the step stays below the thickness of its
     # box. The box of a thin bent object, such as a frame, is large, so its grid pixels are counted.
     step = max(min(max(end_x - x, end_y - y) // WINDOW_PX, min(right - left, bottom - top) // 8), 1)
-    if np.count_nonzero(segment.mask[y:end_y:step, x:end_x:step]) < wanted:
+    offset_xy = np.array([x, y], np.int32)
+    if step > 1 and np.count_nonzero(_on_grid(segment, offset_xy, step)[0]) < wanted:
         step = 1
-    return (slice(y, end_y, step), slice(x, end_x, step)), np.array([x, y]), step
+    return (slice(y, end_y, step), slice(x, end_x, step)), offset_xy, step
 
 
-def _distance(mask: NDArray[np.bool_], *, outside_is: bool) -> NDArray[np.float32]:
-    """Distance in pixels of each true pixel to the nearest false one; pixels outside the array are `outside_is`."""
-    padded = np.pad(mask, 1, constant_values=outside_is).view(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return np.asarray(distance[1:-1, 1:-1], np.float32)
+def _on_grid(segment: Segment, offset_xy: NDArray[np.int32], step: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+    """Return the grid pixels of a segment's box, and x and y in the grid of the first of them."""
+    to_box_xy = np.array(segment.box_xyxy[:2], np.int32) - offset_xy
+    x, y = (-to_box_xy % step).tolist()
+    return np.ascontiguousarray(segment.crop[y::step, x::step]), -(-to_box_xy // step)
+
+
+def _distance(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Distance in pixels of each pixel to the nearest one that is 0."""
+    return np.asarray(cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_5), np.float32)
 
 
 def _interior_point(
-    segment: Segment, depth: NDArray[np.float32], offset_xy: NDArray[np.int64], step: int
-) -> NDArray[np.int64]:
-    """The centroid if it lies on the segment, otherwise the grid pixel farthest from the border; x and y."""
+    segment: Segment, depth: NDArray[np.float32], depth_xy: NDArray[np.int32], step: int
+) -> NDArray[np.int32]:
+    """The centroid if it lies on the segment, otherwise the grid pixel farthest from the border; x and y.
+
+    Args:
+        segment: The object.
+        depth: float32 (h, w), distance to the border at the grid pixels of its box.
+        depth_xy: int32 (2,), x and y in the tile of the first of these pixels.
+        step: Tile pixels between neighboring grid pixels.
+    """
     left, top, _, _ = segment.box_xyxy
     pixels = np.ascontiguousarray(segment.crop).view(np.uint8)
     # Summing columns and rows takes a sixteenth of the time of OpenCV's `moments`, which computes all moments.
     x, y = (_mean_place(cv2.reduce(pixels, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)) for axis in (0, 1))
     if segment.crop[y, x]:
-        return np.array([left + x, top + y], np.int64)
+        return np.array([left + x, top + y], np.int32)
     row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return np.array([column, row], np.int64) * step + offset_xy
+    return np.array([column, row], np.int32) * step + depth_xy
 
 
 def _mean_place(counts: NDArray[np.generic]) -> int:
@@ -178,68 +205,83 @@ def _mean_place(counts: NDArray[np.generic]) -> int:
     return round(int(times @ np.arange(len(times))) / int(times.sum()))
 
 
-def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Grid pixels well inside their part of the segment, so that clicks do not land on outlines; (n, 2) as x, y."""
+def _true_pixels(mask: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.int32]:
+    """List the pixels that are not 0, in reading order; (n, 2) as x, y."""
+    # This takes a fraction of the time of `numpy.argwhere`.
+    found: Any = cv2.findNonZero(np.ascontiguousarray(mask).view(np.uint8))
+    return np.zeros((0, 2), np.int32) if found is None else np.asarray(found, np.int32).reshape(-1, 2)
+
+
+def _deep_pixels(mask: NDArray[np.bool_], depth: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Pixels well inside their part of the segment, so that clicks do not land on outlines; (n, 2) as x, y."""
     count, numbered = cv2.connectedComponents(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     parts = np.asarray(numbered, np.int32)
     deepest = np.zeros(count, np.float32)
     np.maximum.at(deepest, parts[mask], depth[mask])
     margins = np.minimum(deepest / 2, BORDER_MARGIN_PX)
-    return np.argwhere(mask & (depth >= margins[parts]))[:, ::-1]
+    return _true_pixels(mask & (depth >= margins[parts]))
 
 
-def _near_pixels(mask: NDArray[np.bool_], background: NDArray[np.bool_], step: int) -> NDArray[np.int64]:
-    """Background pixels of the grid in a ring around the segment; (n, 2) as x, y."""
-    distance = _distance(~mask, outside_is=True) * np.float32(step)
+def _near_pixels(around: Surroundings) -> NDArray[np.int32]:
+    """Free pixels of the grid in a ring around the object; (n, 2) as x, y."""
+    x, y = around.mask_xy
+    height, width = around.mask.shape
+    rows, columns = around.free.shape
+    outside: NDArray[np.uint8] = np.ones((rows, columns + 1), np.uint8)
+    outside[y : y + height, x + 1 : x + 1 + width] = ~around.mask
+    distance = _distance(outside)[:, 1:] * np.float32(around.step)
     # Between the lines of the grid, the segment may be nearer than the grid shows.
-    nearest = NEAR_PX[0] + step - 1
-    return np.argwhere(background & (distance >= nearest) & (distance <= NEAR_PX[1]))[:, ::-1]
+    nearest = NEAR_PX[0] + around.step - 1
+    return _true_pixels(around.free & (distance >= nearest) & (distance <= NEAR_PX[1]))
 
 
-def _nearest(pixels: NDArray[np.int64], to_xy: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    return pixels[np.argsort(_squared_distance(pixels, to_xy), kind="stable")[:count]]
+def _nearest(pixels: NDArray[np.int32], to_xy: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    x, y = pixels.T
+    order = np.argsort(_squared_distance(x, y, to_xy), kind="stable")
+    return pixels[order[:count]]
 
 
-def _squared_distance(pixels: NDArray[np.int64], to_xy: NDArray[Any]) -> NDArray[Any]:
-    x, y = (pixels - to_xy).T
+def _squared_distance(x: NDArray[np.int32], y: NDArray[np.int32], to_xy: NDArray[Any]) -> NDArray[Any]:
+    to_x, to_y = to_xy.tolist()
+    x, y = x - to_x, y - to_y
     return x * x + y * y
 
 
-def _spread(
-    pixels: NDArray[np.int64],
-    count: int,
-    generator: np.random.Generator,
-    first: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
+def _drawn(pixels: NDArray[np.int32], generator: np.random.Generator) -> NDArray[np.int32]:
+    """Draw at most `MAX_CANDIDATES` of some pixels, given in reading order, spread evenly."""
+    if len(pixels) > MAX_CANDIDATES:
+        # Cut the pixels into runs of equal length, and draw one from each.
+        runs = (np.arange(MAX_CANDIDATES) + generator.random(MAX_CANDIDATES)) * len(pixels) / MAX_CANDIDATES
+        pixels = pixels[runs.astype(np.int64)]
+    return pixels
+
+
+def _spread(pixels: NDArray[np.int32], count: int, first: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
     """Choose up to `count` distinct pixels, each the farthest from those chosen before it.
 
     Args:
-        pixels: int64 (n, 2) as x, y, the candidates.
-        count: Maximum number of points.
-        generator: Draws candidates if there are more than `MAX_CANDIDATES`.
+        pixels: int32 (n, 2) as x, y, the candidates.
+        count: Maximum number of points, at least one.
         first: The first point; unless given, the candidate farthest from the mean of all candidates.
 
     Returns:
-        int64 (at most count, 2) as x, y.
+        int32 (at most count, 2) as x, y.
     """
-    if count == 0 or not len(pixels):
-        return np.zeros((0, 2), np.int64)
-    if len(pixels) > MAX_CANDIDATES:
-        # Cut the pixels, in reading order, into runs of equal length, and draw one from each: this spreads evenly.
-        runs = (np.arange(MAX_CANDIDATES) + generator.random(MAX_CANDIDATES)) * len(pixels) / MAX_CANDIDATES
-        pixels = pixels[runs.astype(np.int64)]
-    if first is None:
-        outermost = np.argmax(_squared_distance(pixels, pixels.mean(axis=0)))
-        first = np.asarray(pixels[outermost], np.int64)
-    chosen = [first]
-    distance = _squared_distance(pixels, first)
+    if not len(pixels):
+        return np.zeros((0, 2), np.int32)
+    x, y = np.ascontiguousarray(pixels.T)
+    outermost = first
+    if outermost is None:
+        outermost = np.asarray(pixels[np.argmax(_squared_distance(x, y, pixels.mean(axis=0)))], np.int32)
+    chosen = [outermost]
+    distance = _squared_distance(x, y, outermost)
     while len(chosen) < count and distance.max() > 0:
         chosen.append(pixels[np.argmax(distance)])
-        distance = np.minimum(distance, _squared_distance(pixels, chosen[-1]))
+        distance = np.minimum(distance, _squared_distance(x, y, chosen[-1]))
     return np.stack(chosen)
 
 
-def _padded(points: NDArray[np.int64], columns: int, label: PointLabel) -> PaddedPoints:
+def _padded(points: NDArray[np.int32], columns: int, label: PointLabel) -> PaddedPoints:
     coords = np.zeros((columns, 2), np.float32)
     labels = np.full(columns, PointLabel.PADDING, np.int32)
     coords[: len(points)] = points

@@ -242,17 +242,18 @@ def _prepare_objects(
     segments: list[Segment], codes: LabelArray, ignore: NDArray[np.bool_], config: BuildConfig, key: list[int]
 ) -> Iterator[PreparedObject]:
     """Yield a tile's objects with their points; objects come class by class, except for instances."""
+    counted = ~ignore
     if config.objects == "instance":
         for segment in segments:
             # A negative click on a neighbor tells an instance from it, even if both have the same class.
-            background = (codes != segment.object_id) & ~ignore
+            background = (codes != segment.object_id) & counted
             generator = np.random.default_rng([*key, segment.object_id])
             yield PreparedObject(segment, derive_points(segment, background, config.point_counts, generator))
         return
     for code, of_class in groupby(segments, key=lambda segment: segment.class_id):
         # A negative click on another component of the class lies outside the segment, but would contradict the class.
         # The background is computed class by class, since a mask of instances has as many classes as objects.
-        background = (codes != code) & ~ignore
+        background = (codes != code) & counted
         for segment in of_class:
             generator = np.random.default_rng([*key, segment.object_id])
             yield PreparedObject(segment, derive_points(segment, background, config.point_counts, generator))

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.ndimage
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -11,6 +11,7 @@ from prep.derive.points import DERIVATIONS, PaddedPoints, derive_points
 from prep.derive.segments import Segment, label_segments
 from prep.derive.tiles import cut_tiles
 from schemas.prompt_kinds import POINT_SETS, PointCounts
+from tests.prep.derive.plain_points import plain_points
 
 # SciPy's type hints do not tell which of its results a call returns.
 ndimage: Any = scipy.ndimage
@@ -41,6 +42,31 @@ def test_points_lie_where_their_labels_say(labels: np.ndarray, positive: int, ne
     assert points["positive"].coords[0].tolist() == [x, y]
     # Padding is allowed only if too few pixels may hold a negative point.
     assert (points["negative"].labels == 0).sum() >= min(negative, background.sum())
+
+
+@given(
+    st.tuples(st.integers(8, 700), st.integers(8, 700)),
+    st.integers(0, 99),
+    st.sampled_from([0.05, 0.3, 0.8]),
+    st.sampled_from([1, 6, 40]),
+    st.integers(0, 9),
+)
+@settings(max_examples=40)
+def test_points_equal_those_of_plain_code(
+    size: tuple[int, int], seed: int, fraction: float, smooth_px: int, negative: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(generator.random(size), smooth_px)
+    labels = np.zeros((1024, 1024), np.uint8)
+    y, x = generator.integers(0, 1024 - np.array(size), endpoint=True)
+    labels[y : y + size[0], x : x + size[1]] = noise >= np.quantile(noise, 1 - fraction)
+    background = (labels != 1) & (generator.random(labels.shape) < 0.9)
+    (tile,) = cut_tiles(np.zeros((*labels.shape, 3), np.uint8), labels, 1024, 1024)
+    (segment,) = label_segments(tile, tile.labels, frozenset({1}), 1)
+    counts = PointCounts(5, negative)
+    found = derive_points(segment, background, counts, np.random.default_rng(0))
+    for name, plain in plain_points(segment, background, counts, np.random.default_rng(0)).items():
+        assert found[name].coords[found[name].labels >= 0].tolist() == plain.tolist()
 
 
 def _check(points: PaddedPoints, label: int, allowed: np.ndarray) -> None:
