@@ -12,6 +12,7 @@ from schemas.store.store import Store
 from train.backbone.nano_start import NANO_START, init_file
 from train.config import read_config
 from train.fit.state import Origin, start_run
+from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
 from train.model.loading import load_predictor
 from train.model.seen_patients import digest_of
@@ -80,3 +81,13 @@ def test_predictors_use_the_average_of_a_checkpoint(tmp_path: Path) -> None:
     used = load_predictor(tmp_path / "checkpoint.pt", CPU).model.sam.get_parameter(name)
     torch.testing.assert_close(used, run.scored_model.sam.get_parameter(name))
     assert not torch.equal(used, run.model.sam.get_parameter(name))
+
+
+def test_summary_compares_the_best_weights_with_it_and_not_with_the_untrained_model(
+    store: Store, tmp_path: Path
+) -> None:
+    flags = {"init": Path("nano"), "image_size": 128, "max_steps": 1, "prompt": "box", "device": "cpu", "workers": 0}
+    found = fit(store, read_config(None, flags), tmp_path / "run")["against_start"]["box"]
+    assert found["start"] == "baseline:zero_shot"
+    # One step with the usual rates changes next to nothing, while an untrained model is far below.
+    assert abs(found["dice"]) < 0.02

@@ -75,6 +75,8 @@ def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, 
 
 
 def _against_start(evaluation: Evaluation) -> dict[str, Any] | None:
+    # The run's own start comes first; the untrained model may follow it.
+    start = next((model for model in evaluation.result["models"] if model.startswith(STARTS)), None)
     found = {
         pair["prompt"]: {
             "start": pair["minus"],
@@ -85,7 +87,7 @@ def _against_start(evaluation: Evaluation) -> dict[str, Any] | None:
             "few_patients": pair["class_mean"]["few_patients"],
         }
         for pair in evaluation.result["paired"]
-        if pair["model"] == BEST and pair["minus"].startswith(STARTS)
+        if pair["model"] == BEST and pair["minus"] == start
     }
     return found or None
 
