@@ -1,7 +1,8 @@
 """Say what a run will need before it starts: parameters, steps, memory, the largest batch and time. Nothing is kept.
 
 The memory is measured in real steps with one image and with a whole batch, on the tiles with the most objects. Between
-and beyond them it is taken to grow in a straight line with the number of images.
+and beyond them it is taken to grow in a straight line with the number of images. In a run on frames, a window of frames
+takes the place of an image.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class Memory:
     """Memory of a step, in bytes.
 
     Attributes:
-        one_image: Measured peak with one image.
-        batch: Measured peak with `images` images; None if that many do not fit.
-        images: Images of a batch.
+        one_image: Measured peak with one image or window.
+        batch: Measured peak with `images` images or windows; None if that many do not fit.
+        images: Images or windows of a batch.
         limit: Memory of the device that this process can use.
     """
 
@@ -76,21 +77,21 @@ class Plan:
     Attributes:
         config: Settings of the run.
         device: Device that was measured, as `summary.json` names it.
-        trained: Number of parameters that train.
+        trained_parts: Number of parameters that train, by part of SAM 2.
         frozen: Number of the other parameters.
-        train_tiles: Number of training tiles with objects.
+        train_tiles: Number of training tiles with objects, or of windows.
         val_tiles: Number of validation tiles with objects.
         steps_per_epoch: Steps of an epoch.
         steps: Steps of the run.
         memory: Memory of a step.
-        most_objects: Objects of the fullest image.
+        most_objects: Objects of the fullest image, or of the fullest first frame of a window.
         step_s: Median seconds of a step; None if the batch does not fit.
         val_tile_s: Seconds of the validation of one tile; None without a validation split.
     """
 
     config: FitConfig
     device: str
-    trained: int
+    trained_parts: dict[str, int]
     frozen: int
     train_tiles: int
     val_tiles: int
@@ -102,6 +103,11 @@ class Plan:
     val_tile_s: float | None
 
     @property
+    def trained(self) -> int:
+        """Number of parameters that train."""
+        return sum(self.trained_parts.values())
+
+    @property
     def validations(self) -> int:
         """How often the weights are validated: at the start and after each epoch, there with their average, if any."""
         epochs = -(-self.steps // self.steps_per_epoch)
@@ -110,28 +116,37 @@ class Plan:
     def lines(self) -> list[str]:
         """Describe the plan for a terminal."""
         config = self.config
-        images = config.batch_size * config.optimizer.accumulate
+        images = self._images(config.batch_size * config.optimizer.accumulate)
+        parts = ", ".join(f"{part} {count:,}" for part, count in self.trained_parts.items())
+        data = "training tiles" if config.frames == 1 else f"training windows of {config.frames} frames"
         epochs = self.steps / self.steps_per_epoch
         network = f"{config.model} at {config.image_size} px"
         return [
             f"model    {network}: {self.trained:,} parameters train, {self.frozen:,} do not",
-            f"data     {self.train_tiles} training tiles, {self.val_tiles} validation tiles",
-            f"run      {self.steps} steps of {images} images, {epochs:.3g} epochs of {self.steps_per_epoch} steps",
+            f"trains   {parts}",
+            f"data     {self.train_tiles} {data}, {self.val_tiles} validation tiles",
+            f"run      {self.steps} steps of {images}, {epochs:.3g} epochs of {self.steps_per_epoch} steps",
             *self._memory_lines(),
             *self._time_lines(),
         ]
 
+    def _images(self, count: int) -> str:
+        """Return a number of images, or of windows in a run on frames."""
+        frames = self.config.frames
+        return f"{count} images" if frames == 1 else f"{count} windows of {frames} frames"
+
     def _memory_lines(self) -> list[str]:
         memory, objects = self.memory, f"of up to {self.most_objects} objects"
+        batch, one = self._images(memory.images), "image" if self.config.frames == 1 else "window"
         if memory.batch is None:
-            what = f"{_size(memory.one_image)} for one image, but {memory.images} images {objects} do not fit into"
+            what = f"{_size(memory.one_image)} for one {one}, but {batch} {objects} do not fit into"
             return [f"memory   {what} {_size(memory.limit)} ({self.device}); lower --batch-size"]
-        peak = f"at the peak of a step with {memory.images} images {objects}"
+        peak = f"at the peak of a step with {batch} {objects}"
         said = [f"memory   {_size(memory.batch)} {peak} ({self.device})"]
         if memory.largest_batch is not None:
-            parts = f"{_size(memory.one_image)} for one and {_size(memory.per_image)} for each further image"
+            parts = f"{_size(memory.one_image)} for one and {_size(memory.per_image)} for each further {one}"
             said.append(
-                f"batch    about {memory.largest_batch} images fit into {_size(memory.limit)}, extrapolated: {parts}, "
+                f"batch    about {memory.largest_batch} {one}s fit into {_size(memory.limit)}, extrapolated: {parts}, "
                 f"and {KEPT_FREE:.0%} stay free"
             )
         return said
@@ -166,10 +181,7 @@ def plan_run(store: Store, config: FitConfig) -> Plan:
     machine = Machine(World(), device, StopRequest())
     prepared = prepare_run(store, config, machine, None)
     model = prepared.run.model
-    counts = {True: 0, False: 0}
-    for parameter in model.parameters():
-        counts[parameter.requires_grad] += parameter.numel()
-    tiles = tiles_with_objects(store, "train")
+    tiles = tiles_with_objects(store, "train") if prepared.windows is None else prepared.windows.starts
     with out_of_memory_as_error(config.model_copy(update={"batch_size": 1})):
         memory = _measured_memory(prepared, store, tiles, device)
     fits = memory.batch is not None
@@ -177,8 +189,8 @@ def plan_run(store: Store, config: FitConfig) -> Plan:
     return Plan(
         config=config,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        trained=counts[True],
-        frozen=counts[False],
+        trained_parts=model.trained_parts(),
+        frozen=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
         train_tiles=len(tiles),
         val_tiles=len(prepared.val_tiles),
         steps_per_epoch=prepared.policies.steps_per_epoch,
@@ -194,7 +206,7 @@ def _measured_memory(prepared: PreparedRun, store: Store, tiles: NDArray[np.int6
     """Measure a step with one image and with a batch."""
     config, step = prepared.run.config, prepared.train_step
     fullest = tiles[np.argsort(-np.diff(store.column("tiles/object_offsets"))[tiles], kind="stable")].tolist()
-    dataset = training_dataset(store, config)
+    dataset = training_dataset(store, config, prepared.windows)
 
     def batch_of(images: int) -> Batch:
         return collate([dataset[SampleRequest(fullest[place % len(fullest)], 0)] for place in range(images)])

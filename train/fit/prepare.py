@@ -44,6 +44,7 @@ class PreparedRun:
         train_step: Function that makes one step.
         policies: Rules that decide when to save, to validate and to end.
         val_tiles: int64 (V,), indices of the validation tiles; may be empty.
+        windows: The windows of frames; None for a run on single images.
     """
 
     run: Run
@@ -51,6 +52,7 @@ class PreparedRun:
     train_step: TrainStep
     policies: Policies
     val_tiles: NDArray[np.int64]
+    windows: Windows | None
 
 
 def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: Path | None) -> PreparedRun:
@@ -75,8 +77,10 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     if not len(val_tiles):
         logger.warning("%s has no validation tile, so best.pt is not written", store.path)
     _check_class_weights(store, config)
-    windows = _windows(store, config, train_tiles)
-    train_tiles = train_tiles if windows is None else windows.starts
+    windows = None
+    if config.frames > 1:
+        windows = find_windows(store, train_tiles, config.frames, config.frame_stride)
+        train_tiles = windows.starts
     accumulate = config.optimizer.accumulate
     images = len(train_tiles)
     if config.patients is not None:
@@ -87,6 +91,9 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     global_batch = config.batch_size * accumulate * world.size
     origin = Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch)
     run = _begin_or_resume(store, config, origin, int(train_tiles[0]), machine, checkpoint)
+    if windows is not None:
+        parts = ", ".join(run.model.trained_parts())
+        logger.info("training takes %d windows of %d frames and trains %s", len(windows.tiles), config.frames, parts)
     patients = store.column("tiles/patient")
     run.trained_on = TrainedOn.of(store.manifest, config.prompt)
     run.seen = run.seen.joined(SeenPatients.from_names(*(set(patients[t].tolist()) for t in (train_tiles, val_tiles))))
@@ -104,6 +111,7 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
         TrainStep(run.model, run.optimizer, config, world, device, [info.code for info in store.manifest.classes]),
         Policies(per_epoch, total_steps, config.save_every_steps, config.patience),
         val_tiles,
+        windows,
     )
 
 
@@ -120,20 +128,6 @@ def _sampler(
         max_objects=config.max_objects,
         images=images,
     )
-
-
-def _windows(store: Store, config: FitConfig, tiles: NDArray[np.int64]) -> Windows | None:
-    """Find the windows of frames that start with a training tile; None for a run on single images.
-
-    Raises:
-        ConfigError: The store has no sequences, or one of them is shorter than a window.
-    """
-    if config.frames == 1:
-        return None
-    windows = find_windows(store, tiles, config.frames, config.frame_stride)
-    message = "training takes %d windows of %d frames; beside the parts that single images train, the memory is trained"
-    logger.info(message, len(windows.tiles), config.frames)
-    return windows
 
 
 def _check_class_weights(store: Store, config: FitConfig) -> None:

@@ -112,6 +112,16 @@ class PromptableSam(nn.Module):
             raise ConfigError("--freeze", "leaves nothing to train", "freeze fewer modules")
         self.train(self.training)
 
+    def trained_parts(self) -> dict[str, int]:
+        """Count the parameters that train by part of SAM 2; all parts that only frames use are the part `memory`."""
+        memory = (*self.backbone.memory_modules, *self.backbone.memory_vectors)
+        counts = dict.fromkeys((*self.backbone.trained_modules, *self.backbone.trained_vectors, "memory"), 0)
+        for name, parameter in self.sam.named_parameters():
+            if parameter.requires_grad:
+                part = name.partition(".")[0]
+                counts["memory" if part in memory else part] += parameter.numel()
+        return {part: count for part, count in counts.items() if count}
+
     def train(self, mode: bool = True) -> PromptableSam:
         """Set the mode of all modules except the frozen ones and the memory attention, which has dropout.
 

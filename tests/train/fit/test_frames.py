@@ -1,5 +1,6 @@
 """Training on windows of frames: what gets a gradient, which passes there are, and runs that end, resume and learn."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest
 from train.data.loader import training_dataset
 from train.data.windows import find_windows
+from train.fit.prepare import prepare_run
 from train.fit.state import Origin, Run, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import fit
 from train.loss.batch_loss import batch_loss
 from train.model.acceleration import recompute_activations
 from train.runtime.distributed import World
+from train.runtime.machine import Machine
 from train.runtime.run_log import read_steps
+from train.runtime.stop import StopRequest
 from train.score.answers import tiles_with_objects
 from train.settings import LossConfig
 
@@ -135,12 +139,26 @@ def test_colors_of_all_frames_change(sequences: Store) -> None:
         ({"frames": 2, "corrected_frames": 3}, "--corrected-frames 3: is more than the 2 frames of a window"),
         ({"compile": True}, "--compile: cannot be used with --frames"),
         ({"cache_features": True}, "--cache-features: cannot be used with --frames"),
+        ({"frames": 2, "balance": "classes"}, "--balance classes: cannot be used with --frames"),
+        ({"frames": 2, "mask_prompt_share": 0.5}, "--mask-prompt-share: cannot be used with --frames"),
         ({"prompt": "mask", "corrections": 1}, "--corrections: cannot correct the masks of --prompt mask"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _config(**changes)
+
+
+@pytest.mark.parametrize(("freeze", "trains"), [((), True), (("memory",), False)])
+def test_the_start_line_says_whether_the_memory_trains(
+    sequences: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, freeze: tuple[str, ...], trains: bool
+) -> None:
+    caplog.set_level(logging.INFO)
+    machine = Machine(World(), torch.device("cpu"), StopRequest())
+    prepare_run(sequences, _config(freeze=freeze), machine, None)
+    (line,) = [text for text in caplog.messages if "windows of 3 frames and trains" in text]
+    assert "sam_mask_decoder" in line
+    assert ("memory" in line) == trains
 
 
 def test_a_run_without_sequences_is_refused(store: Store, tmp_path: Path) -> None:

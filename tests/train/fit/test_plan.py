@@ -12,6 +12,7 @@ import pytest
 from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.config import FitConfig
+from train.data.windows import find_windows
 from train.fit.plan import GIB, Memory, Plan, plan_run
 from train.model.promptable import PromptableSam
 from train.score.answers import tiles_with_objects
@@ -49,6 +50,7 @@ def test_memory_and_time_are_measured_and_nothing_is_written(plan: Plan, module_
     assert list(module_path.iterdir()) == []
     said = "\n".join(plan.lines())
     assert f"{plan.trained:,} parameters train" in said
+    assert f"trains   sam_mask_decoder {plan.trained:,}\n" in said
     assert "27 steps of 4 images, 3 epochs of 9 steps" in said
     assert "for 4 validations" in said
 
@@ -90,3 +92,32 @@ def test_plan_needs_no_cache_of_features(store: Store) -> None:
     config = FitConfig.model_validate({**FAST, "freeze": "image_encoder", "cache_features": True})
     with pytest.raises(ConfigError, match="--plan: cannot be used with --cache-features"):
         plan_run(store, config)
+
+
+def test_plan_of_frames_counts_windows_and_names_the_memory(sequences: Store) -> None:
+    flags = {**FAST, "batch_size": 2, "frames": 3, "prompt": "box", "max_steps": 2}
+    plan = plan_run(sequences, FitConfig.model_validate(flags))
+    windows = find_windows(sequences, tiles_with_objects(sequences, "train"), 3, 1)
+    assert plan.train_tiles == len(windows.tiles)
+    assert plan.most_objects == 2
+    said = "\n".join(plan.lines())
+    assert re.search(r"trains   image_encoder [\d,]+, .*memory [\d,]+$", said, re.MULTILINE)
+    assert f"{len(windows.tiles)} training windows of 3 frames" in said
+    assert "2 steps of 2 windows of 3 frames" in said
+    assert re.search(r"at the peak of a step with 2 windows of 3 frames of up to 2 objects", said)
+    assert re.search(r"about \d+ windows fit into .* for one and .* for each further window", said)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_plan_measures_steps_with_all_frames(sequences: Store, monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
+    measured: list[int] = []
+
+    def peak(_prepared: object, batches: list[object], _device: object) -> int:
+        measured.append(batches[0].images.shape[0])  # pyright: ignore[reportAttributeAccessIssue]
+        return GIB
+
+    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    flags = {**FAST, "batch_size": 1, "frames": frames, "prompt": "box", "max_steps": 1, "freeze": "memory"}
+    plan = plan_run(sequences, FitConfig.model_validate(flags))
+    assert measured == [frames]
+    assert "memory" not in plan.trained_parts
