@@ -118,7 +118,7 @@ def _template(folder: Path) -> dict[str, Any]:
     """Return the manifest of a real small store."""
     write_sample(folder / "template", rois=3, size_px=64)
     build_store(folder / "template", folder / "template.zarr", BuildConfig(size_px=64, min_area_px=8))
-    return open_store(folder / "template.zarr").manifest.model_dump(mode="json")
+    return open_store(folder / "template.zarr").manifest.model_dump(mode="json", by_alias=True)
 
 
 def _write_store(path: Path, manifest: dict[str, Any], count: int) -> None:

@@ -23,7 +23,8 @@ from schemas.points import Prompt
 from schemas.prompt_kinds import PromptKind
 from schemas.record import Record
 from schemas.store.check_arrays import checked_array
-from schemas.store.check_columns import check_checksums, check_column
+from schemas.store.check_columns import WHOLE_COLUMNS, check_checksums, check_column
+from schemas.store.column_parts import ColumnParts
 from schemas.store.file_list import FileList
 from schemas.store.location import normal_location, zarr_location
 from schemas.store.reading import LIST_DAMAGE, reading
@@ -64,6 +65,7 @@ class Store:
         self.check_files = check_files
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._columns: dict[str, NDArray[Any]] = {}
+        self._parts = ColumnParts(self._read_part)
         self._readers: dict[str, RowReader] = {}
         self._frames: dict[str, tuple[SequenceFrame, ...]] = {}
 
@@ -161,6 +163,21 @@ class Store:
             self._columns[path] = values
         return self._columns[path]
 
+    def column_rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
+        """Return consecutive rows of a column, read-only; only the files that hold them are read and checked.
+
+        Args:
+            path: The column.
+            start: The first row.
+            stop: The row after the last one.
+
+        Raises:
+            StoreError: The column is missing or damaged there, or holds values that no build writes.
+        """
+        if path in self._columns or path in WHOLE_COLUMNS:
+            return self.column(path)[start:stop]
+        return self._parts.rows(path, start, stop, rows_per_file(self.array(path)))
+
     def rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
         """Read rows of a pixel array, in the given order.
 
@@ -257,13 +274,27 @@ class Store:
             self._check_whole(path, array)
             return np.asarray(array[:])
 
+    def _read_part(self, path: str, number: int) -> NDArray[Any]:
+        """Read and check the rows of a column that are in one file."""
+        array, where = self.array(path), f"{self.path}/{path}"
+        start = number * rows_per_file(array)
+        stop = min(start + rows_per_file(array), int(array.shape[0]))
+        with reading(where):
+            self._check_part(path, array, number)
+            values = np.asarray(array[start:stop])
+        check_column(where, path, values, self.manifest, lambda other: self.column_rows(other, start, stop))
+        return values
+
     def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
         """Refuse a column with rows that are in no file."""
         for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
-            if not path.startswith("checksums/"):
-                self._check_file(f"{path}/{file_key(array, number)}")
-            for row in absent_rows(array, number):
-                raise StoreError(f"{self.path}/{path} row {row}", "is missing", LIST_DAMAGE)
+            self._check_part(path, array, number)
+
+    def _check_part(self, path: str, array: zarr.Array[Any], number: int) -> None:
+        if not path.startswith("checksums/"):
+            self._check_file(f"{path}/{file_key(array, number)}")
+        for row in absent_rows(array, number):
+            raise StoreError(f"{self.path}/{path} row {row}", "is missing", LIST_DAMAGE)
 
     def _check_file(self, key: str) -> None:
         if self.check_files:

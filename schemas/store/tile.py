@@ -6,8 +6,8 @@ Axes: O objects of the tile, S pixels a side. Arrays are H, W; coordinates are x
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ class Tile:
     @cached_property
     def classes(self) -> dict[int, int]:
         """The class id of each object by its object id, in the order of the store."""
-        classes = self.store.column("objects/class_id")[self.object_rows].tolist()
+        classes = self._of_objects("objects/class_id").tolist()
         return dict(zip(self._row_of, classes, strict=True))
 
     @property
@@ -80,7 +80,7 @@ class Tile:
         """The track of each object by its object id, the same in all frames; empty if the store has no sequences."""
         if not self.store.sequences:
             return {}
-        tracks = self.store.column("objects/track")[self.object_rows].tolist()
+        tracks = self._of_objects("objects/track").tolist()
         return dict(zip(self._row_of, tracks, strict=True))
 
     def segments(self, object_ids: Collection[int] | None = None) -> NDArray[np.bool_]:
@@ -111,10 +111,10 @@ class Tile:
             raise StoreError(store.path, f"has no prompt kind {kind!r}", f"choose one of {', '.join(PROMPT_SOURCES)}")
         if negatives and not store.manifest.negative_points:
             raise StoreError(store.path, "has no negative points", "build it with `--negative-points 8`")
-        source = PROMPT_SOURCES[kind]
+        source, values = PROMPT_SOURCES[kind], cache(self._of_objects)
         return {
-            object_id: assemble_prompt(source, lambda path, row=row: store.column(path)[row], negatives=negatives)
-            for object_id, row in self._rows_of(object_ids).items()
+            object_id: assemble_prompt(source, lambda path, row=row: values(path)[row], negatives=negatives)
+            for object_id, row in self._places_of(object_ids).items()
         }
 
     def object_groups(self, max_bytes: int) -> list[list[int]]:
@@ -136,15 +136,15 @@ class Tile:
         Args:
             object_ids: The objects to read; all of them unless given.
         """
-        column, index = self.store.column, self.index
-        rows = list(self._rows_of(object_ids).values())
-        origin, scale, roi = (column(f"tiles/{name}")[index] for name in ("origin_xy", "scale_xy", "roi_size_xy"))
+        index, of_objects, of_tile = self.index, self._of_objects, self._of_tile
+        places = list(self._places_of(object_ids).values())
+        origin, scale, roi = (of_tile(f"tiles/{name}") for name in ("origin_xy", "scale_xy", "roi_size_xy"))
         return Record(
             index=index,
-            frame_id=str(column("tiles/frame_id")[index]),
-            patient=str(column("tiles/patient")[index]),
-            institution=str(column("tiles/institution")[index]),
-            split=str(column("tiles/split")[index]),
+            frame_id=str(of_tile("tiles/frame_id")),
+            patient=str(of_tile("tiles/patient")),
+            institution=str(of_tile("tiles/institution")),
+            split=str(of_tile("tiles/split")),
             origin_xy=(int(origin[0]), int(origin[1])),
             scale_xy=(float(scale[0]), float(scale[1])),
             roi_size_xy=(int(roi[0]), int(roi[1])),
@@ -152,21 +152,33 @@ class Tile:
             labels=self.labels,
             ignore=self.ignore,
             segments=self.segments(object_ids),
-            object_ids=column("objects/object_id")[rows],
-            class_ids=column("objects/class_id")[rows],
-            boxes_xyxy=column("objects/box_xyxy")[rows],
-            roi_components=column("objects/roi_component")[rows],
-            touches_edge=column("objects/touches_edge")[rows],
+            object_ids=of_objects("objects/object_id")[places],
+            class_ids=of_objects("objects/class_id")[places],
+            boxes_xyxy=of_objects("objects/box_xyxy")[places],
+            roi_components=of_objects("objects/roi_component")[places],
+            touches_edge=of_objects("objects/touches_edge")[places],
         )
 
     @cached_property
     def _row_of(self) -> dict[int, int]:
         """The row of each object by its object id, in the order of the store."""
         rows = self.object_rows
-        ids: list[int] = self.store.column("objects/object_id")[rows].tolist()
+        ids: list[int] = self._of_objects("objects/object_id").tolist()
         return {object_id: row for row, object_id in enumerate(ids, rows.start)}
 
     def _rows_of(self, object_ids: Collection[int] | None) -> dict[int, int]:
         if object_ids is None:
             return self._row_of
         return {object_id: row for object_id, row in self._row_of.items() if object_id in object_ids}
+
+    def _places_of(self, object_ids: Collection[int] | None) -> dict[int, int]:
+        """The place of each object among the objects of the tile, by its object id."""
+        return {object_id: row - self.object_rows.start for object_id, row in self._rows_of(object_ids).items()}
+
+    def _of_objects(self, path: str) -> NDArray[Any]:
+        """The values of a column for the objects of the tile."""
+        return self.store.column_rows(path, self.object_rows.start, self.object_rows.stop)
+
+    def _of_tile(self, path: str) -> Any:
+        """The value of a column for the tile."""
+        return self.store.column_rows(path, self.index, self.index + 1)[0]
