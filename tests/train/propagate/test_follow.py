@@ -23,9 +23,14 @@ FRAMES = 19
 
 @pytest.fixture(scope="module")
 def predictor() -> MaskPredictor:
+    """Nano at 128 px."""
+    return _random_predictor(128)
+
+
+def _random_predictor(image_size: int) -> MaskPredictor:
     """Nano with random weights, under which each mask covers part of the frame."""
     torch.manual_seed(5)
-    model = PromptableSam("nano", 128)
+    model = PromptableSam("nano", image_size)
     with torch.no_grad():
         for parameter in model.sam.parameters():
             if parameter.dim() > 1:
@@ -38,17 +43,27 @@ def predictor() -> MaskPredictor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames as JPEG files, the only ones that Meta's predictor reads."""
-    folder = tmp_path_factory.mktemp("frames")
-    for number in range(FRAMES):
-        Image.fromarray(colored(drifting_mask(number % 8, 0))).save(folder / f"{number:05d}.jpg", quality=95)
+    """More frames than the memory holds."""
+    return _write_frames(tmp_path_factory.mktemp("frames"), FRAMES)
+
+
+def _write_frames(folder: Path, frames: int, scale: int = 1) -> Path:
+    """Write frames as JPEG files, the only ones that Meta's predictor reads."""
+    for number in range(frames):
+        Image.fromarray(colored(_enlarged(drifting_mask(number % 8, 0), scale))).save(
+            folder / f"{number:05d}.jpg", quality=95
+        )
     return folder
+
+
+def _enlarged(ids: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    return ids.repeat(scale, 0).repeat(scale, 1)
 
 
 def _theirs(predictor: MaskPredictor, folder: Path, prompts: list[dict[str, Any]]) -> Iterator[NDArray[np.bool_]]:
     torch.save({"model": predictor.model.sam.state_dict()}, folder / "nano.pt")
     network = SAM2.networks["nano"]
-    overrides = [*network.overrides, "++model.image_size=128"]
+    overrides = [*network.overrides, f"++model.image_size={predictor.model.image_size}"]
     meta = build_sam2_video_predictor(
         network.config_file,
         str(folder / "nano.pt"),
@@ -73,21 +88,34 @@ PROMPTS = {
 @pytest.mark.filterwarnings("ignore:`torch.jit.script")
 @pytest.mark.parametrize("kind", ["mask", "box", "click"])
 def test_masks_equal_those_of_metas_video_predictor(predictor: MaskPredictor, folder: Path, kind: str) -> None:
-    images = [np.array(Image.open(folder / f"{number:05d}.jpg")) for number in range(FRAMES)]
+    _assert_equal_masks(predictor, folder, kind, FRAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")
+@pytest.mark.parametrize("kind", ["mask", "box", "click"])
+def test_masks_at_1024_px_equal_those_of_metas_video_predictor(tmp_path: Path, kind: str) -> None:
+    """The frames have 1024 px too, because Meta's predictor resizes frames by another filter (bicubic)."""
+    _assert_equal_masks(_random_predictor(1024), _write_frames(tmp_path, 3, scale=8), kind, 3, scale=8)
+
+
+def _assert_equal_masks(predictor: MaskPredictor, folder: Path, kind: str, frames: int, scale: int = 1) -> None:
+    images = [np.array(Image.open(folder / f"{number:05d}.jpg")) for number in range(frames)]
     if kind == "mask":
-        first: Any = np.stack([drifting_mask(0, 0) == value for value in (1, 7)])
+        first: Any = np.stack([_enlarged(drifting_mask(0, 0), scale) == value for value in (1, 7)])
         prompts = [{"mask": mask} for mask in first]
     else:
         places, labels = PROMPTS[kind]
-        coords = torch.from_numpy(places).reshape(2, -1, 2)
+        coords = torch.from_numpy(places * scale).reshape(2, -1, 2)
         first = coords, torch.tensor([labels, labels], dtype=torch.int32)
         prompts = [{"points": xy.numpy(), "labels": np.array(labels, np.int32)} for xy in coords]
     overlaps, areas = [], []
-    ours = follow(predictor, images, first, FRAMES)
+    ours = follow(predictor, images, first, frames)
     for logits, theirs in zip(ours, _theirs(predictor, folder, prompts), strict=True):
         mine = logits > 0
         union = np.count_nonzero(mine | theirs, axis=(1, 2))
         overlaps.append(np.count_nonzero(mine & theirs, axis=(1, 2)) / np.maximum(union, 1) + (union == 0))
         areas.append(np.count_nonzero(mine, axis=(1, 2)))
     assert np.min(overlaps) >= 0.99
-    assert 0.05 * 128**2 < np.min(areas[1:]) <= np.max(areas[1:]) < 0.85 * 128**2
+    pixels = images[0].shape[0] * images[0].shape[1]
+    assert 0.05 * pixels < np.min(areas[1:]) <= np.max(areas[1:]) < 0.85 * pixels
