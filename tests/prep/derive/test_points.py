@@ -69,6 +69,17 @@ def test_points_equal_those_of_plain_code(
         assert found[name].coords[found[name].labels >= 0].tolist() == plain.tolist()
 
 
+def test_depths_that_differ_in_their_last_bit_decide_as_on_the_whole_grid() -> None:
+    """The deepest pixels of a ring are equally deep, apart from rounding, which depends on the column."""
+    y, x = np.ogrid[:400, :400]
+    distance = np.hypot(y - 200, x - 203)
+    labels = ((distance >= 20) & (distance <= 132)).astype(np.uint8)
+    segment, background, found = _points(labels)
+    plain = plain_points(segment, background, PointCounts(4, 4), np.random.default_rng(0))
+    for name, points in plain.items():
+        assert found[name].coords.tolist() == points.tolist()
+
+
 def _check(points: PaddedPoints, label: int, allowed: np.ndarray) -> None:
     coords, labels = points.coords, points.labels
     real = coords[labels == label].astype(int)
