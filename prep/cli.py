@@ -57,7 +57,7 @@ def sample(
         typer.echo(f"{len(stems)} ROIs in {printable(out_dir)}")
         return
     if look != "plain":
-        raise typer.BadParameter("is for ROIs, and --frames writes sequences", param_hint="--look")
+        raise typer.BadParameter("is for ROIs; leave it out with --frames", param_hint="--look")
     names = write_scenes(out_dir, frames, rois, size or SIZE_PX, seed)
     typer.echo(f"{len(names)} sequences of {frames} frames in {printable(out_dir)}")
 

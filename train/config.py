@@ -174,7 +174,9 @@ class FitConfig(Settings):
             ("--balance classes", self.balance == "classes"),
         ):
             if is_set:
-                raise ConfigError(name, "cannot be used with --frames", f"leave {name} out")
+                # A recipe may have set the share.
+                remedy = f"use {name} 1" if name == "--mask-prompt-share" else f"leave {name} out"
+                raise ConfigError(name, "cannot be used with --frames", remedy)
         if self.prompt == "mask" and self.negatives:
             raise ConfigError("--negatives", "cannot be used with --prompt mask", "leave --negatives out")
         if self.prompt == "mask" and self.corrections:

@@ -151,7 +151,9 @@ def find_pairs(source_dir: Path, folders: Folders) -> list[Pair]:
                 continue
             patient = root.patient or key[0].partition("/")[0]
             folder = "/".join(filter(None, (root.patient, key[0])))
-            class_mask = class_masks.paths.get(key) if mask is not None else None
+            class_mask = class_masks.paths.get(key)
+            if mask is None and class_mask is not None:
+                problems.append(SourceError(class_mask, "has no mask of instances", "add it, or move this file away"))
             pairs.append(Pair(key[1], folder, patient, images.paths[key], mask, class_mask))
             if root.class_masks is not None and mask is not None and class_mask is None:
                 problems.append(SourceError(mask, f"has no mask of classes in {root.class_masks}", "add it"))

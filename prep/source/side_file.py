@@ -74,7 +74,8 @@ def check_joined(where: object, given: Collection[str], wanted: Collection[str],
         elif len(missing) > 1:
             what += f" and {len(missing) - 1} more of {len(wanted)} ROIs"
         hint = f"; the nearest name in it is {near[0]}" if near else ""
-        raise ConfigError(where, f"{what}{hint}", "name each ROI as its files are named, with or without extension")
+        remedy = "name each ROI as its files are named, with or without extension, and each sequence as its folder"
+        raise ConfigError(where, f"{what}{hint}", remedy)
     if strangers:
         shown = ", ".join(strangers[:_SHOWN])
         logger.warning("%s: lines that name no ROI of this data set: %d, such as %s", where, len(strangers), shown)

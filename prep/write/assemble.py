@@ -41,7 +41,7 @@ def assemble(work: Path, folders: list[RoiFolder], plan: BuildPlan, run: TaskMap
     Raises:
         SourceError: No ROI has an object.
     """
-    sequences = kept_sequences(folders)
+    sequences = set(kept_sequences(folders))
     kept = [folder for folder in folders if folder.source.objects or folder.source.sequence in sequences]
     if not kept:
         raise SourceError(

@@ -24,7 +24,7 @@ def _two_deepest(around: Surroundings, count: int, _generator: np.random.Generat
     order = np.argsort(-np.where(around.mask, around.depth, -1), axis=None, kind="stable")[:count]
     inside = order[around.mask.ravel()[order]]
     rows, columns = np.unravel_index(inside, around.mask.shape)
-    return np.stack([columns, rows], axis=1) * around.step + around.offset_xy
+    return (np.stack([columns, rows], axis=1) + around.mask_xy) * around.step + around.offset_xy
 
 
 @pytest.fixture

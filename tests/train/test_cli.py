@@ -45,7 +45,7 @@ def test_plan_prints_what_a_run_needs_and_makes_no_folder(store: Store, tmp_path
     assert _run(monkeypatch, "fit", store.path, *flags) == 0
     said = capsys.readouterr().out
     assert [line.split()[0] for line in said.splitlines()] == [
-        *("model", "data", "run", "memory", "batch", "time", "nothing"),
+        *("model", "trains", "data", "run", "memory", "batch", "time", "nothing"),
     ]
     assert list(tmp_path.iterdir()) == []
 

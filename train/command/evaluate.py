@@ -157,8 +157,11 @@ def evaluate(
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
     check_new(out, overwrite=overwrite)
     if propagate:
-        if baseline or len(prompt or ()) > 1 or negatives or tta or corrections or jitter or save_masks or stitch:
-            raise typer.BadParameter("--propagate goes with --checkpoint, --split and one --prompt")
+        scores = threshold != "0" or tolerance_um != 2.0 or primary or against
+        asked = negatives or tta or corrections or jitter or save_masks or stitch
+        if baseline or len(prompt or ()) > 1 or scores or asked:
+            remedy = "leave out baselines and the flags of other prompts, scores and masks"
+            raise typer.BadParameter(f"--propagate goes with --checkpoint, --split and one --prompt; {remedy}")
         kind = (prompt or ["box"])[0]
         if kind not in PROPAGATED_PROMPTS:
             raise typer.BadParameter(f"--propagate takes one of {', '.join(PROPAGATED_PROMPTS)}, not {kind}")

@@ -190,6 +190,8 @@ def fit(
 
     settings = read_config(config, flags_as_settings(context.params))
     opened = open_store(store)
+    if plan and curve:
+        raise typer.BadParameter("--plan plans one run; leave --curve out")
     if plan:
         _print_plan(opened, settings)
         return

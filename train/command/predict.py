@@ -30,7 +30,18 @@ def _formats(text: str) -> str:
     return text
 
 
+_FLAGS_OF_FRAMES = ("checkpoint", "sources", "out", "first_mask", "model", "image_size", "device")
+
+
+def _refuse_flags_of_images(context: typer.Context) -> None:
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _FLAGS_OF_FRAMES:
+            raise typer.BadParameter(f"{parameter.opts[0]} has no effect with --first-mask; leave it out")
+
+
 def predict(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of bcss-train or of Meta.")],
     sources: Annotated[list[Path], typer.Argument(help="Images (PNG, JPEG, TIFF), slides, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
@@ -88,6 +99,7 @@ def predict(
     if sum((automatic, prompts is not None, first_mask is not None)) != 1:
         raise typer.BadParameter("give one of --prompts, --automatic and --first-mask")
     if first_mask is not None:
+        _refuse_flags_of_images(context)
         _predict_frames(checkpoint, sources, first_mask, out, (device, model, image_size))
         return
     options = AutomaticOptions(grid, iou_threshold, stability_threshold, nms, min_area, threshold, batch_size)

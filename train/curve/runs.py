@@ -24,6 +24,7 @@ from train.choices import SplitChoice
 from train.config import FitConfig, read_config
 from train.curve.plot import write_plot
 from train.data.patients import patients_in_order, tiles_of_patients
+from train.data.windows import find_windows
 from train.fit.finish import write_json
 from train.fit.trainer import OnStep, fit
 from train.fit.validate import OnTile
@@ -127,6 +128,8 @@ def curve_runs(store: Store, config: FitConfig, counts: Sequence[int], out: Path
         ConfigError: A number of patients is not positive, or the store has fewer.
     """
     tiles = tiles_with_objects(store, "train")
+    if config.frames > 1:
+        tiles = find_windows(store, tiles, config.frames, config.frame_stride).starts
     names = patients_in_order(store, tiles, config.seed)
     if not counts or min(counts) < 1 or max(counts) > len(names):
         shown = ",".join(map(str, counts))
@@ -152,10 +155,14 @@ def is_finished(run: CurveRun, store: Store) -> bool:
         # Nothing was written yet, or a kill left a part of a file.
         return False
     is_of_store = described.get("store_fingerprint") == store.manifest.config_fingerprint
+    if summary["stopped_by"] is not None:
+        return False
     steps = summary["steps"]
     # A summary may be that of a shorter run, which was then continued and killed.
     is_whole = run.config.patience > 0 or steps == run.config.total_steps(round(steps / summary["epochs"]))
-    return is_same and is_of_store and is_whole and summary["stopped_by"] is None and run.weights.is_file()
+    # The report is written last.
+    has_report = not run.config.report or (run.folder / "report.html").is_file()
+    return is_same and is_of_store and is_whole and has_report and run.weights.is_file()
 
 
 def _summary(run: CurveRun) -> dict[str, Any]:

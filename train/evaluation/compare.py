@@ -119,7 +119,8 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(path, "does not exist", "give the --out of bcss-train evaluate") from error
+        remedy = "give the --out of bcss-train evaluate without --propagate"
+        raise ConfigError(path, "does not exist", remedy) from error
     except UnicodeDecodeError as error:
         raise ConfigError(path, f"is not UTF-8 text ({error})", "run evaluate again with --overwrite") from error
 
@@ -128,8 +129,10 @@ def _equal(ours: Any, theirs: Any, tolerance: float) -> bool:
     if ours == theirs and type(ours) is type(theirs):
         return True
     numbers = [_number(value) for value in (ours, theirs)]
+    if all(number is not None and math.isnan(number) for number in numbers):
+        return True
     if None in numbers or not tolerance:
-        return all(isinstance(number, float) and math.isnan(number) for number in numbers)
+        return False
     return math.isclose(numbers[0] or 0.0, numbers[1] or 0.0, rel_tol=0, abs_tol=tolerance)
 
 

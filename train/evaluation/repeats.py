@@ -14,7 +14,10 @@ import numpy as np
 from train.model.checkpoint import load_checkpoint
 from train.model.names import NamedCheckpoint
 
-_FREE = ("seed", "device", "workers", "compile", "checkpoint_activations", "cache_features", "report")
+_FREE = (
+    *("seed", "device", "workers", "compile", "checkpoint_activations", "cache_features", "report"),
+    *("keep_previous", "save_every_steps"),
+)
 """Settings in which runs of the same settings may differ: the seed, and what changes no score."""
 
 Runs = dict[str, list[tuple[str, str]]]

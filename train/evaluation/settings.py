@@ -74,7 +74,7 @@ class EvaluationSettings(Settings):
             baselines=self.baselines,
             tta=self.tta,
             corrections=self.corrections,
-            jitter=self.jitter,
+            jitter=tuple(dict.fromkeys(self.jitter)),
             tolerance_um=self.tolerance_um or None,
             allow_seen=self.allow_seen,
             primary=self.primary,

@@ -7,6 +7,7 @@ takes the place of an image.
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from train.config import FitConfig
 from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest
 from train.data.loader import training_dataset
+from train.data.patients import tiles_of_patients
 from train.fit.optimizer import set_learning_rates
 from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.validate import validate
@@ -175,6 +177,8 @@ def plan_run(store: Store, config: FitConfig) -> Plan:
         CheckpointError: The file of `--init` cannot be read.
         TrainingError: Not even one image fits the device's memory.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("--plan", "runs in one process", "start it without torchrun")
     if config.cache_features:
         raise ConfigError("--plan", "cannot be used with --cache-features", "plan the run without the cache")
     device = pick_device(config.device)
@@ -182,6 +186,8 @@ def plan_run(store: Store, config: FitConfig) -> Plan:
     prepared = prepare_run(store, config, machine, None)
     model = prepared.run.model
     tiles = tiles_with_objects(store, "train") if prepared.windows is None else prepared.windows.starts
+    if config.patients is not None:
+        tiles = tiles_of_patients(store, tiles, config.patients, config.seed)
     with out_of_memory_as_error(config.model_copy(update={"batch_size": 1})):
         memory = _measured_memory(prepared, store, tiles, device)
     fits = memory.batch is not None
@@ -218,11 +224,11 @@ def _measured_memory(prepared: PreparedRun, store: Store, tiles: NDArray[np.int6
     if config.batch_size == 1:
         return Memory(one_image, one_image, 1, limit)
     # On a CPU, a batch that does not fit would end the process, so two images are tried first.
-    two_images = _peak_of_step(prepared, [batch_of(2)], device)
-    guess = Memory(one_image, two_images, 2, limit)
-    if guess.largest_batch is not None and guess.largest_batch < config.batch_size and device.type == "cpu":
-        return Memory(one_image, None, config.batch_size, limit)
     try:
+        two_images = _peak_of_step(prepared, [batch_of(2)], device)
+        guess = Memory(one_image, two_images, 2, limit)
+        if guess.largest_batch is not None and guess.largest_batch < config.batch_size and device.type == "cpu":
+            return Memory(one_image, None, config.batch_size, limit)
         whole = two_images if config.batch_size == 2 else _peak_of_step(prepared, [batch_of(config.batch_size)], device)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
 """Fine-tune SAM 2 on a store. This file shows one run from start to end.
 
 A run depends only on its configuration and its store. The order of tiles is drawn from (seed, epoch), and everything
-random about a sample from (seed, epoch, tile). The model draws nothing. So on one device a resumed run equals an
-uninterrupted run bit for bit, and the numbers of loading and training processes do not change the data of a step.
+random about a sample from (seed, epoch, tile, repeat). The model draws nothing. So on one device a resumed run equals
+an uninterrupted run bit for bit, and the numbers of loading and training processes do not change the data of a step.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def print_scores(result: dict[str, Any]) -> None:
             table.add_row(as_markup(model), kind, *_cells(scores["overall"], mark_of(result, model, kind), clicks))
     console = Console(emoji=False)
     console.print(table)
-    console.print("Dice and IoU: mean over classes of the mean over the patients that have the class")
+    scored = "Dice" if clicks else "Dice and IoU"
+    console.print(f"{scored}: mean over classes of the mean over the patients that have the class")
     if clicks:
         console.print("+N: mean Dice over objects after N simulated clicks")
     shown = [scores["overall"] for by_kind in result["models"].values() for scores in by_kind.values()]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.errors import SourceError
+from schemas.errors import ConfigError, SourceError
 from schemas.picture.decode import read_image, read_mask
 from train.model.predictor import MaskPredictor
 from train.propagate.follow import follow
@@ -75,11 +75,14 @@ def predict_frames(
 
     Raises:
         SourceError: A file cannot be read, the mask has no object, or a frame has another size than the mask.
+        ConfigError: The results would lie among the frames or the masks.
     """
     mask = read_mask(first_mask)
     values = np.setdiff1d(np.unique(mask), NOT_OBJECTS)
     if not len(values):
         raise SourceError(first_mask, "shows no object", "every value but 0 and 255 is an object")
+    if out.resolve() in (source.resolve(), first_mask.resolve().parent):
+        raise ConfigError(out, "holds frames or masks that results could replace", "choose another --out")
     palette = _palette(first_mask)
     names, frames = _frames_of(source)
     images = (_of_size(where, image, mask.shape, first_mask) for where, image in frames)

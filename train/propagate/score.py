@@ -158,7 +158,8 @@ def _answers(
     """Yield each model and baseline with its masks, frame by frame."""
     count = len(followable.tiles)
     for name, predictor in predictors.items():
-        images = (tile.image for tile in followable.tiles)
+        # A tile keeps what it has read, so that each image is read by a tile of its own.
+        images = (tile.store.tile(tile.index).image for tile in followable.tiles)
         yield name, (logits > 0 for logits in follow(predictor, images, followable.prompt(kind), count))
     masks = followable.truth(0)
     for name, copied in zip(BASELINES, (masks, _boxes(masks)), strict=True):

@@ -37,7 +37,7 @@ def count_frames(video: Path) -> int:
     if not count:
         raise SourceError(video, "has no frame that can be read", "check the file")
     if count < stated:
-        what = f"is damaged: it states {stated} frames, and {count} can be read"
+        what = f"is damaged, or its container only estimates: it states {stated} frames, and {count} can be read"
         raise SourceError(video, what, "write its frames into a folder with `ffmpeg`, and give that folder")
     return count
 

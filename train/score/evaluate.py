@@ -25,7 +25,7 @@ from train.score.protocol import ScoringProtocol
 from train.score.sinks import ScoredAnswerSink
 from train.score.tables import Tables, gather_scores, summarize
 from train.score.tile_answer import ScoredAnswer
-from train.statistics.institutions import institution_of, leave_one_out
+from train.statistics.institutions import leave_one_out
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,15 @@ def seen_patients_of(
 
 
 def _institutions(store: Store, tiles: list[int]) -> dict[str, str]:
-    """Return the institution of each scored patient, if the names tell it and no other patient is from one of them."""
+    """Return the institution of each scored patient, if all are known and no other patient is from one of them."""
     patients = store.column("tiles/patient")
     scored = set(patients[tiles].tolist())
-    found = {patient: institution_of(patient) for patient in set(patients.tolist())}
+    found = dict(zip(patients.tolist(), store.column("tiles/institution").tolist(), strict=True))
     own = {patient: place for patient, place in found.items() if place and patient in scored}
     others = {place for patient, place in found.items() if patient not in scored}
     places = set(own.values())
-    return own if len(own) == len(scored) and len(places) > 1 and others and not places & others else {}
+    is_apart = bool(others) and "" not in others and not places & others
+    return own if len(own) == len(scored) and len(places) > 1 and is_apart else {}
 
 
 def _by_institution(tables: Tables, places: dict[str, str]) -> dict[str, Any]:

@@ -40,9 +40,9 @@ def load_initial_weights(
 
     Returns:
         The models by name: `baseline:zero_shot` for the weights that `--init` named, `baseline:untrained` for the
-        random weights of the run's seed, which are also loaded beside `--init nano`. If several models would share a
-        name, every one after the first has the name of its checkpoint appended. If an `--init` file no longer exists or
-        has changed, a warning names it, and it is left out.
+        random weights of the run's seed. Beside `--init nano` it is loaded once, with seed 0. If several models would
+        share a name, every one after the first has the name of its checkpoint appended. If an `--init` file no longer
+        exists or has changed, a warning names it, and it is left out.
 
     Raises:
         CheckpointError: A checkpoint does not record its initial weights, or a file cannot be read.
@@ -56,6 +56,7 @@ def load_initial_weights(
     found: dict[str, MaskPredictor] = {}
     # Files are compared by SHA-256: one file may have several paths, and some checkpoints record only a path.
     known: set[tuple[ModelSize, int, str]] = set()
+    at_full: set[tuple[ModelSize, str]] = set()
     for start, (model, path) in starts.items():
         predictor = _load_start(start, path, device)
         if predictor is None:
@@ -71,7 +72,10 @@ def load_initial_weights(
         if predictor.weights and is_nano_start(Path(predictor.weights.path)):
             # This start was trained by this project, so its own random beginning is scored, too.
             found.setdefault(UNTRAINED, MaskPredictor(_random_model(start).eval(), device))
-        if at_full_size and predictor.weights and _is_official(predictor.weights, start):
+        if not at_full_size or predictor.weights is None or (start.size, predictor.weights.sha256) in at_full:
+            continue
+        if _is_official(predictor.weights, start):
+            at_full.add((start.size, predictor.weights.sha256))
             times = round((OFFICIAL_IMAGE_SIZE / start.image_size) ** 2)
             logger.info(
                 "the start %s is also scored at %d px, which takes %d times as long; --no-zero-shot leaves out both",

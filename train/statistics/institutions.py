@@ -7,21 +7,12 @@ Source: the delete-one-group jackknife of Efron and Tibshirani, An Introduction 
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.statistics.estimate import LEVEL, class_mean
-
-_TISSUE_SOURCE_SITE = re.compile(r"TCGA-([A-Z0-9]{2})-", re.IGNORECASE)
-
-
-def institution_of(patient: str) -> str | None:
-    """Return the tissue source site of a patient's TCGA barcode, such as `A2`; None for another name."""
-    found = _TISSUE_SOURCE_SITE.match(patient)
-    return found[1].upper() if found else None
 
 
 def leave_one_out(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.config import FitConfig
-from train.curve.runs import curve_runs, fit_curve
+from train.curve.runs import curve_runs, fit_curve, is_finished
 from train.data.patients import patients_in_order
 from train.data.sampler import EpochSampler
 from train.fit.trainer import fit
@@ -95,6 +97,22 @@ def test_finished_runs_are_not_made_again(
     longer = FAST.model_copy(update={"epochs": 2})
     assert fit_curve(store, longer, [1], module_path, resume=True) is None
     assert made == [module_path / "patients_1"] * 2
+
+
+def test_a_run_that_was_stopped_before_its_first_step_or_its_report_is_not_finished(
+    store: Store, curve: dict[str, Any], module_path: Path, tmp_path: Path
+) -> None:
+    del curve
+    shutil.copytree(module_path / "patients_1", tmp_path / "patients_1")
+    (run,) = [run for run in curve_runs(store, FAST, [1], tmp_path) if len(run.names) == 1]
+    assert is_finished(run, store)
+    path = run.folder / "summary.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "steps": 0, "epochs": 0.0, "stopped_by": "SIGINT"}))
+    assert not is_finished(run, store)
+    path.write_text(json.dumps(whole))
+    with_report = replace(run, config=run.config.model_copy(update={"report": not run.config.report}))
+    assert not is_finished(with_report, store)
 
 
 @pytest.mark.parametrize("counts", [[0], [99], [1, 7]])

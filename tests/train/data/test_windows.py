@@ -163,3 +163,13 @@ def test_at_most_max_objects(sequences: Store) -> None:
     dataset = _dataset(sequences, max_objects=1)
     assert {int(dataset[SampleRequest(6, epoch)].object_ids) for epoch in range(10)} == {1, 7}
     assert [len(frame.segments) for frame in dataset[SampleRequest(6, 0)].frames] == [1] * 4
+
+
+def test_clicks_fall_on_no_unlabelled_frame(sequences: Store) -> None:
+    # The window of the tiles 1 to 4 ends with the frame that has no mask.
+    for corrected_frames, allowed in ((4, {0, 1, 2}), (2, {0, 1, 2})):
+        dataset = _dataset(sequences, prompt="box", corrections=1, corrected_frames=corrected_frames)
+        for epoch in range(5):
+            corrected = dataset[SampleRequest(1, epoch)].corrected
+            assert set(corrected) <= allowed
+            assert len(corrected) == min(corrected_frames, 3)

@@ -42,7 +42,7 @@ def made(store: Store, official: Path, tmp_path_factory: pytest.TempPathFactory)
         split="val",
         prompts=("box",),
         threshold="0.25",
-        jitter=(0.1,),
+        jitter=(0.1, 0.1),
         tolerance_um=3.0,
         save_masks=True,
         stitch=True,

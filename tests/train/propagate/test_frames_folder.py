@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from schemas.errors import SourceError
+from schemas.errors import ConfigError, SourceError
 from tests.train.sequences import drifting_mask, write_drifting
 from train.cli import app
 from train.model.predictor import MaskPredictor
@@ -73,3 +73,21 @@ def test_masks_that_do_not_fit_are_refused(nano: PromptableSam, tmp_path: Path, 
     predictor = MaskPredictor(nano, torch.device("cpu"))
     with pytest.raises(SourceError, match=message):
         predict_frames(predictor, folder, _mask(tmp_path, ids), tmp_path / "out")
+
+
+def test_results_never_replace_frames_or_masks(nano: PromptableSam, tmp_path: Path) -> None:
+    source = write_drifting(tmp_path, sequences=1, frames=2)
+    frames, masks = source / "images" / "s0", source / "masks" / "s0"
+    first = next(iter(sorted(masks.iterdir())))
+    before = {path: path.read_bytes() for folder in (frames, masks) for path in folder.iterdir()}
+    for out in (frames, masks):
+        with pytest.raises(ConfigError, match="holds frames or masks that results could replace; choose another --out"):
+            predict_frames(MaskPredictor(nano, torch.device("cpu")), frames, first, out)
+    assert {path: path.read_bytes() for folder in (frames, masks) for path in folder.iterdir()} == before
+
+
+def test_flags_of_images_are_refused(tmp_path: Path) -> None:
+    flags = ["--first-mask", str(tmp_path / "m.png"), "--out", str(tmp_path / "o"), "--tta"]
+    done = CliRunner().invoke(app, ["predict", str(tmp_path / "nano.pt"), str(tmp_path), *flags])
+    assert done.exit_code == 2
+    assert "--tta has no effect with --first-mask" in " ".join(done.output.replace("\u2502", " ").split())
