@@ -27,7 +27,14 @@ from train.data.patients import tiles_of_patients
 from train.fit.optimizer import set_learning_rates
 from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.validate import validate
-from train.runtime.device import memory_bytes, out_of_memory_as_error, peak_memory_bytes, pick_device, reset_peak_memory
+from train.runtime.device import (
+    failed_compilation_as_error,
+    memory_bytes,
+    out_of_memory_as_error,
+    peak_memory_bytes,
+    pick_device,
+    reset_peak_memory,
+)
 from train.runtime.distributed import World
 from train.runtime.machine import Machine
 from train.runtime.stop import StopRequest
@@ -188,7 +195,7 @@ def plan_run(store: Store, config: FitConfig) -> Plan:
     tiles = tiles_with_objects(store, "train") if prepared.windows is None else prepared.windows.starts
     if config.patients is not None:
         tiles = tiles_of_patients(store, tiles, config.patients, config.seed)
-    with out_of_memory_as_error(config.model_copy(update={"batch_size": 1})):
+    with out_of_memory_as_error(config.model_copy(update={"batch_size": 1})), failed_compilation_as_error(config):
         memory = _measured_memory(prepared, store, tiles, device)
     fits = memory.batch is not None
     step_s = _step_seconds(prepared) if fits else None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from train.data.point_groups import group_by_points
@@ -64,7 +65,7 @@ def follow(
         model.eval()
         # `inference_mode` would leave tensors in Meta's caches that training could not use afterwards.
         with torch.no_grad(), autocast(predictor.device):
-            features = model.encode_frames(predictor.model_input(frame))
+            features = model.encode_frames(predictor.model_input(_square_frame(frame, side)))
             for group in groups:
                 own = features.of_objects(torch.zeros(len(group.rows), dtype=torch.int64, device=predictor.device))
                 given = first if number == 0 and isinstance(first, np.ndarray) else None
@@ -107,6 +108,13 @@ def _answer(
         device = features.embedding.device
         points = scale_points(coords, size_wh, (side, side)).to(device), labels.to(device)
     return group.memory.answer(group.memory.recall(number, features), features, points)
+
+
+def _square_frame(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resize a frame to uint8 (S, S, 3) with Pillow's bicubic filter, as Meta's video predictor does."""
+    if frame.shape[:2] == (side, side):
+        return frame
+    return np.array(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _square_masks(masks: NDArray[np.bool_], side: int, device: torch.device) -> Tensor:
