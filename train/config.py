@@ -145,10 +145,12 @@ class FitConfig(Settings):
     def _check_together(self) -> FitConfig:
         if self.prompt == "random" and self.negatives:
             raise ConfigError("--negatives", "cannot be used with --prompt random", "use --corrections")
-        if self.prompt == "random" and self.box_jitter:
-            raise ConfigError(
-                "--box-jitter", "cannot be used with --prompt random", "use --box-jitter 0, or --prompt box"
-            )
+        if self.box_jitter and self.prompt not in ("box", "mixed"):
+            remedy = "use --box-jitter 0, or --prompt box"
+            raise ConfigError("--box-jitter", f"cannot be used with --prompt {self.prompt}", remedy)
+        if self.mask_prompt_share < 1 and not self.corrections:
+            remedy = "use --mask-prompt-share 1, or --corrections 7"
+            raise ConfigError("--mask-prompt-share", "is a share of the corrections, and there are none", remedy)
         if self.frames == 1:
             self._check_single_images()
         else:
@@ -181,6 +183,8 @@ class FitConfig(Settings):
             raise ConfigError("--negatives", "cannot be used with --prompt mask", "leave --negatives out")
         if self.prompt == "mask" and self.corrections:
             raise ConfigError("--corrections", "cannot correct the masks of --prompt mask", "use --prompt random")
+        if self.corrected_frames > 1 and not self.corrections:
+            raise ConfigError("--corrected-frames", "needs clicks that correct", "give --corrections, for example 7")
         if self.corrected_frames > self.frames:
             what = f"is more than the {self.frames} frames of a window"
             raise ConfigError(f"--corrected-frames {self.corrected_frames}", what, "lower it, or raise --frames")

@@ -156,3 +156,18 @@ def test_unknown_recipe_is_an_error_and_none_changes_nothing() -> None:
     with pytest.raises(ConfigError, match="--recipe: Input should be 'sam2', 'medsam2' or 'pathosam'"):
         read_config(None, {"recipe": "sam3"})
     assert read_config(None, {"recipe": None}) == FitConfig()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt": "centroid", "box_jitter": 0.1}, "--box-jitter: cannot be used with --prompt centroid"),
+        ({"prompt": "multi_point", "box_jitter": 0.1}, "--box-jitter: cannot be used with --prompt multi_point"),
+        ({"prompt": "random", "box_jitter": 0.1}, "--box-jitter: cannot be used with --prompt random"),
+        ({"mask_prompt_share": 0.5}, "--mask-prompt-share: is a share of the corrections, and there are none"),
+        ({"recipe": "pathosam", "corrections": 0}, "use --mask-prompt-share 1, or --corrections 7"),
+    ],
+)
+def test_setting_that_would_do_nothing_is_an_error(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_config(None, settings)

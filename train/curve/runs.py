@@ -31,6 +31,7 @@ from train.fit.validate import OnTile
 from train.model.loading import load_predictor
 from train.model.predictor import MaskPredictor
 from train.runtime.device import pick_device
+from train.runtime.stop import stop_on_signals
 from train.score.answers import default_split, tiles_with_objects
 from train.score.comparisons import STARTS
 from train.score.evaluate import evaluate
@@ -106,15 +107,18 @@ def fit_curve(
     if split == "train":
         raise ConfigError("--curve", f"needs a test or val split, which {store.path} lacks", "build it with one")
     runs = curve_runs(store, config, counts, out)
-    for number, run in enumerate(runs, start=1):
-        held = f"{len(run.names)} patients, {run.tiles} tiles, {run.objects} objects"
-        said = f"curve, run {number} of {len(runs)}: {held}"
-        if resume and is_finished(run, store):
-            logger.info("%s: finished before", said)
-            continue
-        logger.info("%s", said)
-        if fit(store, run.config, run.folder, resume=resume, on_step=on_step, on_tile=on_tile)["stopped_by"]:
-            return None
+    with stop_on_signals() as stop:
+        for number, run in enumerate(runs, start=1):
+            held = f"{len(run.names)} patients, {run.tiles} tiles, {run.objects} objects"
+            said = f"curve, run {number} of {len(runs)}: {held}"
+            if resume and is_finished(run, store):
+                logger.info("%s: finished before", said)
+                continue
+            logger.info("%s", said)
+            fit(store, run.config, run.folder, resume=resume, on_step=on_step, on_tile=on_tile)
+            # A signal may also arrive while the run writes its report. Then the run is complete.
+            if stop:
+                return None
     content = _scored(store, runs, split, pick_device(config.device), on_tile)
     write_json(out / CURVE_FILE, content)
     write_plot(out / PLOT_FILE, content)

@@ -51,7 +51,10 @@ def finish_before_interrupt() -> Generator[None]:
 
 @contextmanager
 def stop_on_signals() -> Generator[StopRequest]:
-    """Handle SIGTERM and SIGINT during a run. Python allows this only in the main thread; in others it does nothing."""
+    """Handle SIGTERM and SIGINT during a run. Python allows this only in the main thread; in others it does nothing.
+
+    A block inside another one tells the outer block of its signal when it ends.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -62,3 +65,6 @@ def stop_on_signals() -> Generator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopRequest):
+                outer.by = outer.by or request.by

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from train.data.patients import patients_in_order
 from train.data.sampler import EpochSampler
 from train.fit.trainer import fit
 from train.runtime.run_log import read_steps
+from train.runtime.stop import stop_on_signals
 from train.score.answers import tiles_with_objects
 
 FAST = FitConfig.model_validate(
@@ -82,9 +84,12 @@ def test_finished_runs_are_not_made_again(
 ) -> None:
     made: list[Path] = []
 
-    def note(_store: Store, _config: FitConfig, out: Path, **_: object) -> dict[str, str]:
+    def note(_store: Store, _config: FitConfig, out: Path, **_: object) -> dict[str, None]:
         made.append(out)
-        return {"stopped_by": "SIGTERM"}
+        with stop_on_signals():
+            # While a run writes its report, the signal does not stop that run, but the next one must not start.
+            signal.raise_signal(signal.SIGTERM)
+        return {"stopped_by": None}
 
     monkeypatch.setattr("train.curve.runs.fit", note)
     with caplog.at_level(logging.INFO, "train.curve.runs"):

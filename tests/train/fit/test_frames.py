@@ -136,11 +136,18 @@ def test_colors_of_all_frames_change(sequences: Store) -> None:
         ({"frames": 1, "prompt": "mask"}, "use it with --frames"),
         ({"frames": 1, "reverse": 0.5}, "--reverse: needs windows of several frames"),
         ({"frames": 1, "frame_stride": 2}, "--frame-stride: needs windows of several frames"),
-        ({"frames": 2, "corrected_frames": 3}, "--corrected-frames 3: is more than the 2 frames of a window"),
+        (
+            {"frames": 2, "corrected_frames": 3, "corrections": 1},
+            "--corrected-frames 3: is more than the 2 frames of a window",
+        ),
         ({"compile": True}, "--compile: cannot be used with --frames"),
         ({"cache_features": True}, "--cache-features: cannot be used with --frames"),
         ({"frames": 2, "balance": "classes"}, "--balance classes: cannot be used with --frames"),
-        ({"frames": 2, "mask_prompt_share": 0.5}, "--mask-prompt-share: cannot be used with --frames"),
+        (
+            {"frames": 2, "mask_prompt_share": 0.5, "corrections": 1},
+            "--mask-prompt-share: cannot be used with --frames",
+        ),
+        ({"frames": 2, "corrected_frames": 2}, "--corrected-frames: needs clicks that correct"),
         ({"prompt": "mask", "corrections": 1}, "--corrections: cannot correct the masks of --prompt mask"),
     ],
 )
