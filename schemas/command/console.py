@@ -93,6 +93,22 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
         yield bar
 
 
+def show_step(bar: tqdm[Any], step: int, total: int, postfix: str) -> None:
+    """Move a bar to a step of a run. Steps that were made before the bar's first one do not count in the time left.
+
+    Args:
+        bar: The bar. A lower step than before is the first one of another run, and begins the bar again.
+        step: Number of the step that ended, from 1.
+        total: Steps of the run.
+        postfix: Text at the end of the line.
+    """
+    bar.set_postfix_str(postfix, refresh=False)
+    if bar.n == 0 or step < bar.n:
+        bar.reset(total)
+        bar.initial = bar.n = bar.last_print_n = step - 1
+    bar.update(step - bar.n)
+
+
 @contextmanager
 def interrupted_as_line(then: str) -> Generator[None]:
     """Turn Ctrl-C into one line and the exit status `INTERRUPTED`.

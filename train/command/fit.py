@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from schemas.command.console import interrupted_as_line, printable, progress_bar
+from schemas.command.console import interrupted_as_line, printable, progress_bar, show_step
 from train.backbone.catalog import ModelSize
 from train.choices import BalanceChoice, DeviceChoice, PromptChoice, RecipeName
 from train.command.flags import multiple_of_32
@@ -264,15 +264,10 @@ def _print_plan(store: Store, settings: FitConfig) -> None:
     typer.echo("nothing was trained or written; leave out --plan to start the run")
 
 
-def _show(bar: object, record: StepRecord, total: int) -> None:
-    from tqdm import tqdm
-
-    assert isinstance(bar, tqdm)
-    bar.total = total
+def _show(bar: Any, record: StepRecord, total: int) -> None:
     rate = record.images / record.step_s
     wait = record.data_wait_s / record.step_s
-    bar.set_postfix_str(f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}", refresh=False)
-    bar.update(record.step - bar.n)
+    show_step(bar, record.step, total, f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}")
 
 
 class _TileBar:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import pytest
 from rich.text import Text
 
-from schemas.command.console import as_markup, printable, run_command
+from schemas.command.console import as_markup, printable, progress_bar, run_command, show_step
 from schemas.command.stage_timer import timed
 from schemas.errors import SourceError
 
@@ -110,6 +110,21 @@ def test_debug_logs_stage_times_even_if_the_command_fails(caplog: pytest.LogCapt
     with pytest.raises(SourceError):
         run_command(fail_late, "bcss-prep")
     assert [line.split()[0] for line in caplog.messages] == ["decode", "wall"]
+
+
+def test_steps_of_an_earlier_command_do_not_count_in_the_time_left() -> None:
+    with progress_bar("fit", "step") as bar:
+        begun = []
+        # A resumed run, and then the first steps of another one.
+        for step in (101, 102, 1, 2):
+            show_step(bar, step, 200, f"step {step}")
+            begun.append((bar.initial, bar.n, bar.total, bar.postfix))
+    assert begun == [
+        (100, 101, 200, "step 101"),
+        (100, 102, 200, "step 102"),
+        (0, 1, 200, "step 1"),
+        (0, 2, 200, "step 2"),
+    ]
 
 
 _PROGRAM = """
