@@ -91,10 +91,19 @@ def test_masks_equal_those_of_metas_video_predictor(predictor: MaskPredictor, fo
     _assert_equal_masks(predictor, folder, kind, FRAMES)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")
+@pytest.mark.parametrize("image_size", [64, 256])
+@pytest.mark.parametrize("kind", ["mask", "box", "click"])
+def test_masks_of_resized_frames_equal_those_of_metas_video_predictor(
+    tmp_path: Path, kind: str, image_size: int
+) -> None:
+    """The input is half or twice as large as the frames, so pixels, masks and points are scaled as Meta scales them."""
+    _assert_equal_masks(_random_predictor(image_size), _write_frames(tmp_path, 3), kind, 3)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script")
-# Clicks on resized frames are left out: Meta scales them from the corner of a pixel, and this project from its center.
-@pytest.mark.parametrize(("kind", "scale"), [("mask", 8), ("box", 8), ("click", 8), ("mask", 1), ("box", 1)])
+@pytest.mark.parametrize(("kind", "scale"), [(kind, scale) for scale in (8, 1) for kind in ("mask", "box", "click")])
 def test_masks_at_1024_px_equal_those_of_metas_video_predictor(tmp_path: Path, kind: str, scale: int) -> None:
     """Frames of 128 px are resized by the filter of Meta's video predictor; frames of 1024 px are used as they are."""
     _assert_equal_masks(_random_predictor(1024), _write_frames(tmp_path, 3, scale=scale), kind, 3, scale=scale)
