@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,34 +15,14 @@ import zarr
 from PIL import Image
 
 from prep.build import build_store
-from prep.cli import main
 from prep.config import BuildConfig
 from prep.plan import read_source
 from prep.source.discover import DataSet
 from prep.verify import verify_store
 from schemas.errors import ConfigError, StoreError
 from schemas.store.store import Store, open_store
+from tests.prep.conftest import Build
 from tests.sequences import HEIGHT, WIDTH, Masks, some_masks, write_sequences
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sequences(tmp_path_factory.mktemp("sequences"), some_masks())
-
-
-@pytest.fixture(scope="module")
-def tiled(source: Path) -> Store:
-    """The sequences in tiles of 64 px: four windows a frame."""
-    build_store(source, source / "tiled.zarr", BuildConfig(size_px=64, sequences=True))
-    return open_store(source / "tiled.zarr")
-
-
-def _run(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, *flags: str) -> int:
-    command = ["bcss-prep", "build", str(source), "--out", str(out), "--size", "64", "--workers", "1", *flags]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code if isinstance(stop.value.code, int) else 0
 
 
 def _last_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -61,10 +40,10 @@ def _last_line(capsys: pytest.CaptureFixture[str]) -> str:
         (",a.png,x,1", "line 2: has no image; fill the cell, or remove the row"),
     ],
 )
-def test_bad_rows_are_named_in_one_line(tmp_path: Path, row: str, message: str, monkeypatch, capsys) -> None:
+def test_bad_rows_are_named_in_one_line(tmp_path: Path, row: str, message: str, build: Build, capsys) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "a.png")
     (tmp_path / "t.csv").write_text(f"image,mask,sequence,frame\n{row}")
-    assert _run(monkeypatch, tmp_path / "t.csv", tmp_path / "s.zarr") == 1
+    assert build(tmp_path / "t.csv", tmp_path / "s.zarr") == 1
     assert message in _last_line(capsys)
 
 
@@ -125,12 +104,18 @@ def _unchanged(_source: Path) -> None:
     ],
 )
 def test_bad_sequences_are_an_error_of_one_line(
-    source: Path, tmp_path: Path, monkeypatch, capsys, change: Callable[[Path], None], flags: str, message: str
+    sequence_folder: Path,
+    tmp_path: Path,
+    build: Build,
+    capsys,
+    change: Callable[[Path], None],
+    flags: str,
+    message: str,
 ) -> None:
     for kind in ("images", "masks"):
-        shutil.copytree(source / kind, tmp_path / "d" / kind)
+        shutil.copytree(sequence_folder / kind, tmp_path / "d" / kind)
     change(tmp_path / "d")
-    assert _run(monkeypatch, tmp_path / "d", tmp_path / "s.zarr", "--sequences", *flags.split()) == 1
+    assert build(tmp_path / "d", tmp_path / "s.zarr", "--sequences", *flags.split()) == 1
     assert message in _last_line(capsys)
 
 
@@ -146,16 +131,16 @@ def _write_classes(source: Path, masks: Masks, changes: bool) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--classes", "4")])
-def test_object_that_changes_its_class_is_an_error_of_one_line(tmp_path: Path, monkeypatch, capsys, flags) -> None:
+def test_object_that_changes_its_class_is_an_error_of_one_line(tmp_path: Path, build: Build, capsys, flags) -> None:
     source = write_sequences(tmp_path / "d", some_masks())
     _write_classes(source, some_masks(), changes=True)
     wanted = ("--sequences", "--class-mask", "classes", *flags)
-    assert _run(monkeypatch, source, tmp_path / "s.zarr", *wanted, "--class-map", str(_class_map(tmp_path))) == 1
+    assert build(source, tmp_path / "s.zarr", *wanted, "--class-map", str(_class_map(tmp_path))) == 1
     line = _last_line(capsys)
     assert "masks/c/00010.png: gives the object 7 the class 3, but masks/c/00000.png gives it the class 4; give" in line
 
 
-def test_second_mask_and_table_give_classes(tmp_path: Path, monkeypatch) -> None:
+def test_second_mask_and_table_give_classes(tmp_path: Path, build: Build) -> None:
     source = write_sequences(tmp_path / "d", some_masks())
     _write_classes(source, some_masks(), changes=False)
     rows = [f"{name},{track},{code}" for name in some_masks() for track, code in ((1, 3), (7, "pore"))]
@@ -165,7 +150,7 @@ def test_second_mask_and_table_give_classes(tmp_path: Path, monkeypatch) -> None
     for number, way in enumerate(ways):
         out = tmp_path / f"{number}.zarr"
         named = ("--class-map", str(_class_map(tmp_path)))
-        assert _run(monkeypatch, source, out, "--sequences", "--layout", "resize", *way, *named) == 0
+        assert build(source, out, "--sequences", "--layout", "resize", *way, *named) == 0
         store = open_store(out)
         assert verify_store(store) == []
         assert [info.name for info in store.manifest.classes] == ["gland", "pore"]
@@ -180,11 +165,15 @@ def _class_map(folder: Path) -> Path:
     return folder / "map.tsv"
 
 
-def test_configuration_without_sequences_refuses_them_and_the_other_way_round(source: Path, tmp_path: Path) -> None:
-    frames = read_source(source, BuildConfig(sequences=True).folders)
+def test_configuration_without_sequences_refuses_them_and_the_other_way_round(
+    sequence_folder: Path, tmp_path: Path
+) -> None:
+    frames = read_source(sequence_folder, BuildConfig(sequences=True).folders)
     with pytest.raises(ConfigError, match="holds sequences; set sequences=True in the configuration"):
         build_store(frames, tmp_path / "s.zarr", BuildConfig())
-    rois = DataSet(source, [replace(roi, sequence="", frame_number=-1) for roi in frames.rois if roi.mask_path])
+    rois = DataSet(
+        sequence_folder, [replace(roi, sequence="", frame_number=-1) for roi in frames.rois if roi.mask_path]
+    )
     with pytest.raises(ConfigError, match="holds no sequences; set sequences=False in the configuration"):
         build_store(rois, tmp_path / "s.zarr", BuildConfig(sequences=True))
 

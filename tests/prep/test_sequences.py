@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from PIL import Image
 from pydantic import ValidationError
 
 from prep.build import BuildOptions, build_store
-from prep.cli import main
 from prep.config import BuildConfig
 from prep.draw_tile import track_color
 from prep.inspect import summarize_store
@@ -26,19 +24,8 @@ from schemas.errors import ConfigError, StoreError
 from schemas.store.sequence import SequenceFrame
 from schemas.store.store import Store, open_store
 from tests.folders import bytes_of
+from tests.prep.conftest import Build
 from tests.sequences import HEIGHT, WIDTH, Masks, moving_mask, some_masks, write_sequences
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sequences(tmp_path_factory.mktemp("sequences"), some_masks())
-
-
-@pytest.fixture(scope="module")
-def tiled(source: Path) -> Store:
-    """The sequences in tiles of 64 px: four windows a frame."""
-    build_store(source, source / "tiled.zarr", BuildConfig(size_px=64, sequences=True))
-    return open_store(source / "tiled.zarr")
 
 
 def test_every_window_shows_the_pixels_and_objects_of_its_frame(tiled: Store) -> None:
@@ -106,17 +93,17 @@ def test_any_sequence_comes_back_from_the_store(tmp_path_factory: pytest.TempPat
         assert seen.all()
 
 
-def test_resized_frames_are_one_tile_each(source: Path, tmp_path: Path) -> None:
-    build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=64, sequences=True, layout="resize"))
+def test_resized_frames_are_one_tile_each(sequence_folder: Path, tmp_path: Path) -> None:
+    build_store(sequence_folder, tmp_path / "s.zarr", BuildConfig(size_px=64, sequences=True, layout="resize"))
     store = open_store(tmp_path / "s.zarr")
     assert verify_store(store) == []
     assert store.sequence("cell") == tuple(SequenceFrame(n, (9 + n,), n != 1) for n in range(4))
     assert [info.name for info in store.manifest.classes] == ["object"]
 
 
-def test_any_number_of_workers_writes_the_same_bytes(source: Path, tiled: Store, tmp_path: Path) -> None:
+def test_any_number_of_workers_writes_the_same_bytes(sequence_folder: Path, tiled: Store, tmp_path: Path) -> None:
     config = BuildConfig(size_px=64, sequences=True)
-    build_store(source, tmp_path / "s.zarr", config, BuildOptions(workers=2))
+    build_store(sequence_folder, tmp_path / "s.zarr", config, BuildOptions(workers=2))
     assert bytes_of(tmp_path / "s.zarr") == bytes_of(tiled.path)
 
 
@@ -183,27 +170,21 @@ def test_sequence_without_an_object_is_left_out_and_frames_without_one_stay(tmp_
         store.sequence("a")
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, *flags: str) -> int:
-    command = ["bcss-prep", "build", str(source), "--out", str(out), "--size", "64", "--workers", "1", *flags]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code if isinstance(stop.value.code, int) else 0
-
-
-def test_table_gives_sequences_and_numbers(source: Path, tiled: Store, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_table_gives_sequences_and_numbers(
+    sequence_folder: Path, tiled: Store, tmp_path: Path, build: Build, capsys
+) -> None:
     lines = ["image,mask,sequence,frame,patient,split"]
     for name in ("a", "cell"):
         for frame in reversed(tiled.sequence(name)):
             stem = f"{frame.number:05d}"
-            mask = source / "masks" / name / f"{stem}.png" if frame.labelled else ""
+            mask = sequence_folder / "masks" / name / f"{stem}.png" if frame.labelled else ""
             number = "" if name == "a" else 100 + 2 * frame.number
             split = "train" if name == "cell" else "test"
-            lines.append(f"{source}/images/{name}/{stem}.jpg,{mask},stack {name},{number},Ann {name},{split}")
+            lines.append(f"{sequence_folder}/images/{name}/{stem}.jpg,{mask},stack {name},{number},Ann {name},{split}")
     table = tmp_path / "frames.csv"
     table.write_text("\n".join(lines))
     out = tmp_path / "s.zarr"
-    assert _run(monkeypatch, table, out) == 0
+    assert build(table, out) == 0
     store = open_store(out)
     assert store.sequences == ("stack a", "stack cell")
     assert [frame.number for frame in store.sequence("stack a")] == [0, 5, 10]
@@ -217,7 +198,7 @@ def test_table_gives_sequences_and_numbers(source: Path, tiled: Store, tmp_path:
     capsys.readouterr()
     # The same images under other numbers are another store.
     table.write_text("\n".join(lines).replace(",10", ",20"))
-    assert _run(monkeypatch, table, out) == 1
+    assert build(table, out) == 1
     assert "was built from other frame numbers or sequences (stack cell_00000 differs)" in capsys.readouterr().err
 
 
