@@ -33,32 +33,38 @@ class ObjectClass:
 class FoundObject:
     """One object, in pixels of the grid that the model works on.
 
+    The mask is kept as bits: across a wide slide, many objects wait for a window that may extend them.
+
     Attributes:
-        mask: bool (h, w), mask of the object within its bounding box.
+        bits: uint8 (h, ceil(w / 8)), mask of the object within its bounding box, eight pixels of a row in a byte.
         origin_xy: x, y of the mask's first pixel.
+        size_xy: w, h, the size of the bounding box.
+        area_px: Number of pixels of the object.
         iou: The model's estimate of the mask's IoU with the true object, 0 to 1.
         stability: IoU between the masks at a higher and a lower threshold, 0 to 1.
         kind: Class of the object; None if it is not known.
         name: Name of the prompt; empty without a prompt.
     """
 
-    mask: NDArray[np.bool_]
+    bits: NDArray[np.uint8]
     origin_xy: tuple[int, int]
+    size_xy: tuple[int, int]
+    area_px: int
     iou: float
     stability: float
     kind: ObjectClass | None = None
     name: str = ""
 
     @property
-    def box(self) -> Box:
-        """The bounding box of the object."""
-        (x, y), (height, width) = self.origin_xy, self.mask.shape
-        return x, y, x + width, y + height
+    def mask(self) -> NDArray[np.bool_]:
+        """The mask of the object within its bounding box, bool (h, w)."""
+        return self.within(self.box)
 
     @property
-    def area_px(self) -> int:
-        """Number of pixels of the object."""
-        return int(np.count_nonzero(self.mask))
+    def box(self) -> Box:
+        """The bounding box of the object."""
+        (x, y), (width, height) = self.origin_xy, self.size_xy
+        return x, y, x + width, y + height
 
     @classmethod
     def cut(
@@ -69,18 +75,25 @@ class FoundObject:
         if not len(rows):
             return None
         top, left = int(rows[0]), int(columns[0])
-        crop = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1].copy()
-        return cls(crop, (origin_xy[0] + left, origin_xy[1] + top), iou, stability)
+        crop = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
+        height, width = crop.shape
+        origin = origin_xy[0] + left, origin_xy[1] + top
+        area = int(np.count_nonzero(crop))
+        return cls(np.packbits(crop, axis=1), origin, (width, height), area, iou, stability)
 
     def within(self, box: Box) -> NDArray[np.bool_]:
         """Return the part of the mask within a box, bool (h, w) of the size of that box."""
         left, top, right, bottom = box
         found = np.zeros((bottom - top, right - left), np.bool_)
-        own_left, own_top, own_right, own_bottom = self.box
-        x0, y0, x1, y1 = max(left, own_left), max(top, own_top), min(right, own_right), min(bottom, own_bottom)
-        if x0 < x1 and y0 < y1:
-            part = self.mask[y0 - own_top : y1 - own_top, x0 - own_left : x1 - own_left]
-            found[y0 - top : y1 - top, x0 - left : x1 - left] = part
+        part = common_box(box, self.box)
+        if part is not None:
+            x0, y0, x1, y1 = part
+            own_left, own_top = self.origin_xy
+            first = (x0 - own_left) // 8
+            bits = self.bits[y0 - own_top : y1 - own_top, first : (x1 - own_left + 7) // 8]
+            skipped = x0 - own_left - 8 * first
+            pixels = np.unpackbits(bits, axis=1)[:, skipped : skipped + x1 - x0]
+            found[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
         return found
 
 

@@ -197,7 +197,7 @@ def _refined(predictor: MaskPredictor, grid: WorkingGrid, coarse: FoundObject, o
     """Predict again at full resolution, window by window, along the outline of a coarse mask."""
     side = options.window_px
     left, top, right, bottom = coarse.box
-    mask = coarse.mask.copy()
+    mask = coarse.mask
     for y in range(top, bottom, side // 2):
         for x in range(left, right, side // 2):
             # Only the middle of the window is used, because there the model sees the surroundings on all sides.

@@ -21,6 +21,7 @@ PNG_MAX_PX = 1 << 26
 """Largest number of pixels of a PNG; a larger label image is written as a TIFF pyramid."""
 
 TIFF_TILE_PX = 512
+TILES_PER_READ = 16
 _LABEL = np.dtype(np.uint32)
 Labels = NDArray[np.uint8 | np.uint16 | np.uint32]
 LabelType = np.dtype[np.uint8 | np.uint16 | np.uint32]
@@ -63,7 +64,7 @@ class LabelImage:
         """Write the file."""
         dtype = np.dtype(np.uint8 if self._last < 256 else np.uint16 if self._last < 65536 else np.uint32)
         if self._shape[0] * self._shape[1] <= PNG_MAX_PX and dtype != np.uint32:
-            labels = self._rows(0, self._shape[0], 1, dtype)
+            labels = self._part(0, 0, self._shape, 1, dtype)
             Image.fromarray(labels).save(self._path.with_name(f"{self._path.name}.png"))
         else:
             self._write_pyramid(dtype)
@@ -76,23 +77,28 @@ class LabelImage:
             self._file.close()
         self._raw.unlink(missing_ok=True)
 
-    def _rows(self, top: int, count: int, step: int, dtype: LabelType) -> Labels:
-        """Read `count` rows or the rest of the image, taking every `step`-th row and column from row `top` on."""
+    def _part(self, top: int, left: int, size_hw: tuple[int, int], step: int, dtype: LabelType) -> Labels:
+        """Read a part of the image as far as it lies inside, taking every `step`-th row and column."""
         height, width = self._shape
-        places = range(top, min(top + count * step, height), step)
-        rows = np.empty((len(places), -(-width // step)), dtype)
+        places = range(top, min(top + size_hw[0], height), step)
+        across = min(size_hw[1], width - left)
+        part = np.empty((len(places), -(-across // step)), dtype)
         for number, row in enumerate(places):
-            self._file.seek(row * width * _LABEL.itemsize)
-            rows[number] = np.frombuffer(self._file.read(width * _LABEL.itemsize), _LABEL)[::step]
-        return rows
+            self._file.seek((row * width + left) * _LABEL.itemsize)
+            part[number] = np.frombuffer(self._file.read(across * _LABEL.itemsize), _LABEL)[::step]
+        return part
 
     def _tiles(self, step: int, dtype: LabelType) -> Iterator[Labels]:
         """Yield the tiles of one level, row by row. They take every `step`-th pixel: labels cannot be averaged."""
-        for top in range(0, self._shape[0], TIFF_TILE_PX * step):
-            rows = self._rows(top, TIFF_TILE_PX, step, dtype)
-            for left in range(0, rows.shape[1], TIFF_TILE_PX):
-                tile = rows[:, left : left + TIFF_TILE_PX]
-                yield np.pad(tile, [(0, TIFF_TILE_PX - length) for length in tile.shape])
+        height, width = self._shape
+        # Reading several tiles at once needs fewer reads. Reading whole rows would need more memory on a wider slide.
+        size_hw = TIFF_TILE_PX * step, TIFF_TILE_PX * step * TILES_PER_READ
+        for top in range(0, height, size_hw[0]):
+            for left in range(0, width, size_hw[1]):
+                part = self._part(top, left, size_hw, step, dtype)
+                for start in range(0, part.shape[1], TIFF_TILE_PX):
+                    tile = part[:, start : start + TIFF_TILE_PX]
+                    yield np.pad(tile, [(0, TIFF_TILE_PX - length) for length in tile.shape])
 
     def _write_pyramid(self, dtype: LabelType) -> None:
         height, width = self._shape

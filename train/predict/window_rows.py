@@ -44,7 +44,9 @@ class WindowRows:
             for x, y, height, width, iou, stability in window:
                 size = (height * width + 7) // 8
                 mask = np.unpackbits(bits[place : place + size], count=height * width).reshape(height, width)
-                objects.append(FoundObject(mask.astype(bool), (x, y), iou, stability))
+                item = FoundObject.cut(mask.astype(bool), (x, y), iou, stability)
+                assert item is not None
+                objects.append(item)
                 place += size
             found.append(objects)
         return found
@@ -68,4 +70,5 @@ class WindowRows:
 
 
 def _head(item: FoundObject) -> list[float]:
-    return [*item.origin_xy, *item.mask.shape, item.iou, item.stability]
+    width, height = item.size_xy
+    return [*item.origin_xy, height, width, item.iou, item.stability]

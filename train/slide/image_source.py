@@ -112,10 +112,12 @@ class Slide:
             where = f"{self.path} at {left}, {top}"
             raise SourceError(where, f"cannot be read ({error})", "check the file, or leave this part out") from error
         pixels = np.asarray(region)
-        # Pixels that the scanner did not record are transparent; they become white.
-        alpha = pixels[..., 3:].astype(np.uint16)
-        rgb = (pixels[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha)) // 255
-        return _resized(rgb.astype(np.uint8), out_xy)
+        rgb, alpha = pixels[..., :3], pixels[..., 3:]
+        if (alpha < 255).any():
+            # Pixels that the scanner did not record are transparent; they become white.
+            weights = alpha.astype(np.uint16)
+            rgb = ((rgb * weights + 255 * (255 - weights)) // 255).astype(np.uint8)
+        return _resized(rgb, out_xy)
 
 
 def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
