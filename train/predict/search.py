@@ -84,7 +84,7 @@ def search(
     """
     tops, lefts = starts(grid.size_xy[1], window_px, overlap), starts(grid.size_xy[0], window_px, overlap)
     tissue = TissueMask(grid) if grid.source.is_slide else None
-    joiner = SeamJoiner()
+    joiner = SeamJoiner(grid.size_xy)
     done = 0
     with ThreadPoolExecutor(max(readers, 1)) as pool:
         for number, top in enumerate(tops):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def _ellipses(seed: int) -> NDArray[np.int32]:
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.25, 0.5]))
 def test_cut_objects_are_joined_and_found_once(seed: int, overlap: float) -> None:
     numbers = _ellipses(seed)
-    joiner = SeamJoiner()
+    joiner = SeamJoiner((WIDTH, HEIGHT))
     found: list[FoundObject] = []
     tops = starts(HEIGHT, SIDE, overlap)
     for row, top in enumerate(tops):
@@ -61,7 +62,7 @@ def test_of_two_masks_of_one_object_the_better_stays() -> None:
     worse, better = (FoundObject.cut(m, (0, 0), iou, 1.0) for m, iou in ((mask, 0.5), (other, 0.8)))
     assert worse is not None
     assert better is not None
-    joiner = SeamJoiner()
+    joiner = SeamJoiner((64, 64))
     # The same place, seen by windows that do not overlap there, cannot be joined.
     joiner.add((0, 0, 64, 5), [worse])
     joiner.add((0, 5, 64, 64), [better])
@@ -78,10 +79,60 @@ def test_stray_pixels_make_no_second_object() -> None:
     part = mask.copy()
     part[10:30, 20:30] = False
     objects = [FoundObject.cut(m, (0, 0), iou, 1.0) for m, iou in ((stray, 0.7), (mask, 0.9), (part, 0.8))]
-    joiner = SeamJoiner()
+    joiner = SeamJoiner((64, 64))
     joiner.add((0, 0, 64, 64), [item for item in objects if item is not None])
     # Half of an object is another object, as SAM 2 gives parts; the largest comes first.
     assert [(item.area_px, item.iou) for item in joiner.close()] == [(400, 0.9), (200, 0.8)]
+
+
+def _joined(windows: list[tuple[int, NDArray[np.bool_], float]]) -> list[FoundObject]:
+    """Add masks of a strip of 112 x 64 px, each cut to a window of 64 px and with an IoU estimate."""
+    joiner = SeamJoiner((112, 64))
+    for left in dict.fromkeys(left for left, _, _ in windows):
+        here = [
+            FoundObject.cut(mask[:, left : left + 64], (left, 0), iou, 1.0) for at, mask, iou in windows if at == left
+        ]
+        joiner.add((left, 0, left + 64, 64), [item for item in here if item is not None])
+    return joiner.close()
+
+
+def _strip(left: int, right: int) -> NDArray[np.bool_]:
+    mask = np.zeros((64, 112), bool)
+    mask[20:40, left:right] = True
+    return mask
+
+
+@pytest.mark.parametrize("first", [0, 48])
+def test_whole_object_is_not_extended_by_a_cut_one(first: int) -> None:
+    # The window at 48 shows the object as a whole. The one at 0 cuts it, and adds stray pixels of its neighbor.
+    cut = _strip(52, 64)
+    cut[:12, 56:60] = True
+    windows = [(0, cut, 0.97), (48, _strip(52, 80), 0.9)]
+    (kept,) = _joined(windows if first == 0 else windows[::-1])
+    np.testing.assert_array_equal(kept.within((0, 0, 112, 64)), _strip(52, 80))
+    assert kept.iou == 0.9
+
+
+def test_cut_object_larger_than_the_whole_part_of_it_stays() -> None:
+    # A part of an object can be whole in one window; that must not remove the object, which another window cuts.
+    found = _joined([(0, _strip(10, 64), 0.9), (48, _strip(52, 80), 0.8)])
+    assert [(item.box[0], item.box[2]) for item in found] == [(10, 64), (52, 80)]
+
+
+def test_of_two_whole_masks_of_one_object_the_better_stays() -> None:
+    worse = _strip(52, 60)
+    worse[40:44, 52:60] = True
+    (kept,) = _joined([(0, worse, 0.8), (48, _strip(52, 60), 0.9)])
+    np.testing.assert_array_equal(kept.within((0, 0, 112, 64)), _strip(52, 60))
+
+
+def test_only_the_best_of_several_cut_masks_is_joined() -> None:
+    # A window may give an object alone and together with its neighbor. Joining both would give the wrong one.
+    both = _strip(40, 64)
+    both[0:20, 40:56] = True
+    right = _strip(40, 100)
+    found = _joined([(0, both, 0.95), (0, _strip(40, 64), 0.9), (48, right, 0.9)])
+    assert any(np.array_equal(item.within((0, 0, 112, 64)), right) for item in found)
 
 
 def test_windows_cover_an_axis_and_end_with_it() -> None:
