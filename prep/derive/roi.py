@@ -24,7 +24,6 @@ from prep.derive.segments import (
     instance_segments,
     label_segments,
     pixel_counts,
-    present_codes,
 )
 from prep.derive.tiles import Tile, cut_tiles, resample, resize_to_tile
 from prep.source.colors import read_labels
@@ -107,7 +106,7 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
     Raises:
         SourceError: A file is damaged, their sizes differ, or the mask contains an unknown code.
     """
-    instances, recolored_px, rims = None, 0, dict[int, int]()
+    instances, recolored_px, rims, counts = None, 0, dict[int, int](), None
     if roi.mask_path is None:
         width, height = image_header(roi.image_path).size
         instances = Instances(np.zeros((height, width), np.uint8), {}, {})
@@ -117,7 +116,8 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
         labels, present = instances.ids, sorted(set(instances.class_of.values()))
     else:
         labels, recolored_px = read_labels(roi.mask_path, config.colors, nearest=config.nearest_color)
-        present = present_codes(labels)
+        counts = pixel_counts(labels)
+        present = list(counts)
         _check_codes(roi.mask_path, present, config)
         rims = rim_classes(labels, present)
     image = read_image(roi.image_path)
@@ -127,7 +127,7 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
     size_xy, scale_xy = (labels.shape[1], labels.shape[0]), (1.0, 1.0)
     class_of = instances.class_of if instances else {code: config.merges.get(code, code) for code in present}
     wanted = config.wanted(sorted(set(class_of.values())))
-    class_px = _class_px(pixel_counts(labels), class_of, wanted)
+    class_px = _class_px(counts or pixel_counts(labels), class_of, wanted)
     if config.mpp_um is not None:
         image, labels, scale_xy = resample(image, labels, _scale_to(roi, config.mpp_um))
     has_mask = roi.mask_path is not None
@@ -200,10 +200,9 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         tiles = cut_tiles(pixels.image, pixels.labels, config.size_px, config.stride_px, config.edge, pixels.scale_xy)
     else:
         tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px, pixels.scale_xy)])
-    ignored = np.isin(np.arange(1 << 16), config.ignore)
     for number, tile in enumerate(tiles):
         codes = merge(tile.labels)
-        ignore = ignored[codes] | ~tile.inside if pixels.is_labelled else np.ones(codes.shape, np.bool_)
+        ignore = _ignored(tile, codes, config) if pixels.is_labelled else np.ones(codes.shape, np.bool_)
         if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
             continue
         with timed("segments"):
@@ -218,6 +217,14 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         with timed("prompts"):
             objects = list(_prepare_objects(segments, codes, ignore, config, key))
         yield PreparedTile(tile, ignore, objects)
+
+
+def _ignored(tile: Tile, codes: LabelArray, config: BuildConfig) -> NDArray[np.bool_]:
+    """Return the ignored codes and the padding of a tile, bool (S, S)."""
+    ignored = ~tile.inside
+    for code in config.ignore:
+        ignored |= codes == code
+    return ignored
 
 
 def merger(config: BuildConfig, labels: LabelArray) -> Callable[[LabelArray], LabelArray]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prep.derive.components import Components, find_components
 from prep.derive.tiles import Tile
 from prep.source.instances import Instances
+from schemas.bits import pack_mask
 from schemas.picture.decode import LabelArray
 
 NO_COMPONENT = 0
@@ -54,6 +55,17 @@ class Segment:
         mask = np.zeros(self.tile_shape, bool)
         mask[top : bottom + 1, left : right + 1] = self.crop
         return mask
+
+    @property
+    def packed(self) -> NDArray[np.uint8]:
+        """Its mask as `schemas.bits.pack_mask` packs it, uint8 (S, S/8); only its box is packed, the rest is 0."""
+        left, top, right, bottom = self.box_xyxy
+        first, last = left // 8, right // 8 + 1
+        crop = np.zeros((len(self.crop), 8 * (last - first)), bool)
+        crop[:, left - 8 * first : right + 1 - 8 * first] = self.crop
+        packed = np.zeros((self.tile_shape[0], self.tile_shape[1] // 8), np.uint8)
+        packed[top : bottom + 1, first:last] = pack_mask(crop)
+        return packed
 
     @property
     def touches_edge(self) -> bool:

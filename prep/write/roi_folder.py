@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prep.config import BuildConfig
 from prep.derive.roi import DecodedRoi, PreparedTile, decode_roi, object_row, prepare_tiles, tile_row
-from prep.files import sha256_of
+from prep.files import crc32c_of, sha256_of
 from prep.source.discover import RoiSource
 from prep.write.chunk_file import ChunkFile
 from schemas.bits import pack_mask
@@ -90,7 +90,7 @@ class RoiRecord(BaseModel):
 
     Attributes:
         source: The ROI's entry in the manifest.
-        files: SHA-256 of each other file of the folder, by its name.
+        files: CRC-32C of each other file of the folder, by its name.
         rims: Number of pixels of each code that looks like a blend of two others.
         recolored_px: Number of pixels with a color that no class has.
         class_of_track: The class of each object of a frame, by its pixel value; empty for a ROI.
@@ -195,7 +195,7 @@ def _write_files(task: RoiTask, directory: Path, digests: tuple[str, ...]) -> Ro
     counts = {"tiles": len(object_counts), "objects": sum(object_counts), "ignored_px": ignored_px}
     return RoiRecord(
         source=_source_record(task, pixels, digests, counts),
-        files=_file_digests(directory),
+        files=_file_checksums(directory),
         rims=pixels.rims,
         recolored_px=pixels.recolored_px,
         class_of_track=pixels.instances.class_of if pixels.instances and task.roi.sequence else {},
@@ -207,7 +207,7 @@ def _append_pixels(files: dict[str, ChunkFile], prepared: PreparedTile, label_dt
     files["labels"].append(prepared.tile.labels.astype(label_dtype))
     files["ignore"].append(pack_mask(prepared.ignore))
     for item in prepared.objects:
-        files["segments"].append(pack_mask(item.segment.mask))
+        files["segments"].append(item.segment.packed)
 
 
 def _check_readable(task: RoiTask, prepared: PreparedTile) -> None:
@@ -229,12 +229,12 @@ def _complete_record(directory: Path) -> RoiRecord | None:
         record = RoiRecord.model_validate_json((directory / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if _file_digests(directory) == record.files else None
+    return record if _file_checksums(directory) == record.files else None
 
 
-def _file_digests(directory: Path) -> dict[str, str]:
+def _file_checksums(directory: Path) -> dict[str, str]:
     return {
-        path.relative_to(directory).as_posix(): sha256_of(path)
+        path.relative_to(directory).as_posix(): crc32c_of(path)
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != RECORD_FILE
     }

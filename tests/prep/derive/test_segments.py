@@ -1,14 +1,16 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import scipy.ndimage
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from prep.derive.components import find_components
-from prep.derive.segments import component_segments, label_segments
+from prep.derive.segments import Segment, component_segments, label_segments
 from prep.derive.tiles import cut_tiles
+from schemas.bits import pack_mask
 
 # SciPy's type hints do not tell which of its results a call returns.
 ndimage: Any = scipy.ndimage
@@ -63,3 +65,11 @@ def test_small_components_are_left_out() -> None:
     (tile,) = _tiles(labels)
     found = component_segments(tile, tile.labels, frozenset({1}), 4, find_components(labels, frozenset({1})))
     assert [(segment.area_px, segment.object_id, segment.roi_component) for segment in found] == [(16, 1, 2)]
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (7, 1, 8, 3), (8, 0, 15, 7), (3, 2, 21, 5), (5, 5, 31, 23)])
+def test_mask_is_packed_like_the_mask_of_the_whole_tile(box: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = box
+    crop = np.random.default_rng(0).random((bottom - top + 1, right - left + 1)) < 0.6
+    segment = Segment(crop, (24, 32), 1, 1, 0, box, int(crop.sum()))
+    np.testing.assert_array_equal(segment.packed, pack_mask(segment.mask))
