@@ -26,6 +26,9 @@ from train.score.tile_answer import Answer, Question
 _CERTAIN = 20.0
 """Logit that stands for a pixel inside a baseline's mask, since a baseline has no logits."""
 
+BAND_ROWS = 512
+"""Rows of a ROI whose sums are kept together. Sums take ten times as much memory as codes, so few rows have them."""
+
 _ROUNDED_TO_ZERO = 2.0**-25
 """Half of the smallest positive number in half precision; numbers up to this are rounded to zero."""
 
@@ -61,11 +64,11 @@ class RoiWriter:
 class RoiStitcher:
     """Blends answers into ROIs, and passes each stitched ROI on.
 
-    Call it with all answers of one ROI before those of the next, then `close`.
+    Call it with all answers of one ROI, row by row as in the store, before those of the next, then `close`.
 
     Where tiles overlap, probabilities are averaged with a weight that falls toward the edge of a tile. A pixel gets
     the class with the highest probability, or `ClassImages.nothing_code` if no class reaches the threshold. One ROI for
-    each model and prompt kind is in memory at a time.
+    each model and prompt kind is in memory at a time: its codes, and the sums of the rows that are not finished.
 
     Args:
         images: Gives the classes and the sizes of the ROIs.
@@ -107,39 +110,103 @@ class RoiStitcher:
             self.receive(*key, canvas.frame_id, canvas.codes())
 
 
+class _Band:
+    """The weighted sums of class probabilities in some rows of a ROI.
+
+    Args:
+        frame_id: Name of the ROI.
+        rows: The rows.
+        width: Width of the ROI in pixels.
+        tiles: Left, top, right and bottom of each tile of the ROI; none assumes that tiles may overlap anywhere.
+    """
+
+    def __init__(self, frame_id: str, rows: range, width: int, tiles: list[tuple[int, int, int, int]]) -> None:
+        self.rows = rows
+        count = np.zeros((len(rows), width), np.uint16)
+        for left, top, right, bottom in tiles:
+            count[max(top - rows.start, 0) : max(bottom - rows.start, 0), left:right] += 1
+        self.sums = ClassSums(frame_id, count == 1)
+        self.weights = np.zeros(count.shape, np.float16)
+
+    def overlap(self, top: int, height: int) -> tuple[slice, slice]:
+        """Return where rows of the ROI lie: within them, and within the band."""
+        first, last = max(top, self.rows.start), min(top + height, self.rows.stop)
+        return slice(first - top, last - top), slice(first - self.rows.start, last - self.rows.start)
+
+    def codes(self, class_codes: NDArray[np.uint8 | np.uint16], nothing: int) -> NDArray[np.uint8 | np.uint16]:
+        """Return the class code of each pixel, (rows, W)."""
+        places, sums = self.sums.best()
+        return np.where(sums > 0.5 * self.weights, class_codes[places], class_codes.dtype.type(nothing))
+
+
 class _Canvas:
-    """The weighted sums of class probabilities of one ROI. All its tiles have the size of the first one."""
+    """One ROI. Its tiles come row by row, so only the bands that the latest tile reaches hold sums; others hold codes.
+
+    All tiles have the size of the first one.
+    """
 
     def __init__(self, first: Question, images: ClassImages, origins_xy: list[tuple[int, int]] | None) -> None:
         self.frame_id = first.frame_id
         self.images = images
         self.roi = roi = images.rois[first.frame_id]
-        self.class_codes = [info.code for info in images.classes]
-        tiles = np.zeros((roi.height_px, roi.width_px), np.uint16)
-        for origin_xy in origins_xy or []:
-            left, top, right, bottom = tile_place(origin_xy, first.size_px, first.scale_xy)
-            tiles[top:bottom, left:right] += 1
-        self.sums = ClassSums(first.frame_id, tiles == 1)
-        self.weights = np.zeros((roi.height_px, roi.width_px), np.float16)
+        self.class_codes = np.array([info.code for info in images.classes], images.dtype)
+        self._tiles = [tile_place(origin_xy, first.size_px, first.scale_xy) for origin_xy in origins_xy or []]
+        self._codes = np.full((roi.height_px, roi.width_px), images.nothing_code, images.dtype)
+        self._bands: dict[int, _Band] = {}
+        self._finished_rows = 0
         self._started: dict[int, NDArray[np.float32]] = {}
 
     def blend(self, answer: Answer) -> None:
-        """Add the weighted probabilities of one tile, or of some of its objects if others follow."""
+        """Add the weighted probabilities of one tile, or of some of its objects if others follow.
+
+        Raises:
+            ValueError: The tile reaches rows that are finished, because it does not come after the tiles above it.
+        """
         question = answer.question
         left, top, right, bottom = tile_place(question.origin_xy, question.size_px, question.scale_xy)
+        if top < self._finished_rows:
+            raise ValueError(f"{self.frame_id}: the tile at row {top} comes after tiles that lie below it")
+        self._finish(top)
         width, height = right - left, bottom - top
         weight = _resized(_taper(question.size_px), width, height)
         # A padded tile reaches beyond the ROI.
-        rows = slice(top, min(bottom, self.roi.height_px))
-        columns = slice(left, min(right, self.roi.width_px))
-        inside = slice(0, rows.stop - top), slice(0, columns.stop - left)
+        inside = slice(0, min(height, self.roi.height_px - top)), slice(0, min(width, self.roi.width_px - left))
+        bands = self._reached(top, top + inside[0].stop)
         for place, probability in self._class_probabilities(answer):
             weighted = (_resized(probability, width, height) * weight)[inside]
             # NumPy would round these numbers to zero too, but that takes ten times as long for each of them.
             weighted[weighted <= _ROUNDED_TO_ZERO] = 0
-            self.sums.add(place, weighted.astype(np.float16), top, left)
+            halves = weighted.astype(np.float16)
+            for band in bands:
+                own, rows = band.overlap(top, len(halves))
+                band.sums.add(place, halves[own], rows.start, left)
         if not question.more_follow:
-            self.weights[rows, columns] += weight[inside].astype(np.float16)
+            weight = weight[inside].astype(np.float16)
+            for band in bands:
+                own, rows = band.overlap(top, len(weight))
+                band.weights[rows, left : left + weight.shape[1]] += weight[own]
+
+    def _reached(self, top: int, bottom: int) -> list[_Band]:
+        """Return the bands that some rows of the ROI reach."""
+        numbers = range(top // BAND_ROWS, -(-bottom // BAND_ROWS))
+        for number in numbers:
+            if number not in self._bands:
+                rows = range(number * BAND_ROWS, min((number + 1) * BAND_ROWS, self.roi.height_px))
+                self._bands[number] = _Band(self.frame_id, rows, self.roi.width_px, self._tiles)
+        return [self._bands[number] for number in numbers]
+
+    def _finish(self, top: int) -> None:
+        """Turn the sums of all bands above a row into codes."""
+        for number in [number for number, band in self._bands.items() if band.rows.stop <= top]:
+            band = self._bands.pop(number)
+            rows = slice(band.rows.start, band.rows.stop)
+            self._codes[rows] = band.codes(self.class_codes, self.images.nothing_code)
+            self._finished_rows = max(self._finished_rows, band.rows.stop)
+
+    def codes(self) -> NDArray[np.uint8 | np.uint16]:
+        """Return the class code of each pixel, (H, W)."""
+        self._finish(self.roi.height_px)
+        return self._codes
 
     def _class_probabilities(self, answer: Answer) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield position and highest probability, (S, S), of each class whose objects in the tile are complete."""
@@ -156,13 +223,6 @@ class _Canvas:
                 self._started[place] = probability
             else:
                 yield place, probability
-
-    def codes(self) -> NDArray[np.uint8 | np.uint16]:
-        """Return the class code of each pixel, (H, W)."""
-        dtype = self.images.dtype
-        places, sums = self.sums.best()
-        shown = sums > 0.5 * self.weights
-        return np.where(shown, np.array(self.class_codes, dtype)[places], dtype(self.images.nothing_code))
 
 
 def tile_place(origin_xy: tuple[int, int], size_px: int, scale_xy: tuple[float, float]) -> tuple[int, int, int, int]:

@@ -16,6 +16,7 @@ from tests.folders import bytes_of
 from tests.train.output.conftest import BuildRois
 from train.model.predictor import MaskPredictor, Prediction
 from train.model.promptable import PromptableSam
+from train.output import stitch
 from train.output.class_images import ClassImages
 from train.output.stitch import RoiStitcher, RoiWriter
 from train.output.writers import WrittenModels, roi_scorer
@@ -175,3 +176,38 @@ def test_knowing_the_tiles_changes_no_pixel(
     found = bytes_of(tmp_path / "plain" / "stitched")
     assert len(found) == 2
     assert bytes_of(tmp_path / "knowing" / "stitched") == found
+
+
+def _random_answers(store: Store) -> list[Answer]:
+    """Make answers with three parts of noise for each object."""
+    torch.manual_seed(0)
+    records = [record for record in store if len(record.object_ids)]
+    logits = [
+        torch.randn(len(record.object_ids), 3, 3).repeat_interleave(6, 1).repeat_interleave(6, 2) for record in records
+    ]
+    return [_answer(record, Prediction(own, torch.ones(len(own)))) for record, own in zip(records, logits, strict=True)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride_px": 40}, {"edge": "pad"}, {"mpp_um": 0.6, "size_px": 40}], ids=str)
+def test_stitching_in_bands_changes_no_pixel(
+    build_rois: BuildRois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    store = build_rois(**settings)
+    answers = _random_answers(store)
+    monkeypatch.setattr(stitch, "BAND_ROWS", 1 << 20)
+    whole = _stitched(store, iter(answers), tmp_path / "whole")
+    monkeypatch.setattr(stitch, "BAND_ROWS", 64)
+    _stitched(store, iter(answers), tmp_path / "bands")
+    assert all(len(np.unique(codes)) > 2 for codes in whole.values())
+    assert bytes_of(tmp_path / "bands") == bytes_of(tmp_path / "whole")
+
+
+def test_tile_that_comes_after_those_below_it_is_refused(
+    build_rois: BuildRois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stitch, "BAND_ROWS", 64)
+    store = build_rois(edge="pad")
+    answers = _random_answers(store)
+    of_one = [answer for answer in answers if answer.question.frame_id == answers[0].question.frame_id]
+    with pytest.raises(ValueError, match="comes after tiles that lie below it"):
+        _stitched(store, iter([of_one[0], of_one[-1], of_one[1]]), tmp_path / "out")
