@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.store.store import Store
 from train.config import FitConfig
-from train.model.predictor import MaskPredictor
+from train.model.predictor import MaskPredictor, evaluating
 from train.model.promptable import PromptableSam
 from train.runtime.distributed import World
 from train.score.answers import score_tiles
@@ -82,7 +82,9 @@ def validate(
     scored = score_tiles(store, mine, {MODEL: MaskPredictor(model, device)}, protocol)
     if on_tile is not None:
         scored = _told(scored, len(mine), on_tile)
-    gathered = world.gather((gather_scores(scored, [panels]), panels.pictures))
+    with evaluating(model):
+        own = gather_scores(scored, [panels])
+    gathered = world.gather((own, panels.pictures))
     tables = merge_tables([part for part, _ in gathered])
     return Validation(summarize(tables, store)[MODEL], [picture for _, part in gathered for picture in part])
 

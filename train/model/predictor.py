@@ -134,7 +134,7 @@ class MaskPredictor:
         pixels = self.model_input(image)
         found: list[View] = []
         for orientation in ORIENTATIONS if all_eight else ORIENTATIONS[:1]:
-            with _evaluating(self.model), autocast(self.device):
+            with evaluating(self.model), autocast(self.device):
                 features = self.model.encode(orientation.tensor(pixels))
             found.append(View(features, orientation, (image.shape[0], image.shape[1])))
         return found
@@ -213,7 +213,7 @@ class MaskPredictor:
             moved = view.orientation.points(coords, labels, (side, side))
             before = None if mask_logits is None else view.orientation.tensor(mask_logits)[:, None]
             features = view.features.of_objects(first)
-            with _evaluating(self.model), autocast(self.device):
+            with evaluating(self.model), autocast(self.device):
                 found = self.model.decode(features, moved, labels, before)
             logits, ious = view.orientation.inverse.tensor(found.logits.float()), found.ious.float()
             sums = (logits, ious) if sums is None else (sums[0] + logits, sums[1] + ious)
@@ -253,10 +253,17 @@ def _size_hw(size_px: int | tuple[int, int] | None, image_hw: tuple[int, int] | 
 
 
 @contextmanager
-def _evaluating(model: PromptableSam) -> Generator[None]:
-    was_training = model.training
+def evaluating(model: PromptableSam) -> Generator[None]:
+    """Keep a model in evaluation mode, and set the mode that it had afterwards.
+
+    To set the mode of hundreds of modules takes longer than a small model needs for a mask, so a model that is in
+    evaluation mode is left as it is.
+    """
+    if not model.training:
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        model.train()

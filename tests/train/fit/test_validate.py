@@ -64,3 +64,29 @@ def test_each_tile_of_a_validation_is_told_once(store: Store, nano: PromptableSa
     note = validate(nano, store, tiles, config, World(), torch.device("cpu"), lambda *done: told.append(done))
     assert told == [("validate", 1, 3), ("validate", 2, 3), ("validate", 3, 3)]
     assert note.scores == validate(nano, store, tiles, config, World(), torch.device("cpu")).scores
+
+
+def test_mode_of_the_model_is_set_once_and_restored(
+    store: Store, nano: PromptableSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changing the mode of all modules for each mask took longer than the masks of nano."""
+    modes: list[bool] = []
+    set_mode = PromptableSam.train
+
+    def noted(model: PromptableSam, mode: bool = True) -> PromptableSam:
+        modes.append(mode)
+        return set_mode(model, mode)
+
+    monkeypatch.setattr(PromptableSam, "train", noted)
+    tiles = tiles_with_objects(store, "val")[:2]
+    config = FitConfig(image_size=128)
+    evaluated = validate(nano, store, tiles, config, World(), torch.device("cpu"))
+    assert modes == []
+    nano.train()
+    try:
+        trained = validate(nano, store, tiles, config, World(), torch.device("cpu"))
+        assert nano.training
+    finally:
+        nano.eval()
+    assert modes == [True, False, True, False]
+    assert trained.scores == evaluated.scores
