@@ -100,6 +100,7 @@ def run(real_source: Path, module_path: Path) -> tuple[Store, Path]:
         optimizer=OptimizerConfig(lr=1e-4, vision_lr=1e-4),
         workers=0,
         device="cpu",
+        report=False,
     )
     fit(store, config, module_path / "out")
     return store, module_path / "out"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+import sam2.build_sam
 import torch
 
 from schemas.prompt_kinds import PromptKind
@@ -11,6 +17,23 @@ from tests.train.sequences import drifting_store
 from train.data.collate import Batch, collate
 from train.model.promptable import PromptableSam
 from train.transforms.sample import Sample, read_sample
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once() -> Iterator[None]:
+    """Let `build_sam2` compose each configuration once, because that takes longer than building nano from it."""
+    compose: Any = sam2.build_sam.compose  # pyright: ignore[reportPrivateImportUsage]
+
+    @functools.cache
+    def composed(name: str, overrides: tuple[str, ...]) -> Any:
+        return compose(config_name=name, overrides=list(overrides))
+
+    def copied(config_name: str, overrides: list[str]) -> Any:
+        return copy.deepcopy(composed(config_name, tuple(overrides)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam2.build_sam, "compose", copied)
+        yield
 
 
 @pytest.fixture(scope="session")

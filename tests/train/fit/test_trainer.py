@@ -287,7 +287,9 @@ def _validation(dice: float) -> Validation:
     return Validation({"box": {"overall": overall, "classes": {}}}, [])
 
 
-def _fit_with_scores(store: Store, out: Path, scores: list[float], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def _fit_with_scores(
+    store: Store, out: Path, scores: list[float], monkeypatch: pytest.MonkeyPatch, *, report: bool = True
+) -> dict[str, Any]:
     """Run one step an epoch, with a real validation whose score is replaced."""
     left = iter(scores)
 
@@ -300,7 +302,7 @@ def _fit_with_scores(store: Store, out: Path, scores: list[float], monkeypatch: 
         return validation
 
     monkeypatch.setattr("train.fit.epoch_end.validate", scored)
-    return fit(store, _with(epochs=len(scores) - 1, batch_size=36, report=True), out)
+    return fit(store, _with(epochs=len(scores) - 1, batch_size=36, report=report), out)
 
 
 def test_start_stays_best_until_an_epoch_beats_it(store: Store, tmp_path: Path, monkeypatch) -> None:
@@ -409,7 +411,7 @@ def test_class_weights_are_compared_with_the_classes(store: Store, tmp_path: Pat
 
 def test_each_epoch_is_told_in_one_line(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, "train.fit.epoch_end")
-    _fit_with_scores(store, tmp_path, [0.5, 0.7, 0.6], monkeypatch)
+    _fit_with_scores(store, tmp_path, [0.5, 0.7, 0.6], monkeypatch, report=False)
     start, first, second = [entry.getMessage() for entry in caplog.records if entry.name == "train.fit.epoch_end"]
     number = r"\d\.\d{3}"
     assert re.fullmatch(rf"start: validation Dice box {number}, centroid {number}", start)
