@@ -20,11 +20,12 @@ CELL_S = 900
 """Longest time of a cell in seconds."""
 
 
-def executed(folder: Path, *, quick: bool = False) -> Any:
+def executed(folder: Path, programs: Path, *, quick: bool = False) -> Any:
     """Run all cells of the notebook in a folder of their own.
 
     Args:
         folder: Working folder of the cells.
+        programs: Folder of `bcss-prep` and `bcss-train`.
         quick: Whether the training stops after two steps.
 
     Returns:
@@ -37,7 +38,7 @@ def executed(folder: Path, *, quick: bool = False) -> Any:
         for cell in cells:
             cell.source = re.sub(r"--max-steps \d+", "--max-steps 2", cell.source)
     # The programs and the packages are those of this checkout, whichever environment the kernel finds.
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    path = os.pathsep.join((str(programs), os.environ["PATH"]))
     environment = {
         **os.environ,
         "PATH": path,
@@ -71,9 +72,14 @@ def main() -> None:
     """Run the notebook, and write it with its outputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", metavar="FILE", type=Path, help="train two steps, and write the notebook to FILE")
-    quick: Path | None = parser.parse_args().quick
+    own = Path(sys.executable).parent
+    parser.add_argument(
+        "--programs", metavar="FOLDER", type=Path, default=own, help="where bcss-prep and bcss-train are"
+    )
+    given = parser.parse_args()
+    quick: Path | None = given.quick
     with tempfile.TemporaryDirectory() as folder:
-        write(executed(Path(folder), quick=quick is not None), quick or NOTEBOOK)
+        write(executed(Path(folder), given.programs, quick=quick is not None), quick or NOTEBOOK)
 
 
 if __name__ == "__main__":

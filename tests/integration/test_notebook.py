@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.warm_commands import warm_commands
+
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "tutorial.ipynb"
 MAX_BYTES = 500_000
 
@@ -27,7 +29,9 @@ def _kinds(path: Path) -> list[list[str]]:
 def test_it_runs(tmp_path: Path) -> None:
     # The training stops after two steps, and all else is as a reader sees it.
     command = [sys.executable, "-m", "docs.notebook", "--quick", str(tmp_path / "run.ipynb")]
-    done = subprocess.run(command, cwd=NOTEBOOK.parents[1], capture_output=True, text=True, check=False)
+    with warm_commands(tmp_path) as programs:
+        command += ["--programs", str(programs)]
+        done = subprocess.run(command, cwd=NOTEBOOK.parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     kinds = _kinds(tmp_path / "run.ipynb")
     assert "error" not in {kind for found in kinds for kind in found}
