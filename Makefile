@@ -6,6 +6,9 @@ DEMO := demo
 PIP_OF = .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-$*.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Containers often set this variable. Without compiled files, each process of the tests compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env demo test lint types format constraints licences audit test-faults test-slow test-soak test-oldest test-newest same-as clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
@@ -45,8 +48,11 @@ $(DEMO)/evaluation/metrics.json:
 	$(BIN)/bcss-train evaluate $(DEMO)/bcss.zarr --checkpoint $(DEMO)/run/checkpoints/best.pt \
 		--device cpu --out $(DEMO)/evaluation
 
-test: lint types
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# Types are checked beside the tests; what is found is printed after them.
+test: lint
+	@$(BIN)/pyright >$(VENV)/types.log & types=$$!; \
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal; tests=$$?; \
+	wait $$types; types=$$?; cat $(VENV)/types.log; exit $$((tests ? tests : types))
 
 # Check for ten minutes that memory and descriptors stay flat: 20,000 samples, 500 steps, 200 steps of two processes.
 test-soak: env
@@ -58,7 +64,7 @@ test-oldest: .venv-oldest/.ready
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning tests/schemas tests/prep tests/train
 
 test-newest: .venv-newest/.ready
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .venv-oldest/.ready .venv-newest/.ready: .venv-%/.ready: pyproject.toml constraints-%.txt requirements-sam2.txt
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
