@@ -14,15 +14,25 @@ from zarr.storage import LocalStore, WrapperStore
 
 from prep.build import build_store
 from prep.config import BuildConfig
+from prep.synthetic import write_sample
 from prep.verify import verify_store
 from schemas.errors import UnreachableError
 from schemas.store import store as store_module
 from schemas.store.store import Store, open_store
 
 
+@pytest.fixture(scope="module")
+def two_rois(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two ROIs with 18 tiles."""
+    folder = tmp_path_factory.mktemp("two")
+    write_sample(folder / "source", rois=2, size_px=288, seed=1)
+    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=128))
+    return folder / "s.zarr"
+
+
 @pytest.fixture
-def copy(store: Store, tmp_path: Path) -> Path:
-    shutil.copytree(store.path, tmp_path / "copy.zarr")
+def copy(two_rois: Path, tmp_path: Path) -> Path:
+    shutil.copytree(two_rois, tmp_path / "copy.zarr")
     return tmp_path / "copy.zarr"
 
 

@@ -12,6 +12,7 @@ from sam2.build_sam import build_sam2
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.source.discover import RoiSource
+from prep.synthetic import write_sample
 from schemas.errors import CheckpointError, ConfigError, TrainingError
 from schemas.manifest import Split
 from schemas.store.store import Store, open_store
@@ -53,6 +54,19 @@ FAST = FitConfig(
 )
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of two ROIs, one to train on and one to validate."""
+    folder = tmp_path_factory.mktemp("small")
+    write_sample(folder / "source", rois=2, size_px=160, seed=1)
+
+    def split(rois: list[RoiSource]) -> dict[str, Split]:
+        return {rois[0].patient: "train", rois[1].patient: "val"}
+
+    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=128), splitter=split)
+    return open_store(folder / "s.zarr")
 
 
 def _with(**changes: object) -> FitConfig:
@@ -305,8 +319,8 @@ def _fit_with_scores(
     return fit(store, _with(epochs=len(scores) - 1, batch_size=36, report=report), out)
 
 
-def test_start_stays_best_until_an_epoch_beats_it(store: Store, tmp_path: Path, monkeypatch) -> None:
-    summary = _fit_with_scores(store, tmp_path / "worse", [0.7, 0.7, 0.6], monkeypatch)
+def test_start_stays_best_until_an_epoch_beats_it(small_store: Store, tmp_path: Path, monkeypatch) -> None:
+    summary = _fit_with_scores(small_store, tmp_path / "worse", [0.7, 0.7, 0.6], monkeypatch)
     assert (summary["start_val"], summary["best_val"], summary["best_is_start"]) == (0.7, 0.7, True)
     best = load_checkpoint(tmp_path / "worse" / "checkpoints" / "best.pt")
     untouched = start_run(_with(), Origin("", 1, 1), CPU).model.sam.state_dict()
@@ -317,7 +331,7 @@ def test_start_stays_best_until_an_epoch_beats_it(store: Store, tmp_path: Path, 
     lines = [json.loads(line) for line in (tmp_path / "worse" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if "event" in line] == [0, 1, 2]
     assert lines[0]["step"] == 0
-    better = _fit_with_scores(store, tmp_path / "better", [0.7, 0.8], monkeypatch)
+    better = _fit_with_scores(small_store, tmp_path / "better", [0.7, 0.8], monkeypatch)
     assert (better["best_val"], better["best_is_start"]) == (0.8, False)
     assert "No epoch beat" not in (tmp_path / "better" / "report.html").read_text()
 
@@ -409,9 +423,9 @@ def test_class_weights_are_compared_with_the_classes(store: Store, tmp_path: Pat
     assert "loss.class_weights: [99] are not classes of the store" in caplog.text
 
 
-def test_each_epoch_is_told_in_one_line(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
+def test_each_epoch_is_told_in_one_line(small_store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
     caplog.set_level(logging.INFO, "train.fit.epoch_end")
-    _fit_with_scores(store, tmp_path, [0.5, 0.7, 0.6], monkeypatch, report=False)
+    _fit_with_scores(small_store, tmp_path, [0.5, 0.7, 0.6], monkeypatch, report=False)
     start, first, second = [entry.getMessage() for entry in caplog.records if entry.name == "train.fit.epoch_end"]
     number = r"\d\.\d{3}"
     assert re.fullmatch(rf"start: validation Dice box {number}, centroid {number}", start)
