@@ -5,7 +5,8 @@ a window, it gets the window whose center is nearest to the center of the object
 window, so near objects share a window and the encoder runs only once for them. A larger object that fits into a window
 gets a window around its own center. An even larger object gets a window of twice the side at half the resolution, or
 four times the side, and so on. So does an object that was prompted only by clicks and reaches the edge of its window.
-The mask from such a coarse window is refined at full resolution, window by window, with the coarse mask as a prompt.
+The outline from such a coarse window is refined at full resolution, window by window, with the coarse mask as a prompt.
+Pixels farther from the outline stay as they are, because a small window shows too little of a large object.
 
 Coordinates are x, y in pixels of the grid. Axes: O objects, S pixels along a side of a window.
 """
@@ -177,7 +178,7 @@ def _widened(
         (found,) = _ask_window(predictor, grid, window, [item], options)
     if found is None or window.side == options.window_px:
         return found
-    return _refined(predictor, grid, found, options)
+    return _refined(predictor, grid, found, window, options)
 
 
 def _reaches_edge(found: FoundObject, window: Window, grid: WorkingGrid) -> bool:
@@ -193,22 +194,35 @@ def _reaches_edge(found: FoundObject, window: Window, grid: WorkingGrid) -> bool
     )
 
 
-def _refined(predictor: MaskPredictor, grid: WorkingGrid, coarse: FoundObject, options: PromptOptions) -> FoundObject:
-    """Predict again at full resolution, window by window, along the outline of a coarse mask."""
+def _refined(
+    predictor: MaskPredictor, grid: WorkingGrid, coarse: FoundObject, seen: Window, options: PromptOptions
+) -> FoundObject:
+    """Predict again at full resolution, window by window, along the outline of the mask of a coarse window."""
     side = options.window_px
-    left, top, right, bottom = coarse.box
-    mask = coarse.mask
+    # The coarse outline is known to half a pixel of the logits that it comes from.
+    reach = max(seen.side // (predictor.model.image_size // 4) // 2, 1)
+    left, top = (max(start - reach, 0) for start in coarse.box[:2])
+    right, bottom = (min(end + reach, size) for end, size in zip(coarse.box[2:], grid.size_xy, strict=True))
+    mask = coarse.within((left, top, right, bottom))
+    near = _near_outline(mask, reach)
     for y in range(top, bottom, side // 2):
         for x in range(left, right, side // 2):
             # Only the middle of the window is used, because there the model sees the surroundings on all sides.
             window = Window(_start(x, grid.size_xy[0], side), _start(y, grid.size_xy[1], side), side)
             before = coarse.within((window.left, window.top, window.left + side, window.top + side))
             rows, columns = slice(y, min(y + side // 2, bottom)), slice(x, min(x + side // 2, right))
-            inner = (_shifted(rows, window.top), _shifted(columns, window.left))
-            if before.any() and not before[inner].all():
+            here = _shifted(rows, top), _shifted(columns, left)
+            if before.any() and near[here].any():
                 after = _refined_window(predictor, grid, window, before, options)
-                mask[_shifted(rows, top), _shifted(columns, left)] = after[inner]
-    return FoundObject.cut(mask, coarse.origin_xy, coarse.iou, coarse.stability) or coarse
+                inner = after[_shifted(rows, window.top), _shifted(columns, window.left)]
+                mask[here] = np.where(near[here], inner, mask[here])
+    return FoundObject.cut(mask, (left, top), coarse.iou, coarse.stability) or coarse
+
+
+def _near_outline(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return the pixels that are at most `reach` away from the outline of a mask; the image's edge is no outline."""
+    kernel, pixels = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8), mask.view(np.uint8)
+    return np.asarray(cv2.dilate(pixels, kernel) != cv2.erode(pixels, kernel), np.bool_)
 
 
 def _start(place: int, size: int, side: int) -> int:

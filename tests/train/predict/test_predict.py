@@ -10,12 +10,15 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import tifffile
 import torch
 from geojson_pydantic import FeatureCollection
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -29,9 +32,12 @@ from tests.integration.pages import ROOT
 from tests.train.predict.conftest import feature, rectangle, write_geojson
 from tests.warm_start import WarmProcess
 from train.cli import main
+from train.model.predictor import Prediction
 from train.model.promptable import PromptableSam
 from train.predict import ImagePredictor, load_predictor
+from train.predict.asked_object import AskedObject
 from train.predict.automatic import AutomaticOptions
+from train.predict.prompted import PromptOptions, predict_asked
 from train.predict.raster_files import LabelImage
 from train.score.answers import tile_prompts
 from train.slide.image_source import Picture
@@ -344,6 +350,32 @@ def test_other_settings_need_overwrite_and_a_locked_folder_is_refused(
     with locked_folder(tmp_path / "out"):
         assert _run(monkeypatch, *base, "--overwrite") == 1
     assert "is in use by another run" in capsys.readouterr().err
+
+
+class _Scripted:
+    """A model that answers a prompt without a mask with a square, and one with a mask with nothing."""
+
+    model, device = SimpleNamespace(image_size=64), torch.device("cpu")
+
+    def views(self, image: NDArray[np.uint8], *, all_eight: bool) -> list[NDArray[np.uint8]]:
+        return [image]
+
+    def predict(self, views: Any, coords: Any, labels: Any, side: int, mask_logits: Any) -> Prediction:
+        logits = torch.full((len(coords), 16, 16), -10.0)
+        if mask_logits is None:
+            logits[:, 2:11, 2:11] = 10.0
+        return Prediction(logits, torch.ones(len(coords)), (side, side))
+
+
+def test_wide_object_is_refined_only_near_its_outline() -> None:
+    grid = WorkingGrid.of(Picture(np.zeros((200, 200, 3), np.uint8)))
+    asked = AskedObject("1", (30.0, 30.0, 178.0, 178.0))
+    (found,) = predict_asked(cast("Any", _Scripted()), grid, [asked], PromptOptions(64))
+    # A pixel of the coarse logits is 16 px wide, and the coarse square goes from 32 to 176.
+    assert found is not None
+    assert found.box == (40, 40, 168, 168)
+    assert found.mask[4:-4].all()
+    assert found.mask[:, 4:-4].all()
 
 
 def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
