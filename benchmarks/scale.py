@@ -1,10 +1,12 @@
-"""Measure how costs grow: open, order and read stores of 1,000 to 1,000,000 tiles, and build stores of 1 to 64 ROIs.
+"""Measure how costs grow: open, order and read stores of 1,000 to 10,000,000 tiles, and build stores of 1 to 64 ROIs.
 
-    python -m benchmarks.scale [--tiles 1000 10000 100000 1000000] [--rois 1 4 16 64]
+    python -m benchmarks.scale [--tiles 1000 ... 10000000] [--rois 1 4 16 64]
 
 The stores have tiles of 16 px with one object each, and the project's own code writes their arrays. So everything
-except the pixels is as large as in a real store with as many tiles. The last line is JSON: a list of claim, value,
-goal, met.
+except the pixels is as large as in a real store with as many tiles. One shard of pixels, and one chunk of each column
+that holds no numbers of rows, are written; all others are hard links to it, so ten million tiles take a minute and a
+gigabyte. The files stay in the page cache, so CPU times of the reader are measured, and not the disk. The last line is
+JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import zarr
@@ -24,10 +27,12 @@ import zarr
 from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
+from prep.files import WrittenFile, sha256_of
 from prep.synthetic import write_sample
+from prep.write import shards
 from prep.write.checksums import write_checksums
-from prep.write.shards import create_array
-from schemas.layout import ATTRIBUTES_KEY, ArraySpec, array_specs
+from prep.write.shards import chunk_path, create_array
+from schemas.layout import ATTRIBUTES_KEY, PIXEL_ARRAYS, ArraySpec, array_specs
 from schemas.manifest import Completion
 from schemas.prompt_kinds import PointCounts
 from schemas.store.store import open_store
@@ -36,12 +41,16 @@ from train.data.sampler import EpochSampler
 
 SIDE = 16
 READS = 200
+PROMPTS = 2000
+"""Number of tiles whose prompts are read in random order."""
+
+SHARD_TILES = 1024
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiles", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[10**power for power in range(3, 8)])
     parser.add_argument("--rois", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -57,19 +66,19 @@ def main() -> None:
 def _stores(folder: Path, counts: list[int]) -> list[Claim]:
     """Measure each store in a new process, so that its memory can be measured separately."""
     template = _template(folder)
-    print(f"\n{'tiles':>9}{'open':>10}{'columns':>10}{'order':>10}{'read':>10}{'memory':>10}")
+    print(f"\n{'tiles':>9}{'open':>10}{'columns':>10}{'order':>10}{'read':>10}{'prompts':>10}{'memory':>10}")
     found: list[dict[str, float]] = []
     for count in counts:
         path = folder / f"{count}.zarr"
         _write_store(path, template, count)
         command = [sys.executable, __file__, "--read", str(path)]
         figures = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        names = ("open_ms", "columns_ms", "order_ms", "read_ms", "memory_mb")
+        names = ("open_ms", "columns_ms", "order_ms", "read_ms", "prompts_ms", "memory_mb")
         found.append(dict(zip(names, map(float, figures), strict=True)))
         row = found[-1]
         print(
             f"{count:9}{row['open_ms']:7.0f} ms{row['columns_ms']:7.0f} ms{row['order_ms']:7.1f} ms"
-            f"{row['read_ms']:7.2f} ms{row['memory_mb']:7.0f} MB"
+            f"{row['read_ms']:7.2f} ms{row['prompts_ms']:7.2f} ms{row['memory_mb']:7.0f} MB"
         )
     first, last = found[0], found[-1]
     growth = counts[-1] / counts[0]
@@ -78,34 +87,40 @@ def _stores(folder: Path, counts: list[int]) -> list[Claim]:
         Claim(
             f"reading a sample, {counts[-1]} / {counts[0]} tiles", last["read_ms"] / first["read_ms"], 2.0, at_most=True
         ),
+        Claim("prompts of a tile in random order, ms", last["prompts_ms"], 5.0, at_most=True),
+        Claim(f"memory, MB, {counts[-1]} tiles", last["memory_mb"], 1000.0, at_most=True),
         Claim("order of an epoch, ms a million tiles", last["order_ms"] / counts[-1] * 1e6, 1000.0, at_most=True),
         Claim(f"columns, {growth:.0f} times the tiles", last["columns_ms"] / first["columns_ms"], growth, at_most=True),
     ]
 
 
 def _measure_store(path: Path) -> None:
-    """Print the times to open, read columns, order an epoch and read a random sample, and the memory after them."""
+    """Print the CPU times to open, read columns, order an epoch and read a random sample, and the memory after them."""
     # Read a sample of another store first, so that imports and first calls are not counted.
     TileDataset(str(path.with_name("template.zarr")), SampleOptions(image_size=64, prompt="box"))[SampleRequest(0, 0)]
     before = _resident_mb()
-    start = time.perf_counter()
+    start = time.process_time()
     dataset = TileDataset(str(path), SampleOptions(image_size=SIDE, prompt="box"))
     count = len(dataset.store)
-    opened = time.perf_counter()
+    opened = time.process_time()
     dataset[SampleRequest(0, 0)]
-    columns = time.perf_counter()
+    columns = time.process_time()
     next(iter(EpochSampler(np.arange(count), batch_size=8, seed=0)))
-    ordered = time.perf_counter()
+    ordered = time.process_time()
     requests = [SampleRequest(index, 0) for index in random.Random(0).sample(range(count), READS)]
     times: list[float] = []
     for request in requests:
-        begun = time.perf_counter()
+        begun = time.process_time()
         dataset[request]
-        times.append(time.perf_counter() - begun)
+        times.append(time.process_time() - begun)
     read = sorted(times)[READS // 2]
-    print(
-        1e3 * (opened - start), 1e3 * (columns - opened), 1e3 * (ordered - columns), 1e3 * read, _resident_mb() - before
-    )
+    # Clicks have the largest columns, so their parts are the first that do not fit into memory.
+    begun = time.process_time()
+    for index in random.Random(1).sample(range(count), min(PROMPTS, count)):
+        dataset.store.prompts(index, "multi_point")
+    prompts = (time.process_time() - begun) / min(PROMPTS, count)
+    seconds = (opened - start, columns - opened, ordered - columns, read, prompts)
+    print(*(1e3 * took for took in seconds), _resident_mb() - before)
 
 
 def _resident_mb() -> float:
@@ -122,32 +137,43 @@ def _template(folder: Path) -> dict[str, Any]:
 
 
 def _write_store(path: Path, manifest: dict[str, Any], count: int) -> None:
-    """Write a finished store with this many tiles of noise, one object each."""
+    """Write a finished store with this many tiles, one object each; see the top of this file."""
     group = zarr.create_group(path, zarr_format=3)
-    generator = np.random.default_rng(0)
-    for spec in array_specs(SIDE, "uint8", PointCounts(8, 8)):
-        rows = count + (spec.axis == "tile_bound")
-        pixels = spec.path in ("images", "labels", "ignore", "segments")
-        array = create_array(group, spec, rows, sharded=pixels)
-        step = int((array.shards or array.chunks)[0])
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            array[start:stop] = _values(spec, start, stop, generator)
-    complete = Completion(tiles=count, objects=count, checksums_sha256=write_checksums(group, path, []))
+    written: list[WrittenFile] = []
+    with patch.object(shards, "SHARD_BYTES", SHARD_TILES * SIDE * SIDE * 3):
+        for spec in array_specs(SIDE, "uint8", PointCounts(8, 8)):
+            rows = count + (spec.axis == "tile_bound")
+            array = create_array(group, spec, rows, sharded=spec.path in PIXEL_ARRAYS)
+            step = int((array.shards or array.chunks)[0])
+            if spec.path in ("objects/tile_index", "tiles/object_offsets"):
+                for start in range(0, rows, step):
+                    array[start : start + step] = np.arange(start, min(start + step, rows))
+            else:
+                array[: min(step, rows)] = _values(spec, min(step, rows))
+                written += _linked(path, spec, -(-rows // step))
+    complete = Completion(tiles=count, objects=count, checksums_sha256=write_checksums(group, path, written))
     group.attrs[ATTRIBUTES_KEY] = manifest | {"tile_size_px": SIDE, "complete": complete.model_dump(mode="json")}
 
 
-def _values(spec: ArraySpec, start: int, stop: int, generator: np.random.Generator) -> np.ndarray:
-    shape = (stop - start, *spec.row_shape)
+def _values(spec: ArraySpec, rows: int) -> np.ndarray:
+    shape = (rows, *spec.row_shape)
     if spec.dtype == "str":
-        return np.array(
-            [f"TCGA-A1-{row % 997:04}" if spec.path != "tiles/split" else "train" for row in range(start, stop)], object
-        )
-    if spec.path in ("objects/tile_index", "tiles/object_offsets"):
-        return np.arange(start, stop)
+        split = spec.path == "tiles/split"
+        return np.array(["train" if split else f"TCGA-A1-{row % 997:04}" for row in range(rows)], object)
     if spec.path in ("images", "segments"):
-        return generator.integers(0, 256, shape, np.uint8)
+        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return np.ones(shape, spec.dtype)
+
+
+def _linked(path: Path, spec: ArraySpec, files: int) -> list[WrittenFile]:
+    """Make all further files of an array links to its first one."""
+    keys = [chunk_path(spec.path, number, spec) for number in range(files)]
+    first = path / keys[0]
+    for key in keys[1:]:
+        (path / key).parent.mkdir(parents=True, exist_ok=True)
+        (path / key).hardlink_to(first)
+    digest, size_bytes = sha256_of(first), first.stat().st_size
+    return [WrittenFile(key, digest, size_bytes) for key in keys]
 
 
 def _builds(folder: Path, counts: list[int]) -> list[Claim]:
