@@ -30,7 +30,7 @@ from train.data.dataset import SampleOptions, SampleRequest, TileDataset
 
 BUCKET, SIDE = "bench", 512
 START_S = 60
-GOAL_REQUESTS, GOAL_WORKERS = 8.0, 1.5
+GOAL_REQUESTS, GOAL_WORKERS = 3.0, 1.5
 
 
 def main() -> None:
@@ -67,25 +67,23 @@ def _bucket(source: Path, folder: Path, samples: int) -> list[Claim]:
     with _server(log):
         for place in (local, url):
             build_store(source, place, BuildConfig(size_px=SIDE), BuildOptions(work_dir=folder / "work"))
-        rates: list[float] = []
+        asked = 0.0
         for name, place in (("local", local), ("bucket", url)):
             dataset = TileDataset(place, SampleOptions(image_size=SIDE, prompt="box"))
             dataset[SampleRequest(0, 0)]
             before, start = _requests(log), time.perf_counter()
             for index in random.Random(0).choices(range(len(dataset.store)), k=samples):
                 dataset[SampleRequest(index, 0)]
-            rates.append(samples / (time.perf_counter() - start))
+            rate = samples / (time.perf_counter() - start)
             asked = (_requests(log) - before) / samples
-            print(f"{name:8}{rates[-1]:8.1f} samples/s {asked:6.2f} requests a sample", flush=True)
-    return [
-        Claim("requests a sample from a bucket", asked, GOAL_REQUESTS, at_most=True),
-        Claim("samples/s, bucket / local", rates[1] / rates[0], 0.0),
-    ]
+            print(f"{name:8}{rate:8.1f} samples/s {asked:6.2f} requests a sample", flush=True)
+    return [Claim("requests a sample from a bucket", asked, GOAL_REQUESTS, at_most=True)]
 
 
 def _requests(log: Path) -> int:
     """Number of requests that the server has answered."""
-    return log.read_text().count('HTTP/1.1"')
+    # A quotation mark or the end of a color follows.
+    return log.read_text().count(" HTTP/1.1")
 
 
 @contextmanager
