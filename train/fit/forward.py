@@ -53,8 +53,8 @@ class TrainingForward(nn.Module):
         """
         images = batch.images.flatten(0, 1) if images is None else images
         if batch.images.shape[0] > 1:
-            features = self.model.encode_frames(images)
-            return [found for group in batch.groups for found in self._tracked(features, batch, group)]
+            by_frame = self.model.encode_frames(images).by_frame(batch.images.shape[0])
+            return [found for group in batch.groups for found in self._tracked(by_frame, batch, group)]
         if batch.features is not None:
             features = self.model.encode_from([level[0] for level in batch.features])
         else:
@@ -89,13 +89,13 @@ class TrainingForward(nn.Module):
             return None
         return draws[:, DRAWS_PER_CLICK * self.corrections + number] < self.mask_prompt_share
 
-    def _tracked(self, features: ImageFeatures, batch: Batch, group: PointGroup) -> list[GroupPrediction]:
+    def _tracked(self, by_frame: list[ImageFeatures], batch: Batch, group: PointGroup) -> list[GroupPrediction]:
         """Predict the masks of a group in all frames; each frame sees what the model answered in the frames before."""
-        frames, images = batch.images.shape[:2]
+        frames = len(by_frame)
         memory = FrameMemory(self.model, frames)
         predictions: list[GroupPrediction] = []
-        for frame in range(frames):
-            own_features = features.of_objects(frame * images + batch.object_to_image[frame, group.objects, 1])
+        for frame, features in enumerate(by_frame):
+            own_features = features.of_objects(batch.object_to_image[frame, group.objects, 1])
             answers, prompted = self._answers(memory, frame, own_features, batch, group)
             predictions.append(GroupPrediction(group.objects, tuple(answer.prediction for answer in answers), frame))
             if frame + 1 < frames:

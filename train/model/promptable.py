@@ -45,6 +45,15 @@ class ImageFeatures:
             _gathered(self.embedding, image_index), (_gathered(fine, image_index), _gathered(middle, image_index))
         )
 
+    def by_frame(self, frames: int) -> list[ImageFeatures]:
+        """Divide the features of T frames of B images, T B rows, into T times B rows.
+
+        The gradient of a frame then has the size of that frame, and not of all frames.
+        """
+        levels = (self.embedding, *self.high_res)
+        coarse, fine, middle = (level.unflatten(0, (frames, -1)).unbind() for level in levels)
+        return [ImageFeatures(*parts) for parts in zip(coarse, zip(fine, middle, strict=True), strict=True)]
+
 
 def _gathered(values: Tensor, places: Tensor) -> Tensor:
     # Gradients of one image must be added in a fixed order. On a CPU, indexing in brackets adds them in any order; on a
