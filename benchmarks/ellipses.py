@@ -26,7 +26,11 @@ from prep.annotation.runs import decoded
 SIDE_PX, TILE_PX, STRIDE_PX, IMAGE_PX = 3072, 256, 192, 128
 ELLIPSES, CELL_PX = 500, 120
 MIN_IOU = 0.7
-LR = 3e-4
+LR = 1e-3
+
+SETTINGS = """
+optimizer: {layer_decay: 1.0, clip_norm: 1.0, warmup_steps: 50}
+"""
 
 
 def draw(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
@@ -89,7 +93,7 @@ def run(module: str, *arguments: object) -> None:
 def main() -> None:
     """Draw, train, predict and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--grid", type=int, default=16)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -103,31 +107,10 @@ def main() -> None:
         tiles = ("--size", TILE_PX, "--stride", STRIDE_PX, "--objects", "instance", "--split-fractions", "1,0,0")
         run("prep.cli", "build", folder, "--out", store, *tiles)
         begun = time.monotonic()
-        flags = (
-            "--init",
-            "nano",
-            "--image-size",
-            IMAGE_PX,
-            "--prompt",
-            "random",
-            "--lr",
-            LR,
-            "--vision-lr",
-            LR,
-            "--ema",
-            0.98,
-        )
-        length = (
-            "--max-steps",
-            arguments.steps,
-            "--epochs",
-            arguments.steps,
-            "--batch-size",
-            8,
-            "--max-objects",
-            8,
-            "--no-report",
-        )
+        (folder / "settings.yaml").write_text(SETTINGS)
+        flags = ("--init", "nano", "--image-size", IMAGE_PX, "--prompt", "random", "--lr", LR, "--vision-lr", LR)
+        steps = ("--max-steps", arguments.steps, "--epochs", arguments.steps, "--workers", 1, "--no-report")
+        length = (*steps, "--batch-size", 4, "--max-objects", 8, "--config", folder / "settings.yaml")
         run("train.cli", "fit", store, "--out", out, *flags, *length)
         trained = time.monotonic()
         found = ("--automatic", "--grid", arguments.grid, "--stability-threshold", 0.8, "--format", "coco")

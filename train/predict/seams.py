@@ -24,7 +24,7 @@ from train.predict.found_object import Box, FoundObject, common_box, joint_box
 AGREEMENT = 0.5
 """Two masks are of one object if their IoU within the overlap of their windows is at least this."""
 
-DUPLICATE = 0.7
+DUPLICATE = 0.6
 """Two masks are duplicates of one object if at least this share of each of them lies in the other one."""
 
 EDGE_SHARE = 20 / 1024

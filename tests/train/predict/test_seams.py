@@ -129,10 +129,18 @@ def test_of_two_whole_masks_of_one_object_the_better_stays() -> None:
 def test_only_the_best_of_several_cut_masks_is_joined() -> None:
     # A window may give an object alone and together with its neighbor. Joining both would give the wrong one.
     both = _strip(40, 64)
-    both[0:20, 40:56] = True
+    both[0:20, 30:56] = True
     right = _strip(40, 100)
     found = _joined([(0, both, 0.95), (0, _strip(40, 64), 0.9), (48, right, 0.9)])
     assert any(np.array_equal(item.within((0, 0, 112, 64)), right) for item in found)
+
+
+def test_nearly_whole_masks_are_found_once() -> None:
+    # Both have an IoU of 0.7 or more with an object of 50 px by 20 px, so the object would be found twice.
+    objects = [FoundObject.cut(_strip(20, right), (0, 0), iou, 1.0) for right, iou in ((74, 0.9), (56, 0.8))]
+    joiner = SeamJoiner((112, 64))
+    joiner.add((0, 0, 112, 64), [item for item in objects if item is not None])
+    assert [item.iou for item in joiner.close()] == [0.9]
 
 
 def test_windows_cover_an_axis_and_end_with_it() -> None:
