@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import zarr
@@ -29,6 +29,24 @@ from schemas.store.shards import ABSENT, absent_rows, file_key, read_shard_index
 
 Fetch = Callable[[int, int], bytes]
 """Reads bytes of one file, given their offset and number."""
+
+
+READ_AT_ONCE_BYTES = 1 << 18
+"""Rows whose bytes lie within this range are read at once, such as the segments of a tile. A bucket needs one request
+for them; the bytes between them cost less than another request."""
+
+
+class _Range(NamedTuple):
+    """Where a row lies in its shard, and its place in the result."""
+
+    offset: int
+    length: int
+    row: int
+    place: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
 
 
 class RowReader:
@@ -83,11 +101,18 @@ class RowReader:
             index = self._indexes[number]
         for _, row in places:
             self._check(row, absent=bool(index[row % self._slots, 0] == ABSENT))
+        ranges: list[_Range] = []
+        for place, row in places:
+            offset, length = index[row % self._slots].tolist()
+            ranges.append(_Range(offset, length, row, place))
         with reading(f"{self.where} row {first}"), _open(self.array.store_path / file_key(self.array, number)) as fetch:
-            for place, row in places:
-                with reading(f"{self.where} row {row}"):
-                    offset, length = index[row % self._slots].tolist()
-                    decode(fetch(offset, length), found[place])
+            for near in _near(ranges):
+                start, end = near[0].offset, max(part.end for part in near)
+                with reading(f"{self.where} row {near[0].row}"):
+                    data = memoryview(fetch(start, end - start))
+                for part in near:
+                    with reading(f"{self.where} row {part.row}"):
+                        decode(data[part.offset - start : part.end - start], found[part.place])
 
     def _read_by_zarr(self, number: int, places: list[tuple[int, int]], found: NDArray[Any]) -> None:
         if number not in self._absent:
@@ -102,6 +127,18 @@ class RowReader:
     def _check(self, row: int, *, absent: bool) -> None:
         if absent:
             raise StoreError(f"{self.where} row {row}", "is missing", LIST_DAMAGE)
+
+
+def _near(ranges: list[_Range]) -> Generator[list[_Range]]:
+    """Group the rows that are read at once."""
+    near: list[_Range] = []
+    for part in sorted(ranges):
+        if near and part.end - near[0].offset > READ_AT_ONCE_BYTES:
+            yield near
+            near = []
+        near.append(part)
+    if near:
+        yield near
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
+from zarr.storage import LoggingStore, MemoryStore
 
 from schemas.errors import StoreError
 from schemas.store import rows as module
@@ -82,6 +83,23 @@ def test_a_whole_store_is_read_as_zarr_reads_it(store: Store) -> None:
         assert row_decoder(array) is not None
         rows = list(range(array.shape[0]))
         np.testing.assert_array_equal(RowReader(array, name).read(rows), array[:])
+
+
+@pytest.mark.parametrize(("at_once", "requests"), [(1 << 18, 1), (0, 4)])
+def test_rows_that_lie_near_each_other_need_one_request(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, requests: int
+) -> None:
+    monkeypatch.setattr(module, "READ_AT_ONCE_BYTES", at_once)
+    bucket = LoggingStore(MemoryStore(), log_level="ERROR")
+    array = zarr.create_array(
+        bucket, shape=(ROWS, 8, 8), dtype="uint8", chunks=(1, 8, 8), shards=(SLOTS, 8, 8), **CODECS["blosc"]
+    )
+    array[:] = pixels = _pixels()[:, :8, :8, 0]
+    reader = RowReader(array, "segments")
+    reader.read([0])
+    before = bucket.counter["get"]
+    np.testing.assert_array_equal(reader.read([3, 0, 2, 0]), pixels[[3, 0, 2, 0]])
+    assert bucket.counter["get"] - before == requests
 
 
 def test_index_of_each_shard_is_read_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
