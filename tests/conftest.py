@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 # tests start use one thread. The variable must be set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Stores have many small files. In memory they are made and removed ten times as fast as on many disks.
+MEMORY_DISK, ROOM_BYTES = Path("/dev/shm"), 8 << 30
+if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
+
 # A shell starts a background job with Ctrl-C ignored, and all processes of the job inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
