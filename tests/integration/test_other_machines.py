@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
 import pytest
 
@@ -55,9 +57,16 @@ def _train(*arguments: object, cwd: Path, **environment: str | None) -> subproce
 
 
 @pytest.fixture(scope="module")
-def place(module_path: Path) -> Path:
-    """A folder with a store. Its name, and that of one ROI, has spaces and letters beyond ASCII."""
-    folder = module_path / "Gewebe für die Übung"
+def place() -> Iterator[Path]:
+    """A folder with a store. Its name, and that of one ROI, has spaces and letters beyond ASCII.
+
+    It is on a disk, because programs with a shared memory of their own do not see what is in /dev/shm.
+    """
+    with TemporaryDirectory(dir=gettempdir()) as disk:
+        yield _filled(Path(disk) / "Gewebe für die Übung")
+
+
+def _filled(folder: Path) -> Path:
     folder.mkdir()
     _prep("sample", "die Daten", "--rois", 3, "--size", 128, cwd=folder)
     for kind in ("images", "masks"):
