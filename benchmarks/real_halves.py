@@ -177,7 +177,10 @@ def main() -> None:
             Claim("held-out halves, box, Dice over objects", dice[last]["box"], GOAL_BOX),
             Claim("held-out halves, click, Dice over objects", dice[last]["centroid"], GOAL_CLICK),
             Claim(
-                "Dice in tiles minus on whole ROIs, objects that no tile cuts", tiled - whole, GOAL_WHOLE, at_most=True
+                "Dice in tiles minus on whole ROIs, objects that no tile cuts",
+                float(tiled - whole),
+                GOAL_WHOLE,
+                at_most=True,
             ),
         ]
     )
