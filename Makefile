@@ -50,7 +50,7 @@ $(DEMO)/evaluation/metrics.json:
 
 # Types are checked beside the tests; what is found is printed after them.
 test: lint
-	@$(BIN)/pyright >$(VENV)/types.log & types=$$!; \
+	@$(BIN)/pyright >$(VENV)/types.log & types=$$!; trap "kill $$types" INT TERM; \
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal; tests=$$?; \
 	wait $$types; types=$$?; cat $(VENV)/types.log; exit $$((tests ? tests : types))
 

@@ -48,6 +48,9 @@ FULL_GOAL, MEMORY_GOAL, LOSS_GOAL = 1.6, 0.5, 0.02
 CPU_FULL_GOAL, CPU_FROZEN_GOAL = 1.5, 1.35
 """Goals of the step on a CPU, which hold without compilation."""
 
+WARM_UP_STEPS = 4
+"""Steps before the measured ones."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -57,7 +60,7 @@ class Measured:
         step_s: Median seconds per step.
         peak_gib: Peak memory of tensors in GiB.
         loss: Loss of the first step.
-        first_s: Seconds of the first four steps, which include compilation.
+        first_s: Seconds of the first `WARM_UP_STEPS` steps, which include compilation.
     """
 
     step_s: float
@@ -130,7 +133,10 @@ def _compare(store: Store, config: FitConfig, device: torch.device, arguments: a
         claims.append(Claim(f"relative difference of the loss, {name}, {way}", loss, LOSS_GOAL, at_most=True))
         plain_s = plain_s if compiled else ours.step_s
         if compiled and plain_s > ours.step_s:
-            print(f"  pays after {(ours.first_s - 4 * ours.step_s) / (plain_s - ours.step_s):.0f} steps", flush=True)
+            print(
+                f"  pays after {(ours.first_s - WARM_UP_STEPS * ours.step_s) / (plain_s - ours.step_s):.0f} steps",
+                flush=True,
+            )
         if device.type == "cpu":
             goal = CPU_FROZEN_GOAL if frozen else CPU_FULL_GOAL
             claims.append(Claim(f"images/s, ours / published, {name}, {way}", ratio, goal))
@@ -171,7 +177,7 @@ def _start(config: FitConfig, weights: dict[str, Tensor], device: torch.device) 
 def _measure(step: Callable[[Batch], float], batch: Batch, steps: int, device: torch.device) -> Measured:
     begun = time.perf_counter()
     loss = step(batch)
-    for _ in range(3):
+    for _ in range(WARM_UP_STEPS - 1):
         step(batch)
     _wait(device)
     first_s = time.perf_counter() - begun

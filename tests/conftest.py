@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 # tests start use one thread. The variable must be set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Stores have many small files. In memory they are made and removed ten times as fast as on many disks.
-MEMORY_DISK, ROOM_BYTES = Path("/dev/shm"), 8 << 30
-if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES:
+# Stores have many small files. In memory they are made and removed ten times as fast as on many disks. The tests write
+# 2 GB at most, but their processes need memory as well, and a container may have less than the machine.
+MEMORY_DISK, CGROUP_LIMIT, ROOM_BYTES = Path("/dev/shm"), Path("/sys/fs/cgroup/memory.max"), 8 << 30
+LIMIT = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
+IS_ROOMY = MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free >= ROOM_BYTES
+if IS_ROOMY and (LIMIT == "max" or int(LIMIT) >= 2 * ROOM_BYTES):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
 
 # A shell starts a background job with Ctrl-C ignored, and all processes of the job inherit that.

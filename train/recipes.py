@@ -79,7 +79,13 @@ def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
         values: Settings of a run as `FitConfig` takes them; `recipe` may name a recipe.
     """
     filled = dict(values)
-    for key, value in _settings_of(values.get("recipe")).items():
+    settings = dict(_settings_of(values.get("recipe")))
+    # A setting of the recipe does not count if a setting that goes on top leaves it without effect.
+    if filled.get("prompt", settings.get("prompt")) not in ("box", "mixed"):
+        settings.pop("box_jitter", None)
+    if filled.get("corrections", settings.get("corrections")) == 0:
+        settings.pop("mask_prompt_share", None)
+    for key, value in settings.items():
         group, _, name = key.rpartition(".")
         if not group:
             filled.setdefault(name, value)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
@@ -94,18 +95,19 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
 
 
 def show_step(bar: tqdm[Any], step: int, total: int, postfix: str) -> None:
-    """Move a bar to a step of a run. Steps that were made before the bar's first one do not count in the time left.
+    """Move a bar to a step of a run. The time left comes from the steps after the first one that the bar is told of.
 
     Args:
-        bar: The bar. A lower step than before is the first one of another run, and begins the bar again.
+        bar: The bar. A lower step than before is the first one of another run.
         step: Number of the step that ended, from 1.
         total: Steps of the run.
         postfix: Text at the end of the line.
     """
     bar.set_postfix_str(postfix, refresh=False)
+    bar.total = total
     if bar.n == 0 or step < bar.n:
-        bar.reset(total)
-        bar.initial = bar.n = bar.last_print_n = step - 1
+        bar.initial = bar.n = bar.last_print_n = step
+        bar.start_t = bar.last_print_t = time.time()
     bar.update(step - bar.n)
 
 

@@ -108,7 +108,8 @@ class RowReader:
         with reading(f"{self.where} row {first}"), _open(self.array.store_path / file_key(self.array, number)) as fetch:
             for near in _near(ranges):
                 start, end = near[0].offset, max(part.end for part in near)
-                with reading(f"{self.where} row {near[0].row}"):
+                # The last of these rows is named, because a file that is cut short lacks its end.
+                with reading(f"{self.where} row {near[-1].row}"):
                     data = memoryview(fetch(start, end - start))
                 for part in near:
                     with reading(f"{self.where} row {part.row}"):

@@ -165,9 +165,17 @@ def test_unknown_recipe_is_an_error_and_none_changes_nothing() -> None:
         ({"prompt": "multi_point", "box_jitter": 0.1}, "--box-jitter: cannot be used with --prompt multi_point"),
         ({"prompt": "random", "box_jitter": 0.1}, "--box-jitter: cannot be used with --prompt random"),
         ({"mask_prompt_share": 0.5}, "--mask-prompt-share: is a share of the corrections, and there are none"),
-        ({"recipe": "pathosam", "corrections": 0}, "use --mask-prompt-share 1, or --corrections 7"),
+        (
+            {"recipe": "pathosam", "prompt": "centroid", "box_jitter": 0.1},
+            "--box-jitter: cannot be used with --prompt centroid",
+        ),
     ],
 )
 def test_setting_that_would_do_nothing_is_an_error(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_config(None, settings)
+
+
+def test_settings_of_a_recipe_that_would_do_nothing_are_left_out() -> None:
+    config = read_config(None, {"recipe": "pathosam", "prompt": "centroid", "corrections": 0})
+    assert (config.box_jitter, config.mask_prompt_share, config.max_objects) == (0.0, 1.0, 25)

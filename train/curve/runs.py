@@ -113,9 +113,9 @@ def fit_curve(
             said = f"curve, run {number} of {len(runs)}: {held}"
             if resume and is_finished(run, store):
                 logger.info("%s: finished before", said)
-                continue
-            logger.info("%s", said)
-            fit(store, run.config, run.folder, resume=resume, on_step=on_step, on_tile=on_tile)
+            else:
+                logger.info("%s", said)
+                fit(store, run.config, run.folder, resume=resume, on_step=on_step, on_tile=on_tile)
             # A signal may also arrive while the run writes its report. Then the run is complete.
             if stop:
                 return None

@@ -19,24 +19,54 @@ _BLOCK_PX = 64
 """Side of the blocks in which sums are kept."""
 
 
+class SumsMemory:
+    """Counts the memory that the sums of one ROI take, of all its bands together.
+
+    Args:
+        name: Name of the ROI, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._taken_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Count more memory.
+
+        Raises:
+            StoreError: The sums exceed `MAX_SUMS_BYTES`.
+        """
+        self._taken_bytes += size_bytes
+        if self._taken_bytes > MAX_SUMS_BYTES:
+            what = f"needs more than {MAX_SUMS_BYTES >> 30} GiB of memory to be stitched"
+            raise StoreError(self._name, what, "leave out --stitch")
+
+    def give_back(self, size_bytes: int) -> None:
+        """Count less memory."""
+        self._taken_bytes -= size_bytes
+
+
 class ClassSums:
-    """The sums of one ROI, in half precision.
+    """The sums of some rows of a ROI, in half precision.
 
     A mask of instances may have a thousand classes. So where no tiles overlap, only the highest value of each pixel is
     kept. Elsewhere the sums are kept in blocks, and each block holds only the classes that have a pixel in it.
 
     Args:
-        name: Name of the ROI, for messages.
+        memory: Counts the memory of the ROI's sums.
         alone: bool (H, W), True where no tiles overlap. There each class adds at most one value, in the order of the
             classes.
+
+    Attributes:
+        size_bytes: Memory that was counted.
     """
 
-    def __init__(self, name: str, alone: NDArray[np.bool_]) -> None:
-        self._name = name
+    def __init__(self, memory: SumsMemory, alone: NDArray[np.bool_]) -> None:
+        self._memory = memory
         self._alone = alone
         self._places, self._highest = np.zeros(alone.shape, np.uint16), np.zeros(alone.shape, np.float16)
         self._blocks: dict[tuple[int, int], dict[int, NDArray[np.float16]]] = {}
-        self._size_bytes = 0
+        self.size_bytes = 0
 
     def add(self, place: int, values: NDArray[np.float16], top: int, left: int) -> None:
         """Add to the sums of one class.
@@ -81,10 +111,8 @@ class ClassSums:
             height, width = self._alone.shape
             shape = (min(height - y * _BLOCK_PX, _BLOCK_PX), min(width - x * _BLOCK_PX, _BLOCK_PX))
             by_place[place] = np.zeros(shape, np.float16)
-            self._size_bytes += by_place[place].nbytes
-            if self._size_bytes > MAX_SUMS_BYTES:
-                what = f"needs more than {MAX_SUMS_BYTES >> 30} GiB of memory to be stitched"
-                raise StoreError(self._name, what, "leave out --stitch")
+            self.size_bytes += by_place[place].nbytes
+            self._memory.take(by_place[place].nbytes)
         return by_place[place]
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from schemas.errors import StoreError
 from schemas.file_names import bounded_name
 from schemas.prompt_kinds import PromptKind
 from train.loss.pixel_terms import upsample
 from train.model.predictor import OBJECTS_PER_PASS
 from train.output.class_images import ClassImages
-from train.output.class_sums import ClassSums
+from train.output.class_sums import ClassSums, SumsMemory
 from train.output.model_folders import ModelFolders
 from train.score.tile_answer import Answer, Question
 
@@ -114,18 +115,20 @@ class _Band:
     """The weighted sums of class probabilities in some rows of a ROI.
 
     Args:
-        frame_id: Name of the ROI.
+        memory: Counts the memory of the ROI's sums.
         rows: The rows.
         width: Width of the ROI in pixels.
-        tiles: Left, top, right and bottom of each tile of the ROI; none assumes that tiles may overlap anywhere.
+        tiles: Left, top, right and bottom of each tile of the ROI, int (n, 4); none assumes that tiles may overlap
+            anywhere.
     """
 
-    def __init__(self, frame_id: str, rows: range, width: int, tiles: list[tuple[int, int, int, int]]) -> None:
+    def __init__(self, memory: SumsMemory, rows: range, width: int, tiles: NDArray[np.int64]) -> None:
         self.rows = rows
         count = np.zeros((len(rows), width), np.uint16)
-        for left, top, right, bottom in tiles:
-            count[max(top - rows.start, 0) : max(bottom - rows.start, 0), left:right] += 1
-        self.sums = ClassSums(frame_id, count == 1)
+        reaches = (tiles[:, 1] < rows.stop) & (tiles[:, 3] > rows.start)
+        for left, top, right, bottom in tiles[reaches].tolist():
+            count[max(top - rows.start, 0) : bottom - rows.start, left:right] += 1
+        self.sums = ClassSums(memory, count == 1)
         self.weights = np.zeros(count.shape, np.float16)
 
     def overlap(self, top: int, height: int) -> tuple[slice, slice]:
@@ -150,7 +153,9 @@ class _Canvas:
         self.images = images
         self.roi = roi = images.rois[first.frame_id]
         self.class_codes = np.array([info.code for info in images.classes], images.dtype)
-        self._tiles = [tile_place(origin_xy, first.size_px, first.scale_xy) for origin_xy in origins_xy or []]
+        tiles = [tile_place(origin_xy, first.size_px, first.scale_xy) for origin_xy in origins_xy or []]
+        self._tiles = np.array(tiles, np.int64).reshape(-1, 4)
+        self._memory = SumsMemory(first.frame_id)
         self._codes = np.full((roi.height_px, roi.width_px), images.nothing_code, images.dtype)
         self._bands: dict[int, _Band] = {}
         self._finished_rows = 0
@@ -160,12 +165,14 @@ class _Canvas:
         """Add the weighted probabilities of one tile, or of some of its objects if others follow.
 
         Raises:
-            ValueError: The tile reaches rows that are finished, because it does not come after the tiles above it.
+            StoreError: The tile reaches rows that are finished, because it does not come after the tiles above it; or
+                the sums need too much memory.
         """
         question = answer.question
         left, top, right, bottom = tile_place(question.origin_xy, question.size_px, question.scale_xy)
         if top < self._finished_rows:
-            raise ValueError(f"{self.frame_id}: the tile at row {top} comes after tiles that lie below it")
+            what = f"has a tile at row {top} after tiles that lie below it"
+            raise StoreError(self.frame_id, what, "build the store again, or leave out --stitch")
         self._finish(top)
         width, height = right - left, bottom - top
         weight = _resized(_taper(question.size_px), width, height)
@@ -192,7 +199,7 @@ class _Canvas:
         for number in numbers:
             if number not in self._bands:
                 rows = range(number * BAND_ROWS, min((number + 1) * BAND_ROWS, self.roi.height_px))
-                self._bands[number] = _Band(self.frame_id, rows, self.roi.width_px, self._tiles)
+                self._bands[number] = _Band(self._memory, rows, self.roi.width_px, self._tiles)
         return [self._bands[number] for number in numbers]
 
     def _finish(self, top: int) -> None:
@@ -201,6 +208,7 @@ class _Canvas:
             band = self._bands.pop(number)
             rows = slice(band.rows.start, band.rows.stop)
             self._codes[rows] = band.codes(self.class_codes, self.images.nothing_code)
+            self._memory.give_back(band.sums.size_bytes)
             self._finished_rows = max(self._finished_rows, band.rows.stop)
 
     def codes(self) -> NDArray[np.uint8 | np.uint16]:

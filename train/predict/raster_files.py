@@ -21,7 +21,10 @@ PNG_MAX_PX = 1 << 26
 """Largest number of pixels of a PNG; a larger label image is written as a TIFF pyramid."""
 
 TIFF_TILE_PX = 512
+
 TILES_PER_READ = 16
+"""Tiles of a row that are read at once. A fixed number keeps the memory from growing with the width of the slide."""
+
 _LABEL = np.dtype(np.uint32)
 Labels = NDArray[np.uint8 | np.uint16 | np.uint32]
 LabelType = np.dtype[np.uint8 | np.uint16 | np.uint32]

@@ -5,7 +5,7 @@ other objects are whole. Masks that agree where their windows overlap are masks 
 
 * Two cut masks are joined.
 * A whole mask takes the place of a cut one that lies in it, and is never extended.
-* Of two whole masks, the one with the better IoU estimate stays.
+* Of two whole masks, the one with the better IoU estimate stays if the other one lies in it; otherwise both stay.
 
 Coordinates are x, y in pixels of the grid.
 """
@@ -81,9 +81,11 @@ class SeamJoiner:
 
     def _without_agreeing(self, part: _Open) -> _Open | None:
         """Settle a new mask with the open masks of the same object; return None if one of those stays instead."""
-        agreeing = [(_agreement(before, part), before) for before in self._open]
-        agreeing = sorted((pair for pair in agreeing if pair[0] >= AGREEMENT), key=lambda pair: -pair[0])
-        for _, before in agreeing:
+        near = [item for item in self._open if common_box(item.found.box, part.found.box)]
+        # The masks that agree best come first.
+        for before in sorted(near, key=lambda item: -_agreement(item, part)):
+            if _agreement(before, part) < AGREEMENT:
+                continue
             if before.cut and part.cut:
                 joined = self._joined(before, part)
                 if joined is not None:
@@ -157,9 +159,9 @@ def _is_cut(found: FoundObject, windows: tuple[Box, ...], size_xy: tuple[int, in
 
 
 def _agreement(first: _Open, second: _Open) -> float:
-    """Return the IoU of two masks where the windows of both overlap; 0 if the masks do not."""
+    """Return the IoU of two masks where the windows of both overlap."""
     box = common_box(_around(first.windows), _around(second.windows))
-    if box is None or common_box(first.found.box, second.found.box) is None:
+    if box is None:
         return 0.0
     seen = _shown(box, first.windows) & _shown(box, second.windows)
     one, other = first.found.within(box) & seen, second.found.within(box) & seen
@@ -183,10 +185,10 @@ def _shown(box: Box, windows: tuple[Box, ...]) -> NDArray[np.bool_]:
 
 
 def _takes_place(first: _Open, second: _Open) -> bool:
-    """Return whether the first of two masks that agree stays, and the second one goes."""
-    if first.cut or second.cut:
-        return not first.cut and _common_px(first.found, second.found) >= DUPLICATE * second.found.area_px
-    return first.found.iou >= second.found.iou
+    """Return whether the first of two masks that agree stays, and the second one goes because it lies in the first."""
+    if first.cut or (not second.cut and first.found.iou < second.found.iou):
+        return False
+    return _common_px(first.found, second.found) >= DUPLICATE * second.found.area_px
 
 
 def _common_px(first: FoundObject, second: FoundObject) -> int:

@@ -45,7 +45,9 @@ class WindowRows:
                 size = (height * width + 7) // 8
                 mask = np.unpackbits(bits[place : place + size], count=height * width).reshape(height, width)
                 item = FoundObject.cut(mask.astype(bool), (x, y), iou, stability)
-                assert item is not None
+                if item is None:
+                    # No mask is written empty, so this file is damaged, too.
+                    return None
                 objects.append(item)
                 place += size
             found.append(objects)

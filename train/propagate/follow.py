@@ -110,7 +110,8 @@ def _answer(
         device = features.embedding.device
         # Meta's video predictor scales points from the corner of a pixel. `scale_points`, for images, scales from its
         # center; under that rule the masks of resized frames differ from Meta's (IoU 0.988 for a click).
-        points = (coords / coords.new_tensor(size_wh) * side).to(device), labels.to(device)
+        scaled = coords if size_wh == (side, side) else coords / coords.new_tensor(size_wh) * side
+        points = scaled.to(device), labels.to(device)
     return group.memory.answer(group.memory.recall(number, features), features, points)
 
 

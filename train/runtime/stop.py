@@ -53,18 +53,20 @@ def finish_before_interrupt() -> Generator[None]:
 def stop_on_signals() -> Generator[StopRequest]:
     """Handle SIGTERM and SIGINT during a run. Python allows this only in the main thread; in others it does nothing.
 
-    A block inside another one tells the outer block of its signal when it ends.
+    A block inside another one knows of a signal that the outer block got before, and tells it of its own.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     before = {number: signal.signal(number, request.ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    outer = getattr(before[signal.SIGTERM], "__self__", None)
+    if isinstance(outer, StopRequest):
+        request.by = request.by or outer.by
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-            outer = getattr(handler, "__self__", None)
-            if isinstance(outer, StopRequest):
-                outer.by = outer.by or request.by
+        if isinstance(outer, StopRequest):
+            outer.by = outer.by or request.by

@@ -5,7 +5,7 @@ import pytest
 
 from schemas.errors import StoreError
 from train.output import class_sums
-from train.output.class_sums import ClassSums
+from train.output.class_sums import ClassSums, SumsMemory
 
 
 @pytest.mark.parametrize("alone_share", [0.0, 0.5, 1.0])
@@ -14,7 +14,7 @@ def test_best_is_that_of_a_plane_for_each_class(alone_share: float) -> None:
     dense = np.zeros((6, 150, 210), np.float16)
     # Values are added once where a pixel is alone, and twice elsewhere.
     alone = generator.random(dense.shape[1:]) < alone_share
-    sums = ClassSums("roi", alone)
+    sums = ClassSums(SumsMemory("roi"), alone)
     windows = [(0, 0, 150, 210), (3, 60, 130, 150)]
     for number, (top, left, height, width) in enumerate(windows):
         for place in range(1, 6):
@@ -31,9 +31,12 @@ def test_best_is_that_of_a_plane_for_each_class(alone_share: float) -> None:
 
 def test_sums_beyond_the_bound_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(class_sums, "MAX_SUMS_BYTES", 3 * 64 * 64 * 2)
-    values = np.ones((64, 64), np.float16)
-    sums = ClassSums("roi", np.zeros((64, 64), bool))
+    values, memory = np.ones((64, 64), np.float16), SumsMemory("roi")
+    # The bands of a ROI share the bound, and memory that a finished band gives back can be taken again.
+    first, second = (ClassSums(memory, np.zeros((64, 64), bool)) for _ in range(2))
+    first.add(0, values, 0, 0)
+    memory.give_back(first.size_bytes)
     for place in range(3):
-        sums.add(place, values, 0, 0)
+        second.add(place, values, 0, 0)
     with pytest.raises(StoreError, match="roi: needs more than 0 GiB of memory to be stitched"):
-        sums.add(3, values, 0, 0)
+        first.add(1, values, 0, 0)

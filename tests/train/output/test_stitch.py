@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from schemas.errors import StoreError
 from schemas.record import Record
 from schemas.store.store import Store
 from tests.folders import bytes_of
@@ -209,5 +210,5 @@ def test_tile_that_comes_after_those_below_it_is_refused(
     store = build_rois(edge="pad")
     answers = _random_answers(store)
     of_one = [answer for answer in answers if answer.question.frame_id == answers[0].question.frame_id]
-    with pytest.raises(ValueError, match="comes after tiles that lie below it"):
+    with pytest.raises(StoreError, match=r"has a tile at row .* after tiles that lie below it"):
         _stitched(store, iter([of_one[0], of_one[-1], of_one[1]]), tmp_path / "out")

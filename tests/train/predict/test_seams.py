@@ -126,6 +126,13 @@ def test_of_two_whole_masks_of_one_object_the_better_stays() -> None:
     np.testing.assert_array_equal(kept.within((0, 0, 112, 64)), _strip(52, 60))
 
 
+@pytest.mark.parametrize(("large", "small", "kept"), [(0.8, 0.9, [(10, 60), (51, 60)]), (0.9, 0.8, [(10, 60)])])
+def test_a_better_part_never_removes_the_whole_object(large: float, small: float, kept: list[tuple[int, int]]) -> None:
+    # The window at 48 sees the end of the object alone, and not near its own edge: both masks count as whole.
+    found = _joined([(0, _strip(10, 60), large), (48, _strip(51, 60), small)])
+    assert [(item.box[0], item.box[2]) for item in found] == kept
+
+
 def test_only_the_best_of_several_cut_masks_is_joined() -> None:
     # A window may give an object alone and together with its neighbor. Joining both would give the wrong one.
     both = _strip(40, 64)

@@ -27,3 +27,12 @@ def test_second_interrupt_of_a_run_ends_it_after_the_block() -> None:
         with pytest.raises(KeyboardInterrupt):
             _write_and_interrupt(written)
     assert written == ["whole", "whole"]
+
+
+def test_blocks_inside_each_other_know_of_the_same_signal() -> None:
+    with stop_on_signals() as outer:
+        with stop_on_signals() as inner:
+            signal.raise_signal(signal.SIGTERM)
+        assert inner.by == outer.by == "SIGTERM"
+        with stop_on_signals() as later:
+            assert later.by == "SIGTERM"
