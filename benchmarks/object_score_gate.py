@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ from train.loss.pixel_terms import upsample
 from train.loss.prediction import MaskPrediction
 from train.model.memory import FrameAnswer, FrameMemory
 from train.model.predictor import MaskPredictor
-from train.model.promptable import ImageFeatures, PromptableSam
+from train.model.promptable import PromptableSam
 from train.propagate.score import score_sequences, summarize
 from train.runtime.distributed import World
 from train.runtime.machine import Machine
@@ -68,16 +69,9 @@ NO_OBJECT = -1024.0
 class GatedSam(PromptableSam):
     """The model with SAM 2's gate."""
 
-    def decode(
-        self,
-        features: ImageFeatures,
-        coords: Tensor,
-        labels: Tensor,
-        mask_logits: Tensor | None = None,
-        has_mask: Tensor | None = None,
-    ) -> MaskPrediction:
+    def decode(self, *given: Any, **named: Any) -> MaskPrediction:
         """Decode, and blank the masks of objects that the object score calls absent."""
-        found = super().decode(features, coords, labels, mask_logits, has_mask)
+        found = super().decode(*given, **named)
         shown = (found.presence_logits > 0)[:, :, None, None]
         return MaskPrediction(torch.where(shown, found.logits, NO_OBJECT), found.ious, found.presence_logits)
 
@@ -85,17 +79,11 @@ class GatedSam(PromptableSam):
 class UngatedMemory(FrameMemory):
     """The memory of frames whose masks are not gated. Pointers and stored memories still use the object score."""
 
-    def answer(
-        self,
-        embedding: Tensor,
-        features: ImageFeatures,
-        points: tuple[Tensor, Tensor] | None = None,
-        mask_logits: Tensor | None = None,
-    ) -> FrameAnswer:
+    def answer(self, *given: Any, **named: Any) -> FrameAnswer:
         """Decode, and take the masks as they leave the decoder."""
         decoded: list[Tensor] = []
         hook = self._sam.sam_mask_decoder.register_forward_hook(lambda _module, _given, found: decoded.append(found[0]))
-        answer = super().answer(embedding, features, points, mask_logits)
+        answer = super().answer(*given, **named)
         hook.remove()
         ious, presence = answer.prediction.ious, answer.prediction.presence_logits
         best = decoded[0][torch.arange(len(ious)), ious.argmax(1)][:, None]

@@ -1,5 +1,6 @@
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,30 @@ def test_plan_prints_what_a_run_needs_and_makes_no_folder(store: Store, tmp_path
         "nothing",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_next_commands_after_a_run_on_frames_follow_objects(
+    sequences: Store, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    flags = (
+        "--model",
+        "nano",
+        "--image-size",
+        128,
+        "--frames",
+        2,
+        "--prompt",
+        "box",
+        "--max-steps",
+        1,
+        "--batch-size",
+        1,
+    )
+    run = tmp_path / "run"
+    assert _run(monkeypatch, "fit", sequences.path, "--out", run, *flags, "--workers", 0, "--no-report") == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"next +bcss-train evaluate {sequences.path} --checkpoint \S+ --propagate --out \S+\n", said)
+    assert re.search(r" +bcss-train predict \S+ FRAMES --first-mask MASK --out \S+\n", said)
 
 
 def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
