@@ -19,6 +19,7 @@ import zarr
 from prep.files import WrittenFile, sha256_of, write_atomically
 from schemas.codec_names import CodecName
 from schemas.command.stage_timer import timed
+from schemas.errors import StoreError
 from schemas.layout import PIXEL_ARRAYS, ArraySpec, packing_attributes
 from schemas.store.codecs import array_codec
 from schemas.store.shards import shard_index
@@ -140,10 +141,16 @@ def _write_shard(task: ShardTask) -> WrittenFile:
 
 
 def _read_pieces(run: ChunkRun) -> Iterator[memoryview]:
-    """Yield the bytes of a run in pieces that fit into the CPU's cache; each is valid until the next."""
+    """Yield the bytes of a run in pieces that fit into the CPU's cache; each is valid until the next.
+
+    Raises:
+        StoreError: The file of prepared chunks has fewer bytes than its record says.
+    """
     piece, left = memoryview(bytearray(PIECE_BYTES)), sum(run.sizes)
     with run.path.open("rb", buffering=0) as chunks:
         chunks.seek(run.offset)
         while left and (count := chunks.readinto(piece[: min(left, PIECE_BYTES)])):
             yield piece[:count]
             left -= count
+    if left:
+        raise StoreError(run.path, f"lacks its last {left} bytes", "run the same command, which prepares the ROI again")

@@ -30,7 +30,6 @@ from schemas.store.shards import ABSENT, absent_rows, file_key, read_shard_index
 Fetch = Callable[[int, int], bytes]
 """Reads bytes of one file, given their offset and number."""
 
-
 READ_AT_ONCE_BYTES = 1 << 18
 """Rows whose bytes lie within this range are read at once, such as the segments of a tile. A bucket needs one request
 for them; the bytes between them cost less than another request."""

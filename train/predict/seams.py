@@ -82,9 +82,12 @@ class SeamJoiner:
     def _without_agreeing(self, part: _Open) -> _Open | None:
         """Settle a new mask with the open masks of the same object; return None if one of those stays instead."""
         near = [item for item in self._open if common_box(item.found.box, part.found.box)]
+        agreeing = [(_agreement(item, part), item) for item in near]
+        new = part
         # The masks that agree best come first.
-        for before in sorted(near, key=lambda item: -_agreement(item, part)):
-            if _agreement(before, part) < AGREEMENT:
+        for agreement, before in sorted(agreeing, key=lambda pair: -pair[0]):
+            # A mask that was joined is larger than the new one, and may no longer agree.
+            if (agreement if part is new else _agreement(before, part)) < AGREEMENT:
                 continue
             if before.cut and part.cut:
                 joined = self._joined(before, part)

@@ -6,6 +6,7 @@ import zarr
 
 from prep.write.chunk_file import ChunkFile
 from prep.write.shards import ChunkRun, ShardTask, create_array, rows_per_shard, write_shard
+from schemas.errors import StoreError
 from schemas.layout import ArraySpec
 from schemas.store.codecs import IMAGE_CODECS, array_codec
 from schemas.store.shards import ABSENT, shard_index
@@ -71,6 +72,14 @@ def test_task_that_runs_again_does_not_change_the_shard_in_the_store(tmp_path: P
     assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert shard.stat().st_ino != before.st_ino
     assert sorted(path.name for path in shard.parent.iterdir()) == ["0", "0.sha256"]
+
+
+def test_prepared_chunks_that_were_cut_since_are_an_error(tmp_path: Path) -> None:
+    task = _task(tmp_path)
+    (tmp_path / "chunks").write_bytes(b"abc")
+    with pytest.raises(StoreError, match="chunks: lacks its last 3 bytes; run the same command"):
+        write_shard(task)
+    assert not (tmp_path / "shards" / task.key).exists()
 
 
 def test_shard_that_was_damaged_since_is_written_again(tmp_path: Path) -> None:
