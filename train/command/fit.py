@@ -225,16 +225,11 @@ def fit(
     if best.name == "best.pt":
         typer.echo(f"best        {printable(best)}")
     weights, scored, found = (shlex.quote(str(path)) for path in (best, out / "evaluation", out / "predictions"))
-    evaluate, predict = (
-        f"bcss-train evaluate {shlex.quote(store)} --checkpoint {weights}",
-        f"bcss-train predict {weights}",
-    )
-    if settings.frames > 1:
-        evaluate, predict = f"{evaluate} --propagate", f"{predict} FRAMES --first-mask MASK"
-    else:
-        predict = f"{predict} IMAGE --automatic"
-    typer.echo(f"next        {printable(f'{evaluate} --out {scored}')}")
-    typer.echo(f"            {printable(f'{predict} --out {found}')}")
+    is_single = settings.frames == 1
+    how_scored, what = ("", "IMAGE --automatic") if is_single else (" --propagate", "FRAMES --first-mask MASK")
+    evaluate = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {weights}{how_scored} --out {scored}"
+    typer.echo(f"next        {printable(evaluate)}")
+    typer.echo(f"            {printable(f'bcss-train predict {weights} {what} --out {found}')}")
 
 
 def _fit_curve(store: Store, settings: FitConfig, counts: str, out: Path, *, resume: bool) -> None:
