@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,17 @@ class Disk:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Generator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("the program mount is not installed")
-    if done.returncode:
-        pytest.skip("mounting a file system needs more rights than this user has")
-    yield Disk(folder)
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def disk() -> Generator[Disk]:
+    # If a run is killed, its disk stays mounted. pytest, which removes old folders, would then fail in the next run.
+    with tempfile.TemporaryDirectory(prefix="bcss-disk-") as folder:
+        try:
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+        except FileNotFoundError:
+            pytest.skip("the program mount is not installed")
+        if done.returncode:
+            pytest.skip("mounting a file system needs more rights than this user has")
+        yield Disk(Path(folder))
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_build_on_a_full_disk(sample_source: Path, store: Store, disk: Disk, tally) -> None:
