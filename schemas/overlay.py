@@ -84,8 +84,13 @@ class Overlay:
         object_colors = [self._colors[int(class_id)] for class_id in record.class_ids]
         for mask, color in zip(masks if masks is not None else [], object_colors, strict=masks is not None):
             tint = _resized(mask, side_px)
-            self._tinted[tint] = (0.6 * self._tinted[tint] + 0.4 * np.array(color)).astype(np.uint8)
-            self._covered += tint
+            # Most objects are small, so only the rectangle around each mask is computed.
+            x, y, width, height = cv2.boundingRect(tint.view(np.uint8))
+            if width:
+                around = np.s_[y : y + height, x : x + width]
+                self._covered[around] += tint[around]
+                tinted = np.asarray(cv2.LUT(self._tinted[around], _tints(color)), np.uint8)
+                _draw_where(tint[around], tinted, self._tinted[around])
             self._predicted.append((_outlines(tint), color))
         for truth, color in zip(record.segments, object_colors, strict=True):
             self._outlines.append((_outlines(_resized(truth, side_px)), color))
@@ -109,13 +114,13 @@ class Overlay:
         mixed = self._covered > 1
         if not mixed.any():
             return
-        picture[mixed] = self._plain[mixed]
+        _draw_where(mixed, self._plain, picture)
         drawn = picture.copy()
         for outlines, color in self._predicted:
             cv2.drawContours(drawn, outlines, -1, _WHITE, 3)
             cv2.drawContours(drawn, outlines, -1, color, 1)
-        near = cv2.dilate(mixed.view(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-        picture[near] = drawn[near]
+        near = cv2.dilate(mixed.view(np.uint8), np.ones((5, 5), np.uint8))
+        _draw_where(near.view(np.bool_), drawn, picture)
 
 
 def side_by_side(panels: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
@@ -129,6 +134,16 @@ def side_by_side(panels: list[NDArray[np.uint8]], columns: int) -> NDArray[np.ui
     padded = panels + [blank] * (-len(panels) % columns)
     rows = [np.concatenate(padded[start : start + columns], 1) for start in range(0, len(padded), columns)]
     return np.concatenate(rows)
+
+
+def _tints(color: Color) -> NDArray[np.uint8]:
+    """Return what each value of a channel becomes under a tint, uint8 (1, 256, 3)."""
+    return (0.6 * np.arange(256)[None, :, None] + 0.4 * np.array(color)).astype(np.uint8)
+
+
+def _draw_where(mask: NDArray[np.bool_], source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+    """Copy the pixels of a mask from one picture to another, in place."""
+    cv2.copyTo(source, mask.view(np.uint8), target)
 
 
 def _resized(mask: NDArray[np.bool_], side_px: int) -> NDArray[np.bool_]:
