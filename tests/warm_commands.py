@@ -8,6 +8,7 @@ Only `python -c CODE` is understood. Tests of the start itself, and of signals, 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -57,6 +58,8 @@ def warm_commands(folder: Path) -> Generator[Path]:
 
 
 def _serve(address: str) -> None:
+    # The forked processes keep all that was imported, so they need not look for unused objects there.
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()

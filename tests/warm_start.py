@@ -8,6 +8,7 @@ it can be stopped and killed. Tests of the start itself use `subprocess`.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import runpy
 import shutil
@@ -28,7 +29,8 @@ SERVER.set_forkserver_preload(
         "tensorboard.summary",
         "sam2.build_sam",
         "train.fit.trainer",
-        "train.score.evaluate",
+        "train.evaluation.verify",
+        "train.predict",
         "prep.build",
     ]
 )
@@ -92,6 +94,8 @@ def run_warm(command: Sequence[str], timeout: float | None = None) -> subprocess
 
 
 def _run(module: str, arguments: list[str], env: dict[str, str], printed: list[Path], lead: bool) -> None:
+    # The forked process keeps all that was imported, so it need not look for unused objects there.
+    gc.freeze()
     if lead:
         os.setsid()
     os.environ.clear()
