@@ -82,6 +82,14 @@ def test_areas_are_in_square_micrometers_where_the_resolution_is_known() -> None
     assert sum(_marks(dice_by_size(tables)[0], "#0072b2")) == 2
 
 
+def test_labels_of_areas_are_plain_numbers() -> None:
+    (wide,) = dice_by_size({"m": {"box": _table([20, 90_000])}})
+    assert {"100", "1,000", "10,000"} <= _texts(wide)
+    # Less than a decade has labels between the powers of ten.
+    (narrow,) = dice_by_size({"m": {"box": _table([120, 800])}})
+    assert {"200", "400"} <= _texts(narrow)
+
+
 def test_bins_with_few_objects_are_hollow() -> None:
     (drawn,) = dice_by_size({"m": {"box": _table([10] * FEW_OBJECTS + [1000] * (FEW_OBJECTS - 1))}})
     assert _marks(drawn, "#0072b2") == (1, 1)
