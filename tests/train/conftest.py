@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import sam2.build_sam
 import torch
+from PIL import Image
 
+from prep.build import build_store
+from prep.config import BuildConfig
+from prep.synthetic import write_sample
 from schemas.prompt_kinds import PromptKind
-from schemas.store.store import Store
+from schemas.store.store import Store, open_store
 from tests.train.sequences import drifting_store
 from train.data.collate import Batch, collate
 from train.model.promptable import PromptableSam
@@ -58,6 +62,20 @@ def mixed_batch(store: Store) -> Batch:
     for index, (kind, negatives) in enumerate(choices):
         samples.append(read_sample(store.tile(index), store.prompts(index, kind, negatives=negatives)))
     return collate(samples)
+
+
+@pytest.fixture(scope="session")
+def short_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The ROIs of `store`, of which that for validation is cut to three tiles. Tests that train take it."""
+    source = tmp_path_factory.mktemp("short_sample")
+    (validated,) = [stem for stem in write_sample(source, rois=6, size_px=288, seed=1) if stem.startswith("TCGA-BH")]
+    for folder in ("images", "masks"):
+        path = source / folder / f"{validated}.png"
+        with Image.open(path) as picture:
+            picture.crop((0, 0, picture.width, 128)).save(path)
+    path = tmp_path_factory.mktemp("short_store") / "sample.zarr"
+    build_store(source, path, BuildConfig(size_px=128))
+    return open_store(path)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,13 @@
+"""A store for tests of runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.store.store import Store
+
+
+@pytest.fixture(scope="session")
+def store(short_store: Store) -> Store:
+    """Each run validates at least twice."""
+    return short_store
