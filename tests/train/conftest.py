@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -32,11 +31,9 @@ def composed_once() -> Iterator[None]:
     def composed(name: str, overrides: tuple[str, ...]) -> Any:
         return compose(config_name=name, overrides=list(overrides))
 
-    def copied(config_name: str, overrides: list[str]) -> Any:
-        return copy.deepcopy(composed(config_name, tuple(overrides)))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sam2.build_sam, "compose", copied)
+        # `build_sam2` only resolves its configuration, and hydra builds the network from a copy.
+        patch.setattr(sam2.build_sam, "compose", lambda config_name, overrides: composed(config_name, tuple(overrides)))
         yield
 
 

@@ -20,6 +20,12 @@ from train.config import FitConfig, flag_of, flags_as_settings
 from train.model.promptable import PromptableSam
 
 
+@pytest.fixture(scope="module")
+def store(short_store: Store) -> Store:
+    """Each run validates at least twice."""
+    return short_store
+
+
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["bcss-train", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:

@@ -21,6 +21,12 @@ from train.score.initial_weights import load_initial_weights
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module")
+def store(short_store: Store) -> Store:
+    """Each run validates at least twice."""
+    return short_store
+
+
 def test_init_nano_implies_the_network_and_loads_the_weights_of_the_package() -> None:
     config = read_config(None, {"init": Path("nano"), "image_size": 128})
     assert config.model == "nano"

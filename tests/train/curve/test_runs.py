@@ -42,6 +42,12 @@ FAST = FitConfig.model_validate(
 
 
 @pytest.fixture(scope="module")
+def store(short_store: Store) -> Store:
+    """Each run validates at least twice."""
+    return short_store
+
+
+@pytest.fixture(scope="module")
 def curve(store: Store, module_path: Path) -> dict[str, Any]:
     """A curve that was interrupted before its second run, and then continued."""
     (first, *_) = curve_runs(store, FAST, [1], module_path)

@@ -63,6 +63,12 @@ for group in range(100):
 """Join and leave many groups in turn. Each group gets its own store, which environment variables cannot give."""
 
 
+@pytest.fixture(scope="module")
+def store(short_store: Store) -> Store:
+    """Each run validates at least twice."""
+    return short_store
+
+
 def _launch(program: Sequence[str], temporary: Path) -> subprocess.Popen[bytes]:
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     return subprocess.Popen(

@@ -35,6 +35,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
+def store(short_store: Store) -> Store:
+    """Each run validates at least twice."""
+    return short_store
+
+
+@pytest.fixture(scope="module")
 def patients(store: Store) -> dict[str, set[str]]:
     """The patients of each split."""
     columns = zip(store.column("tiles/split").tolist(), store.column("tiles/patient").tolist(), strict=True)
