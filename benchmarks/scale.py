@@ -71,7 +71,7 @@ def _stores(folder: Path, counts: list[int]) -> list[Claim]:
     for count in counts:
         path = folder / f"{count}.zarr"
         _write_store(path, template, count)
-        command = [sys.executable, __file__, "--read", str(path)]
+        command = [sys.executable, "-m", "benchmarks.scale", "--read", str(path)]
         figures = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         names = ("open_ms", "columns_ms", "order_ms", "read_ms", "prompts_ms", "memory_mb")
         found.append(dict(zip(names, map(float, figures), strict=True)))

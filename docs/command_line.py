@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from typer.main import get_command
 
 import prep.cli
-import prep.command.build
 import train.cli
 
 PAGE = Path(__file__).with_name("reference") / "command-line.md"
@@ -77,9 +76,6 @@ def _default(parameter: Any) -> str:
         return "required"
     # A flag of `fit` has no value unless it is given; it shows the default of its setting.
     shown = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
-    if parameter.name == "workers" and shown == prep.command.build.CORES:
-        # The number belongs to the machine on which this page is written.
-        return "all cores"
     if parameter.is_flag:
         return "on" if shown is True or f"--{shown}" in parameter.opts else "off"
     return "" if shown is None else f"`{shown}`"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event as EventType
+from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -28,6 +29,13 @@ _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
 DASK_LOCAL = "local"
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Cores that this process may use; a scheduler may give it fewer than the machine has."""
+
+BYTES_A_PROCESS = 8 << 20
+"""Bytes of source files for each process. One takes 0.7 s to start; in that time one process builds 8 MB of JPEG files
+or 24 MB of PNG files."""
 
 DASK_TIMEOUT_S = 15
 """Seconds to wait for a scheduler."""
@@ -45,6 +53,19 @@ class TaskMap(Protocol):
     def __call__(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task], /) -> Iterator[_Result]:
         """Apply the function to every task."""
         ...
+
+
+def useful_processes(files: Iterable[Path]) -> int:
+    """Return how many processes build a store soonest: one for each core, or fewer if the source files are small."""
+    return min(CORES, max(1, sum(map(_size_of, files)) // BYTES_A_PROCESS))
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        # The build itself names a file that cannot be read.
+        return 0
 
 
 @contextmanager

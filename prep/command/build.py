@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from prep.config import BuildConfig
     from prep.source.class_map import ClassEntry
     from prep.source.split import SplitRule
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Cores that this process may use; a scheduler may give it fewer than the machine has."""
 
 
 def _multiple_of_8(value: int) -> int:
@@ -167,7 +163,12 @@ def build(
         CodecName, typer.Option(help="Compress images for fast reading or for little space, both without loss.")
     ] = "fast",
     seed: Annotated[int, typer.Option(min=0, help="Seed of points and of --split-fractions.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes; one for each core unless given.")] = CORES,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of processes; unless given one for each core, or fewer if the images are small."
+        ),
+    ] = None,
     dask: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler to run on, or 'local'.", metavar="ADDRESS")
     ] = None,
@@ -184,6 +185,7 @@ def build(
     from prep.build import BuildOptions, build_store
     from prep.config import BuildConfig
     from prep.inspect import class_counts, ignored_share
+    from prep.parallel import useful_processes
     from prep.plan import read_source
     from prep.preset import GivenRules, dataset_rules
     from prep.source.folders import Folders
@@ -228,7 +230,8 @@ def build(
     splitter = _splitter(config, split_file, split_fractions)
     continues = "finished work is kept, and the same command continues from it"
     with interrupted_as_line(continues), progress_bar("prepare", "ROI") as bar:
-        options = BuildOptions(workers, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
+        processes = workers or useful_processes(roi.image_path for roi in data.rois)
+        options = BuildOptions(processes, dask, overwrite, work_dir, on_progress=lambda step: _show(bar, step))
         manifest = build_store(data, out, config, options, splitter)
     print_classes(class_counts(open_store(out)))
     counts = f"{manifest.complete.tiles} tiles, {manifest.complete.objects} objects"

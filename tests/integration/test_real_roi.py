@@ -41,11 +41,18 @@ def decoded(real_source: Path) -> tuple[np.ndarray, np.ndarray]:
     return arrays[0], arrays[1]
 
 
+@pytest.fixture(scope="module")
+def tile_store(real_source: Path, module_path: Path) -> Store:
+    build_store(real_source, module_path / "bcss.zarr", BuildConfig(size_px=512))
+    return open_store(module_path / "bcss.zarr")
+
+
 @pytest.fixture(scope="module", params=["tile", "resize"])
-def real_store(real_source: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Store:
-    path = tmp_path_factory.mktemp(request.param) / "bcss.zarr"
-    build_store(real_source, path, BuildConfig(layout=request.param, size_px=512))
-    return open_store(path)
+def real_store(real_source: Path, tile_store: Store, module_path: Path, request: pytest.FixtureRequest) -> Store:
+    if request.param == "tile":
+        return tile_store
+    build_store(real_source, module_path / "resized.zarr", BuildConfig(layout="resize", size_px=512))
+    return open_store(module_path / "resized.zarr")
 
 
 def test_every_tile_equals_the_decoded_mask_pixel_for_pixel(
@@ -90,9 +97,7 @@ def test_positive_points_are_inside_the_object_and_negative_ones_outside(real_st
 
 
 @pytest.fixture(scope="module")
-def run(real_source: Path, module_path: Path) -> tuple[Store, Path]:
-    build_store(real_source, module_path / "bcss.zarr", BuildConfig(size_px=512))
-    store = open_store(module_path / "bcss.zarr")
+def run(tile_store: Store, module_path: Path) -> tuple[Store, Path]:
     config = FitConfig(
         image_size=IMAGE_SIZE,
         max_steps=20,
@@ -102,8 +107,8 @@ def run(real_source: Path, module_path: Path) -> tuple[Store, Path]:
         device="cpu",
         report=False,
     )
-    fit(store, config, module_path / "out")
-    return store, module_path / "out"
+    fit(tile_store, config, module_path / "out")
+    return tile_store, module_path / "out"
 
 
 def test_loss_falls_in_twenty_steps(run: tuple[Store, Path]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Timer
@@ -16,8 +17,9 @@ import pytest
 
 import prep
 from prep.build import BuildOptions, build_store
+from prep.cli import main
 from prep.config import BuildConfig
-from prep.parallel import task_map
+from prep.parallel import BYTES_A_PROCESS, CORES, TaskMap, task_map, useful_processes
 from schemas.errors import ConfigError, SourceError
 from schemas.store.store import Store
 from tests.dask_cluster import Cluster
@@ -209,3 +211,34 @@ def test_death_of_an_idle_worker_is_one_error() -> None:
             time.sleep(0.01)
         with pytest.raises(SourceError, match=r"a worker process, at 5 or one of the next 2: died"):
             list(run(_own_pid, range(5, 8)))
+
+
+def test_small_sources_are_built_by_one_process(tmp_path: Path) -> None:
+    def file(number: int, size: int) -> Path:
+        path = tmp_path / f"{number}.png"
+        with path.open("wb") as written:
+            written.truncate(size)
+        return path
+
+    assert useful_processes([]) == 1
+    assert useful_processes([tmp_path / "absent.png", file(0, BYTES_A_PROCESS - 1)]) == 1
+    assert useful_processes([file(1, BYTES_A_PROCESS), file(2, BYTES_A_PROCESS)]) == min(CORES, 2)
+    assert useful_processes([file(3, 1000 * BYTES_A_PROCESS)]) == CORES
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [([], 1), (["--workers", "3"], 3)])
+def test_number_of_processes_follows_the_sources_unless_given(
+    sample_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], wanted: int
+) -> None:
+    opened: list[int] = []
+
+    def counted(workers: int, dask_address: str | None = None) -> AbstractContextManager[TaskMap]:
+        opened.append(workers)
+        return task_map(1, dask_address)
+
+    monkeypatch.setattr("prep.build.task_map", counted)
+    command = ["bcss-prep", "build", str(sample_source), "--out", str(tmp_path / "s.zarr"), "--size", "128", *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, opened) == (0, [wanted])
