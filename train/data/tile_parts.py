@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
+from schemas.errors import TrainingError
 from schemas.record import Record
 from schemas.store.store import Store
 from train.runtime.loading_process import loading_error, prepare_process
@@ -63,12 +64,19 @@ def read_parts(store: Store, indices: Sequence[int], workers: int) -> Iterator[t
         worker_init_fn=prepare_process,
     )
     records = iter(loader)
-    for part in tile_parts(store, indices):
-        try:
-            yield part, next(records)
-        except RuntimeError as error:
-            where = f"a loading process, at the tile {part.index}"
-            raise loading_error(where, error, "repeat the command") from error
+    try:
+        for part in tile_parts(store, indices):
+            failure: TrainingError | None = None
+            try:
+                yield part, next(records)
+            except RuntimeError as error:
+                failure = loading_error(f"a loading process, at the tile {part.index}", error, "repeat the command")
+            if failure:
+                raise failure
+    finally:
+        # The loading processes end with the last reference to the iterator, which torch's error would hold. The garbage
+        # collector would end them at any later time, and wait five seconds for them.
+        del records
 
 
 @dataclass(frozen=True)

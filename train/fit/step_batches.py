@@ -144,15 +144,20 @@ class StepBatches:
     def _fetch(self, step: int) -> LoadedStep | None:
         first_batch = step % self._steps_per_epoch * self._accumulate
         asked_s = time.perf_counter()
+        failure: TrainingError | None = None
         try:
             with timed("data wait"):
                 batches = list(islice(self._left, self._accumulate))
         except RuntimeError as error:
-            if self._machine.stop and self._machine.world.size == 1:
-                # Some schedulers send the signal to every process. This step has not begun, so nothing is lost.
-                return None
+            batches, self._left = [], iter(())
             where = f"a loading process, at the tiles {self._sampler.tiles_of(first_batch, self._accumulate)}"
-            raise loading_error(where, error, "give --resume") from error
+            failure = loading_error(where, error, "give --resume")
+        if failure and self._machine.stop and self._machine.world.size == 1:
+            # Some schedulers send the signal to every process. This step has not begun, so nothing is lost.
+            return None
+        if failure:
+            # Torch's error refers to the loader; without it, the other loading processes end now.
+            raise failure
         self._next_step = step + 1
         return LoadedStep(batches, self._sampler.tiles_of(first_batch, len(batches)), time.perf_counter() - asked_s)
 

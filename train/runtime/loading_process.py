@@ -37,6 +37,13 @@ def loading_error(where: str, error: RuntimeError, then: str) -> TrainingError:
     Returns:
         The error to raise.
     """
+    found = _in_one_line(where, error, then)
+    # A traceback shows this text below the message.
+    found.add_note(str(error))
+    return found
+
+
+def _in_one_line(where: str, error: RuntimeError, then: str) -> TrainingError:
     last = str(error).strip().splitlines()[-1]
     if "Traceback (most recent call last)" in str(error):
         return TrainingError(where, re.sub(r"^schemas\.errors\.\w+: ", "", last), f"fix that, and {then}")

@@ -1,5 +1,6 @@
 import json
 import shutil
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,8 @@ def test_damaged_tile_is_an_error_of_one_line_in_any_process(store: Store, tmp_p
     ) as found:
         evaluate(open_store(tmp_path / "copy.zarr"), {}, ScoringProtocol("all", ("box",)), workers=workers)
     assert "\n" not in str(found.value)
+    # The processes that read have ended, although the error still exists.
+    assert not active_children()
 
 
 def test_box_baseline_is_the_filled_box(store: Store) -> None:
