@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from train.plot.panel import LINE_IN, OTHERS, TEXT_PT, Style, name_axes, panel, plain, styles_of
@@ -43,14 +43,6 @@ class Line:
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     counts: NDArray[np.int64] | None = None
-
-
-class _PlainNumbers(LogFormatter):
-    """Labels of a log axis as plain numbers, `1,000`; typeset powers of ten take much longer to draw."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        """Return the label of a tick; empty if it has none."""
-        return f"{x:,.10g}" if super().__call__(x, pos) else ""
 
 
 def kind_styles(models: Models) -> dict[str, Style]:
@@ -94,12 +86,20 @@ def dice_by_size(tables: Tables, pixel_um2: NDArray[np.float64] | None = None) -
 
     def finish(axes: Axes) -> None:
         axes.set_xscale("log")
-        # The formatter leaves out the labels of small ticks where a wide range is shown.
-        axes.xaxis.set_major_formatter(_PlainNumbers(labelOnlyBase=False))
-        axes.xaxis.set_minor_formatter(_PlainNumbers(labelOnlyBase=False))
+        axes.xaxis.set_major_locator(_places(every.max() / every.min()))
+        # Powers of ten would be typeset as formulas, and ticks without labels drawn; both take long.
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         name_axes(axes, f"area of the object, {unit}", "Dice, mean over objects")
 
     return _model_panels(lines, finish)
+
+
+def _places(ratio: float) -> Locator:
+    """Return what places the ticks of a log axis whose end is `ratio` times its start."""
+    if ratio > 300:
+        return LogLocator()
+    return LogLocator(subs=(1.0, 2.0, 5.0)) if ratio > 10 else MaxNLocator(4)
 
 
 def surface_by_tolerance(models: dict[str, Any]) -> list[str]:

@@ -85,9 +85,11 @@ def test_areas_are_in_square_micrometers_where_the_resolution_is_known() -> None
 def test_labels_of_areas_are_plain_numbers() -> None:
     (wide,) = dice_by_size({"m": {"box": _table([20, 90_000])}})
     assert {"100", "1,000", "10,000"} <= _texts(wide)
-    # Less than a decade has labels between the powers of ten.
-    (narrow,) = dice_by_size({"m": {"box": _table([120, 800])}})
-    assert {"200", "400"} <= _texts(narrow)
+    # Narrow ranges have labels between the powers of ten.
+    (narrow,) = dice_by_size({"m": {"box": _table([120, 1800])}})
+    assert {"200", "500", "1,000"} <= _texts(narrow)
+    (narrower,) = dice_by_size({"m": {"box": _table([210, 480])}})
+    assert {"320", "400"} <= _texts(narrower)
 
 
 def test_bins_with_few_objects_are_hollow() -> None:
