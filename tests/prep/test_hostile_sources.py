@@ -22,7 +22,7 @@ ALL = BuildConfig(size_px=16, classes="all", ignore=())
 @settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([np.uint8, np.uint16]).flatmap(
-        lambda dtype: arrays(dtype, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+        lambda dtype: arrays(dtype, st.tuples(st.integers(1, 70), st.integers(1, 70)))
     ),
     st.booleans(),
     st.sampled_from(["label", "component"]),
@@ -36,14 +36,14 @@ def test_any_label_image_comes_back_from_the_store(labels: np.ndarray, palettize
         for name, picture in (("images", Image.new("RGB", mask.size)), ("masks", mask)):
             (source / name).mkdir()
             picture.save(source / name / "roi.png")
-        config = BuildConfig(size_px=16, classes="all", ignore=(), objects=objects, min_area_px=1)
+        config = BuildConfig(size_px=64, classes="all", ignore=(), objects=objects, min_area_px=1)
         build_store(source, source / "s.zarr", config)
         rebuilt = np.zeros(labels.shape, labels.dtype)
         for record in open_store(source / "s.zarr"):
             x, y = record.origin_xy
-            height, width = (min(16, side - start) for side, start in zip(labels.shape, (y, x), strict=True))
+            height, width = (min(64, side - start) for side, start in zip(labels.shape, (y, x), strict=True))
             rebuilt[y : y + height, x : x + width] = record.labels[:height, :width]
-            union = np.full((16, 16), -1)
+            union = np.full((64, 64), -1)
             for class_id, segment in zip(record.class_ids, record.segments, strict=True):
                 union[segment] = class_id
             np.testing.assert_array_equal(union[:height, :width], record.labels[:height, :width])
