@@ -63,7 +63,7 @@ def mixed_batch(store: Store) -> Batch:
 
 @pytest.fixture(scope="session")
 def short_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The ROIs of `store`, of which that for validation is cut to three tiles. Tests that train take it."""
+    """The ROIs of `store`; the one for validation is cut to three tiles. Tests that train take this store."""
     source = tmp_path_factory.mktemp("short_sample")
     (validated,) = [stem for stem in write_sample(source, rois=6, size_px=288, seed=1) if stem.startswith("TCGA-BH")]
     for folder in ("images", "masks"):

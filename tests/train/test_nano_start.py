@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def store(short_store: Store) -> Store:
-    """Each run validates at least twice."""
+    """The store with three validation tiles, because each run validates at least twice."""
     return short_store
 
 

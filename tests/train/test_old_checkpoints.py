@@ -103,8 +103,7 @@ def _resume(store: Store, checkpoint: Path, settings: Content, out: Path, steps:
     return seen, _read(out / "checkpoints" / "checkpoint.pt")
 
 
-# The checkpoint with an average has everything that the plain one has.
-@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "lora", "ema"])
+@pytest.mark.parametrize("name", NAMES)
 def test_run_is_resumed(
     old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path, name: str
 ) -> None:

@@ -152,11 +152,11 @@ class StepBatches:
             batches, self._left = [], iter(())
             where = f"a loading process, at the tiles {self._sampler.tiles_of(first_batch, self._accumulate)}"
             failure = loading_error(where, error, "give --resume")
-        if failure and self._machine.stop and self._machine.world.size == 1:
-            # Some schedulers send the signal to every process. This step has not begun, so nothing is lost.
-            return None
+        # Torch's error refers to the loader. After it is gone, the other loading processes end at once.
         if failure:
-            # Torch's error refers to the loader; without it, the other loading processes end now.
+            if self._machine.stop and self._machine.world.size == 1:
+                # Some schedulers send the signal to every process. This step has not begun, so nothing is lost.
+                return None
             raise failure
         self._next_step = step + 1
         return LoadedStep(batches, self._sampler.tiles_of(first_batch, len(batches)), time.perf_counter() - asked_s)

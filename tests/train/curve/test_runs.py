@@ -43,7 +43,7 @@ FAST = FitConfig.model_validate(
 
 @pytest.fixture(scope="module")
 def store(short_store: Store) -> Store:
-    """Each run validates at least twice."""
+    """The store with three validation tiles, because each run validates at least twice."""
     return short_store
 
 

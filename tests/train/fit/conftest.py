@@ -9,5 +9,5 @@ from schemas.store.store import Store
 
 @pytest.fixture(scope="session")
 def store(short_store: Store) -> Store:
-    """Each run validates at least twice."""
+    """The store with three validation tiles, because each run validates at least twice."""
     return short_store

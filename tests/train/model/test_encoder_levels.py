@@ -25,7 +25,7 @@ def _model(size: str, frozen: tuple[str, ...]) -> PromptableSam:
         ("tiny", FINE_LAYERS, [("decoder", 32), ("decoder", 64), ("neck", 256)]),
         ("tiny", FINE_LAYERS[1:], [("trunk", 96), ("decoder", 64), ("neck", 256)]),
         ("tiny", ("sam_mask_decoder.conv_s0.weight",), None),
-        pytest.param("large", (), [("trunk", 144), ("neck", 256), ("neck", 256)], marks=pytest.mark.slow),
+        ("large", (), [("trunk", 144), ("neck", 256), ("neck", 256)]),
     ],
 )
 def test_smallest_form_is_stored_and_loses_nothing(size: str, frozen: tuple[str, ...], forms) -> None:
