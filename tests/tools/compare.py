@@ -65,19 +65,24 @@ def compare_folders(name: str, then: Path, now: Path, left_out: Collection[str] 
 
 
 def compare_stores(name: str, then: Path, now: Path) -> Comparison:
-    """Compare two stores: every file by its bytes, and the manifest as JSON.
+    """Compare two stores: every file by its bytes, and the manifest as JSON, entry by entry.
 
-    A new version of the package, and the digest that covers it, is noted.
+    A new version of the package, and an entry that only the checkout writes, is noted.
     """
     found = _Found(name)
     found.add(compare_folders(name, then, now, left_out=["zarr.json"]))
     manifests = [json.loads((folder / "zarr.json").read_text()) for folder in (then, now)]
-    versions = [manifest.get("attributes", {}).get("bcss", {}).get("tool_version") for manifest in manifests]
-    left_out: set[str] = set()
+    roots = [manifest.get("attributes", {}).get("bcss", {}) for manifest in manifests]
+    versions = [root.get("tool_version") for root in roots]
+    left_out = {"manifest_sha256"}
     if versions[0] != versions[1]:
-        found.notes.append(f"{name}: tool_version was {versions[0]} and is {versions[1]}; manifest_sha256 covers it")
-        left_out = {"tool_version", "manifest_sha256"}
-    found.values("zarr.json", manifests[0], manifests[1], left_out)
+        found.notes.append(f"{name}: tool_version was {versions[0]} and is {versions[1]}")
+        left_out.add("tool_version")
+    found.values("zarr.json", manifests[0], manifests[1], left_out, may_grow=True)
+    if not found.notes:
+        # The digest covers all entries, so it differs as soon as one is noted.
+        then_digest, now_digest = (root.get("complete", {}).get("manifest_sha256") for root in roots)
+        found.values("zarr.json: manifest_sha256", then_digest, now_digest, ())
     return found.comparison()
 
 

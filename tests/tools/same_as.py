@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,8 +50,12 @@ RUNS: dict[str, tuple[object, ...]] = {
     "cached": ("--prompt", "box", "--freeze", "decoder_only", "--cache-features"),
 }
 
-RESCORED = ("ci95", "intervals", "surface_dice", "paired", "dice_after_clicks")
-"""Entries of scores whose definition has changed since: intervals, which outlines count, and where clicks fall."""
+RESCORED = ("ci95", "intervals", "surface_dice", "paired", "dice_after_clicks", "val_score")
+"""Entries of scores whose definition has changed since: intervals, which outlines count, where clicks fall, and the
+score that chooses the best weights, which is now the mean over classes of the mean over patients."""
+
+AVERAGED = ("ema", "val")
+"""Entries of a run with a moving average, which warms up since. Its losses, weights and optimizer are compared."""
 
 BEST = ("best_val", "best_meter_values", "epochs_since_best")
 """Entries of a run that may differ because the checkout also validates the start, which may be the best."""
@@ -84,6 +88,15 @@ class Sides:
         """
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda tree, cwd: run_python(tree, cwd, "-m", module, *arguments), self.trees, self.folders))
+
+    def run_each(self, module: str, then: Sequence[object], now: Sequence[object]) -> None:
+        """Run a program with other arguments for each tree, where a flag has another meaning since.
+
+        Raises:
+            TreeError: The program failed.
+        """
+        for tree, cwd, arguments in zip(self.trees, self.folders, (then, now), strict=True):
+            run_python(tree, cwd, "-m", module, *arguments)
 
     def paths(self, name: str) -> tuple[Path, Path]:
         """Return the paths of something that both have written."""
@@ -158,19 +171,20 @@ def _compare_runs(sides: Sides, *, keep: bool) -> Iterator[Comparison]:
     for name, flags in RUNS.items():
         fixed = ("--seed", 3, "--workers", 0, "--device", "cpu", "--save-every-steps", 4)
         sides.run("train.cli", "fit", STORE, "--out", name, *FIT, *fixed, *flags)
+        changed = (*RESCORED, *AVERAGED) if "--ema" in flags else RESCORED
         yield compare_names(f"{name}: files", *sides.paths(name), left_out="tensorboard")
         yield compare_json(
-            f"{name}: metrics.jsonl", *sides.paths(f"{name}/metrics.jsonl"), (*TIMES, *RESCORED), may_grow=True
+            f"{name}: metrics.jsonl", *sides.paths(f"{name}/metrics.jsonl"), (*TIMES, *changed), may_grow=True
         )
         yield compare_json(
-            f"{name}: summary.json", *sides.paths(f"{name}/summary.json"), (*MEASURED, *RESCORED, *BEST), may_grow=True
+            f"{name}: summary.json", *sides.paths(f"{name}/summary.json"), (*MEASURED, *changed, *BEST), may_grow=True
         )
-        # If the start is the best, best.pt holds other weights than the revision's, which did not validate it.
+        # If the start or an average may be the best, best.pt holds other weights than the revision's.
         _, summary = sides.paths(f"{name}/summary.json")
-        best_is_start = json.loads(summary.read_text(encoding="utf-8"))["best_is_start"]
-        for file in ("checkpoint.pt",) if best_is_start else ("checkpoint.pt", "best.pt"):
+        best_is_other = json.loads(summary.read_text(encoding="utf-8"))["best_is_start"] or "--ema" in flags
+        for file in ("checkpoint.pt",) if best_is_other else ("checkpoint.pt", "best.pt"):
             path = f"{name}/checkpoints/{file}"
-            yield compare_checkpoints(f"{name}: {file}", *sides.paths(path), (*RESCORED, *BEST))
+            yield compare_checkpoints(f"{name}: {file}", *sides.paths(path), (*changed, *BEST))
         if not keep and name != EVALUATED:
             for path in sides.paths(name):
                 shutil.rmtree(path)
@@ -182,14 +196,20 @@ def _compare_evaluations(sides: Sides, *, keep: bool) -> Iterator[Comparison]:
     # Masks of a baseline are written if it is named; older revisions wrote them always.
     baselines = [flag for name in BASELINES for flag in ("--baseline", name)]
     asked = ("--prompt", "box", "--prompt", "centroid", "--corrections", 1, "--save-masks", "--stitch", *baselines)
-    checkpoint = f"{EVALUATED}/checkpoints/checkpoint.pt"
-    sides.run("train.cli", "evaluate", STORE, "--checkpoint", checkpoint, *asked, "--device", "cpu", "--out", "scores")
+    asked = (*asked, "--device", "cpu", "--out", "scores")
+    # Older revisions named a model after its file alone.
+    file = Path(EVALUATED, "checkpoints", "checkpoint.pt")
+    then, now = (("evaluate", STORE, "--checkpoint", given, *asked) for given in (file, f"{file.stem}={file}"))
+    sides.run_each("train.cli", then, now)
     # The digest of the scored file covers the seconds that the run took.
     yield compare_json(
         "evaluation: metrics.json", *sides.paths("scores/metrics.json"), ("sha256", *RESCORED), may_grow=True
     )
     for name in ("masks", "stitched"):
-        yield compare_folders(f"evaluation: {name}", *sides.paths(f"scores/{name}"))
+        before, after = sides.paths(f"scores/{name}")
+        # Masks of an untrained network are no longer written.
+        untrained = [path.relative_to(before).as_posix() for path in before.glob("baseline_untrained/*/*")]
+        yield compare_folders(f"evaluation: {name}", before, after, left_out=untrained)
     yield compare_columns("evaluation: objects.csv", *sides.paths("scores/objects.csv"), RESCORED)
 
 

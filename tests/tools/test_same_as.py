@@ -42,6 +42,19 @@ def test_digest_in_the_manifest_is_compared_and_a_new_version_is_noted(tmp_path:
     assert len(compare_stores("store", STORE, copy).differences) == 1
 
 
+def test_new_entry_of_the_manifest_is_noted_and_a_digest_that_differs_alone_is_found(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(STORE, tmp_path / "copy.zarr"))
+    root = json.loads((copy / "zarr.json").read_text())
+    root["attributes"]["bcss"]["complete"]["manifest_sha256"] = "0"
+    (copy / "zarr.json").write_text(json.dumps(root))
+    (difference,) = compare_stores("store", STORE, copy).differences
+    assert "manifest_sha256 was" in difference
+    root["attributes"]["bcss"]["method"] = "new"
+    (copy / "zarr.json").write_text(json.dumps(root))
+    found = compare_stores("store", STORE, copy)
+    assert (found.differences, len(found.notes)) == ((), 1)
+
+
 def test_file_that_one_side_lacks_is_found(tmp_path: Path) -> None:
     for side in ("then", "now"):
         (tmp_path / side / "logs").mkdir(parents=True)

@@ -86,8 +86,11 @@ def _score_weights(
         log.epoch(run.steps, epoch, None, None)
         return
     found: dict[WeightsKind, tuple[PromptableSam, Validation, float]] = {}
+    states = rng_states()
     with timed("validate"):
         for kind, model in _models(run).items():
+            # A validation draws a number. All begin from the same state, so that an average changes no draw of the run.
+            set_rng_states(states)
             validation = validate(model, store, val_tiles, run.config, machine.world, machine.device, on_tile)
             score = validation.score(run.config.best_by, by_objects=run.best_by_objects)
             found[kind] = model, validation, score

@@ -245,6 +245,14 @@ def test_run_ends_after_epochs_without_a_better_score(store: Store, tmp_path: Pa
     assert summary["epochs"] == 1
 
 
+def test_an_average_changes_no_random_draw_of_the_run(store: Store, tmp_path: Path) -> None:
+    states: list[torch.Tensor] = []
+    for decay in (0.0, 0.9):
+        fit(store, _with(max_steps=1, optimizer={**RATES.model_dump(), "ema_decay": decay}), tmp_path / str(decay))
+        states.append(load_checkpoint(tmp_path / str(decay) / "checkpoints" / "checkpoint.pt")["rng"]["torch"])
+    assert torch.equal(*states)
+
+
 def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "sam_mask_decoder.conv_s0.weight"
     trained: list[torch.Tensor] = []
