@@ -87,20 +87,23 @@ def remote_errors(location: str) -> Generator[None]:
     Raises:
         UnreachableError: The object store failed.
     """
-    if not is_remote(location):
-        yield
-        return
-    try:
-        from obstore.exceptions import BaseError
-    except ImportError:
-        # `object_store` reports what to install.
-        yield
-        return
     try:
         yield
-    except BaseError as error:
+    except Exception as error:
+        # A local read is frequent, so the location is looked at only after a failure.
+        if not (is_remote(location) and _is_of_object_store(error)):
+            raise
         # The lines after the first describe internals of obstore.
         reason = str(error).partition("\n")[0]
         raise UnreachableError(
             location, f"cannot be reached ({reason})", "check the URL, the endpoint, the network and the credentials"
         ) from error
+
+
+def _is_of_object_store(error: Exception) -> bool:
+    try:
+        from obstore.exceptions import BaseError
+    except ImportError:
+        # `object_store` reports what to install.
+        return False
+    return isinstance(error, BaseError)
