@@ -15,8 +15,9 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from schemas.errors import SourceError
-from schemas.picture.orientation import UPRIGHT, turned_image, turned_size
+from schemas.picture.orientation import UPRIGHT, turned_array, turned_image, turned_size
 from schemas.picture.picture_file import PictureFile, open_picture
+from schemas.picture.png import rgb_pixels
 from schemas.picture.tiff import read_tiff_codes
 
 LabelArray = NDArray[np.uint8 | np.uint16]
@@ -48,6 +49,9 @@ def read_image(path: Path, *, opaque: bool = False) -> NDArray[np.uint8]:
             raise SourceError(path, "has 16 bits a channel, which is not 8-bit RGB", "convert it to 8-bit RGB")
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
+        stored = rgb_pixels(picture, image)
+        if stored is not None:
+            return np.ascontiguousarray(turned_array(stored, picture.orientation(image)))
         shown = _shown(picture, image)
         if opaque and image.mode == "RGBA" and np.asarray(shown)[..., 3].min(initial=255) < 255:
             raise SourceError(path, "has transparent pixels, whose color stands for no class", "save it without alpha")
