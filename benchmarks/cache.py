@@ -116,7 +116,7 @@ def main() -> None:
             config = _config(arguments, freeze)
             claims += _claims(label, arguments, _measure(store, config, Path(name) / label))
     if arguments.model != "large" or device.type != "cuda":
-        print("skipped: the goal for images a second is one of --model large --device cuda")
+        print("skipped: the goal for images per second is one of --model large --device cuda")
     print_claims(claims)
 
 
@@ -167,7 +167,7 @@ def _claims(label: str, arguments: argparse.Namespace, found: Measured) -> list[
     for name, run in (("without cache", found.plain), ("with cache", found.cached)):
         print(f"{name:16}{run.images_per_s:8.2f} images/s, {run.data_wait:4.0%} waiting for data")
     print(f"speed-up        {found.speedup:8.2f} x")
-    print(f"size            {found.view_bytes / 1e6:8.2f} MB a view, {8 * found.view_bytes / 1e6:.1f} MB a tile")
+    print(f"size            {found.view_bytes / 1e6:8.2f} MB per view, {8 * found.view_bytes / 1e6:.1f} MB per tile")
     print(f"fill            {found.fill_s:8.1f} s, paid for after {found.break_even_epochs:.1f} epochs")
     first, largest = found.loss_differences[0], max(found.loss_differences)
     print(f"loss            differs by {first:.1e} at the first step, {largest:.1e} at most", flush=True)

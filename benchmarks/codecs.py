@@ -69,15 +69,16 @@ def compare_codecs(store: Store, folder: Path, repeats: int) -> list[Claim]:
     chosen = IMAGE_CODECS["blosc-lz4, bit shuffle"]
     for tiles in (1, 12):
         array = _write(folder / f"shard{tiles}.zarr", images, tiles, **chosen)
-        rows.append(_measure(f"blosc-lz4, {tiles} tiles a shard", array, packed, mapped, repeats, png))
+        rows.append(_measure(f"blosc-lz4, {tiles} tiles per shard", array, packed, mapped, repeats, png))
     as_bytes = _write(folder / "bytes.zarr", masks, SHARD * OBJECTS, compressors=[ZstdCodec(checksum=True)])
     lz4 = _write(folder / "again.zarr", images, SHARD, **chosen)
-    rows.append(_measure("blosc-lz4, a byte a pixel of masks", lz4, as_bytes, mapped, repeats, png))
+    rows.append(_measure("blosc-lz4, a byte per pixel of masks", lz4, as_bytes, mapped, repeats, png))
     return _report(rows, len(order))
 
 
 def _report(rows: list[Row], tiles: int) -> list[Claim]:
-    print(f"\n{tiles} tiles with {OBJECTS} segments each, one thread, ms a tile; x: ours to a memory map of the pixels")
+    print(f"\n{tiles} tiles with {OBJECTS} segments each, one thread, ms per tile", end="; ")
+    print("x: ours to a memory map of the pixels")
     readers = list(rows[0].ms)
     print(f"{'codec of images':38}{'/ PNG':>7}" + "".join(f"{reader:>12}" for reader in readers) + f"{'x':>7}")
     for row in rows:

@@ -71,24 +71,24 @@ def _measure(tasks: list[Task], side: int, repeats: int) -> list[Claim]:
     theirs._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]
     ways: dict[str, Callable[[Task], NDArray[np.bool_]]] = {
         "ours, all objects at once": lambda task: _batched(ours, task),
-        "predict, image set once a tile": lambda task: _loop(theirs, task, again=False),
-        "predict, image set once an object": lambda task: _loop(theirs, task, again=True),
+        "predict, image set once per tile": lambda task: _loop(theirs, task, again=False),
+        "predict, image set once per object": lambda task: _loop(theirs, task, again=True),
         "image encoder alone": lambda task: _encoded(ours, task),
     }
     found = medians({name: partial(_all, way, tasks) for name, way in ways.items()}, repeats)
     seconds = {name: took / len(tasks) for name, took in found.items()}
     batched, once, again, _ = seconds.values()
     count = len(tasks[0].prompts)
-    print(f"\n{side} px, {len(tasks)} tiles, {count} objects a tile")
+    print(f"\n{side} px, {len(tasks)} tiles, {count} objects per tile")
     for label, took in seconds.items():
-        print(f"{label:34}{took:8.2f} s a tile {count / took:8.2f} objects/s")
+        print(f"{label:34}{took:8.2f} s per tile {count / took:8.2f} objects/s")
     pairs = [(_batched(ours, task), _loop(theirs, task, again=False)) for task in tasks]
     iou = np.mean([score_masks(a, b, np.zeros(a.shape[1:], bool)).iou.mean() for a, b in pairs])
     share = np.mean([b.mean() for _, b in pairs])
     print(f"mean IoU of the two's masks {iou:.4f}; they cover {share:.0%} of the pixels")
     return [
-        Claim(f"objects/s, ours / predict, image once a tile, {side} px", once / batched, GOAL_ONCE_A_TILE),
-        Claim(f"objects/s, ours / predict, image once an object, {side} px", again / batched, GOAL_SPEEDUP),
+        Claim(f"objects/s, ours / predict, image once per tile, {side} px", once / batched, GOAL_ONCE_A_TILE),
+        Claim(f"objects/s, ours / predict, image once per object, {side} px", again / batched, GOAL_SPEEDUP),
         Claim(f"mean IoU of ours and predict, {side} px", float(iou), GOAL_IOU),
     ]
 

@@ -50,8 +50,8 @@ def main() -> None:
             found[frames] = pool.apply(measure, (settings, frames))
         seconds, cpu_seconds, memory = found[frames]
         rate, times = settings["batch_size"] * frames / seconds, (1000 * seconds, 1000 * cpu_seconds)
-        print(f"T = {frames}: {rate:6.1f} images/s, {times[0]:7.1f} ms a step, {times[1]:7.1f} ms of CPU time", end="")
-        print(f", {memory / 1e6:7.0f} MB", flush=True)
+        print(f"T = {frames}: {rate:6.1f} images/s, {times[0]:7.1f} ms per step, ", end="")
+        print(f"{times[1]:7.1f} ms of CPU time, {memory / 1e6:7.0f} MB", flush=True)
     print_claims([_growth(found, 0 if pick_device("auto").type == "cuda" else 1, "time"), _growth(found, 2, "memory")])
 
 

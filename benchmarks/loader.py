@@ -81,7 +81,7 @@ def _compare_rates(source: Path, side: int, repeats: int) -> float:
     each = {"store": seconds["store"] / (BATCH * BATCHES_A_TURN), "on the fly": seconds["on the fly"]}
     print(f"\nROIs of {side} px, one thread, batches of {BATCH} from the store")
     for label, took in each.items():
-        print(f"{label:12}{took * 1e3:9.1f} ms a sample{1 / took:9.2f} samples/s")
+        print(f"{label:12}{took * 1e3:9.1f} ms per sample{1 / took:9.2f} samples/s")
     return each["on the fly"] / each["store"]
 
 
@@ -106,7 +106,7 @@ def _epochs(store: Store, samples: int) -> list[Claim]:
         if seen >= samples:
             break
     later = sorted(first_batch_s[1:])[len(first_batch_s) // 2]
-    print(f"\nloader, 2 processes: first batch {first_batch_s[0]:.2f} s with their start, then {later:.3f} s an epoch")
+    print(f"\nloader, 2 processes: first batch {first_batch_s[0]:.2f} s with their start, then {later:.3f} s per epoch")
     step = max(len(memory) // 6, 1)
     for done, own, worker in [*islice(memory, 0, None, step), memory[-1]]:
         print(f"{done:8} samples{own:9.0f} MB here{worker:9.0f} MB in the larger loading process")

@@ -81,13 +81,13 @@ def keep(out: Path) -> None:
     card = f"""# The start `--init nano`
 
 `nano_start.pt` holds the weights of `nano` ({size_mb:.1f} MB, half precision, input of {side} px). They are **not**
-Meta's weights: training began from random ones, and used synthetic tissue alone. The model has never seen real tissue.
+Meta's weights: training began from random ones, and used only synthetic tissue. The model has never seen real tissue.
 It is meant for demonstrations, tests and laptops, and as a start for small fine-tunings.
 
 * **Made by** `python -m benchmarks.nano_start OUT` and then `python -m benchmarks.nano_start OUT --keep`:
   {steps} steps, with the settings in that script.
 * **Data**: `bcss-prep sample --look varied`, {trained} patients for training and {validated} for validation, 1024 px
-  a ROI, tiles of 256 px, each connected component an object. Each ROI has a stain, nuclei and region sizes of its own.
+  per ROI, tiles of 256 px, each connected component an object. Each ROI has a stain, nuclei and region sizes of its own.
   The patients' names begin with N, and no other data of this project has them.
 * **License**: Apache-2.0, as this project.
 

@@ -3,7 +3,7 @@
     python -m benchmarks.predict [--side 1024] [--objects 8] [--grid 16] [--repeats 3]
     python -m benchmarks.predict --slides 20000,40000 --checkpoint FILE
 
-Both programs have the same weights (tiny, random). The loop for boxes sets the image once a tile; the mask generator
+Both programs have the same weights (tiny, random). The loop for boxes sets the image once per tile; the mask generator
 has the same settings as ours. All take turns, so that other load affects all alike. With `--slides`, synthetic slides
 of these sides are searched for all objects in windows of 1024 px, each in a process of its own, and the largest memory
 of that process is printed. The last line is JSON: a list of claim, value, goal, met.
@@ -107,7 +107,9 @@ def _measure_boxes(model: PromptableSam, image: NDArray[np.uint8], objects: int,
     print(f"mean IoU of the two's masks {iou:.4f}; they cover {second.mean():.0%} of the pixels")
     return [
         Claim(
-            f"prompts/s, ours / loop with the image set once a tile, {side} px", took["loop"] / took["ours"], GOAL_RATIO
+            f"prompts/s, ours / loop with the image set once per tile, {side} px",
+            took["loop"] / took["ours"],
+            GOAL_RATIO,
         ),
         Claim(f"mean IoU of ours and the loop, {side} px", iou, GOAL_IOU),
     ]
@@ -171,7 +173,7 @@ def _in_wide_windows(checkpoint: Path, path: Path) -> Path:
 
 
 def write_slide(path: Path, side: int) -> None:
-    """Write a tiled pyramid of tissue that repeats, with a resolution of 0.25 um a pixel."""
+    """Write a tiled pyramid of tissue that repeats, with a resolution of 0.25 um per pixel."""
     texture, _ = draw_roi(TEXTURE_PX, TEXTURE_PX, np.random.default_rng(0))
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for factor in (1, 4, 16):

@@ -1,9 +1,9 @@
-"""Measure a store in a bucket: samples a second and requests a sample, beside the local store; and a build with Dask.
+"""Measure a store in a bucket and a local one: samples per second and requests per sample; and a build with Dask.
 
     python -m benchmarks.remote [--rois 64] [--workers 1 2] [--samples 200]
 
-The bucket is a server of moto on this machine, so the figures hold what a bucket costs in work, and no network. Moto
-itself needs most of the time of a request; requests a sample do not depend on it. The last line is JSON: a list of
+The bucket is a server of moto on this machine, so the figures show what a bucket costs in work, without a network. Moto
+itself needs most of the time of a request; requests per sample do not depend on it. The last line is JSON: a list of
 claim, value, goal, met.
 """
 
@@ -76,8 +76,8 @@ def _bucket(source: Path, folder: Path, samples: int) -> list[Claim]:
                 dataset[SampleRequest(index, 0)]
             rate = samples / (time.perf_counter() - start)
             asked = (_requests(log) - before) / samples
-            print(f"{name:8}{rate:8.1f} samples/s {asked:6.2f} requests a sample", flush=True)
-    return [Claim("requests a sample from a bucket", asked, GOAL_REQUESTS, at_most=True)]
+            print(f"{name:8}{rate:8.1f} samples/s {asked:6.2f} requests per sample", flush=True)
+    return [Claim("requests per sample from a bucket", asked, GOAL_REQUESTS, at_most=True)]
 
 
 def _requests(log: Path) -> int:

@@ -133,7 +133,7 @@ class BuildConfig(BaseModel):
         if filled.get("sequences"):
             filled = {**_SEQUENCE_DEFAULTS, **filled}
         elif filled.get("unpaired") == "error":
-            # Of images that are no frames, this is what leaving it out means.
+            # For images that are not frames, this equals leaving the setting out.
             filled["unpaired"] = None
         if not filled.get("stride_px"):
             filled["stride_px"] = filled.get("size_px", 1024)
@@ -165,7 +165,7 @@ class BuildConfig(BaseModel):
         if gone:
             what = f"names {gone[0]}, which the class map merges into {self.merges[gone[0]]}"
             raise ConfigError("--classes", what, "name that code instead")
-        # The ignored values of sequences are no classes.
+        # The ignored values of sequences are not classes.
         both = set[int]() if self.sequences else set(named) & set(self.ignore)
         if both:
             codes = ", ".join(str(code) for code in sorted(both))

@@ -1,6 +1,6 @@
 """Draw one tile of a store: tinted segments with outlines, prompts, and hatched ignored pixels.
 
-Arrays are H, W; coordinates are x, y. Axes: S pixels a side of the tile.
+Arrays are H, W; coordinates are x, y. Axes: S pixels per side of the tile.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _draw_glands(
         taken |= own
         middle = outline.mean(0)
         inner = _filled(labels.shape, middle + (outline - middle) * generator.uniform(0.4, 0.65))
-        # Every fourth one is a hole in the stroma, as pale as a lumen, and no gland.
+        # Every fourth one is a hole in the stroma, as pale as a lumen, and is not a gland.
         if number % 4:
             labels[own > 0] = TUMOR
             image[own > 0] = LOOKS[TUMOR].ground

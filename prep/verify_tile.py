@@ -1,6 +1,6 @@
 """Check one tile of a store: derive its arrays again from its labels, and check where its points lie.
 
-Arrays are H, W; coordinates are x, y. Axes: O objects of the tile, S pixels a side, K points.
+Arrays are H, W; coordinates are x, y. Axes: O objects of the tile, S pixels per side, K points.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The arrays of a store: paths, dtypes, shapes and dimension names (Zarr v3, schema version 1; 2 with sequences).
 
-Axes: N tiles, M objects, S pixels a side of a tile, P positive points an object, Q negative points an object.
+Axes: N tiles, M objects, S pixels per side of a tile, P positive points per object, Q negative points per object.
 Arrays are H, W; coordinates are x, y. A coordinate is the index of a pixel at its center, 0 to S-1.
 """
 

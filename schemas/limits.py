@@ -7,7 +7,7 @@ MAX_POINTS = 4096
 """Maximum positive or negative points of an object."""
 
 MAX_CODE = 65535
-"""Maximum class code: masks have up to 16 bits a pixel."""
+"""Maximum class code: masks have up to 16 bits per pixel."""
 
 MAX_FRAME_NUMBER = (1 << 31) - 1
 """Maximum number of a frame in its sequence, which a store keeps in 32 bits."""
@@ -16,7 +16,7 @@ MAX_ROWS = 1 << 28
 """Maximum number of tiles or objects: a million tiles with 256 objects each."""
 
 MAX_SEGMENT_BYTES = 1 << 34
-"""Maximum decoded size of the segments of one tile, one byte a pixel."""
+"""Maximum decoded size of the segments of one tile, one byte per pixel."""
 
 MAX_CHUNK_BYTES = 1 << 30
 """Maximum decoded size of one chunk or shard; an image of the largest tile takes three quarters of it."""

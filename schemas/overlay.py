@@ -2,7 +2,7 @@
 
 A tint shows where one prediction lies. Where several overlap, their tints would mix, so their outlines are drawn.
 
-Axes: O objects, S pixels a side of the tile. Arrays are H, W; coordinates are x, y.
+Axes: O objects, S pixels per side of the tile. Arrays are H, W; coordinates are x, y.
 """
 
 from __future__ import annotations

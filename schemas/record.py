@@ -1,6 +1,6 @@
 """One tile of a store, read whole.
 
-Axes: O objects of the tile, S pixels a side. Arrays are H, W; coordinates are x, y.
+Axes: O objects of the tile, S pixels per side. Arrays are H, W; coordinates are x, y.
 """
 
 from __future__ import annotations

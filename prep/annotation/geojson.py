@@ -74,7 +74,7 @@ def _polygons(where: str, geometry: Geometry | None) -> tuple[Polygon, ...] | No
         return None
     polygons = tuple(Polygon(*_rings(rings)) for rings in parts if rings)
     if not all(np.isfinite(polygon.outer).all() for polygon in polygons):
-        raise SourceError(where, "has a coordinate that is no number", "export it again")
+        raise SourceError(where, "has a coordinate that is not a number", "export it again")
     return polygons or None
 
 

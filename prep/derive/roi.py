@@ -1,6 +1,6 @@
 """Prepare one ROI: decode it, cut it into tiles, and derive the rows that it adds to a store.
 
-Axes: N tiles, M objects of this ROI, S pixels a side. Arrays are H, W; coordinates are x, y.
+Axes: N tiles, M objects of this ROI, S pixels per side. Arrays are H, W; coordinates are x, y.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _scale_to(roi: RoiSource, mpp_um: float) -> float:
     if mpp_um < roi.mpp_um * 0.999:
         raise SourceError(
             roi.image_path,
-            f"has {roi.mpp_um} um a pixel, coarser than --mpp {mpp_um}",
+            f"has {roi.mpp_um} um per pixel, coarser than --mpp {mpp_um}",
             f"give --mpp {roi.mpp_um} or more",
         )
     return min(roi.mpp_um / mpp_um, 1.0)

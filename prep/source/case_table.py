@@ -104,7 +104,7 @@ def _wrong_cells(folder: Path, row: dict[str, str], needed: tuple[str, ...]) -> 
     if row.get("split") and row["split"] not in _SPLITS:
         wrong.append((f"has split {row['split']!r}", f"use one of {', '.join(SPLITS)}"))
     if row.get("mpp_um") and _mpp(row["mpp_um"]) is None:
-        wrong.append((f"has mpp_um {row['mpp_um']!r}", "give micrometers a pixel, such as 0.25"))
+        wrong.append((f"has mpp_um {row['mpp_um']!r}", "give micrometers per pixel, such as 0.25"))
     frame_id = row.get("frame_id", "")
     if frame_id in (".", "..") or "/" in frame_id or "\0" in frame_id:
         wrong.append((f"has frame_id {frame_id!r}", "give a name without a slash"))

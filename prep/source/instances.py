@@ -75,7 +75,7 @@ def read_tracks(path: Path, ignore: Collection[int]) -> tuple[LabelArray, dict[i
 
     Args:
         path: The mask, palettized or gray.
-        ignore: Values that are no object.
+        ignore: Values that are not objects.
 
     Returns:
         The value of each pixel, uint8 or uint16 (H, W), and the values of the objects, each under its own value, in

@@ -73,7 +73,7 @@ def as_markup(text: object) -> str:
 def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqdm[Any]]:
     """Open a progress bar on stderr that does not break log lines.
 
-    It shows nothing under `--log-json`. If stderr is no terminal, it writes a plain line every half minute.
+    It shows nothing under `--log-json`. If stderr is not a terminal, it writes a plain line every half minute.
 
     Args:
         desc: The name of the work.

@@ -1,4 +1,4 @@
-"""Format log lines for programs: one JSON object a line."""
+"""Format log lines for programs: one JSON object per line."""
 
 from __future__ import annotations
 

@@ -41,12 +41,12 @@ def read_image(path: Path, *, opaque: bool = False) -> NDArray[np.uint8]:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        SourceError: The file is absent, damaged, too large, or not an image of 8 bits a channel.
+        SourceError: The file is absent, damaged, too large, or not an image of 8 bits per channel.
     """
     with open_picture(path) as picture, picture.image(pixels=True) as image:
         # Pillow reads an image of 16 bits per channel as RGB, and keeps only the upper eight bits.
         if image.mode == "RGB" and _bit_depth(picture, image) > 8:
-            raise SourceError(path, "has 16 bits a channel, which is not 8-bit RGB", "convert it to 8-bit RGB")
+            raise SourceError(path, "has 16 bits per channel, which is not 8-bit RGB", "convert it to 8-bit RGB")
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")
         stored = rgb_pixels(picture, image)
@@ -148,7 +148,7 @@ def _pillow_codes(picture: PictureFile, image: Image.Image) -> NDArray[Any]:
         values = np.asarray(_shown(picture, image))
         # Pillow keeps the byte order of a big-endian file; `astype` converts it to the order of this machine.
         return values.astype(np.uint16) if values.dtype.itemsize == 2 else values
-    what = f"is a color image (mode {image.mode}), but a mask has one class code a pixel"
+    what = f"is a color image (mode {image.mode}), but a mask has one class code per pixel"
     remedy = "save it palettized or gray, with the code as pixel value, or give --colors if its colors are the classes"
     raise SourceError(path, what, remedy)
 

@@ -106,7 +106,7 @@ class TiffContent:
 
     @property
     def pillow_reads_codes(self) -> bool:
-        """Whether Pillow returns the stored integers of one sample a pixel."""
+        """Whether Pillow returns the stored integers of one sample per pixel."""
         return self.sample_format == _UNSIGNED and self.bits <= 16
 
 
@@ -221,7 +221,8 @@ def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArra
         what = f"holds {content.kind} of {content.bits} bits, but a mask has integers"
         raise SourceError(path, what, "save it as unsigned 8- or 16-bit integers")
     if content.samples != 1 or content.photometric == _PALETTE:
-        what = f"has {content.samples} samples of {content.bits} bits a pixel, but a mask has one class code a pixel"
+        what = f"has {content.samples} samples of {content.bits} bits per pixel"
+        what += ", but a mask has one class code per pixel"
         raise SourceError(path, what, "save it palettized or gray, with the code as pixel value")
     with tifffile.TiffFile(file) as tiff:
         page = cast("Any", tiff.pages.first)

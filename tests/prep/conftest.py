@@ -26,7 +26,7 @@ def sequence_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiled(sequence_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The sequences in tiles of 64 px: four windows a frame. Tests share it and must not change it."""
+    """The sequences in tiles of 64 px: four windows per frame. Tests share it and must not change it."""
     path = tmp_path_factory.mktemp("tiled") / "tiled.zarr"
     build_store(sequence_folder, path, BuildConfig(size_px=64, sequences=True))
     return open_store(path)

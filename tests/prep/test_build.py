@@ -147,7 +147,7 @@ def test_resolution_that_names_do_not_tell_can_be_given(write_roi, tmp_path: Pat
     given = BuildConfig(size_px=64, source_mpp_um=0.5)
     build_store(source, tmp_path / "s.zarr", given)
     assert [roi.mpp_um for roi in open_store(tmp_path / "s.zarr").manifest.sources] == [0.5, 0.25]
-    # At one micrometer a pixel, the first ROI has half and the second a quarter of its pixels a side.
+    # At one micrometer per pixel, the first ROI has half and the second a quarter of its pixels per side.
     resampled = BuildConfig(size_px=64, source_mpp_um=0.5, mpp_um=1.0)
     build_store(source, tmp_path / "r.zarr", resampled)
     assert [roi.tiles for roi in open_store(tmp_path / "r.zarr").manifest.sources] == [4, 1]

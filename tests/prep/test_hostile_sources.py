@@ -135,7 +135,7 @@ def test_resolution_is_read_from_the_name(write_roi, tmp_path: Path) -> None:
     assert first.scale == (0.5, 0.5)
     assert set(np.unique(first.image)) == {50}
     np.testing.assert_array_equal(first.labels, labels[1::2, 1:64:2])
-    with pytest.raises(SourceError, match=r"has 0.25 um a pixel, coarser than --mpp 0.1"):
+    with pytest.raises(SourceError, match=r"has 0.25 um per pixel, coarser than --mpp 0.1"):
         build_store(source, tmp_path / "t.zarr", BuildConfig(size_px=32, mpp_um=0.1))
 
 

@@ -83,7 +83,7 @@ def test_missing_column_is_named_once(copy: Path) -> None:
 
 
 def test_rows_of_a_damaged_shard_depend_on_the_label_type(write_roi, tmp_path: Path) -> None:
-    # At 512 px a shard has 256 tiles with one byte a pixel, or 128 with two.
+    # At 512 px a shard has 256 tiles with one byte per pixel, or 128 with two.
     labels = np.full((64, 140 * 64), 1000, np.uint16)
     source = write_roi("a", Image.fromarray(labels))
     out = tmp_path / "s.zarr"

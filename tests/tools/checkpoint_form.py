@@ -115,7 +115,7 @@ def _describe_states(value: object) -> Any:
 
 
 def _without(form: Any, part: object) -> Any:
-    """A form with `$part` wherever it holds the weights' names and shapes."""
+    """A form with `$part` in place of the weights' names and shapes."""
     if form == part:
         return {"$part": "weights"}
     if isinstance(form, dict):

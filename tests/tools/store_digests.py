@@ -2,7 +2,7 @@
 
     python tests/tools/store_digests.py STORE
 
-prints them as JSON. Of the project it needs `schemas.open_store` alone, so that it runs with the code of any revision
+prints them as JSON. It needs only `schemas.open_store` from the project, so that it runs with the code of any revision
 that is on PYTHONPATH.
 """
 
@@ -42,7 +42,7 @@ def digests_of(path: Path) -> dict[str, str]:
 
 
 def _digest(parts: list[NDArray[Any]]) -> str:
-    """SHA-256 of arrays with their types and shapes; text by its characters, whatever NumPy keeps it in."""
+    """SHA-256 of arrays with their types and shapes; text by its characters, independent of its NumPy type."""
     digest = hashlib.sha256()
     for part in parts:
         if part.dtype.kind in "OTU":

@@ -51,7 +51,7 @@ def write_drifting(source: Path, sequences: int = 3, frames: int = FRAMES, *, un
 
 
 def drifting_store(folder: Path, sequences: int = 3, frames: int = FRAMES, *, unlabelled: int | None = 4) -> Store:
-    """Build a store of such sequences, one tile a frame."""
+    """Build a store of such sequences, one tile per frame."""
     source = write_drifting(folder / "source", sequences, frames, unlabelled=unlabelled)
     build_store(source, folder / "frames.zarr", BuildConfig(size_px=SIDE_PX, sequences=True, layout="resize"))
     return open_store(folder / "frames.zarr")

@@ -1,6 +1,6 @@
 """The start that comes with this project: `nano`, trained on synthetic tissue by `python -m benchmarks.nano_start`.
 
-It is no part of Meta's SAM 2, and it has never seen real tissue. `nano_start.md` beside it says how it was made.
+It is not part of Meta's SAM 2, and it has never seen real tissue. `nano_start.md` beside it says how it was made.
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ class _TileBar:
     """A bar below the bar of steps while tiles are scored; it goes away when the last tile is done.
 
     Args:
-        steps: The bar of steps. If that is quiet, or no terminal, this bar is quiet too.
+        steps: The bar of steps. This bar is quiet if that one is, or if stderr is not a terminal.
     """
 
     def __init__(self, steps: Any) -> None:

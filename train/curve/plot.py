@@ -46,7 +46,7 @@ def _draw(axes: Axes, curve: dict[str, Any], kind: str) -> None:
     for name, kinds in curve["start"].items():
         axes.axhline(kinds[kind]["dice"], color=_START, linewidth=1.2, label=f"start ({name.partition(':')[2]})")
     for (name, kinds), dash in zip(curve["baselines"].items(), cycle(_DASHES), strict=False):
-        # A baseline that sees more of the truth than the prompt gives is no fair line to beat.
+        # A baseline that sees more of the truth than the prompt gives is not a fair comparison.
         if kind not in curve["oracles"].get(name, []):
             axes.axhline(kinds[kind]["dice"], color=_BASELINE, linestyle=dash, linewidth=1.2, label=name)
     axes.set_xscale("log")

@@ -1,6 +1,6 @@
 """Windows of frames: which tiles follow each other in a sequence, and the samples of the later ones.
 
-Axes: W windows, T frames, O objects, S pixels a side.
+Axes: W windows, T frames, O objects, S pixels per side.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Verification:
 
     Attributes:
         differences: One line for each difference; empty if every number is the same.
-        notes: One line for each fact that is another one than in the evaluation, but may leave the numbers as they are.
+        notes: One line for each fact that differs from the evaluation, but may leave the numbers as they are.
         compared: Number of values that were compared; 0 if other files than those of the evaluation are there.
     """
 
@@ -49,7 +49,7 @@ def verify_report(
 ) -> Verification:
     """Verify the files that `bcss-train evaluate` wrote.
 
-    If the store or a checkpoint is another one, nothing is scored, because other files give other numbers.
+    If the store or a checkpoint has changed, nothing is scored, because other files give other numbers.
 
     Args:
         folder: The `--out` of the evaluation. Nothing in it is changed.
@@ -91,7 +91,7 @@ def _settings(folder: Path, numbers: dict[str, Any]) -> EvaluationSettings:
 
 
 def _other_files(settings: EvaluationSettings, protocol: dict[str, Any]) -> Iterator[str]:
-    """Yield one line for each file that is another one than the evaluation scored."""
+    """Yield one line for each file that differs from the one that the evaluation scored."""
     recorded, found = str(protocol.get("store_sha256", "")), store_digest(open_store(settings.store))
     if recorded != found:
         yield f"store {settings.store}: SHA-256 {recorded[:_DIGITS]} in the report, now {found[:_DIGITS]}"
@@ -110,7 +110,7 @@ def _other_files(settings: EvaluationSettings, protocol: dict[str, Any]) -> Iter
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Yield one line for each change of code, packages or device."""
     if before.get("code_sha256") != now["code_sha256"]:
-        yield "the code is another one than that of the report"
+        yield "the code differs from the code that made the report"
     versions = before.get("versions", {})
     for name, version in now["versions"].items():
         if versions.get(name) != version:

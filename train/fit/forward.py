@@ -3,7 +3,7 @@
 In training, correction clicks on the error can follow the first prompt. In a batch of several frames, the first frame
 has the prompt, and the model finds the objects in the other frames with its memory.
 
-Axes: T frames, B images, O objects of the batch, N objects of one group, M candidate masks, K points, S pixels a side
+Axes: T frames, B images, O objects of the batch, N objects of one group, M candidate masks, K points, S pixels per side
 of the input.
 """
 

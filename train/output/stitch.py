@@ -1,6 +1,6 @@
 """Put the masks of tiles back into their ROI, as an image of class codes.
 
-Axes: C classes, H and W pixels of a ROI, O objects of a tile, S pixels a side of the tile.
+Axes: C classes, H and W pixels of a ROI, O objects of a tile, S pixels per side of the tile.
 """
 
 from __future__ import annotations

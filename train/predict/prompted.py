@@ -220,7 +220,10 @@ def _refined(
 
 
 def _near_outline(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
-    """Return the pixels that are at most `reach` away from the outline of a mask; the image's edge is no outline."""
+    """Return the pixels that are at most `reach` away from the outline of a mask.
+
+    The image's edge does not count as outline.
+    """
     kernel, pixels = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8), mask.view(np.uint8)
     return np.asarray(cv2.dilate(pixels, kernel) != cv2.erode(pixels, kernel), np.bool_)
 

@@ -20,7 +20,7 @@ from train.propagate.follow import follow
 from train.propagate.video import VIDEO_SUFFIXES, count_frames, is_video, read_video
 
 NOT_OBJECTS = (0, 255)
-"""Mask values that are no object: background, and pixels that are ignored."""
+"""Mask values that are not objects: background, and pixels that are ignored."""
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _LAST_DIGITS = re.compile(r"\d+$")

@@ -2,7 +2,7 @@
 
 The prompts are on the first frame that shows an object. J and F are means over the frames after it, without the last
 one and without frames that have no mask. An object counts as one number, whatever its number of frames.
-Axes: O objects, S pixels a side of a tile.
+Axes: O objects, S pixels per side of a tile.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Read tiles, ask models and baselines about them under one protocol, and score their answers.
 
-Axes: O objects of a tile, S pixels a side, C simulated clicks. Masks are compared at the store's resolution.
+Axes: O objects of a tile, S pixels per side, C simulated clicks. Masks are compared at the store's resolution.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Make baseline masks from the prompts alone, without the image. A model is useful only if it scores above them.
 
-Axes: O objects, S pixels a side. Boxes and coordinates are x, y.
+Axes: O objects, S pixels per side. Boxes and coordinates are x, y.
 """
 
 from __future__ import annotations

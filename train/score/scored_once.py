@@ -5,7 +5,7 @@ object is the whole area of a class in its tile, it is scored on the pixels that
 the center of this tile than to the center of any other. If an object is a connected component, it is scored as a whole,
 in the tile that shows most of it.
 
-Axes: O objects of a tile, S pixels a side, n objects of the store. Arrays are H, W; coordinates are x, y.
+Axes: O objects of a tile, S pixels per side, n objects of the store. Arrays are H, W; coordinates are x, y.
 """
 
 from __future__ import annotations

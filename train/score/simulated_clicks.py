@@ -5,7 +5,7 @@ pixel that is farthest from the border. The click is the one of these two pixels
 positive in the missed region, and negative in the falsely covered region. Two rules are added here: ignored pixels
 belong to neither region, and a pixel is clicked only once.
 
-Axes: O objects, S pixels a side, C clicks. Coordinates are x, y.
+Axes: O objects, S pixels per side, C clicks. Coordinates are x, y.
 Sources: Sofiiuk et al., Reviving Iterative Training with Mask Guidance for Interactive Segmentation, 2021; Ravi et al.,
 SAM 2, 2024; the function in its code is `sample_one_point_from_error_center`.
 """

@@ -2,7 +2,7 @@
 
 Questions and answers do not contain the truth, so code that only predicts can make and write them too.
 
-Axes: O objects of the tile, S pixels a side of the tile.
+Axes: O objects of the tile, S pixels per side of the tile.
 """
 
 from __future__ import annotations

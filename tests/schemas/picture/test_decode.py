@@ -260,7 +260,7 @@ def test_png_of_sixteen_bits_a_channel_is_refused(tmp_path: Path) -> None:
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
     (tmp_path / "i.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    with pytest.raises(SourceError, match="has 16 bits a channel"):
+    with pytest.raises(SourceError, match="has 16 bits per channel"):
         read_image(tmp_path / "i.png")
 
 

@@ -37,7 +37,7 @@ CODECS: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, dict[str, Any]] = {
     "gzip": {"compressors": [GzipCodec()], "shards": (SLOTS, SIDE, SIDE, 3)},
     "no shards": {"shards": None},
-    "two rows a chunk": {"chunks": (2, SIDE, SIDE, 3), "shards": (SLOTS, SIDE, SIDE, 3)},
+    "two rows per chunk": {"chunks": (2, SIDE, SIDE, 3), "shards": (SLOTS, SIDE, SIDE, 3)},
 }
 
 

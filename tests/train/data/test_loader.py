@@ -40,7 +40,7 @@ def test_a_loading_process_keeps_the_pages_that_a_tile_frees() -> None:
 
 
 def test_death_of_a_loading_process_is_one_line_wherever_it_is_told() -> None:
-    """Torch's handler of signals raises it in whatever the training does just then."""
+    """Torch's handler of signals raises it at any line of the training."""
     with (
         pytest.raises(
             TrainingError, match=r"a loading process: failed .*Killed.*; try fewer --workers, or 0, and resume"

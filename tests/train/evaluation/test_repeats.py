@@ -31,7 +31,7 @@ def test_runs_that_differ_in_seed_or_fold_are_one_group(tmp_path: Path) -> None:
         _saved(tmp_path, "a", {"lr": 1, "seed": 0}),
         _saved(tmp_path, "b", {"lr": 1, "seed": 1, "workers": 4}),
         _saved(tmp_path, "fold", {"lr": 1, "seed": 0}, data="e"),
-        # The same seed and data as the first, so it is no other run.
+        # The same seed and data as the first, so it does not count as another run.
         _saved(tmp_path, "again", {"lr": 1, "seed": 0}),
         _saved(tmp_path, "other", {"lr": 2, "seed": 3}),
         _saved(tmp_path, "last", {"lr": 1, "seed": 4}, file="checkpoint"),

@@ -81,7 +81,7 @@ def test_other_code_and_another_setting_are_named(report: Path) -> None:
     (report / "metrics.json").write_text(json.dumps(numbers))
     found = verify_report(report)
     assert found.notes == [
-        "the code is another one than that of the report",
+        "the code differs from the code that made the report",
         f"torch 1.0 in the report, now {version('torch')}",
         "threads 64 in the report, now 1",
     ]

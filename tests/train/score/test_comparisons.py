@@ -155,7 +155,7 @@ def test_equal_models_rarely_differ() -> None:
             excludes = not entry["interval"][0] <= 0 <= entry["interval"][1]
             # Bonferroni's interval never says more than Holm's p.
             assert not excludes or entry["p"] < 0.05
-    # Of 12 intervals that are not adjusted, one or more excludes 0 in four tables of ten.
+    # In four of ten tables, at least one of 12 unadjusted intervals excludes 0.
     assert alone / 300 > 0.25
     assert adjusted / 300 < 0.08
 
