@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Containers often set this variable. Without compiled files, each process of the tests compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test lint types format constraints licences audit test-faults test-slow test-soak test-oldest test-newest same-as clean
+.PHONY: help env demo test lint types format constraints licenses audit test-faults test-slow test-soak test-oldest test-newest same-as clean
 help:
 	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
 	@echo 'make test    environment, lint, types, tests'
@@ -99,8 +99,8 @@ constraints: env
 	@{ sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable; } > constraints.new
 	@mv constraints.new constraints.txt
 
-licences: env
-	$(BIN)/python docs/licences.py
+licenses: env
+	$(BIN)/python docs/licenses.py
 
 # The tool has its own environment, so that its dependencies are not audited.
 audit: env

@@ -87,7 +87,7 @@ It is meant for demonstrations, tests and laptops, and as a start for small fine
 * **Made by** `python -m benchmarks.nano_start OUT` and then `python -m benchmarks.nano_start OUT --keep`:
   {steps} steps, with the settings in that script.
 * **Data**: `bcss-prep sample --look varied`, {trained} patients for training and {validated} for validation, 1024 px
-  per ROI, tiles of 256 px, each connected component an object. Each ROI has a stain, nuclei and region sizes of its own.
+  per ROI, tiles of 256 px, each connected component an object. Each ROI has its own stain, nuclei and region sizes.
   The patients' names begin with N, and no other data of this project has them.
 * **License**: Apache-2.0, as this project.
 

@@ -172,9 +172,9 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
 
 def _why_ignored(plan: BuildPlan, manifest: Manifest) -> str:
     """Say what to check if many pixels are ignored: frames without a mask, the tile size, or the ignored codes."""
-    unlabelled = sum(source.mask is None for source in manifest.kept)
-    if unlabelled > MUCH_IGNORED * len(manifest.kept):
-        return f"{unlabelled} of {len(manifest.kept)} frames have no mask"
+    unlabeled = sum(source.mask is None for source in manifest.kept)
+    if unlabeled > MUCH_IGNORED * len(manifest.kept):
+        return f"{unlabeled} of {len(manifest.kept)} frames have no mask"
     longest = max(max(source.width_px, source.height_px) for source in manifest.sources)
     if plan.config.layout == "tile" and plan.config.mpp_um is None and longest < plan.config.size_px:
         return f"tiles of {plan.config.size_px} px are padded, as no ROI is longer than {longest} px; lower --size"

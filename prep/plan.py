@@ -86,10 +86,10 @@ def plan_build(
         what = "holds sequences" if data.has_sequences else "holds no sequences"
         raise ConfigError(data.root, what, f"set sequences={data.has_sequences} in the configuration")
     rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in data.rois]
-    unlabelled = [roi for roi in rois if roi.mask_path is None]
-    if unlabelled:
-        shown = unlabelled[0].image_path
-        logger.info("frames without a mask count as unlabelled: %d, such as %s", len(unlabelled), shown)
+    unlabeled = [roi for roi in rois if roi.mask_path is None]
+    if unlabeled:
+        shown = unlabeled[0].image_path
+        logger.info("frames without a mask count as unlabeled: %d, such as %s", len(unlabeled), shown)
     label_dtype, has_sequences = _label_dtype(data, config), config.sequences
     specs = array_specs(config.size_px, label_dtype, config.point_counts, config.objects, has_sequences=has_sequences)
     rule = splitter or default_rule(rois, config.dataset)

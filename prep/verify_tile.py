@@ -34,8 +34,8 @@ def wrong_in_tile(tile: Tile, config: BuildConfig) -> Iterator[str]:
     record = tile.record(())
     inside = _inside(record)
     codes = merger(config, record.labels)(record.labels)
-    is_labelled = tile.store.source(record.frame_id).mask is not None
-    if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside | (not is_labelled)):
+    is_labeled = tile.store.source(record.frame_id).mask is not None
+    if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside | (not is_labeled)):
         yield "its ignored pixels do not follow from its labels"
     if config.layout == "resize" and not inside.all():
         yield "its scale does not make one tile of its ROI"

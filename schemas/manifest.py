@@ -43,7 +43,7 @@ class SourceRecord(_Strict):
     Attributes:
         frame_id: The file's stem; for a frame, the name of its sequence and the stem.
         image: Path of the image below the source folder, with `/`.
-        mask: Path of the mask below the source folder; None for a frame without a mask, which is unlabelled.
+        mask: Path of the mask below the source folder; None for a frame without a mask, which is unlabeled.
         image_sha256: SHA-256 of the image file.
         mask_sha256: SHA-256 of the mask file; None if there is none.
         width_px: Width of the ROI in source pixels.

@@ -65,7 +65,7 @@ def build(
         Literal["error", "skip"] | None,
         typer.Option(
             help="What to do with an image without a mask, or a mask without an image; error unless given, but a frame "
-            "of a sequence without a mask counts as unlabelled."
+            "of a sequence without a mask counts as unlabeled."
         ),
     ] = None,
     layout: Annotated[

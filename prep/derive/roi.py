@@ -85,7 +85,7 @@ class DecodedRoi:
         recolored_px: Number of pixels whose color belongs to no class, and that got the class of the nearest color.
         instances: Classes and ids of the instances; None for masks of classes.
         class_px: Number of pixels of each wanted class in the files.
-        is_labelled: Whether there is a mask; without one, all labels are 0 and all pixels are ignored.
+        is_labeled: Whether there is a mask; without one, all labels are 0 and all pixels are ignored.
     """
 
     image: NDArray[np.uint8]
@@ -97,7 +97,7 @@ class DecodedRoi:
     recolored_px: int = 0
     instances: Instances | None = None
     class_px: dict[int, int] = field(default_factory=dict[int, int])
-    is_labelled: bool = True
+    is_labeled: bool = True
 
 
 def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
@@ -202,7 +202,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px, pixels.scale_xy)])
     for number, tile in enumerate(tiles):
         codes = merge(tile.labels)
-        ignore = _ignored(tile, codes, config) if pixels.is_labelled else np.ones(codes.shape, np.bool_)
+        ignore = _ignored(tile, codes, config) if pixels.is_labeled else np.ones(codes.shape, np.bool_)
         if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
             continue
         with timed("segments"):

@@ -21,7 +21,7 @@ class SequenceFrame:
         number: Its number in the source, such as 5 for `00005.jpg`.
         tiles: Indices of its tiles in the store, one for each window; all frames have the same windows in the same
             order.
-        labelled: Whether the frame has a mask. All pixels of an unlabelled frame are ignored.
+        labelled: Whether the frame has a mask. All pixels of an unlabeled frame are ignored.
     """
 
     number: int

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from docs.licences import BEGIN, END, PAGE, dependencies, table
+from docs.licenses import BEGIN, END, PAGE, dependencies, table
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -38,8 +38,8 @@ def test_table_lists_all_installed_dependencies() -> None:
     assert installed.keys() <= listed.keys()
     # If the pinned version of a package is installed, its license is the one in the table.
     for name, found in installed.items():
-        version, licence, _ = listed[name]
-        assert version != found.version or licence == found.licence
+        version, license_name, _ = listed[name]
+        assert version != found.version or license_name == found.license_name
     assert table().count("\n") == len(installed) + 2
 
 
@@ -47,7 +47,7 @@ def test_table_has_the_pinned_versions() -> None:
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     pinned: dict[str, str] = {canonicalize_name(name): version for name, version in pins.items()}
     wrong = {name: row[0] for name, row in _listed().items() if pinned.get(name, row[0]) != row[0]}
-    assert not wrong, "run `make licences`"
+    assert not wrong, "run `make licenses`"
 
 
 def test_oldest_versions_are_the_lower_bounds() -> None:

@@ -236,7 +236,7 @@ def test_verify_compares_tracks_with_pixels_and_frames_with_the_manifest(tiled: 
     assert ("tile 0", "is frame 0 of a, but the manifest has a_00000 elsewhere") in problems
 
 
-def test_verify_finds_a_class_that_changes_and_an_unlabelled_frame_that_counts(tiled: Store, tmp_path: Path) -> None:
+def test_verify_finds_a_class_that_changes_and_an_unlabeled_frame_that_counts(tiled: Store, tmp_path: Path) -> None:
     copy = tmp_path / "s.zarr"
     shutil.copytree(tiled.path, copy)
     _set(copy, "objects/class_id", lambda values: values)
@@ -250,6 +250,6 @@ def test_verify_finds_a_class_that_changes_and_an_unlabelled_frame_that_counts(t
     problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
     last = int(tiled.column("objects/track")[-1])
     assert ("objects/class_id", f"gives the instance {last} of d both 1 and 2") in problems
-    unlabelled = tiled.sequence("cell")[1].tiles[0]
-    named = f"tile {unlabelled} (cell_00001 at 0, 0)"
+    unlabeled = tiled.sequence("cell")[1].tiles[0]
+    named = f"tile {unlabeled} (cell_00001 at 0, 0)"
     assert (named, "its ignored pixels do not follow from its labels") in problems

@@ -122,9 +122,9 @@ def test_zarr_and_xarray_show_the_frames_and_tracks(tiled: Store) -> None:
 
 
 def test_manifest_names_frames_without_a_mask(tiled: Store) -> None:
-    (unlabelled,) = [source for source in tiled.manifest.sources if source.mask is None]
-    assert (unlabelled.image, unlabelled.sequence, unlabelled.frame_number) == ("images/cell/00001.jpg", "cell", 1)
-    assert (unlabelled.objects, unlabelled.tiles, unlabelled.ignored_px) == (0, 4, 4 * 64 * 64)
+    (unlabeled,) = [source for source in tiled.manifest.sources if source.mask is None]
+    assert (unlabeled.image, unlabeled.sequence, unlabeled.frame_number) == ("images/cell/00001.jpg", "cell", 1)
+    assert (unlabeled.objects, unlabeled.tiles, unlabeled.ignored_px) == (0, 4, 4 * 64 * 64)
 
 
 def test_inspect_counts_frames_and_objects_of_sequences(tiled: Store) -> None:

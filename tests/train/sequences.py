@@ -36,13 +36,13 @@ def colored(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return table[ids]
 
 
-def write_drifting(source: Path, sequences: int = 3, frames: int = FRAMES, *, unlabelled: int | None = 4) -> Path:
+def write_drifting(source: Path, sequences: int = 3, frames: int = FRAMES, *, unlabeled: int | None = 4) -> Path:
     """Write `images/<sequence>/<frame>.png` and `masks/<sequence>/<frame>.png`; one frame of the first has no mask."""
     for seed in range(sequences):
         for frame in range(frames):
             ids = drifting_mask(frame, seed)
             for folder, content in (("images", colored(ids)), ("masks", ids)):
-                if folder == "masks" and seed == 0 and frame == unlabelled:
+                if folder == "masks" and seed == 0 and frame == unlabeled:
                     continue
                 path = source / folder / f"s{seed}" / f"{frame:05d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +50,8 @@ def write_drifting(source: Path, sequences: int = 3, frames: int = FRAMES, *, un
     return source
 
 
-def drifting_store(folder: Path, sequences: int = 3, frames: int = FRAMES, *, unlabelled: int | None = 4) -> Store:
+def drifting_store(folder: Path, sequences: int = 3, frames: int = FRAMES, *, unlabeled: int | None = 4) -> Store:
     """Build a store of such sequences, one tile per frame."""
-    source = write_drifting(folder / "source", sequences, frames, unlabelled=unlabelled)
+    source = write_drifting(folder / "source", sequences, frames, unlabeled=unlabeled)
     build_store(source, folder / "frames.zarr", BuildConfig(size_px=SIDE_PX, sequences=True, layout="resize"))
     return open_store(folder / "frames.zarr")

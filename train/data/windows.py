@@ -117,7 +117,7 @@ def with_frame_draws(sample: Sample, corrected_frames: int, generator: np.random
     """
     assert sample.click_draws is not None
     assert sample.color_draws is not None
-    # Nothing is known to be wrong in an unlabelled frame, so it gets no click.
+    # Nothing is known to be wrong in an unlabeled frame, so it gets no click.
     known = [number for number, frame in enumerate(sample.later, start=1) if not frame.ignore.numpy().all()]
     drawn = generator.choice(known, min(corrected_frames - 1, len(known)), replace=False)
     later: list[Sample] = []

@@ -63,18 +63,18 @@ class _Followable:
         sequence: Name of the sequence.
         window: Number of the window.
         tiles: One tile for each frame; the first has the objects.
-        labelled: Whether each frame has a mask.
+        labeled: Whether each frame has a mask.
     """
 
     sequence: str
     window: int
     tiles: tuple[Tile, ...]
-    labelled: tuple[bool, ...]
+    labeled: tuple[bool, ...]
 
     @property
     def scored(self) -> list[int]:
         """Numbers of the frames that are scored: all that have a mask, without the first and the last frame."""
-        return [number for number in range(1, len(self.tiles) - 1) if self.labelled[number]]
+        return [number for number in range(1, len(self.tiles) - 1) if self.labeled[number]]
 
     def truth(self, number: int) -> Masks:
         """Return the masks of the first frame's objects in a frame, bool (O, S, S); empty where one is hidden."""

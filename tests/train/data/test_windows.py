@@ -165,7 +165,7 @@ def test_at_most_max_objects(sequences: Store) -> None:
     assert [len(frame.segments) for frame in dataset[SampleRequest(6, 0)].frames] == [1] * 4
 
 
-def test_clicks_fall_on_no_unlabelled_frame(sequences: Store) -> None:
+def test_clicks_fall_on_no_unlabeled_frame(sequences: Store) -> None:
     # The window of the tiles 1 to 4 ends with the frame that has no mask.
     for corrected_frames, allowed in ((4, {0, 1, 2}), (2, {0, 1, 2})):
         dataset = _dataset(sequences, prompt="box", corrections=1, corrected_frames=corrected_frames)

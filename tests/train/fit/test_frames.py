@@ -95,14 +95,14 @@ def test_corrected_frames_have_a_pass_for_each_click(sequences: Store) -> None:
     assert [one.logits.shape[1] for one in predictions[0].passes] == [1, 1, 1]
 
 
-def test_unlabelled_frames_add_nothing_to_the_loss(sequences: Store) -> None:
+def test_unlabeled_frames_add_nothing_to_the_loss(sequences: Store) -> None:
     config = _config(prompt="box", augment={"orientation": False})
     # Frame 4 of the first sequence has no mask.
     batch = _batch(sequences, config, 2)
     predictions = _step(_start(config)).forward(batch)
     whole = batch_loss(predictions, batch, LossConfig(), 1.0).total
-    labelled = [prediction for prediction in predictions if prediction.frame != 2]
-    assert whole.item() == batch_loss(labelled, batch, LossConfig(), 1.0).total.item()
+    labeled = [prediction for prediction in predictions if prediction.frame != 2]
+    assert whole.item() == batch_loss(labeled, batch, LossConfig(), 1.0).total.item()
     hidden = [prediction for prediction in predictions if prediction.frame == 1]
     assert batch_loss(hidden, batch, LossConfig(), 1.0).presence.item() > 0
 

@@ -1,4 +1,4 @@
-"""Colour augmentation: neutral draws change nothing, and each part changes what it says."""
+"""Color augmentation: neutral draws change nothing, and each part changes what it says."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def _images(count: int = 2) -> torch.Tensor:
 
 
 def _draws(images: torch.Tensor, **values: float) -> torch.Tensor:
-    names = ("brightness", "contrast", "saturation", "hue", "grey", "haematoxylin", "eosin", "residue")
+    names = ("brightness", "contrast", "saturation", "hue", "grey", "hematoxylin", "eosin", "residue")
     draws = torch.full((len(images), DRAWS), 0.5)
     for name, value in values.items():
         draws[:, names.index(name)] = value
@@ -76,8 +76,8 @@ def test_without_saturation_only_light_is_left(draw: dict[str, float], config: A
     torch.testing.assert_close(found, _luma(images)[:, None].expand(-1, 3, -1, -1))
 
 
-def test_hue_turns_colours_and_leaves_light() -> None:
-    # Pale colours, since strong ones leave the range of RGB when they are turned.
+def test_hue_turns_colors_and_leaves_light() -> None:
+    # Pale colors, since strong ones leave the range of RGB when they are turned.
     images = (112 + _images() // 8).to(torch.uint8)
     found = augment_color(images, _draws(images, hue=1.0), AugmentConfig(hue=0.25))
     torch.testing.assert_close(_luma(found), _luma(images), atol=0.05, rtol=0)
@@ -85,11 +85,11 @@ def test_hue_turns_colours_and_leaves_light() -> None:
 
 
 def test_stain_jitter_scales_the_density_of_one_stain() -> None:
-    haematoxylin = torch.nn.functional.normalize(torch.tensor([0.650, 0.704, 0.286]), dim=0)
-    pure = (256 * torch.exp(-haematoxylin) - 1).round().to(torch.uint8)[None, :, None, None].expand(1, 3, 4, 4)
-    found = augment_color(pure, _draws(pure, haematoxylin=1.0), AugmentConfig(stain=0.5))
+    hematoxylin = torch.nn.functional.normalize(torch.tensor([0.650, 0.704, 0.286]), dim=0)
+    pure = (256 * torch.exp(-hematoxylin) - 1).round().to(torch.uint8)[None, :, None, None].expand(1, 3, 4, 4)
+    found = augment_color(pure, _draws(pure, hematoxylin=1.0), AugmentConfig(stain=0.5))
     density = -torch.log((found + 1) / 256)
-    torch.testing.assert_close(density[0, :, 0, 0], 1.5 * haematoxylin, atol=0.02, rtol=0)
+    torch.testing.assert_close(density[0, :, 0, 0], 1.5 * hematoxylin, atol=0.02, rtol=0)
     unmoved = augment_color(pure, _draws(pure, eosin=1.0), AugmentConfig(stain=0.5))
     torch.testing.assert_close(unmoved, pure.float(), atol=1.0, rtol=0)
     white = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)

@@ -104,7 +104,7 @@ def test_cropped_image_and_segment_stay_aligned_to_the_pixel(sample: Sample, lef
 def test_turned_image_and_segment_cover_each_other(sample: Sample, angle: float, scale: float, shear: float) -> None:
     moved = affine(sample, Affine.around_center(*sample.size_wh, angle=angle, scale=scale, shear=shear))
     if moved.object_ids[:1].tolist() == [0]:
-        # Bilinear and nearest take the same side wherever all four neighbours agree.
+        # Bilinear and nearest take the same side wherever all four neighbors agree.
         assert moved.segments[0][moved.image[0] == 255].all()
         assert not moved.segments[0][(moved.image[0] == 0)].any()
 
@@ -202,7 +202,7 @@ def test_all_eight_orientations_are_drawn() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), [(7, 3), (1024, 256), (3, 7), (5, 5)])
-def test_nearest_centre_is_the_pixel_under_it(old: int, new: int) -> None:
+def test_nearest_center_is_the_pixel_under_it(old: int, new: int) -> None:
     expected = np.floor((np.arange(new) + 0.5) * old / new).astype(int)
     assert nearest_centers(old, new).tolist() == expected.tolist()
 

@@ -1,4 +1,4 @@
-"""Write the license table of `docs/dependencies.md` from the installed packages; `make licences` runs this."""
+"""Write the license table of `docs/dependencies.md` from the installed packages; `make licenses` runs this."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 PROJECT = "bcss-sam2"
 PAGE = Path(__file__).with_name("dependencies.md")
-BEGIN, END = "<!-- licences: begin -->\n", "<!-- licences: end -->\n"
+BEGIN, END = "<!-- licenses: begin -->\n", "<!-- licenses: end -->\n"
 
 EXTRAS = ("dask", "lora", "s3", "slides", "small")
 """The extras that a user may install; those for tests and tools are not needed to run the programs."""
@@ -27,13 +27,13 @@ class Dependency:
     Attributes:
         name: Normalized name of the package.
         version: Installed version.
-        licence: License in the package's metadata; `?` if there is none.
+        license_name: License in the package's metadata; `?` if there is none.
         needed_by: `direct` or the extra if the project names the package, else the packages that need it.
     """
 
     name: str
     version: str
-    licence: str
+    license_name: str
     needed_by: str
 
 
@@ -85,10 +85,10 @@ def _is_installed(name: str) -> bool:
 def _describe(name: str, reasons: list[str]) -> Dependency:
     package = distribution(name)
     ours = [reason for reason in reasons if reason.split()[0] in ("direct", "extra")]
-    return Dependency(name, package.version, _licence(package), ", ".join(ours or sorted(reasons)))
+    return Dependency(name, package.version, _license_of(package), ", ".join(ours or sorted(reasons)))
 
 
-def _licence(package: Distribution) -> str:
+def _license_of(package: Distribution) -> str:
     """Return the SPDX expression in the metadata; else the license classifiers; else the first line of the field."""
     # importlib declares a smaller type than it returns.
     metadata = cast("Message", package.metadata)
@@ -102,7 +102,7 @@ def _licence(package: Distribution) -> str:
 
 def table() -> str:
     """Return the table in Markdown."""
-    rows = [f"| {d.name} | {d.version} | {d.licence} | {d.needed_by} |" for d in dependencies()]
+    rows = [f"| {d.name} | {d.version} | {d.license_name} | {d.needed_by} |" for d in dependencies()]
     return "\n".join(["| package | version | license | needed by |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
