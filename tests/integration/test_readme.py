@@ -108,5 +108,5 @@ def test_commands_of_the_reference_are_those_of_the_programs() -> None:
 
 
 def test_overrides_of_nano_are_listed() -> None:
-    page = (ROOT / "docs/use.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how-to/use.md").read_text(encoding="utf-8")
     assert re.findall(r"^\+\+model.*$", page, re.MULTILINE) == list(NANO_OVERRIDES)
