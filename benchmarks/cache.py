@@ -99,9 +99,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="Compile the model; unless given, only on a GPU."
+        "--compile", action=argparse.BooleanOptionalAction, help="Compile the model. Default: only on a GPU."
     )
-    parser.add_argument("--folder", type=Path, help="Where store and cache are made; a temporary folder unless given.")
+    parser.add_argument("--folder", type=Path, help="Where store and cache are made. Default: a temporary folder.")
     arguments = parser.parse_args()
     if arguments.compile is None:
         arguments.compile = arguments.device == "cuda"

@@ -36,7 +36,7 @@ def sample(
     out_dir: Annotated[Path, typer.Argument(help="Folder in which images/ and masks/ are written.")],
     rois: Annotated[int, typer.Option(min=1, max=999, help="Number of ROIs, or of sequences.")] = 6,
     size: Annotated[
-        int | None, typer.Option(min=64, help="Height in pixels; 1536 for ROIs and 480 for frames unless given.")
+        int | None, typer.Option(min=64, help="Height in pixels. Default: 1536 for ROIs, 480 for frames.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     look: Annotated[
@@ -110,7 +110,7 @@ def view(
     store: Annotated[str, typer.Argument(help="Path or URL of a store.")],
     out: Annotated[Path, typer.Option(help="Folder in which index.html and tiles/ are written.")],
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of tiles, spread evenly over the store; all unless given.")
+        int | None, typer.Option(min=1, help="Maximum number of tiles, spread evenly over the store. Default: all.")
     ] = None,
     show: Annotated[
         str, typer.Option(help="What to draw over a tile: any of fill,outline,box,points.")

@@ -151,7 +151,7 @@ class BuildConfig(BaseModel):
                 "give a smaller stride",
             )
         if self.sequences and self.objects != "instance":
-            what = "does not go with sequences, where each value of a mask is one object in all frames"
+            what = "cannot be used with sequences, where each value of a mask is one object in all frames"
             raise ConfigError(f"--objects {self.objects}", what, "leave it out")
         if self.sequences and self.min_tissue:
             what = "would leave a tile out of some frames and not of others"

@@ -97,13 +97,13 @@ def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
         SourceError: A mask that must be read cannot be read.
     """
     if given.sequences and given.objects not in (None, "instance"):
-        what = "does not go with sequences, where each value of a mask is one object in all frames"
+        what = "cannot be used with sequences, where each value of a mask is one object in all frames"
         raise ConfigError(f"--objects {given.objects}", what, "leave it out")
     dataset, why = _choose(rois, given)
     if given.sequences and dataset != "instances":
-        raise ConfigError(f"--dataset {dataset}", "does not go with sequences", "leave it out")
+        raise ConfigError(f"--dataset {dataset}", "cannot be used with sequences", "leave it out")
     if (dataset == "instances") != ((given.objects or "label") == "instance") and given.objects is not None:
-        what = f"does not go with --objects {given.objects}"
+        what = f"cannot be used with --objects {given.objects}"
         raise ConfigError(f"--dataset {dataset}", what, "choose instances in both, or in neither")
     if dataset == "bcss":
         rules = _rules(given, "bcss", given.class_map, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES)

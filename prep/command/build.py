@@ -64,8 +64,8 @@ def build(
     unpaired: Annotated[
         Literal["error", "skip"] | None,
         typer.Option(
-            help="What to do with an image without a mask, or a mask without an image; error unless given, but a frame "
-            "of a sequence without a mask counts as unlabeled."
+            help="What to do with an image without a mask, or a mask without an image. Default: error; a frame of a "
+            "sequence may lack a mask."
         ),
     ] = None,
     layout: Annotated[
@@ -77,9 +77,7 @@ def build(
             min=8, max=MAX_TILE_PX, callback=_multiple_of_8, help="Side of a tile in pixels, a multiple of 8."
         ),
     ] = 1024,
-    stride: Annotated[
-        int | None, typer.Option(min=1, help="Step between tiles in pixels; --size unless given.")
-    ] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="Step between tiles in pixels. Default: --size.")] = None,
     edge: Annotated[
         Literal["shift", "pad"],
         typer.Option(help="Shift the last row and column of tiles into the ROI, or pad them with ignored pixels."),
@@ -103,8 +101,8 @@ def build(
     objects: Annotated[
         Literal["label", "component", "instance"] | None,
         typer.Option(
-            help="Make one object of each class in a tile, of each connected component, or of each value of the mask; "
-            "label unless given."
+            help="Make one object of each class in a tile, of each connected component, or of each value of the mask. "
+            "Default: label."
         ),
     ] = None,
     class_mask: Annotated[
@@ -119,15 +117,15 @@ def build(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Codes, ranges or names of classes that become objects, or 'all'; unless given 1,2,3,4,18 for BCSS, "
-            "else all."
+            help="Codes, ranges or names of classes that become objects, or 'all'. Default: 1,2,3,4,18 for BCSS, "
+            "all for other data."
         ),
     ] = None,
     ignore: Annotated[
         str | None,
         typer.Option(
-            help="Codes or names of classes that are left out of loss and scores, or 'none'; unless given 0,7,15 for "
-            "BCSS, else 255."
+            help="Codes or names of classes that are left out of loss and scores, or 'none'. Default: 0,7,15 for BCSS, "
+            "none for images of instances, else 255."
         ),
     ] = None,
     class_map: Annotated[
@@ -142,15 +140,13 @@ def build(
     ] = False,
     min_area: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Minimum area of an object in pixels; 64 for components and 1 for labels unless given."
-        ),
+        typer.Option(min=1, help="Minimum area of an object in pixels. Default: 64 for components, else 1."),
     ] = None,
     positive_points: Annotated[int, typer.Option(min=1, max=MAX_POINTS, help="Positive points of each object.")] = 8,
     negative_points: Annotated[int, typer.Option(min=0, max=MAX_POINTS, help="Negative points of each object.")] = 8,
     split_file: Annotated[
         Path | None,
-        typer.Option(help="CSV file with patient (or frame_id) and split; unless given, BCSS's own or 70,15,15 %."),
+        typer.Option(help="CSV file with patient (or frame_id) and split. Default: BCSS's own, or 70,15,15 %."),
     ] = None,
     patients: Annotated[
         Path | None,
@@ -165,16 +161,14 @@ def build(
     seed: Annotated[int, typer.Option(min=0, help="Seed of points and of --split-fractions.")] = 0,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Number of processes; unless given one for each core, or fewer if the images are small."
-        ),
+        typer.Option(min=1, help="Number of processes. Default: one per core, or fewer if the images are small."),
     ] = None,
     dask: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler to run on, or 'local'.", metavar="ADDRESS")
     ] = None,
     work_dir: Annotated[
         Path | None,
-        typer.Option(help="Working folder; OUT.partial unless given. Dask workers must reach it under the same path."),
+        typer.Option(help="Working folder. Default: OUT.partial. Dask workers must reach it under the same path."),
     ] = None,
     overwrite: Annotated[
         bool,

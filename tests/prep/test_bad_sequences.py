@@ -91,9 +91,17 @@ def _unchanged(_source: Path) -> None:
             "00010.jpg: is 96 x 80 px, but 00000.jpg, of the same sequence, is 104 x 80 px; give all",
         ),
         (_unchanged, "--unpaired error", "images/cell/00001.jpg: has no mask "),
-        (_unchanged, "--objects component", "--objects component: does not go with sequences, where each value of a "),
-        (_unchanged, "--objects label", "--objects label: does not go with sequences, where each value of a mask is "),
-        (_unchanged, "--dataset bcss", "--dataset bcss: does not go with sequences; leave it out"),
+        (
+            _unchanged,
+            "--objects component",
+            "--objects component: cannot be used with sequences, where each value of a ",
+        ),
+        (
+            _unchanged,
+            "--objects label",
+            "--objects label: cannot be used with sequences, where each value of a mask is ",
+        ),
+        (_unchanged, "--dataset bcss", "--dataset bcss: cannot be used with sequences; leave it out"),
         (_unchanged, "--min-tissue 0.5", "--min-tissue 0.5: would leave a tile out of some frames and not of others; "),
         (_with_wide_values, "", "00000.tif: has values beyond 16 bits; save the mask with values of 0 to 65535"),
         (

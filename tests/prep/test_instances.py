@@ -127,7 +127,7 @@ def test_instance_of_two_classes_and_too_many_instances_are_refused(tmp_path: Pa
     tifffile.imwrite(tmp_path / "many.tif", np.arange(65536 * 2, dtype=np.uint32).reshape(256, 512))
     with pytest.raises(SourceError, match="has 131071 instances, but a ROI can have at most 65535"):
         read_instances(tmp_path / "many.tif")
-    assert "does not go with --objects label" in _error(
+    assert "cannot be used with --objects label" in _error(
         tmp_path / "d", tmp_path / "s.zarr", "--dataset", "instances", objects="label"
     )
     assert "whose class is unknown" in _error(

@@ -226,7 +226,7 @@ def test_settings_of_sequences_are_checked() -> None:
     assert BuildConfig.model_validate(told.model_dump(mode="json")).unpaired == "error"
     # The fingerprints of stores of earlier versions stay as they are.
     assert not {"sequences", "unpaired"} & BuildConfig(unpaired="error").model_dump().keys()
-    with pytest.raises(ConfigError, match="--objects component: does not go with sequences"):
+    with pytest.raises(ConfigError, match="--objects component: cannot be used with sequences"):
         BuildConfig(sequences=True, objects="component")
     with pytest.raises((ConfigError, ValidationError)):
         BuildConfig(objects="instance", ignore=(255,))

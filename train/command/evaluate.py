@@ -60,7 +60,10 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and overlays.png.")],
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]PATH", help="Checkpoint to score; may be repeated. Named RUN/best unless given."),
+        typer.Option(
+            metavar="[NAME=]PATH",
+            help="Checkpoint to score; may be repeated. Default NAME: run and file, such as RUN/best.",
+        ),
     ] = None,
     baseline: Annotated[
         list[str] | None,
@@ -114,16 +117,16 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="MODEL,MINUS,PROMPT",
-            help="Primary comparison, to be chosen before you see scores; the others are adjusted for their number. By "
-            "default, the first model minus its initial weights, under the first prompt.",
+            help="Primary comparison, to be chosen before you see scores; the others are adjusted for multiple "
+            "testing. Default: the first model minus its initial weights, under the first prompt.",
         ),
     ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
             metavar="MODEL",
-            help="Model or baseline from which each model's difference is computed; may be repeated. Its start and the "
-            "best baseline unless given.",
+            help="Model or baseline from which each model's difference is computed; may be repeated. Default: its "
+            "start and the best baseline.",
         ),
     ] = None,
     propagate: Annotated[
@@ -161,7 +164,7 @@ def evaluate(
         asked = negatives or tta or corrections or jitter or save_masks or stitch
         if baseline or len(prompt or ()) > 1 or scores or asked:
             remedy = "leave out baselines and the flags of other prompts, scores and masks"
-            raise typer.BadParameter(f"--propagate goes with --checkpoint, --split and one --prompt; {remedy}")
+            raise typer.BadParameter(f"--propagate works with --checkpoint, --split and one --prompt; {remedy}")
         kind = (prompt or ["box"])[0]
         if kind not in PROPAGATED_PROMPTS:
             raise typer.BadParameter(f"--propagate takes one of {', '.join(PROPAGATED_PROMPTS)}, not {kind}")

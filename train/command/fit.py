@@ -47,7 +47,7 @@ def fit(
     ] = None,
     recipe: Annotated[
         RecipeName | None,
-        typer.Option(help="Use the settings of a publication instead of the defaults; other flags go on top."),
+        typer.Option(help="Use the settings of a publication instead of the defaults; other flags override them."),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -80,7 +80,9 @@ def fit(
     ] = None,
     mask_prompt_share: Annotated[
         float | None,
-        typer.Option(help="Share of the corrections that also get the mask of the pass before.", show_default="1.0"),
+        typer.Option(
+            help="Share of the correction clicks that come with the previous pass's mask.", show_default="1.0"
+        ),
     ] = None,
     box_jitter: Annotated[
         float | None,
@@ -139,7 +141,7 @@ def fit(
         bool | None,
         typer.Option(
             "--keep-previous/--no-keep-previous",
-            help="Keep the save before the last one, in case that is damaged.",
+            help="Keep the save before the last one, in case the last one is damaged.",
             show_default="keep-previous",
         ),
     ] = None,

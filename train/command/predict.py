@@ -146,7 +146,7 @@ def _predict_frames(
     from train.runtime.folder_lock import locked_folder
 
     if len(sources) != 1:
-        raise typer.BadParameter("--first-mask goes with one folder of frames or one video")
+        raise typer.BadParameter("--first-mask needs one folder of frames or one video")
     device, model, image_size = network
     predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
     lost = interrupted_as_line("the masks of the frames so far are kept; run the same command to start again")
