@@ -36,20 +36,20 @@ class FitConfig(Settings):
         model: The network: `nano` is a miniature, the others are Meta's four SAM 2.1 models.
         init: Checkpoint to start from; without it, weights are random. `nano` is the start that comes with this
             project, which was trained on synthetic tissue, and implies `model: nano`.
-        recipe: Publication whose settings replace the defaults; settings that are given go on top.
+        recipe: Publication whose settings replace the defaults; settings that are given override them.
         image_size: Side of the network's input in pixels, a multiple of 32.
         prompt: The prompt of each object. `mixed` is a box or a click from the store, drawn for each image; `random` is
             a box or a click drawn from the mask, as in SAM 2's own training. With frames, the first frame has the
             prompt; `mask` gives the object's mask there, and `random` does so for half of the windows.
         frames: Frames in a window of a sequence; 1 trains on single images.
-        frame_stride: How many frames of the sequence one frame of a window is after the frame before.
+        frame_stride: Step in the sequence from one frame of a window to the next.
         reverse: Share of the windows that are read backwards.
         corrected_frames: Frames of a window that get the clicks of `corrections`: the first, and later ones that are
             drawn.
         negatives: Whether the store's negative points are appended to each prompt.
         corrections: Number of simulated clicks on the error after the first prompt.
-        mask_prompt_share: Share of the corrections that also get the mask logits of the pass before as a prompt, drawn
-            for each object and click; the others get clicks alone.
+        mask_prompt_share: Share of the correction clicks that come with the previous pass's mask logits as a prompt,
+            drawn for each object and click.
         box_jitter: Largest random move of each side of a stored box, as a share of the box's length along that axis;
             0 leaves boxes as they are.
         epochs: Passes over the training tiles.
@@ -63,7 +63,7 @@ class FitConfig(Settings):
         workers: Data-loading processes; 0 loads in the training process.
         freeze: Names of SAM 2's modules that are not trained, or of presets.
         save_every_steps: Steps between saves within an epoch; 0 saves only at the end of each epoch.
-        keep_previous: Whether the save before the last one is kept, for the case that the last one is damaged.
+        keep_previous: Whether the save before the last one is kept, in case the last one is damaged.
         patience: Stop after this many epochs without a better score; 0 never stops.
         best_by: The score that chooses best.pt: `dice` or `iou`.
         seed: Seed of initial weights, order, prompts and augmentation.

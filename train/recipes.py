@@ -80,7 +80,7 @@ def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     filled = dict(values)
     settings = dict(_settings_of(values.get("recipe")))
-    # A setting of the recipe does not count if a setting that goes on top leaves it without effect.
+    # A setting of the recipe is left out if a setting that was given leaves it without effect.
     if filled.get("prompt", settings.get("prompt")) not in ("box", "mixed"):
         settings.pop("box_jitter", None)
     if filled.get("corrections", settings.get("corrections")) == 0:

@@ -1,7 +1,7 @@
 """Train the same run on more and more patients, and score all models on one split.
 
-The runs have the same settings, steps and epochs; only their training patients differ. A run on few patients goes round
-their tiles more often. The patients of a smaller run are among those of a larger one.
+The runs have the same settings, steps and epochs; only their training patients differ. A run on few patients uses each
+of their tiles more often. The patients of a smaller run are among those of a larger one.
 """
 
 from __future__ import annotations

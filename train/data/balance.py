@@ -59,7 +59,7 @@ class ImageOrder:
 
 
 def plain_images(tiles: NDArray[np.int64], images: int, generator: np.random.Generator) -> ImageOrder:
-    """Go round all tiles in random orders until an epoch has its images.
+    """Cycle through all tiles in random orders until an epoch has its images.
 
     Args:
         tiles: Indices of the tiles, int64.
@@ -74,9 +74,9 @@ def plain_images(tiles: NDArray[np.int64], images: int, generator: np.random.Gen
 def balanced_images(table: ObjectTable, images: int, max_objects: int, generator: np.random.Generator) -> ImageOrder:
     """Draw the images of an epoch, in random order, so that all classes have the same expected number of objects.
 
-    Every class gets equally many draws, which go round its objects: no object comes twice before all have come once.
-    Draws of the same tile and the same round share an image, up to `max_objects`. So an image never has an object
-    twice. These images can be more than an epoch has, so a random part of them is taken.
+    Every class gets equally many draws, which cycle through its objects: every object is drawn once before any is drawn
+    again. Draws of the same tile and the same round share an image, up to `max_objects`. So an image never has an
+    object twice. These images can be more than an epoch has, so a random part of them is taken.
 
     Args:
         table: The objects to draw from.
@@ -103,7 +103,7 @@ def balanced_images(table: ObjectTable, images: int, max_objects: int, generator
 def _rounds(
     rows: NDArray[np.int64], count: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Go round some rows in random orders until `count` are drawn; return the rows and the number of their round."""
+    """Cycle through rows in random orders until `count` are drawn; return the rows and the number of their round."""
     turns = -(-count // len(rows))
     drawn = generator.permuted(np.tile(rows, (turns, 1)), axis=1).ravel()
     return drawn[:count], np.repeat(np.arange(turns), len(rows))[:count]

@@ -25,7 +25,7 @@ TRUTH_CLICK_SHARE = 0.1
 DRAWS_PER_CLICK = 2
 """Random numbers per correction click: one chooses the region, one chooses the pixel in it.
 
-A third one, which says whether the click comes with a mask, stands behind those of all clicks."""
+The number that decides whether a click comes with a mask follows after the numbers of all clicks."""
 
 
 def with_random_prompts(sample: Sample, generator: torch.Generator) -> Sample:

@@ -1,6 +1,6 @@
 """Find runs of the same settings with other seeds or folds, and say how much their scores differ.
 
-The interval of one run covers the choice of patients alone. Another seed gives other weights and other scores, too.
+The interval of one run covers only the choice of patients. Another seed gives other weights and other scores, too.
 """
 
 from __future__ import annotations

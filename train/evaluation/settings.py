@@ -17,7 +17,7 @@ from train.settings import Settings
 
 
 class EvaluationSettings(Settings):
-    """What `bcss-train evaluate` was asked to do, as it was asked.
+    """The settings of `bcss-train evaluate`, as the user gave them.
 
     Attributes:
         store: Path or URL of the store.

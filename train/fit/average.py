@@ -39,7 +39,7 @@ def _with_warm_up(steps: Tensor, decay: float) -> Callable[..., None]:
     """Return the update of an average whose number of steps is `steps`, a tensor on the CPU that changes."""
 
     def update(averaged: Any, current: Any, on_device: Any) -> None:
-        # `on_device` has the same number, but reading it would wait for the device in every step.
+        # Do not read `on_device`: that would wait for the device in every step.
         get_ema_multi_avg_fn(decay_after(int(steps), decay))(averaged, current, on_device)
 
     return update

@@ -1,8 +1,8 @@
 """Say what a run will need before it starts: parameters, steps, memory, the largest batch and time. Nothing is kept.
 
-The memory is measured in real steps with one image and with a whole batch, on the tiles with the most objects. Between
-and beyond them it is taken to grow in a straight line with the number of images. In a run on frames, a window of frames
-takes the place of an image.
+The memory is measured in real steps with one image and with a whole batch, on the tiles with the most objects. Other
+batch sizes are interpolated or extrapolated linearly. In a run on frames, a window of frames takes the place of an
+image.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Plan:
 
     @property
     def validations(self) -> int:
-        """How often the weights are validated: at the start and after each epoch, there with their average, if any."""
+        """Number of validations: one at the start, and one after each epoch, or two with a moving average."""
         epochs = -(-self.steps // self.steps_per_epoch)
         return 1 + epochs * (2 if self.config.optimizer.ema_decay else 1)
 

@@ -1,4 +1,4 @@
-"""Name the models of an evaluation: by their run and file, as `RUN/best`, or as the user says."""
+"""Name the models of an evaluation: by their run and file, for example `RUN/best`, or as the user says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from schemas.errors import ConfigError
 
 BASELINE = "baseline:"
-"""How the names of baselines begin."""
+"""Prefix of the names of baselines."""
 
 FULL_SIZE = "@1024px"
-"""How the name of a start ends that is scored at the size at which it was trained."""
+"""Suffix for a start that is scored at its own training size."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ def name_checkpoints(given: Sequence[str]) -> list[NamedCheckpoint]:
         given: For each checkpoint its path, or `NAME=PATH`. A path of an existing file may have an equals sign.
 
     Returns:
-        The checkpoints in the same order. One in a folder `checkpoints` is named after its run and its file, as
-        `RUN/best`, another one after its file. If several would have one name, the names of more folders are added.
+        The checkpoints in the same order. One in a folder `checkpoints` is named after its run and its file, for
+        example `RUN/best`; any other is named after its file. If several would share a name, the names of more folders
+        are added.
 
     Raises:
         ConfigError: Two checkpoints have one name or are one file, or a name is that of a baseline.

@@ -76,7 +76,7 @@ class LabelImage:
     def discard(self) -> None:
         """Remove the temporary file of labels."""
         with suppress(OSError):
-            # What a full disk does not take is not needed any more.
+            # If the disk is full, the unwritten rest is dropped.
             self._file.close()
         self._raw.unlink(missing_ok=True)
 

@@ -63,7 +63,7 @@ class _JsonRows:
         self._file.close()
 
     def discard(self) -> None:
-        # The rest does not fit on a full disk, and is not needed.
+        # If the disk is full, the unwritten rest is dropped.
         with suppress(OSError):
             self._file.close()
 

@@ -53,7 +53,7 @@ def finish_before_interrupt() -> Generator[None]:
 def stop_on_signals() -> Generator[StopRequest]:
     """Handle SIGTERM and SIGINT during a run. Python allows this only in the main thread; in others it does nothing.
 
-    A block inside another one knows of a signal that the outer block got before, and tells it of its own.
+    A nested block sees the signals of the outer block and passes its own on.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
 """Compare models on the same objects.
 
-One comparison, the primary one, is chosen in advance. The p values and intervals of the others are adjusted for their
-number: p values by Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979; intervals by Bonferroni.
+One comparison, the primary one, is chosen in advance. The others are adjusted for multiple testing: p values by Holm, A
+Simple Sequentially Rejective Multiple Test Procedure, 1979; intervals by Bonferroni.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def planned_comparisons(
     Args:
         models: Names of models and baselines.
         kinds: The prompt kinds.
-        primary: Model, model to subtract and prompt kind of the comparison that was named before; None takes the first
-            model against its start under the first prompt kind.
+        primary: Model, model to subtract and prompt kind of the comparison that was chosen before scoring; None takes
+            the first model against its start under the first prompt kind.
         against: Models or baselines that each model is compared with, in place of starts and baselines.
 
     Raises:
@@ -84,7 +84,7 @@ def planned_comparisons(
         of_start = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
         first = (of_start or made)[:1]
     else:
-        # Two models may be compared too, if that is named before.
+        # Two models may be compared, too, if that was chosen before scoring.
         possible = [Comparison(m, minus, kind) for kind in kinds for m in models for minus in models if m != minus]
         first = [pair for pair in possible if (pair.model, pair.minus, pair.kind) == primary]
         if not first:

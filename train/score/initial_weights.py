@@ -40,7 +40,7 @@ def load_initial_weights(
 
     Returns:
         The models by name: `baseline:zero_shot` for the weights that `--init` named, `baseline:untrained` for the
-        random weights of the run's seed. Beside `--init nano` it is loaded once, with seed 0. If several models would
+        random weights of the run's seed. With `--init nano` it is loaded once, with seed 0. If several models would
         share a name, every one after the first has the name of its checkpoint appended. If an `--init` file no longer
         exists or has changed, a warning names it, and it is left out.
 
@@ -70,7 +70,7 @@ def load_initial_weights(
         name = name if name not in found else f"{name}:{model}"
         found[name] = predictor
         if predictor.weights and is_nano_start(Path(predictor.weights.path)):
-            # This start was trained by this project, so its own random beginning is scored, too.
+            # This project trained this start, so the random weights from which it was trained are scored, too.
             found.setdefault(UNTRAINED, MaskPredictor(_random_model(start).eval(), device))
         if not at_full_size or predictor.weights is None or (start.size, predictor.weights.sha256) in at_full:
             continue

@@ -179,7 +179,7 @@ def test_loss_of_a_batch_is_the_sum_of_its_images_losses(store: Store) -> None:
     config = _config({"prompt": "box"})
     dataset = TileDataset(store.path, sample_options(config))
     samples = [dataset[SampleRequest(tile, 0)] for tile in range(3)]
-    # Each image gets different don't-care pixels.
+    # Each image gets different ignored pixels.
     for number, sample in enumerate(samples):
         sample.ignore[32 * number : 32 * number + 64] = True
     model = _start(config).model

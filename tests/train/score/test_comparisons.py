@@ -96,7 +96,7 @@ def test_another_comparison_can_be_named_before() -> None:
     assert (primary["model"], primary["minus"], primary["prompt"]) == ("b", "baseline:box", "centroid")
     with pytest.raises(ConfigError, match=r"--primary a,c,box: .*: a,baseline:box,box"):
         planned_comparisons(list(tables), ["box"], ("a", "c", "box"))
-    # Two models are compared if that is named before.
+    # Two models are compared if that was chosen before scoring.
     assert str(planned_comparisons(list(tables), ["box"], ("a", "b", "box"))[0]) == "a,b,box"
 
 
