@@ -95,7 +95,7 @@ class ClassSums:
     def best(self) -> tuple[NDArray[np.uint16], NDArray[np.float16]]:
         """Return for each pixel the position of the class with the highest sum, and that sum; both (H, W).
 
-        Of several equal sums, the first class is chosen. Where all sums are zero, the position is 0.
+        If several sums are equal, the first class is chosen. Where all sums are zero, the position is 0.
         """
         places, sums = self._places.copy(), self._highest.copy()
         for (y, x), by_place in self._blocks.items():

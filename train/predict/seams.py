@@ -4,8 +4,8 @@ Windows come row by row. An object is cut if it reaches an edge of its window th
 other objects are whole. Masks that agree where their windows overlap are masks of one object:
 
 * Two cut masks are joined.
-* A whole mask takes the place of a cut one that lies in it, and is never extended.
-* Of two whole masks, the one with the better IoU estimate stays if the other one lies in it; otherwise both stay.
+* A whole mask replaces a cut mask inside it, and is never extended.
+* If a whole mask lies inside another with a better IoU estimate, only the better one stays; otherwise both stay.
 
 Coordinates are x, y in pixels of the grid.
 """
