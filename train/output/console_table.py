@@ -19,7 +19,7 @@ ORACLE_MARK = "‡"
 """Follows each score of a baseline that sees more of the truth than a model does under the same prompt."""
 
 FEW_MARK = "*"
-"""Stands behind the number of patients if a class has few of them."""
+"""Follows the number of patients if a class has few of them."""
 
 ORACLE_NOTE = f"{ORACLE_MARK} sees more of the truth than this prompt gives"
 

@@ -198,7 +198,7 @@ def _institution_rows(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "model": model,
                 "prompt": kind,
                 "cell": _dice_cell(result["models"][model][kind]["overall"], mark),
-                "interval": interval_text(found["ci95"], ".3f") or "a class in one institution alone",
+                "interval": interval_text(found["ci95"], ".3f") or "a class in only one institution",
                 "low": f"{without[low]:.3f}{mark} without {low}",
                 "high": f"{without[high]:.3f}{mark} without {high}",
             }

@@ -21,7 +21,7 @@ from train.plot.plots import (
 from train.score.evaluate import Evaluation
 
 _CLASS_NOTE = (
-    "Large mark and line: mean over patients and its 95 % interval. Small dots: patients. Hollow: one patient alone."
+    "Large mark and line: mean over patients and its 95 % interval. Small dots: patients. Hollow: only one patient."
 )
 
 

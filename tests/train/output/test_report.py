@@ -253,4 +253,4 @@ def test_tables_of_runs_and_institutions(store: Store, evaluation: Evaluation, t
     assert "A2 (3), OL (1) (patients)" in text
     ends = "<td>0.410 without A2</td><td>0.620 without OL</td>"
     assert f"<td>0.300 to 0.700</td>{ends}" in text
-    assert f"<td>a class in one institution alone</td>{ends}" in text
+    assert f"<td>a class in only one institution</td>{ends}" in text
