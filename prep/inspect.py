@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.layout import PIXEL_ARRAYS
 from schemas.manifest import SPLITS, Manifest
-from schemas.prompt_kinds import POINT_SETS, PointLabel
+from schemas.prompt_kinds import PointLabel
 from schemas.store.store import Store
 
 
@@ -146,7 +146,7 @@ def summarize_store(store: Store) -> StoreSummary:
         stored_bytes=sum(files.values()),
         prompts={
             name: float((store.column(points.labels_path) != PointLabel.PADDING).sum(axis=1).mean())
-            for name, points in POINT_SETS.items()
+            for name, points in store.point_sets.items()
         },
         ignored_share=ignored_share(manifest),
         kept_out=tuple(dict.fromkeys(source.sequence or source.frame_id for source in left_out)),

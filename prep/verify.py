@@ -207,9 +207,13 @@ def _stray_files(store: Store, files: list[WrittenFile]) -> list[Problem]:
 def _unreadable_columns(store: Store) -> Iterator[Problem]:
     manifest = store.manifest
     # The type of the labels does not matter here: they are not a column.
-    has_sequences = bool(manifest.sequences)
     for spec in array_specs(
-        manifest.tile_size_px, "uint8", manifest.point_counts, manifest.object_kind, has_sequences=has_sequences
+        manifest.tile_size_px,
+        "uint8",
+        manifest.point_counts,
+        manifest.object_kind,
+        has_sequences=bool(manifest.sequences),
+        point_sets=store.point_sets,
     ):
         if spec.path not in PIXEL_ARRAYS:
             try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prep.config import BuildConfig
 from prep.derive.roi import merger
 from schemas.picture.decode import LabelArray
-from schemas.prompt_kinds import PROMPT_SOURCES, PointLabel
+from schemas.prompt_kinds import PROMPT_SOURCES, PointLabel, PromptKind
 from schemas.record import Record
 from schemas.store.store import Store
 from schemas.store.tile import Tile
@@ -133,7 +133,12 @@ def _wrong_segments(
 
 
 def _wrong_prompts(tile: Tile, segments: dict[int, NDArray[np.bool_]], ignore: NDArray[np.bool_]) -> Iterator[str]:
-    for kind in PROMPT_SOURCES:
+    stored = tile.store.point_sets
+    # A store that was built before a kind was added lacks the kind's points.
+    kinds: list[PromptKind] = [
+        kind for kind, source in PROMPT_SOURCES.items() if all(points.name in stored for points in source.point_sets)
+    ]
+    for kind in kinds:
         prompts = tile.prompts(kind, segments, negatives=tile.store.manifest.negative_points > 0)
         for object_id, prompt in prompts.items():
             coords, labels = prompt["point_coords"].astype(int), prompt["point_labels"]

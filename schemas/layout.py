@@ -6,11 +6,12 @@ Arrays are H, W; coordinates are x, y. A coordinate is the index of a pixel at i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from schemas.bits import BIT_ORDER
-from schemas.prompt_kinds import POINT_SETS, PointCounts
+from schemas.prompt_kinds import POINT_SETS, PointCounts, PointSet
 
 SCHEMA_VERSION = 1
 """Version of a store without sequences."""
@@ -51,7 +52,13 @@ class ArraySpec:
 
 
 def array_specs(
-    tile_size_px: int, label_dtype: str, counts: PointCounts, object_kind: str = "label", *, has_sequences: bool = False
+    tile_size_px: int,
+    label_dtype: str,
+    counts: PointCounts,
+    object_kind: str = "label",
+    *,
+    has_sequences: bool = False,
+    point_sets: Mapping[str, PointSet] = POINT_SETS,
 ) -> list[ArraySpec]:
     """List every array of a store.
 
@@ -61,11 +68,12 @@ def array_specs(
         counts: How many points each object has.
         object_kind: `label`, `component` or `instance`; a store of instances also keeps their ids from the source.
         has_sequences: Whether the tiles are frames of sequences.
+        point_sets: The sets of points that it keeps, by name.
     """
     size = tile_size_px
     packed = ((size, size // 8), ("y", "x_byte"))
     prompts: list[ArraySpec] = []
-    for points in POINT_SETS.values():
+    for points in point_sets.values():
         columns, dimension = points.columns(counts), f"{points.name}_point"
         prompts.append(ArraySpec(points.coords_path, "float32", "object", (columns, 2), (dimension, "xy")))
         prompts.append(ArraySpec(points.labels_path, "int32", "object", (columns,), (dimension,)))

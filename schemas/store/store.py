@@ -20,7 +20,7 @@ from schemas.errors import StoreError
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION, SEQUENCE_SCHEMA_VERSION
 from schemas.manifest import SPLITS, Manifest, SourceRecord
 from schemas.points import Prompt
-from schemas.prompt_kinds import PromptKind
+from schemas.prompt_kinds import POINT_SETS, PointSet, PromptKind
 from schemas.record import Record
 from schemas.store.check_arrays import checked_array
 from schemas.store.check_columns import WHOLE_COLUMNS, check_checksums, check_column
@@ -259,6 +259,16 @@ class Store:
     def files(self) -> FileList:
         """The list of the store's files, as the build wrote it."""
         return FileList(self.group.store_path, self.path, self.column)
+
+    @cached_property
+    def point_sets(self) -> dict[str, PointSet]:
+        """The sets of points that the build wrote, by name; a store that was built before a set was added lacks it."""
+        written = self.files.sizes
+        return {
+            name: points
+            for name, points in POINT_SETS.items()
+            if f"{points.coords_path}/zarr.json" in written or f"{points.labels_path}/zarr.json" in written
+        }
 
     def source(self, frame_id: str) -> SourceRecord:
         """Return the manifest's entry of a ROI: its files, size, resolution and palette."""

@@ -82,6 +82,16 @@ def test_missing_column_is_named_once(copy: Path) -> None:
     assert "row 0: is missing" in problems[1][1]
 
 
+def test_lost_points_are_not_taken_for_those_of_a_newer_kind(copy: Path) -> None:
+    for name in ("coords", "labels"):
+        shutil.rmtree(copy / "prompts" / f"positive_{name}")
+    problems = [(problem.where, problem.what) for problem in verify_store(open_store(copy))]
+    assert ("prompts/positive_labels/zarr.json", "is missing") in problems
+    lost = [what for where, what in problems if where == "prompts/positive_labels"]
+    assert len(lost) == 1
+    assert "does not exist" in lost[0]
+
+
 def test_rows_of_a_damaged_shard_depend_on_the_label_type(write_roi, tmp_path: Path) -> None:
     # At 512 px a shard has 256 tiles with one byte per pixel, or 128 with two.
     labels = np.full((64, 140 * 64), 1000, np.uint16)
