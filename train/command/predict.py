@@ -68,7 +68,8 @@ def predict(
         float, typer.Option(min=0, max=0.9, help="Share of a window that the next window also shows.")
     ] = 0.25,
     formats: Annotated[
-        str, typer.Option("--format", callback=_formats, help="Files to write: some of geojson,masks,coco,csv,overlay.")
+        str,
+        typer.Option("--format", callback=_formats, help=f"Files to write: some of {','.join(RESULT_FORMATS)}."),
     ] = "geojson,masks,csv,overlay",
     min_area: Annotated[int, typer.Option(min=1, help="Smallest number of pixels of an object.")] = 1,
     iou_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest IoU estimate with --automatic.")] = 0.8,
