@@ -57,9 +57,10 @@ def check_cacheable(model: PromptableSam, store: Store, config: FitConfig) -> No
     if config.lora.rank:
         what = "needs a frozen image encoder, but --lora trains adapters in it"
         raise ConfigError("--cache-features", what, "leave one of the two out")
-    for name, parameter in model.sam.image_encoder.named_parameters():
+    encoder = model.backbone.encoder
+    for name, parameter in model.sam.get_submodule(encoder).named_parameters():
         if parameter.requires_grad:
-            what = f"needs a frozen image encoder, but image_encoder.{name} is trained"
+            what = f"needs a frozen image encoder, but {encoder}.{name} is trained"
             raise ConfigError("--cache-features", what, "add --freeze decoder_only, or leave --cache-features out")
     for name, value in config.augment:
         if name != "orientation" and value != AugmentConfig.model_fields[name].default:
@@ -105,7 +106,7 @@ def filled_features(
         return cache
     with cache.being_filled() if world.is_main else nullcontext():
         if world.is_main:
-            _check_space(cache, len(missing))
+            _check_space(model, cache, len(missing))
         world.wait()
         encoder = _TileEncoder(model, store, config.batch_size, cache.views, device)
         _fill(encoder, cache, missing[world.rank :: world.size], stop)
@@ -171,10 +172,11 @@ def _fill(encoder: _TileEncoder, cache: FeatureCache, tiles: Sequence[int], stop
             write.result()
 
 
-def _check_space(cache: FeatureCache, missing: int) -> None:
+def _check_space(model: PromptableSam, cache: FeatureCache, missing: int) -> None:
     """Log how much space the missing tiles need, and check that the disk has it.
 
     Args:
+        model: The model, whose decoder's own layers make the features smaller if they are frozen.
         cache: The cache.
         missing: Number of tiles to compute.
 
@@ -182,8 +184,9 @@ def _check_space(cache: FeatureCache, missing: int) -> None:
         ConfigError: The disk has too little free space.
     """
     needed, free = missing * cache.tile_bytes, shutil.disk_usage(cache.path.parent).free
-    is_smallest = all(level.form == "decoder" for level in cache.levels[:2])
-    remedy = "" if is_smallest else "; add --freeze sam_mask_decoder.conv_s0,sam_mask_decoder.conv_s1 to need less"
+    layers = zip(cache.levels, model.backbone.level_layers, strict=True)
+    trained = [layer for level, layer in layers if layer is not None and level.form != "decoder"]
+    remedy = f"; add --freeze {','.join(trained)} to need less" if trained else ""
     if needed > free:
         where = f"--cache-features in {cache.path.parent}"
         raise ConfigError(where, f"needs {_size(needed)}, but only {_size(free)} are free", f"free space{remedy}")

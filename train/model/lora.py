@@ -37,7 +37,9 @@ def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
         from peft import inject_adapter_in_model
     except ImportError as error:
         raise ConfigError("--lora", "needs the peft package", "pip install 'bcss-sam2[lora]'") from error
-    names = [name for name, module in model.sam.image_encoder.named_modules() if isinstance(module, nn.Linear)]
+    backbone = model.backbone
+    encoder = model.sam.get_submodule(backbone.encoder)
+    names = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
     chosen = [name for name in names if name.endswith(config.modules)]
     if not chosen:
         raise ConfigError(
@@ -45,12 +47,13 @@ def add_adapters(model: PromptableSam, config: LoraConfig) -> None:
             f"no linear layer has a name that ends in {' or '.join(config.modules)}",
             f"choose the end of a name such as {names[0]}",
         )
-    neck = [parameter for parameter in model.sam.image_encoder.neck.parameters() if parameter.requires_grad]
-    model.sam.image_encoder.requires_grad_(False)
+    in_trunk = {id(parameter) for parameter in model.sam.get_submodule(backbone.trunk).parameters()}
+    others = [p for p in encoder.parameters() if p.requires_grad and id(p) not in in_trunk]
+    encoder.requires_grad_(False)
     peft_config = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=chosen)
-    inject_adapter_in_model(peft_config, model.sam.image_encoder)
-    # --freeze decides whether the neck is trained.
-    for parameter in neck:
+    inject_adapter_in_model(peft_config, encoder)
+    # --freeze decides whether the rest of the encoder, its neck, is trained.
+    for parameter in others:
         parameter.requires_grad_(True)
 
 
@@ -83,7 +86,7 @@ def weights_of(model: PromptableSam) -> dict[str, dict[str, Tensor]]:
     """
     parts = {"model": merged_weights(model)}
     state = model.sam.state_dict()
-    adapter = {_adapter_key(name): weight for name, weight in state.items() if _MARK in name}
+    adapter = {_adapter_key(model, name): weight for name, weight in state.items() if _MARK in name}
     if adapter:
         parts |= {"adapter": adapter, "base_layers": {n: w for n, w in state.items() if _BASE in n}}
     return parts
@@ -102,10 +105,13 @@ def load_adapted(model: PromptableSam, parts: Mapping[str, Mapping[str, Tensor]]
     merged, adapter, base = parts["model"], parts["adapter"], parts["base_layers"]
     state: dict[str, Any] = {}
     for name in model.sam.state_dict():
-        state[name] = adapter[_adapter_key(name)] if _MARK in name else base[name] if _BASE in name else merged[name]
+        if _MARK in name:
+            state[name] = adapter[_adapter_key(model, name)]
+        else:
+            state[name] = base[name] if _BASE in name else merged[name]
     model.sam.load_state_dict(state)
 
 
-def _adapter_key(name: str) -> str:
+def _adapter_key(model: PromptableSam, name: str) -> str:
     # peft leaves the adapter's name out of the keys that it saves.
-    return name.removeprefix("image_encoder.").replace(f".{_NAME}.", ".")
+    return name.removeprefix(f"{model.backbone.encoder}.").replace(f".{_NAME}.", ".")
