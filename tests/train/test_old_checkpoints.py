@@ -32,6 +32,19 @@ DECODER = "sam_mask_decoder.conv_s0.weight"
 
 Content = dict[str, Any]
 
+NEWER_SETTINGS: Content = {
+    "recipe": None,
+    "frames": 1,
+    "frame_stride": 1,
+    "reverse": 0.0,
+    "corrected_frames": 1,
+    "mask_prompt_share": 1.0,
+    "box_jitter": 0.0,
+    "patients": None,
+    "keep_previous": True,
+}
+"""The settings that version 3638d48 did not have, with the values that give its results. They must be the defaults."""
+
 
 @pytest.fixture(scope="module")
 def old_store() -> Store:
@@ -86,11 +99,6 @@ def _leaves(values: Content, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
-def _with_defaults(settings: Content) -> Content:
-    """Return the settings of a file by dotted key, with the defaults of settings that the file lacks."""
-    return {**dict(_leaves(read_config(None, {}).model_dump(mode="json"))), **dict(_leaves(settings))}
-
-
 def _resume(store: Store, checkpoint: Path, settings: Content, out: Path, steps: int) -> tuple[list[int], Content]:
     """Resume from a checkpoint with the settings of its config.json; return the steps made and the new checkpoint."""
     (out / "checkpoints").mkdir(parents=True)
@@ -115,7 +123,7 @@ def test_run_is_resumed(
     assert now["steps"] == now["scheduler"]["step"] == now["sampler"]["batch"] == 4
     assert now["time_elapsed"] > then["time_elapsed"]
     assert now["best_meter_values"]["dice"] >= then["best_meter_values"]["dice"]
-    assert dict(_leaves(now["config"])) == _with_defaults(settings) | {"max_steps": 4}
+    assert dict(_leaves(now["config"])) == dict(_leaves(settings)) | NEWER_SETTINGS | {"max_steps": 4}
     # All weights of the file and the state of the optimizer were restored.
     for part in {"model", "adapter", "base_layers"} & then.keys():
         assert _moved(now[part], then[part]) == []
@@ -131,6 +139,13 @@ def test_run_is_resumed(
         assert torch.allclose(now["ema"]["model"][TRUNK], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_default_of_a_newer_setting_gives_the_old_results(forms: Content, name: str) -> None:
+    in_file = dict(_leaves(forms["checkpoints"][name]["config"]))
+    now = dict(_leaves(read_config(None, {}).model_dump(mode="json")))
+    assert {key: value for key, value in now.items() if key not in in_file} == NEWER_SETTINGS
+
+
 def test_setting_that_the_file_lacks_has_its_default(old_store: Store, forms: Content, tmp_path: Path) -> None:
     content = make_checkpoint(forms, "plain", SEED)
     # This setting stands for one that a later version adds.
@@ -141,7 +156,7 @@ def test_setting_that_the_file_lacks_has_its_default(old_store: Store, forms: Co
     assert seen == []
     described = dict(_leaves(json.loads((tmp_path / "run" / "config.json").read_text())))
     assert described["checkpoint_activations"] is False
-    assert described.items() >= _with_defaults(content["config"]).items()
+    assert described.items() >= (dict(_leaves(content["config"])) | NEWER_SETTINGS).items()
 
 
 def test_old_checkpoints_are_evaluated(
