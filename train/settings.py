@@ -55,7 +55,8 @@ class OptimizerConfig(Settings):
         weight_decay: Weight decay of AdamW; biases and norm layers have none.
         clip_norm: Largest norm of the gradient; a longer gradient is scaled down to it.
         accumulate: Batches per step, whose gradients are summed.
-        ema_decay: Decay of a moving average of the weights, which is validated and saved as best.pt; 0 keeps none.
+        ema_decay: Decay of a moving average of the weights; best.pt holds the average or the weights, whichever is
+            better. 0 keeps none.
     """
 
     lr: float = Field(default=5e-6, gt=0)

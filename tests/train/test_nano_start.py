@@ -85,7 +85,7 @@ def test_predictors_use_the_average_of_a_checkpoint(tmp_path: Path) -> None:
         run.model.sam.get_parameter(name).add_(1.0)
     run.state().save(tmp_path / "checkpoint.pt")
     used = load_predictor(tmp_path / "checkpoint.pt", CPU).model.sam.get_parameter(name)
-    torch.testing.assert_close(used, run.scored_model.sam.get_parameter(name))
+    torch.testing.assert_close(used, run.averaged_model.sam.get_parameter(name))
     assert not torch.equal(used, run.model.sam.get_parameter(name))
 
 

@@ -115,7 +115,7 @@ def _models(run: Run) -> dict[WeightsKind, PromptableSam]:
     """Return the weights to validate: those of the step, and their moving average, which at the start are the same."""
     if run.ema is None or not run.steps:
         return {"raw": run.model}
-    return {"average": run.scored_model, "raw": run.model}
+    return {"average": run.averaged_model, "raw": run.model}
 
 
 def _epoch_line(run: Run, epoch: int, score: float, by_weights: dict[str, float], *, is_best: bool) -> str:

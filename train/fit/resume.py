@@ -129,7 +129,7 @@ def _restore(run: Run, state: TrainState, path: Path) -> None:
     if run.ema is not None:
         if state.ema is None:
             raise CheckpointError(path, "holds no moving average", "start a new run with --init")
-        _load(run.scored_model, state.ema, path)
+        _load(run.averaged_model, state.ema, path)
         run.ema.n_averaged.fill_(state.steps)
         run.ema_warms_up = state.ema_warms_up
         if not run.ema_warms_up:

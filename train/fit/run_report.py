@@ -70,7 +70,7 @@ def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, 
     if best.is_file():
         found[BEST] = load_predictor(best, device)
     if not found or run.epochs_since_best or run.best_weights == "raw":
-        found[LAST] = MaskPredictor(run.scored_model, device)
+        found[LAST] = MaskPredictor(run.averaged_model, device)
     return found | (load_initial_weights([last], device) if last.is_file() else {})
 
 

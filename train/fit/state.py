@@ -106,8 +106,8 @@ class Run:
         return self.config.best_by if self.best_by_objects else f"{self.config.best_by}_class_mean"
 
     @property
-    def scored_model(self) -> PromptableSam:
-        """The model that validation scores: the moving average if the run keeps one."""
+    def averaged_model(self) -> PromptableSam:
+        """The moving average if the run keeps one, otherwise the model."""
         return self.model if self.ema is None else self.ema.module  # pyright: ignore[reportReturnType]
 
     def state(self) -> TrainState:
@@ -141,11 +141,11 @@ class Run:
             model_size=config.model,
             image_size=config.image_size,
             config=config.model_dump(mode="json"),
-            ema=None if self.ema is None else weights_of(self.scored_model),
+            ema=None if self.ema is None else weights_of(self.averaged_model),
         )
 
     def best_state(self, model: PromptableSam) -> TrainState:
-        """Return the content of `best.pt`: the scored weights, without the parts that only `--resume` needs."""
+        """Return the content of `best.pt`: the weights of the given model, without the optimizer and the average."""
         return self.state().model_copy(update=weights_of(model)).without_training()
 
 

@@ -80,7 +80,8 @@ class TrainState(BaseModel):
     image_size: int
     # All settings of the run: `--resume` compares them; `evaluate` finds the initial weights by `init` and `seed`.
     config: dict[str, Any]
-    # The moving average of the weights, in the form of `model`, `adapter` and `base_layers`: read by `--resume`.
+    # The moving average of the weights, in the form of `model`, `adapter` and `base_layers`: read by `--resume`, and by
+    # all predictors, which use it instead of `model`.
     ema: dict[str, dict[str, Tensor]] | None = None
 
     @property
@@ -96,7 +97,7 @@ class TrainState(BaseModel):
         return {name: value for name, value in values.items() if name not in optional or value is not None}
 
     def without_training(self) -> TrainState:
-        """Return a copy without the optimizer and the average, which only `--resume` needs."""
+        """Return a copy without the optimizer and the average, which a file of chosen weights does not need."""
         return self.model_copy(update={"optimizer": None, "ema": None})
 
     def save(self, path: Path, keep_as: Path | None = None) -> None:

@@ -54,9 +54,9 @@ def test_average_of_an_older_run_has_no_warm_up(tmp_path: Path, warms_up: bool) 
     name = "sam_mask_decoder.conv_s0.weight"
     with torch.no_grad():
         resumed.model.sam.get_parameter(name).add_(1.0)
-    before = resumed.scored_model.sam.get_parameter(name).clone()
+    before = resumed.averaged_model.sam.get_parameter(name).clone()
     resumed.ema.update_parameters(resumed.model)
-    moved = (resumed.scored_model.sam.get_parameter(name) - before).mean()
+    moved = (resumed.averaged_model.sam.get_parameter(name) - before).mean()
     # After two steps the decay is 3/12 with a warm-up.
     assert moved.item() == pytest.approx(0.75 if warms_up else 0.1, abs=1e-5)
     assert resumed.state().ema_warms_up is warms_up
