@@ -136,7 +136,7 @@ def measure(settings: dict[str, Any], frames: int) -> Times:
     device = torch.device("cpu")
     run = start_run(config, Origin("", 1, 1), device)
     step, batch, clock = TrainStep(run.model, run.optimizer, config, World(), device), drifting_batch(config), Clock()
-    clock.record(run.model, "_levels", ENCODER)
+    clock.record(run.model, "encode_levels", ENCODER)
     for name, part in METHODS.items():
         clock.record(run.model.sam, name, part)
     before = step_module.batch_loss, nn.utils.clip_grad_norm_

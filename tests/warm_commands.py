@@ -106,7 +106,7 @@ def _run(module: str, arguments: list[str], folder: str, environment: dict[str, 
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
         # Python runs these at the end of a process, but not at the end of one that leaves with `os._exit`.
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -107,6 +107,6 @@ def _run(module: str, arguments: list[str], env: dict[str, str], printed: list[P
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         # Python runs these at the end of a process, but not at the end of one that `multiprocessing` has forked.
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
         sys.stdout.flush()
         sys.stderr.flush()

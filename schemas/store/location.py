@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 RETRY_S = 30
 """Seconds for which a failed request is repeated: a restarted server takes some seconds."""
 
-_RETRY: RetryConfig = {
+RETRY: RetryConfig = {
     # By default obstore retries ten times, which takes only two seconds if no server listens. Here only the time limits
     # the retries.
     "max_retries": 1000,
     "retry_timeout": timedelta(seconds=RETRY_S),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
 }
+"""How obstore repeats a failed request."""
 
 _SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "http", "https")
 
@@ -59,7 +60,7 @@ def object_store(location: str) -> ObjectStore:
     except ImportError as error:
         raise ConfigError(location, "needs the obstore package", "pip install 'bcss-sam2[s3]'") from error
     try:
-        return from_url(location, retry_config=_RETRY)
+        return from_url(location, retry_config=RETRY)
     except (BaseError, ValueError) as error:
         raise ConfigError(location, f"is not an object store ({error})", "check the URL and the credentials") from error
 

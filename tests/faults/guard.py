@@ -83,7 +83,9 @@ class Guard:
         # Python cannot remove an audit hook, so this one must be silent and quick while no input is tried.
         if not self._watching:
             return
-        if event in _RUNS_CODE or (event == "exec" and _is_text(args[0], sys._getframe(1))):
+        # Python does not tell a hook its caller in another way.
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+        if event in _RUNS_CODE or (event == "exec" and _is_text(args[0], caller)):
             self._seen.append(f"{event} {args!r}"[:200])
         elif event == "open" and isinstance(args[2], int) and args[2] & _WRITES and not self._is_inside(args[0]):
             self._seen.append(f"open {args[0]!r} for writing")

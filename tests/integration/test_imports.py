@@ -3,14 +3,19 @@
 A room is a sub-package, or a module directly inside a stage."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {"schemas": {"schemas"}, "prep": {"schemas", "prep"}, "train": {"schemas", "train"}}
+OTHERS = ("tests", "benchmarks", "docs")
 MAX_MODULES = 18
+PRIVATE_NAME = re.compile(r"\w+(\.\w+)*\._(?!_)\w+")
+"""A private name below a module or class, in code or as `monkeypatch.setattr` takes it."""
 
 
 def _modules() -> dict[str, Path]:
@@ -76,8 +81,21 @@ def test_rooms_are_two_levels_deep_and_not_too_full() -> None:
 
 
 def test_nothing_takes_a_private_name_from_another_module() -> None:
-    for path in [*_modules().values(), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (*MAY_IMPORT, "tests"):
-                private = [alias.name for alias in node.names if alias.name.startswith("_")]
-                assert not private, f"{path} imports {private}"
+    for path in [*_modules().values(), *(p for name in OTHERS for p in sorted((ROOT / name).rglob("*.py")))]:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        imports = [node for node in nodes if _is_of_us(node)]
+        aliases = [alias for node in imports for alias in node.names]
+        own = {(alias.asname or alias.name).split(".")[0] for alias in aliases}
+        used = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+        private = [alias.name for alias in aliases if alias.name.startswith("_")]
+        private += [name for name in used if name.split(".")[0] in own and PRIVATE_NAME.fullmatch(name)]
+        texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        private += [text for text in texts if text.split(".")[0] in MAY_IMPORT and PRIVATE_NAME.fullmatch(text)]
+        assert not private, f"{path} uses {private}"
+
+
+def _is_of_us(node: ast.AST) -> TypeGuard[ast.Import | ast.ImportFrom]:
+    """Whether a node imports one of our modules, or something from them."""
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").split(".")[0] in (*MAY_IMPORT, *OTHERS)
+    return isinstance(node, ast.Import) and any(alias.name.split(".")[0] in MAY_IMPORT for alias in node.names)

@@ -133,7 +133,8 @@ def test_meta_loads_the_checkpoint_and_its_predictor_gives_the_same_masks(run: t
     )
     theirs = SAM2ImagePredictor(sam)
     # The predictor's own feature sizes are for a 1024 px input.
-    theirs._bb_feat_sizes = [(IMAGE_SIZE // step, IMAGE_SIZE // step) for step in (4, 8, 16)]
+    sizes = [(IMAGE_SIZE // step, IMAGE_SIZE // step) for step in (4, 8, 16)]
+    theirs._bb_feat_sizes = sizes  # pyright: ignore[reportPrivateUsage]
     ours = load_predictor(path, pick_device("cpu"))
     overlaps = []
     for record in [store[0], store[len(store) // 2]]:

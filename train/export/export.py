@@ -67,8 +67,8 @@ def export_checkpoint(
     def write(folder: Path) -> None:
         folder.mkdir()
         _save_safetensors(transformers_weights(weights), folder / "model.safetensors")
-        _write_json(folder / "config.json", network_config(model))
-        _write_json(folder / "processor_config.json", processor_config(model.image_size))
+        write_json(folder / "config.json", network_config(model))
+        write_json(folder / "processor_config.json", processor_config(model.image_size))
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     return _appear(out, write)
@@ -109,5 +109,6 @@ def _save_safetensors(weights: Weights | dict[str, Tensor], path: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file of the folder for `transformers`."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -226,24 +226,25 @@ def _measured_memory(prepared: PreparedRun, store: Store, tiles: NDArray[np.int6
 
     # The first step makes the state of the optimizer, which stays.
     step([batch_of(1)])
-    one_image = _peak_of_step(prepared, [batch_of(1)], device)
+    one_image = peak_of_step(prepared, [batch_of(1)], device)
     limit = memory_bytes(device)
     if config.batch_size == 1:
         return Memory(one_image, one_image, 1, limit)
     # On a CPU, a batch that does not fit would end the process, so two images are tried first.
     try:
-        two_images = _peak_of_step(prepared, [batch_of(2)], device)
+        two_images = peak_of_step(prepared, [batch_of(2)], device)
         guess = Memory(one_image, two_images, 2, limit)
         if guess.largest_batch is not None and guess.largest_batch < config.batch_size and device.type == "cpu":
             return Memory(one_image, None, config.batch_size, limit)
-        whole = two_images if config.batch_size == 2 else _peak_of_step(prepared, [batch_of(config.batch_size)], device)
+        whole = two_images if config.batch_size == 2 else peak_of_step(prepared, [batch_of(config.batch_size)], device)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         return Memory(one_image, None, config.batch_size, limit)
     return Memory(one_image, whole, config.batch_size, limit)
 
 
-def _peak_of_step(prepared: PreparedRun, batches: Sequence[Batch], device: torch.device) -> int:
+def peak_of_step(prepared: PreparedRun, batches: Sequence[Batch], device: torch.device) -> int:
+    """Make a step with the given batches, and return the most memory that was used, in bytes."""
     reset_peak_memory(device)
     prepared.train_step(batches)
     return peak_memory_bytes(device)

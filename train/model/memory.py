@@ -49,13 +49,17 @@ class FrameMemory:
     Args:
         model: The model.
         num_frames: Number of frames of the sequence; Meta scales the distance between frames by it.
+
+    Attributes:
+        prompted: What is stored of the frames with a prompt, by number of the frame, under Meta's names.
+        tracked: The same of the other frames.
     """
 
     def __init__(self, model: PromptableSam, num_frames: int) -> None:
         self._sam = model.sam
         self._num_frames = num_frames
-        self._prompted: dict[int, dict[str, Any]] = {}
-        self._tracked: dict[int, dict[str, Any]] = {}
+        self.prompted: dict[int, dict[str, Any]] = {}
+        self.tracked: dict[int, dict[str, Any]] = {}
 
     def recall(self, frame: int, features: ImageFeatures) -> Tensor:
         """Return the image embedding of a frame with the memory in it, (N, C, S/16, S/16).
@@ -67,11 +71,11 @@ class FrameMemory:
         coarse = features.embedding
         return self._sam._prepare_memory_conditioned_features(
             frame_idx=frame,
-            is_init_cond_frame=not self._prompted,
+            is_init_cond_frame=not self.prompted,
             current_vision_feats=[_as_sequence(coarse)],
             current_vision_pos_embeds=[_as_sequence(self._sam.image_encoder.neck.position_encoding(coarse))],
             feat_sizes=[coarse.shape[-2:]],
-            output_dict={"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._tracked},
+            output_dict={"cond_frame_outputs": self.prompted, "non_cond_frame_outputs": self.tracked},
             num_frames=self._num_frames,
         )
 
@@ -133,9 +137,9 @@ class FrameMemory:
             is_mask_from_pts=prompted,
         )
         kept = {"maskmem_features": stored, "maskmem_pos_enc": positions, "obj_ptr": answer.pointer}
-        (self._prompted if prompted else self._tracked)[frame] = kept
-        self._tracked.pop(frame + 1 - self._sam.max_obj_ptrs_in_encoder, None)
-        if (unseen := self._tracked.get(frame + 1 - self._sam.num_maskmem)) is not None:
+        (self.prompted if prompted else self.tracked)[frame] = kept
+        self.tracked.pop(frame + 1 - self._sam.max_obj_ptrs_in_encoder, None)
+        if (unseen := self.tracked.get(frame + 1 - self._sam.num_maskmem)) is not None:
             del unseen["maskmem_features"], unseen["maskmem_pos_enc"]
 
 

@@ -143,14 +143,15 @@ class PromptableSam(nn.Module):
 
     def encode(self, images: Tensor) -> ImageFeatures:
         """Encode images, uint8 or float (B, 3, S, S) with values from 0 to 255."""
-        return self._features(*self._levels(images))
+        return self._features(*self.encode_levels(images))
 
     def encode_frames(self, images: Tensor) -> ImageFeatures:
         """Encode images like `encode`, but without the embedding of an empty memory; `FrameMemory` adds the memory."""
-        fine, middle, coarse = self._levels(images)
+        fine, middle, coarse = self.encode_levels(images)
         return ImageFeatures(coarse, (fine, middle))
 
-    def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode_levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode images to what the decoder takes: (B, 32, S/4, S/4), (B, 64, S/8, S/8) and (B, 256, S/16, S/16)."""
         # Look this up in each call, because adapters may be added after modules were frozen.
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         if self._recorded and self.training:

@@ -258,7 +258,7 @@ def test_silent_server_is_reported_in_one_line(
 ) -> None:
     # Nothing listens on port 1.
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setitem(location._RETRY, "retry_timeout", timedelta(seconds=2))
+    monkeypatch.setitem(location.RETRY, "retry_timeout", timedelta(seconds=2))
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     url = f"{bucket}/s.zarr"
     arguments = {"inspect": [url], "build": [str(source), "--out", url, "--workers", "1"]}

@@ -104,7 +104,8 @@ def test_three_programs_give_the_same_masks(
         apply_postprocessing=False,
     )
     meta = SAM2ImagePredictor(built)
-    meta._bb_feat_sizes = [(SIDE // step, SIDE // step) for step in (4, 8, 16)]
+    # The predictor's own feature sizes are for a 1024 px input.
+    meta._bb_feat_sizes = [(SIDE // step, SIDE // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]
     meta.set_image(image)
     masks = [meta.predict(box=box, multimask_output=False, return_logits=True)[2][0] for box in boxes]
     np.testing.assert_allclose(np.stack(masks), ours.clamp(-32, 32), atol=2e-4)
@@ -188,7 +189,7 @@ def test_full_disk_leaves_the_earlier_export(checkpoint: Path, tmp_path: Path, m
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("train.export.export._write_json", full)
+    monkeypatch.setattr("train.export.export.write_json", full)
     with pytest.raises(CheckpointError, match="No space left"):
         export_checkpoint(checkpoint, out, "transformers", overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -80,7 +80,7 @@ def test_cpu_batch_that_would_not_fit_is_not_tried(store: Store, monkeypatch: py
         tried.append(batches[0].images.shape[1])  # pyright: ignore[reportAttributeAccessIssue]
         return tried[-1] * GIB
 
-    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
     monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 8 * GIB)
     plan = plan_run(store, FitConfig.model_validate({**FAST, "batch_size": 16, "freeze": "decoder_only"}))
     assert tried == [1, 2]
@@ -118,7 +118,7 @@ def test_plan_measures_steps_with_all_frames(sequences: Store, monkeypatch: pyte
         measured.append(batches[0].images.shape[0])  # pyright: ignore[reportAttributeAccessIssue]
         return GIB
 
-    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
     flags = {**FAST, "batch_size": 1, "frames": frames, "prompt": "box", "max_steps": 1, "freeze": "memory"}
     plan = plan_run(sequences, FitConfig.model_validate(flags))
     assert measured == [frames]

@@ -87,7 +87,8 @@ def _fake_gpu() -> Generator[FakeTensorMode]:
 def _to_fake(module: nn.Module, mode: FakeTensorMode, device: torch.device) -> None:
     """Replace the parameters and buffers of a model by fake ones on the device."""
     for part in module.modules():
-        for known in (part._parameters, part._buffers):
+        # torch has no public way to replace what a module holds by a tensor that is no parameter.
+        for known in (part._parameters, part._buffers):  # pyright: ignore[reportPrivateUsage]
             for name, tensor in known.items():
                 if tensor is not None:
                     fake = mode.from_tensor(tensor).detach().to(device)

@@ -38,9 +38,9 @@ def test_first_frame_equals_a_single_image(nano: PromptableSam) -> None:
 
 def test_memory_holds_no_more_than_the_model_sees(nano: PromptableSam) -> None:
     memory = _remembering(nano, 20)
-    assert list(memory._prompted) == [0]
-    assert list(memory._tracked) == list(range(5, 20))
-    with_maps = [frame for frame, kept in memory._tracked.items() if "maskmem_features" in kept]
+    assert list(memory.prompted) == [0]
+    assert list(memory.tracked) == list(range(5, 20))
+    with_maps = [frame for frame, kept in memory.tracked.items() if "maskmem_features" in kept]
     assert with_maps == list(range(14, 20))
     with torch.no_grad():
         assert memory.recall(20, _features(nano, 20)).shape == (2, 64, 8, 8)
@@ -50,7 +50,7 @@ def test_each_frame_before_changes_what_is_recalled(nano: PromptableSam) -> None
     memory, features = _remembering(nano, 4), _features(nano, 9)
     with torch.no_grad():
         whole = memory.recall(4, features)
-        for kept in (memory._prompted, memory._tracked):
+        for kept in (memory.prompted, memory.tracked):
             frame, taken = kept.popitem()
             if kept:
                 assert not torch.equal(memory.recall(4, features), whole)

@@ -112,7 +112,8 @@ def _metas_predictor(model: PromptableSam, config_file: str, weights: Path | Non
     )
     predictor = SAM2ImagePredictor(sam)
     # The predictor's own feature sizes are for a 1024 px input.
-    predictor._bb_feat_sizes = [(model.image_size // step, model.image_size // step) for step in (4, 8, 16)]
+    sizes = [(model.image_size // step, model.image_size // step) for step in (4, 8, 16)]
+    predictor._bb_feat_sizes = sizes  # pyright: ignore[reportPrivateUsage]
     return predictor
 
 
