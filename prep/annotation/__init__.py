@@ -1,1 +1,1 @@
-"""Draw outlines from COCO, QuPath, Labelme and YOLO files as masks; imports `schemas`, `prep.source`, `prep.files`."""
+"""Draw outlines from COCO, QuPath, Labelme and YOLO files as masks; imports `prep.files` and `prep.source`."""

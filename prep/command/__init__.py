@@ -1,1 +1,1 @@
-"""Commands of `bcss-prep` that have many flags, one file each: they parse and call. Only `prep/cli.py` imports them."""
+"""Commands of `bcss-prep`, one file each, which only `prep/cli.py` imports; imports all of `prep`."""

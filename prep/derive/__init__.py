@@ -1,1 +1,1 @@
-"""Derive tiles, segments and points from pixels; imports only `schemas`, `prep.source` and `prep.config`."""
+"""Derive tiles, segments and points from pixels; imports `prep.config` and `prep.source`."""

@@ -1,1 +1,1 @@
-"""The working folder and the destination of a build, on disk or in an object store; imports `schemas`, `prep.files`."""
+"""A build's working folder and destination, on disk or in a bucket; imports `prep.changed_settings` and `files`."""

@@ -1,1 +1,1 @@
-"""The source folder: find ROIs, read class maps, divide patients; imports `schemas`, `prep.files`."""
+"""The source folder: find ROIs, read class maps, divide patients; imports nothing from `prep`."""

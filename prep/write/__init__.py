@@ -1,1 +1,1 @@
-"""Write the files of a store: ROI folders, shards, columns, checksums; imports `prep.plan` and what that imports."""
+"""Write a store's files: ROI folders, shards, columns; imports `prep.derive`, `files`, `parallel`, `plan` and below."""

@@ -1,1 +1,1 @@
-"""What both command lines share: messages, log lines, stage times, settings files; imports only `schemas.errors`."""
+"""What both command lines share: messages, log lines, stage times, settings files; imports `schemas.errors`."""

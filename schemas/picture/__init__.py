@@ -1,1 +1,1 @@
-"""Read image files as arrays: images as RGB, masks as their stored values; imports only `schemas`."""
+"""Read image files as arrays: RGB images, masks as stored values; imports `schemas.errors` and `schemas.limits`."""

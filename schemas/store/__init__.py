@@ -1,4 +1,4 @@
-"""The read-only store: its tiles and columns, and how they are read from files; imports only `schemas`."""
+"""Read a store by tile or column; imports `schemas.codec_names`, `errors`, `manifest`, `points`, `record` and below."""
 
 from importlib import import_module
 

@@ -4,6 +4,7 @@ A room is a sub-package, or a module directly inside a stage."""
 
 import ast
 import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TypeGuard
@@ -25,6 +26,7 @@ def _modules() -> dict[str, Path]:
     return dict(zip(names, paths, strict=True))
 
 
+@cache
 def _imported(path: Path) -> set[str]:
     """Return the names that a file imports: modules, and what is taken from them, which may be modules too."""
     names: set[str] = set()
@@ -54,21 +56,63 @@ def test_stages_share_only_the_schemas(package: str) -> None:
 def test_nothing_imports_a_command_line() -> None:
     for name, path in _modules().items():
         assert not _imported(path) & {"prep.cli", "train.cli"}, name
-        if name != "train.cli" and not name.startswith("train.command"):
-            assert not any(imported.startswith("train.command") for imported in _imported(path)), name
+        for stage in ("prep", "train"):
+            if name != f"{stage}.cli" and not name.startswith(f"{stage}.command"):
+                assert not any(imported.startswith(f"{stage}.command") for imported in _imported(path)), name
 
 
-def test_rooms_have_no_import_cycle() -> None:
+@cache
+def _graph() -> dict[str, set[str]]:
+    """Return the rooms that each room imports."""
     modules = _modules()
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
         rooms = {_room(other) for other in _imported(path) & modules.keys()}
         graph.setdefault(_room(name), set()).update(rooms - {_room(name)})
+    return graph
+
+
+def _below(graph: dict[str, set[str]], rooms: set[str]) -> set[str]:
+    """Return the rooms, and those that they import, directly or not."""
+    found: set[str] = set()
+    while new := rooms - found:
+        found |= new
+        rooms = {other for room in new for other in graph[room]}
+    return found
+
+
+def _sentences() -> dict[str, str]:
+    """Return what the docstring of each sub-package says about it."""
+    modules = {name: path for name, path in _modules().items() if path.name == "__init__.py" and "." in name}
+    return {name: ast.get_docstring(ast.parse(path.read_text())) or "" for name, path in modules.items()}
+
+
+def test_rooms_have_no_import_cycle() -> None:
+    graph = _graph()
     assert len(graph) > 30
     try:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"these rooms import each other: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("room", sorted(_sentences()))
+def test_sentence_of_a_room_says_what_it_imports(room: str) -> None:
+    graph, stage = _graph(), room.split(".")[0]
+    imported = {other for other in graph[room] if other.startswith(f"{stage}.")}
+    what, said = _sentences()[room].rsplit("; imports ", 1)
+    assert what
+    if said == f"all of `{stage}`.":
+        return
+    names = [] if said == f"nothing from `{stage}`." else re.findall(r"`([\w.]+)`", said)
+    named = {name if name.startswith(f"{stage}.") else f"{stage}.{name}" for name in names}
+    assert named <= imported
+    assert imported <= (_below(graph, named) if said.endswith(" and below.") else named)
+
+
+def test_table_of_rooms_repeats_their_sentences() -> None:
+    rows = re.findall(r"^\| `(\w+)/(\w+)/` \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert {f"{stage}.{name}": sentence for stage, name, sentence in rows} == _sentences()
 
 
 def test_rooms_are_two_levels_deep_and_not_too_full() -> None:
@@ -86,7 +130,7 @@ def test_nothing_takes_a_private_name_from_another_module() -> None:
         imports = [node for node in nodes if _is_of_us(node)]
         aliases = [alias for node in imports for alias in node.names]
         own = {(alias.asname or alias.name).split(".")[0] for alias in aliases}
-        used = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+        used = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute) and node.attr.startswith("_")]
         private = [alias.name for alias in aliases if alias.name.startswith("_")]
         private += [name for name in used if name.split(".")[0] in own and PRIVATE_NAME.fullmatch(name)]
         texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]

@@ -1,1 +1,1 @@
-"""The commands of `bcss-train`, one file each: they parse flags and call `train`. Only `train/cli.py` imports them."""
+"""Commands of `bcss-train`, one file each, which only `train/cli.py` imports; imports all of `train`."""

@@ -1,1 +1,1 @@
-"""The same run on more and more patients, scored on one split. May import all of `train` except the command line."""
+"""The same run on more and more patients, scored on one split; imports `train.fit` and below."""

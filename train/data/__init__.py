@@ -1,1 +1,1 @@
-"""Samples, their order and their batches; may import `schemas`, `train.transforms` and the settings."""
+"""Samples, their order and their batches; imports `train.runtime`, `train.transforms` and below."""

@@ -1,1 +1,1 @@
-"""Write checkpoints for other programs that use SAM 2; may import `train.model` and what that may import."""
+"""Write checkpoints for other programs that use SAM 2; imports `train.model` and below."""

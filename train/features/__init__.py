@@ -1,1 +1,1 @@
-"""Stored features of a frozen image encoder; may import `schemas`, `train.model` and what that may import."""
+"""Stored features of a frozen image encoder; imports `train.model` and below."""

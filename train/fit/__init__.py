@@ -1,1 +1,1 @@
-"""One training run, from its start to its report. May import every part of `train` except the command line."""
+"""One training run, from its start to its report; imports `train.features`, `train.output` and below."""

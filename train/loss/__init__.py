@@ -1,1 +1,1 @@
-"""SAM 2's training loss and the predictions that it scores; may import `schemas`, `train.data` and the settings."""
+"""SAM 2's training loss and the predictions that it scores; imports `train.data` and below."""

@@ -1,1 +1,1 @@
-"""SAM 2, its checkpoints and its prediction; may import `train.data`, `loss`, `runtime` and `transforms`."""
+"""SAM 2, its checkpoints and its prediction; imports `train.loss` and below."""

@@ -1,1 +1,1 @@
-"""Write the report, COCO files and stitched ROIs. May import `train.plot` and all packages below it."""
+"""Write the report, COCO files and stitched ROIs; imports `train.plot` and below."""

@@ -1,1 +1,1 @@
-"""Draw the plots of a report as small panels of SVG. May import `train.score` and all packages below it."""
+"""Draw the plots of a report as small panels of SVG; imports `train.score` and below."""

@@ -1,1 +1,1 @@
-"""What a run needs from its machine: device, processes, signals, log files and random states."""
+"""A run's machine: device, processes, signals, log files, random states; imports `train.config` and below."""

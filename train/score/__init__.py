@@ -1,1 +1,1 @@
-"""Score models and baselines by the same rules. May import `train.model`, `train.data` and all packages below them."""
+"""Score models and baselines by the same rules; imports `train.model`, `train.statistics` and below."""

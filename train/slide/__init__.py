@@ -1,1 +1,1 @@
-"""Read images and slides in parts, at any resolution; imports `schemas`, and nothing from `train`."""
+"""Read images and slides in parts, at any resolution; imports nothing from `train`."""

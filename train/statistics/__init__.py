@@ -1,1 +1,1 @@
-"""Means, intervals and other numbers over columns of scores. May import `schemas`, and nothing from `train`."""
+"""Means, intervals and other numbers over columns of scores; imports nothing from `train`."""

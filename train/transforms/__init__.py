@@ -1,1 +1,1 @@
-"""The sample and the transforms that move its pixels and prompts together; may import `schemas` and the settings."""
+"""The sample and the transforms that move its pixels and prompts together; imports `train.settings`."""
