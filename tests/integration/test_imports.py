@@ -124,6 +124,20 @@ def test_rooms_are_two_levels_deep_and_not_too_full() -> None:
     assert {folder: found for folder, found in count.items() if found > MAX_MODULES} == {}
 
 
+@pytest.mark.parametrize("stage", sorted(MAY_IMPORT))
+def test_tests_have_the_folders_of_the_packages(stage: str) -> None:
+    modules = [path.relative_to(ROOT) for path in (ROOT / stage).rglob("*.py")]
+    tests = [path.relative_to(ROOT / "tests") for path in (ROOT / "tests" / stage).rglob("test_*.py")]
+    assert {path.parent for path in modules} == {path.parent for path in tests}
+    folders_of: dict[str, set[Path]] = {}
+    for path in modules:
+        folders_of.setdefault(path.stem, set()).add(path.parent)
+    for path in tests:
+        # A test file that is named after a module stands where the module does; others test several modules.
+        folders = folders_of.get(path.stem.removeprefix("test_"), {path.parent})
+        assert path.parent in folders, f"tests/{path} tests a module of {folders}"
+
+
 def test_nothing_takes_a_private_name_from_another_module() -> None:
     for path in [*_modules().values(), *(p for name in OTHERS for p in sorted((ROOT / name).rglob("*.py")))]:
         nodes = list(ast.walk(ast.parse(path.read_text())))

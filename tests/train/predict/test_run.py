@@ -29,9 +29,9 @@ from schemas.errors import BcssError
 from schemas.store.store import Store
 from tests.folders import bytes_of
 from tests.integration.pages import ROOT
+from tests.programs import run_train
 from tests.train.predict.conftest import feature, rectangle, write_geojson
 from tests.warm_start import WarmProcess
-from train.cli import main
 from train.model.predictor import Prediction
 from train.model.promptable import PromptableSam
 from train.predict import ImagePredictor, load_predictor
@@ -49,10 +49,7 @@ EVERYTHING = ["--automatic", "--grid", "4", "--iou-threshold", "0", "--stability
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["bcss-train", "predict", *map(str, arguments), "--device", "cpu"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code if isinstance(stop.value.code, int) else 0
+    return run_train(monkeypatch, "predict", *arguments, "--device", "cpu")
 
 
 def _labels(path: Path) -> np.ndarray:

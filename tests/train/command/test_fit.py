@@ -1,0 +1,166 @@
+"""`bcss-train fit`: what it prints, and flags that are the settings."""
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+
+import pytest
+
+from schemas.store.store import Store
+from tests.programs import run_train
+from train import cli
+from train.config import FitConfig, flag_of, flags_as_settings
+
+
+@pytest.fixture(scope="module")
+def store(short_store: Store) -> Store:
+    """The store with three validation tiles, because each run validates at least twice."""
+    return short_store
+
+
+def test_plan_prints_what_a_run_needs_and_makes_no_folder(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("--model", "nano", "--image-size", 128, "--max-steps", 2, "--workers", 0, "--device", "cpu", "--plan")
+    # typer ends a command that returns with status 0.
+    assert run_train(monkeypatch, "fit", store.path, *flags) == 0
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    # A process that has used much memory before may measure no growth, and then no batch is extrapolated.
+    assert [word for word in words if word != "batch"] == [
+        "model",
+        "trains",
+        "data",
+        "run",
+        "memory",
+        "time",
+        "nothing",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_next_commands_after_a_run_on_frames_follow_objects(
+    sequences: Store, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    flags = (
+        "--model",
+        "nano",
+        "--image-size",
+        128,
+        "--frames",
+        2,
+        "--prompt",
+        "box",
+        "--max-steps",
+        1,
+        "--batch-size",
+        1,
+    )
+    run = tmp_path / "run"
+    assert run_train(monkeypatch, "fit", sequences.path, "--out", run, *flags, "--workers", 0, "--no-report") == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"next +bcss-train evaluate {sequences.path} --checkpoint \S+ --propagate --out \S+\n", said)
+    assert re.search(r" +bcss-train predict \S+ FRAMES --first-mask MASK --out \S+\n", said)
+
+
+def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
+    run, out = tmp_path / "run", tmp_path / "eval"
+    arguments = (
+        "--model",
+        "nano",
+        "--image-size",
+        128,
+        "--max-steps",
+        1,
+        "--workers",
+        0,
+        "--prompt",
+        "box",
+        "--device",
+        "cpu",
+    )
+    assert run_train(monkeypatch, "fit", store.path, "--out", run, *arguments) == 0
+    checkpoint = run / "checkpoints" / "checkpoint.pt"
+    said = capsys.readouterr().out
+    assert str(checkpoint) in said
+    best = run / "checkpoints" / "best.pt"
+    assert f"next        bcss-train evaluate {store.path} --checkpoint {best} --out {run / 'evaluation'}\n" in said
+    assert f"bcss-train predict {best} IMAGE --automatic --out {run / 'predictions'}\n" in said
+    scored = ("--checkpoint", checkpoint, "--prompt", "box", "--out", out)
+    assert run_train(monkeypatch, "evaluate", store.path, *scored) == 0
+    assert "Dice by class" in (run / "report.html").read_text()
+    result = json.loads((out / "metrics.json").read_text())
+    assert list(result["models"]["run/checkpoint"]) == ["box"]
+    # The report shows the curves of the checkpoint's run beside its scores.
+    assert "<h2>Training of run</h2>" in (out / "report.html").read_text()
+    assert "baseline:box" in capsys.readouterr().out
+    again = ("evaluate", store.path, "--baseline", "box", "--prompt", "box", "--out", out)
+    assert run_train(monkeypatch, *again) == 1
+    assert "metrics.json: belongs to an earlier evaluation; give --overwrite, or" in capsys.readouterr().err
+    assert json.loads((out / "metrics.json").read_text()) == result
+    assert run_train(monkeypatch, *again, "--overwrite") == 0
+    assert list(json.loads((out / "metrics.json").read_text())["models"]) == ["baseline:box"]
+
+
+NOT_SETTINGS = ("context", "store", "out", "resume", "config", "curve", "plan", "return")
+
+
+def _options_of_fit() -> dict[str, tuple[Any, Any]]:
+    """Return the annotation and the typer option of each parameter that is a setting."""
+    hints = get_type_hints(cli.fit, include_extras=True)
+    return {name: get_args(hint) for name, hint in hints.items() if name not in NOT_SETTINGS}
+
+
+def test_flags_of_fit_are_settings_and_show_their_defaults() -> None:
+    settings, given_defaults = FitConfig(), inspect.signature(cli.fit).parameters
+    for name, (_, option) in _options_of_fit().items():
+        (key,) = flags_as_settings({name: 0})
+        value: Any = settings
+        for part in key.split("."):
+            value = getattr(value, part)
+        # Without the flag, the setting comes from the file, or is the default.
+        assert given_defaults[name].default is None
+        shown = option.show_default
+        if isinstance(value, bool) and isinstance(shown, str):
+            assert (shown == flag_of(key)) == value, key
+        elif isinstance(shown, str):
+            assert shown == str(value), key
+        else:
+            assert value in (None, False, 0, 0.0, ()), f"{key} has the default {value!r}, and --help does not show it"
+
+
+def test_flags_have_the_bounds_and_choices_of_the_settings() -> None:
+    fields = dict(FitConfig.model_fields)
+    for group in ("optimizer", "augment", "lora", "loss"):
+        nested = cast("Any", FitConfig.model_fields[group].annotation).model_fields
+        fields |= {f"{group}.{name}": field for name, field in nested.items()}
+    for name, (annotation, option) in _options_of_fit().items():
+        (key,) = flags_as_settings({name: 0})
+        if option.min is not None:
+            assert [option.min] == [bound.ge for bound in fields[key].metadata if hasattr(bound, "ge")], key
+        choices = [part for part in get_args(annotation) if get_origin(part) is Literal]
+        if choices:
+            own = fields[key].annotation
+            # A setting that may be None has a union of its choices and None.
+            wanted = own if get_origin(own) is Literal else get_args(own)[0]
+            assert get_args(choices[0]) == get_args(wanted), key
+
+
+def test_debug_shows_the_time_of_each_stage(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
+    arguments = (
+        "--model",
+        "nano",
+        "--image-size",
+        128,
+        "--max-steps",
+        2,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+        "--no-report",
+    )
+    assert run_train(monkeypatch, "--debug", "fit", store.path, "--out", tmp_path / "run", *arguments) == 0
+    calls = {r.bcss_fields["stage"]: r.bcss_fields.get("calls") for r in caplog.records if hasattr(r, "bcss_fields")}
+    assert calls["data wait"] == calls["forward, backward, update"] == 2
+    assert {"set up", "validate", "save"} <= calls.keys()
