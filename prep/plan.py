@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class BuildPlan:
+class BuildInputs:
     """What a build is made from.
 
     Attributes:
@@ -67,7 +67,7 @@ def plan_build(
     config: BuildConfig,
     splitter: Splitter | None = None,
     patients: Mapping[str, str] | None = None,
-) -> BuildPlan:
+) -> BuildInputs:
     """Find the ROIs, compare the headers of their files, and divide the patients.
 
     Args:
@@ -94,7 +94,7 @@ def plan_build(
     specs = array_specs(config.size_px, label_dtype, config.point_counts, config.objects, has_sequences=has_sequences)
     rule = splitter or default_rule(rois, config.dataset)
     method = rule.method if isinstance(rule, SplitRule) else "a function of the caller"
-    return BuildPlan(data.root, config, rois, rule(rois), tuple(specs), method)
+    return BuildInputs(data.root, config, rois, rule(rois), tuple(specs), method)
 
 
 def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | None = None) -> DataSet:

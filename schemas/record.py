@@ -56,7 +56,7 @@ class Record:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The older name of `scale_xy`; it stays documented."""
+        """The older name of `scale_xy`, kept for existing scripts."""
         return self.scale_xy
 
     def __repr__(self) -> str:
