@@ -125,7 +125,8 @@ def fit(
     freeze: Annotated[
         str | None,
         typer.Option(
-            help="Modules to freeze, or a preset that names what is trained: decoder_only, decoder_and_neck, all."
+            help="Modules to freeze, or a preset: decoder_only, decoder_and_neck and all name what is trained, "
+            "memory freezes what only frames train."
         ),
     ] = None,
     lora: Annotated[

@@ -11,6 +11,7 @@ import pytest
 from schemas.store.store import Store
 from tests.programs import run_train
 from train import cli
+from train.backbone.sam2 import SAM2
 from train.config import FitConfig, flag_of, flags_as_settings
 
 
@@ -144,6 +145,12 @@ def test_flags_have_the_bounds_and_choices_of_the_settings() -> None:
             # A setting that may be None has a union of its choices and None.
             wanted = own if get_origin(own) is Literal else get_args(own)[0]
             assert get_args(choices[0]) == get_args(wanted), key
+
+
+def test_help_of_freeze_names_every_preset() -> None:
+    _, option = _options_of_fit()["freeze"]
+    named = re.findall(r"\w+", option.help.partition("a preset: ")[2])
+    assert set(named) >= SAM2.freeze_presets.keys() - {"none"}
 
 
 def test_debug_shows_the_time_of_each_stage(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
