@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -23,14 +22,12 @@ from schemas.points import Prompt
 from schemas.prompt_kinds import POINT_SETS, PointSet, PromptKind
 from schemas.record import Record
 from schemas.store.check_arrays import checked_array
-from schemas.store.check_columns import WHOLE_COLUMNS, check_checksums, check_column
-from schemas.store.column_parts import ColumnParts
+from schemas.store.columns import Columns
 from schemas.store.file_list import FileList
 from schemas.store.location import normal_location, zarr_location
-from schemas.store.reading import LIST_DAMAGE, reading
+from schemas.store.reading import reading
 from schemas.store.rows import RowReader
 from schemas.store.sequence import SequenceFrame, frames_of
-from schemas.store.shards import absent_rows, file_key, rows_per_file
 from schemas.store.tile import Tile
 
 
@@ -64,8 +61,7 @@ class Store:
         self.path = normal_location(path)
         self.check_files = check_files
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._columns: dict[str, NDArray[Any]] = {}
-        self._parts = ColumnParts(self._read_part)
+        self._columns = Columns(self.path, self.array, lambda: self.manifest, self._check_file)
         self._readers: dict[str, RowReader] = {}
         self._frames: dict[str, tuple[SequenceFrame, ...]] = {}
 
@@ -152,16 +148,7 @@ class Store:
         Raises:
             StoreError: The column is missing or damaged, or holds values that no build writes.
         """
-        if path not in self._columns:
-            values = self._read_column(path)
-            if path.startswith("checksums/"):
-                check_checksums(f"{self.path}/{path}", path, values)
-            else:
-                check_column(f"{self.path}/{path}", path, values, self.manifest, self.column)
-            # All callers share this array.
-            values.flags.writeable = False
-            self._columns[path] = values
-        return self._columns[path]
+        return self._columns.whole(path)
 
     def column_rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Return consecutive rows of a column, read-only; only the files that hold them are read and checked.
@@ -174,9 +161,7 @@ class Store:
         Raises:
             StoreError: The column is missing or damaged there, or holds values that no build writes.
         """
-        if path in self._columns or path in WHOLE_COLUMNS:
-            return self.column(path)[start:stop]
-        return self._parts.rows(path, start, stop, rows_per_file(self.array(path)))
+        return self._columns.rows(path, start, stop)
 
     def rows(self, path: str, rows: Sequence[int]) -> NDArray[Any]:
         """Read rows of a pixel array, in the given order.
@@ -277,34 +262,6 @@ class Store:
     @cached_property
     def _sources(self) -> dict[str, SourceRecord]:
         return {source.frame_id: source for source in self.manifest.sources}
-
-    def _read_column(self, path: str) -> NDArray[Any]:
-        array = self.array(path)
-        with reading(f"{self.path}/{path}"):
-            self._check_whole(path, array)
-            return np.asarray(array[:])
-
-    def _read_part(self, path: str, number: int) -> NDArray[Any]:
-        """Read and check the rows of a column that are in one file."""
-        array, where = self.array(path), f"{self.path}/{path}"
-        start = number * rows_per_file(array)
-        stop = min(start + rows_per_file(array), int(array.shape[0]))
-        with reading(where):
-            self._check_part(path, array, number)
-            values = np.asarray(array[start:stop])
-        check_column(where, path, values, self.manifest, lambda other: self.column_rows(other, start, stop))
-        return values
-
-    def _check_whole(self, path: str, array: zarr.Array[Any]) -> None:
-        """Refuse a column with rows that are in no file."""
-        for number in range(-(-int(array.shape[0]) // rows_per_file(array))):
-            self._check_part(path, array, number)
-
-    def _check_part(self, path: str, array: zarr.Array[Any], number: int) -> None:
-        if not path.startswith("checksums/"):
-            self._check_file(f"{path}/{file_key(array, number)}")
-        for row in absent_rows(array, number):
-            raise StoreError(f"{self.path}/{path} row {row}", "is missing", LIST_DAMAGE)
 
     def _check_file(self, key: str) -> None:
         if self.check_files:
