@@ -94,9 +94,7 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     if windows is not None:
         parts = ", ".join(run.model.trained_parts())
         logger.info("training takes %d windows of %d frames and trains %s", len(windows.tiles), config.frames, parts)
-    patients = store.column("tiles/patient")
-    run.trained_on = TrainedOn.of(store.manifest, config.prompt)
-    run.seen = run.seen.joined(SeenPatients.from_names(*(set(patients[t].tolist()) for t in (train_tiles, val_tiles))))
+    _record_data(run, store, train_tiles, val_tiles)
     if config.cache_features:
         dataset.features = filled_features(run.model, store, config, train_tiles.tolist(), world, device, machine.stop)
     if config.checkpoint_activations:
@@ -113,6 +111,13 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
         val_tiles,
         windows,
     )
+
+
+def _record_data(run: Run, store: Store, train_tiles: NDArray[np.int64], val_tiles: NDArray[np.int64]) -> None:
+    """Record what the run trains and validates on, for its checkpoints."""
+    patients = store.column("tiles/patient")
+    run.trained_on = TrainedOn.of(store.manifest, run.config.prompt)
+    run.seen = run.seen.joined(SeenPatients.from_names(*(set(patients[t].tolist()) for t in (train_tiles, val_tiles))))
 
 
 def _sampler(
