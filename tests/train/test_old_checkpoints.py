@@ -19,11 +19,13 @@ from schemas import Store, open_store
 from tests.tools.checkpoint_form import make_checkpoint
 from train.cli import main
 from train.config import read_config
+from train.fit.state import Origin, start_run
 from train.fit.trainer import fit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ("plain", "lora", "ema")
 SEED = 5
+CPU = torch.device("cpu")
 
 TRUNK = "image_encoder.trunk.blocks.3.mlp.layers.0.weight"
 """A weight that none of the runs trains. They train the decoder, and with adapters the layers named attn."""
@@ -162,9 +164,7 @@ def test_setting_that_the_file_lacks_has_its_default(old_store: Store, forms: Co
 def test_old_checkpoints_are_evaluated(
     old_store: Store, old_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The checkpoint with an average has everything that the plain one has.
-    names = ("lora", "ema")
-    flags = [flag for name in names for flag in ("--checkpoint", str(old_files[name]))]
+    flags = [flag for name in NAMES for flag in ("--checkpoint", str(old_files[name]))]
     flags += ["--split", "val", "--prompt", "box", "--device", "cpu", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["bcss-train", "evaluate", old_store.path, *flags])
     with pytest.raises(SystemExit) as stop:
@@ -172,15 +172,22 @@ def test_old_checkpoints_are_evaluated(
     assert not stop.value.code
     result = json.loads((tmp_path / "metrics.json").read_text())
     # The files also record the weights that they started from, so these are scored too.
-    assert result["models"].keys() >= {*names, "baseline:untrained"}
-    for name in names:
+    assert result["models"].keys() >= {*NAMES, "baseline:untrained"}
+    for name in NAMES:
         assert 0 <= result["models"][name]["box"]["overall"]["dice"] <= 1
         assert math.isfinite(result["models"][name]["box"]["overall"]["iou_estimate"]["bias"])
 
 
-def test_run_starts_from_an_old_checkpoint(
-    old_store: Store, forms: Content, old_files: dict[str, Path], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_old_weights_are_the_start(old_files: dict[str, Path], name: str) -> None:
+    run = start_run(read_config(None, {"init": str(old_files[name]), "image_size": 128}), Origin("", 1, 1), CPU)
+    # The weights under `model` are taken: with adapters they are merged, and the average is not used.
+    then, now = _read(old_files[name])["model"], run.model.sam.state_dict()
+    assert now.keys() == then.keys()
+    assert all(torch.equal(now[key], weight) for key, weight in then.items())
+
+
+def test_run_starts_from_an_old_checkpoint(old_store: Store, old_files: dict[str, Path], tmp_path: Path) -> None:
     # Use the checkpoint with adapters, whose weights under `model` are merged.
     overrides = {"init": str(old_files["lora"]), "image_size": 128, "batch_size": 1, "max_steps": 1, "workers": 0}
     overrides |= {"freeze": "decoder_only", "device": "cpu", "report": False}
