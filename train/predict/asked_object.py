@@ -168,21 +168,26 @@ def _of_csv(path: Path) -> Asked:
     """Return the prompts of a table. Its coordinates are pixel indices, and a box includes its last pixel."""
     text = read_settings_file(path, _REMEDY)
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ","))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise SourceError(path, f"cannot be read ({error})", _REMEDY) from error
-    columns = set(rows[0]) if rows else set[str]()
+    columns = set(rows[0][1]) if rows else set[str]()
     if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
         raise SourceError(path, "lacks a required column", _REMEDY)
-    found: dict[tuple[str, str], AskedObject] = {}
-    for number, row in enumerate(rows, start=2):
+    found: dict[tuple[str, str, int], AskedObject] = {}
+    for number, row in rows:
         where = f"{path} line {number}"
         cells = {key: (value or "").strip() for key, value in row.items() if key}
-        key = (Path(cells.get("image", "")).name, cells["object"])
+        # Each row without a name is an object of its own.
+        key = (Path(cells.get("image", "")).name, cells["object"], 0 if cells["object"] else number)
         kind = ObjectClass(cells["class"], DEFAULT_COLOR) if cells.get("class") else None
         asked = found.get(key) or AskedObject(cells["object"] or str(number), None, (), kind)
         if cells.get("x0"):
             x0, y0, x1, y1 = (_number(where, cells, name) for name in ("x0", "y0", "x1", "y1"))
+            if asked.box is not None:
+                what = f"gives the object {asked.name} of this image a second box"
+                raise SourceError(where, what, "give each object its own name, or none")
             asked = replace(asked, box=(x0, y0, x1 + 1, y1 + 1))
         if cells.get("x"):
             xy = _number(where, cells, "x") + 0.5, _number(where, cells, "y") + 0.5
@@ -192,9 +197,11 @@ def _of_csv(path: Path) -> Asked:
             asked = replace(asked, points=(*asked.points, (xy, label == "1")))
         found[key] = asked
     objects: Asked = {}
-    for (image, name), asked in found.items():
+    for (image, *_), asked in found.items():
         if asked.box is None and not asked.positive:
-            raise SourceError(path, f"gives the object {name} neither a box nor a click on it", "add a box or a click")
+            raise SourceError(
+                path, f"gives the object {asked.name} neither a box nor a click on it", "add a box or a click"
+            )
         objects.setdefault(image, []).append(asked)
     return objects
 

@@ -56,6 +56,18 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
     assert [len(prompts.of(Path(name), alone=False)) for name in ("t.png", "u.png", "v.png")] == [1, 1, 0]
 
 
+def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("image,object,x0,y0,x1,y1,x,y,label\nt.png,a,1,1,9,9,,,\nt.png,a,,,,,3,3,0\nu.png,a,2,2,8,8,,,\n")
+    assert [[(item.name, len(item.points)) for item in items] for items in read_prompts(path).values()] == [
+        [("a", 1)],
+        [("a", 0)],
+    ]
+    path.write_text("image,object,x0,y0,x1,y1\nt.png,,1,1,9,9\nt.png,3,5,5,7,7\nt.png,,20,20,30,30\n")
+    (objects,) = read_prompts(path).values()
+    assert [item.box for item in objects] == [(1, 1, 10, 10), (5, 5, 8, 8), (20, 20, 31, 31)]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -67,6 +79,11 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
         ("a.csv", "object,x,y\n1,2,z\n", "line 2: has y 'z'"),
         ("a.csv", "object,x,y,label\n1,2,3,5\n", "has label '5'"),
         ("a.csv", "object,x,y,label\n1,2,3,0\n", "neither a box nor a click"),
+        (
+            "a.csv",
+            "image,object,x0,y0,x1,y1\nt,1,1,1,9,9\n\nt,1,2,2,8,8\n",
+            "line 4: gives the object 1 of this image a",
+        ),
         ("a.json", json.dumps({"images": [], "annotations": [{"image_id": 1}]}), "is not a COCO file"),
         ("a.json", json.dumps(feature({"type": "Point", "coordinates": [1, 2]}, "negative")), "but no object"),
     ],
