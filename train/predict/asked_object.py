@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -281,18 +281,10 @@ class PromptsOfImages:
 
         Args:
             image: Path of the image.
-            alone: Whether it is the only image. Then prompts need not name it.
+            alone: Whether it is the only image. Then prompts need not name it, but must not name another.
         """
-        for name in self._names(image, alone=alone):
+        for name in (image.name, image.stem, *([""] if alone else [])):
             if name in self.asked:
                 self.used.add(name)
                 return self.asked[name]
         return []
-
-    def _names(self, image: Path, *, alone: bool) -> Iterator[str]:
-        yield image.name
-        yield image.stem
-        if alone:
-            yield ""
-            if len(self.asked) == 1:
-                yield next(iter(self.asked))

@@ -56,6 +56,14 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
     assert [len(prompts.of(Path(name), alone=False)) for name in ("t.png", "u.png", "v.png")] == [1, 1, 0]
 
 
+def test_prompts_of_another_image_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("image,object,x,y\nother.png,1,1,1\n")
+    (tmp_path / "q.csv").write_text("object,x,y\n1,1,1\n")
+    named, unnamed = (PromptsOfImages(path, read_prompts(path)) for path in (tmp_path / "p.csv", tmp_path / "q.csv"))
+    assert [len(named.of(Path(name), alone=True)) for name in ("other.png", "slide.svs")] == [1, 0]
+    assert [len(unnamed.of(Path("slide.svs"), alone=alone)) for alone in (True, False)] == [1, 0]
+
+
 def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("image,object,x0,y0,x1,y1,x,y,label\nt.png,a,1,1,9,9,,,\nt.png,a,,,,,3,3,0\nu.png,a,2,2,8,8,,,\n")
