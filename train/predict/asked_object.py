@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +25,8 @@ from schemas.command.settings_file import read_settings_file
 from schemas.errors import SourceError
 from schemas.geojson import classification, read_features
 from train.predict.found_object import ObjectClass
+
+logger = logging.getLogger(__name__)
 
 MAX_JSON_BYTES = 1 << 30
 DEFAULT_COLOR = (228, 26, 28)
@@ -103,12 +107,15 @@ def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
     """Return the prompts of a GeoJSON file: areas become boxes, and points become clicks."""
     objects: list[AskedObject] = []
     negatives: list[Xy] = []
+    left_out: Counter[str] = Counter()
     for number, feature in enumerate(read_features(path, content), start=1):
         properties = feature.properties or {}
         kind, is_negative = _kind(properties)
         name = str(properties.get("name") or number)
         geometry = feature.geometry
-        if isinstance(geometry, Polygon | MultiPolygon):
+        if isinstance(geometry, Polygon | MultiPolygon) and is_negative:
+            left_out["areas of an ignored or negative class"] += 1
+        elif isinstance(geometry, Polygon | MultiPolygon):
             parts = [geometry.coordinates] if isinstance(geometry, Polygon) else geometry.coordinates
             corners = np.array([point[:2] for rings in parts for outer in rings[:1] for point in outer], np.float64)
             if not len(corners):
@@ -124,6 +131,10 @@ def _of_geojson(path: Path, content: Any) -> list[AskedObject]:
                 negatives += clicks
             elif clicks:
                 objects.append(AskedObject(name, None, tuple((xy, True) for xy in clicks), kind))
+        else:
+            left_out["neither an area nor a point"] += 1
+    for what, count in left_out.items():
+        logger.warning("%s: annotations that are left out: %d (%s)", path, count, what)
     _check_finite(path, objects, negatives)
     return _with_negatives(path, objects, negatives)
 
@@ -188,7 +199,7 @@ def _of_csv(path: Path) -> Asked:
             if asked.box is not None:
                 what = f"gives the object {asked.name} of this image a second box"
                 raise SourceError(where, what, "give each object its own name, or none")
-            asked = replace(asked, box=(x0, y0, x1 + 1, y1 + 1))
+            asked = replace(asked, box=_checked_box(where, (x0, y0, x1 + 1, y1 + 1)))
         if cells.get("x"):
             xy = _number(where, cells, "x") + 0.5, _number(where, cells, "y") + 0.5
             label = cells.get("label") or "1"
@@ -214,6 +225,14 @@ def _number(where: str, cells: Mapping[str, str], name: str) -> float:
     if not np.isfinite(value):
         raise SourceError(where, f"has {name} {cells.get(name)!r}", "give a number of pixels")
     return value
+
+
+def _checked_box(where: str, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        what = f"has a box of {right - left:g} x {bottom - top:g} px"
+        raise SourceError(where, what, "give a box of at least one pixel, with its left and top first")
+    return box
 
 
 class _CocoImage(BaseModel):
@@ -254,11 +273,13 @@ def _of_coco(path: Path, content: Any) -> Asked:
     kinds = {category.id: ObjectClass(category.name, DEFAULT_COLOR) for category in coco.categories}
     found: Asked = {name: [] for name in names.values()}
     for number, annotation in enumerate(coco.annotations, start=1):
+        where = f"{path} annotation {number}"
         if annotation.image_id not in names:
-            raise SourceError(f"{path} annotation {number}", "names an image that is not listed", "export it again")
+            raise SourceError(where, "names an image that is not listed", "export it again")
         x, y, width, height = annotation.bbox
         kind = kinds.get(annotation.category_id) if annotation.category_id is not None else None
-        found[names[annotation.image_id]].append(AskedObject(str(number), (x, y, x + width, y + height), (), kind))
+        box = _checked_box(where, (x, y, x + width, y + height))
+        found[names[annotation.image_id]].append(AskedObject(str(number), box, (), kind))
     return found
 
 

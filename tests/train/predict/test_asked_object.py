@@ -56,6 +56,20 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
     assert [len(prompts.of(Path(name), alone=False)) for name in ("t.png", "u.png", "v.png")] == [1, 1, 0]
 
 
+def test_what_is_no_prompt_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = {"type": "LineString", "coordinates": [[1, 1], [2, 2]]}
+    box = rectangle((1, 1, 9, 9), "tumor")
+    ignored = [rectangle((1, 1, 9, 9), "Ignore*"), rectangle((1, 1, 9, 9), "Negative")]
+    collection = {"type": "GeometryCollection", "geometries": [line, box["geometry"]]}
+    write_geojson(tmp_path / "p.geojson", [*ignored, box, feature(line), feature(collection)])
+    (asked,) = read_prompts(tmp_path / "p.geojson")[""]
+    assert asked.kind is not None
+    assert asked.kind.name == "tumor"
+    assert "left out: 2 (areas of an ignored or negative class)" in caplog.text
+    assert "left out: 2 (neither an area nor a point)" in caplog.text
+    assert len(caplog.records) == 2
+
+
 def test_prompts_of_another_image_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("image,object,x,y\nother.png,1,1,1\n")
     (tmp_path / "q.csv").write_text("object,x,y\n1,1,1\n")
@@ -92,7 +106,18 @@ def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp
             "image,object,x0,y0,x1,y1\nt,1,1,1,9,9\n\nt,1,2,2,8,8\n",
             "line 4: gives the object 1 of this image a",
         ),
+        ("a.csv", "object,x0,y0,x1,y1\n1,30,5,9,9\n", "line 2: has a box of -20 x 5 px"),
         ("a.json", json.dumps({"images": [], "annotations": [{"image_id": 1}]}), "is not a COCO file"),
+        (
+            "a.json",
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "t.png"}],
+                    "annotations": [{"image_id": 1, "bbox": [10, 10, -5, 2]}],
+                }
+            ),
+            "annotation 1: has a box of -5 x 2 px",
+        ),
         ("a.json", json.dumps(feature({"type": "Point", "coordinates": [1, 2]}, "negative")), "but no object"),
     ],
 )
