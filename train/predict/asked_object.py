@@ -34,8 +34,16 @@ NEGATIVE = "negative"
 """Class name that marks points as negative clicks. QuPath's ignored classes, whose names end in *, do the same."""
 
 Xy = tuple[float, float]
+Area = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
 
 _REMEDY = "give GeoJSON, CSV (image,object,x,y,label or image,object,x0,y0,x1,y1) or COCO boxes"
+
+
+def is_in(xy: Xy, area: Area) -> bool:
+    """Return whether a click lies in an area."""
+    left, top, right, bottom = area
+    return left <= xy[0] < right and top <= xy[1] < bottom
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,15 @@ class AskedObject:
             return self.box
         xs, ys = zip(*self.positive, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
+
+    def inside(self, area: Area) -> AskedObject | None:
+        """Return the object without the clicks outside an area; None if no box and no click on it is inside."""
+        kept = replace(self, points=tuple((xy, is_on) for xy, is_on in self.points if is_in(xy, area)))
+        if self.box is None:
+            return kept if kept.positive else None
+        left, top, right, bottom = area
+        touches = self.box[0] < right and self.box[2] > left and self.box[1] < bottom and self.box[3] > top
+        return kept if touches else None
 
 
 Asked = dict[str, list[AskedObject]]

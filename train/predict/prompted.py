@@ -13,19 +13,24 @@ Coordinates are x, y in pixels of the grid. Axes: O objects, S pixels along a si
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from schemas.errors import ConfigError, SourceError
 from train.model.predictor import MaskPredictor
-from train.predict.asked_object import AskedObject
+from train.predict.asked_object import AskedObject, Xy, is_in
 from train.predict.found_object import FoundObject
 from train.predict.tile_ask import as_prompt, ask
 from train.slide.working_grid import WorkingGrid
+
+logger = logging.getLogger(__name__)
 
 WIDEST = 64
 """Largest factor by which the side of a window is enlarged."""
@@ -250,8 +255,49 @@ def _refined_window(
     return masks[0]
 
 
+def outside(item: AskedObject, size_xy: tuple[int, int]) -> Xy | None:
+    """Return the left top of a box that has no pixel of the image, or a click outside; None if all is inside."""
+    area = (0, 0, *size_xy)
+    if item.box is not None and replace(item, points=()).inside(area) is None:
+        return item.box[:2]
+    return next((xy for xy, _ in item.points if not is_in(xy, area)), None)
+
+
+def in_region(
+    asked: Sequence[AskedObject], path: Path, size_xy: tuple[int, int], region: tuple[int, int, int, int] | None
+) -> list[AskedObject]:
+    """Return the prompts in a region of an image, without their clicks outside it.
+
+    Args:
+        asked: The prompts, in pixels of level 0.
+        path: Path of the image, for messages.
+        size_xy: Width and height of the image.
+        region: Left, top, width and height in pixels of level 0; None is the whole image.
+
+    Raises:
+        SourceError: A box, or a click of any kind, lies outside the image.
+        ConfigError: The region has no prompt.
+    """
+    for item in asked:
+        away = outside(item, size_xy)
+        if away is not None:
+            what = f"has the prompt {item.name} outside, at {np.floor(away[0]):g}, {np.floor(away[1]):g}"
+            remedy = f"give coordinates in its {size_xy[0]} x {size_xy[1]} pixels of level 0"
+            raise SourceError(path, what, remedy)
+    if region is None:
+        return list(asked)
+    left, top, width, height = region
+    found = [kept for item in asked if (kept := item.inside((left, top, left + width, top + height)))]
+    if not found:
+        what = f"has none of the {len(asked)} prompts of {path}"
+        raise ConfigError("--region", what, "give X,Y,W,H around prompts, in pixels of level 0")
+    if len(found) < len(asked):
+        logger.warning("%s: prompts outside --region that are left out: %d", path, len(asked) - len(found))
+    return found
+
+
 def on_grid(asked: Sequence[AskedObject], grid: WorkingGrid) -> Iterator[AskedObject]:
-    """Convert prompts from pixels of level 0 to pixels of the grid. The caller checks that they lie inside the grid."""
+    """Convert prompts from pixels of level 0 to pixels of the grid; see `in_region` for those outside."""
     for item in asked:
         box = None
         if item.box is not None:

@@ -22,14 +22,14 @@ from train.predict.found_object import FoundObject, ObjectClass
 from train.predict.image_predictor import ImagePredictor
 from train.predict.page import write_page
 from train.predict.placed_object import PlacedObject, placed
-from train.predict.prompted import PromptOptions, on_grid, predict_asked
+from train.predict.prompted import PromptOptions, in_region, on_grid, predict_asked
 from train.predict.raster_files import LabelImage, OverlayPicture
 from train.predict.search import search
 from train.predict.settings import PredictSettings
 from train.predict.vector_files import CocoFile, CsvFile, GeoJsonFile, ObjectWriter
 from train.predict.window_rows import WindowRows
 from train.runtime.distributed import World
-from train.slide.image_source import ImageSource, is_turned, open_source
+from train.slide.image_source import ImageSource, is_turned, open_source, read_header
 from train.slide.working_grid import WorkingGrid
 
 logger = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def predict_images(
     asked = {path: prompts.of(path, alone=len(sources) == 1) if prompts else [] for path in sources}
     if prompts is not None:
         _check_prompts(prompts, asked)
+        asked = {path: _in_region(path, items, settings) for path, items in asked.items()}
     own = list(sources)[world.rank :: world.size]
     digests = {path: _digest(predictor, path, settings, asked[path]) for path in own}
     for path in own:
@@ -121,6 +122,18 @@ def _check_prompts(prompts: PromptsOfImages, asked: dict[Path, list[AskedObject]
     unused = [name for name in prompts.asked if name and name not in prompts.used]
     if unused:
         logger.warning("%s: %d images with prompts are not given, such as %s", prompts.path, len(unused), unused[0])
+
+
+def _in_region(path: Path, asked: list[AskedObject], settings: PredictSettings) -> list[AskedObject]:
+    """Check the prompts of an image by its header, before any image is predicted."""
+    if not asked:
+        return asked
+    try:
+        size_xy = read_header(path).size_xy
+    except SourceError:
+        # A damaged image is reported when its turn comes.
+        return asked
+    return in_region(asked, path, size_xy, settings.region)
 
 
 def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:
@@ -243,7 +256,6 @@ def _objects(
             yield replace(found, kind=kind)
         return
     moved = list(on_grid(asked, grid))
-    _check_inside(grid, moved)
     options = PromptOptions(predictor.window_px, settings.tta, settings.threshold)
     for number, found in enumerate(predict_asked(predictor, grid, moved, options, show)):
         if found is None or found.area_px < settings.min_area_px:
@@ -256,15 +268,6 @@ def _only_class(predictor: ImagePredictor) -> list[ObjectClass]:
     """Return the only class that the model was trained on, in a list; the list is empty if there are several."""
     classes = predictor.trained_on.classes if predictor.trained_on else ()
     return [ObjectClass(info.name, info.color) for info in classes] if len(classes) == 1 else []
-
-
-def _check_inside(grid: WorkingGrid, asked: Sequence[AskedObject]) -> None:
-    width, height = grid.size_xy
-    for item in asked:
-        left, top, right, bottom = item.extent
-        if right < 0 or bottom < 0 or left >= width or top >= height:
-            what = f"has the prompt {item.name} outside, at {left * grid.scale:g}, {top * grid.scale:g}"
-            raise SourceError(grid.source.path, what, "give coordinates in pixels of level 0 of this image")
 
 
 def _writers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,6 +119,27 @@ class Slide:
             weights = alpha.astype(np.uint16)
             rgb = ((rgb * weights + 255 * (255 - weights)) // 255).astype(np.uint8)
         return _resized(rgb, out_xy)
+
+
+@dataclass(frozen=True)
+class SourceHeader:
+    """What is known of an image or a slide before its pixels are read.
+
+    Attributes:
+        size_xy: Width and height in pixels.
+    """
+
+    size_xy: tuple[int, int]
+
+
+def read_header(path: Path) -> SourceHeader:
+    """Read the header of an image or a slide.
+
+    Raises:
+        SourceError: The file cannot be read.
+        ConfigError: The file is a slide, and OpenSlide is not installed.
+    """
+    return SourceHeader(Slide(path).size_xy if _is_slide(path) else image_header(path).size)
 
 
 def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:

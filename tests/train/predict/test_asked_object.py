@@ -10,7 +10,8 @@ import pytest
 
 from schemas.errors import BcssError
 from tests.train.predict.conftest import feature, rectangle, write_geojson
-from train.predict.asked_object import PromptsOfImages, read_prompts
+from train.predict.asked_object import AskedObject, PromptsOfImages, read_prompts
+from train.predict.prompted import in_region
 from train.predict.tile_ask import as_prompt
 
 
@@ -68,6 +69,36 @@ def test_what_is_no_prompt_is_counted(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "left out: 2 (areas of an ignored or negative class)" in caplog.text
     assert "left out: 2 (neither an area nor a point)" in caplog.text
     assert len(caplog.records) == 2
+
+
+IN_IMAGE, NEGATIVE_CLICK = ((5.0, 5.0), True), ((50.0, 50.0), False)
+
+
+@pytest.mark.parametrize(
+    ("item", "place"),
+    [
+        (AskedObject("a", (-30, 10, 0, 40)), "-30, 10"),
+        (AskedObject("a", (10, 80, 20, 90)), "10, 80"),
+        (AskedObject("a", None, (((-50, 10), True), ((5000, 10), True))), "-50, 10"),
+        (AskedObject("a", None, (IN_IMAGE, ((5000.5, 10.5), True))), "5000, 10"),
+        (AskedObject("a", (1, 1, 9, 9), (NEGATIVE_CLICK, ((100, 10), False))), "100, 10"),
+    ],
+)
+def test_prompt_outside_its_image_is_named(item: AskedObject, place: str) -> None:
+    with pytest.raises(BcssError, match=f"t.png: has the prompt a outside, at {place};.* 100 x 80 pixels"):
+        in_region([item], Path("t.png"), (100, 80), None)
+
+
+def test_prompts_outside_a_region_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    straddling = AskedObject("a", (-5, 70, 30, 90), (NEGATIVE_CLICK,))
+    clicks = AskedObject("b", None, (IN_IMAGE, ((35.0, 75.0), True)))
+    path = Path("t.png")
+    assert in_region([straddling, clicks], path, (100, 80), None) == [straddling, clicks]
+    found = in_region([straddling, clicks, AskedObject("c", (40, 0, 50, 9))], path, (100, 80), (20, 60, 20, 20))
+    assert [(item.box, len(item.points)) for item in found] == [((-5, 70, 30, 90), 0), (None, 1)]
+    assert "t.png: prompts outside --region that are left out: 1" in caplog.text
+    with pytest.raises(BcssError, match=r"--region: has none of the 1 prompts of t\.png"):
+        in_region([straddling], path, (100, 80), (40, 40, 60, 20))
 
 
 def test_prompts_of_another_image_are_not_used(tmp_path: Path) -> None:

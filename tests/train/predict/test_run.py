@@ -244,6 +244,10 @@ def test_processes_share_images_and_give_the_same_files(checkpoint: Path, store:
         (lambda folder: [_picture(folder), "--automatic", "--region", "0,0,999,5"], "is not in .*64 x 64 px"),
         (lambda folder: [_picture(folder), "--prompts", _outside(folder)], "has the prompt 1 outside, at 500, 500"),
         (
+            lambda folder: [_picture(folder), _picture(folder, "q.png"), "--prompts", _second_outside(folder)],
+            "q.png: has the prompt far outside, at 64, 3",
+        ),
+        (
             lambda folder: [_picture(folder), "--prompts", _of_another(folder)],
             "has no prompt for p.png; it names q",
         ),
@@ -263,9 +267,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not list((tmp_path / "out").glob("*.geojson"))
 
 
-def _picture(folder: Path) -> Path:
-    Image.new("RGB", (64, 64)).save(folder / "p.png")
-    return folder / "p.png"
+def _picture(folder: Path, name: str = "p.png") -> Path:
+    Image.new("RGB", (64, 64)).save(folder / name)
+    return folder / name
 
 
 def _damaged(folder: Path, suffix: str = ".png") -> Path:
@@ -276,6 +280,11 @@ def _damaged(folder: Path, suffix: str = ".png") -> Path:
 def _outside(folder: Path) -> Path:
     write_geojson(folder / "o.geojson", [rectangle((500, 500, 600, 600))])
     return folder / "o.geojson"
+
+
+def _second_outside(folder: Path) -> Path:
+    (folder / "o.csv").write_text("image,object,x,y\np.png,near,1,2\nq.png,far,63,3\nq.png,far,64,3\n")
+    return folder / "o.csv"
 
 
 def _of_another(folder: Path) -> Path:
