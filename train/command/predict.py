@@ -87,7 +87,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")] = False,
 ) -> None:
     """Segment images and slides, from prompts or without; repeat the command to continue after an interruption."""
-    from train.predict.asked_object import PromptsOfImages, read_prompts
+    from train.predict.asked_object import PromptsOfImages
     from train.predict.automatic import AutomaticOptions
     from train.predict.image_predictor import load_predictor
     from train.predict.run import predict_images
@@ -119,7 +119,7 @@ def predict(
         overwrite,
     )
     files = find_sources(sources)
-    asked = PromptsOfImages(prompts, read_prompts(prompts)) if prompts else None
+    asked = PromptsOfImages.read(prompts) if prompts else None
     with interrupted_as_line("finished work is kept; run the same command to continue"), open_world("cpu") as world:
         predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
         with (

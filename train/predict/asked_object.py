@@ -75,6 +75,13 @@ class AskedObject:
         xs, ys = zip(*self.positive, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
+    def shifted(self, x: float, y: float) -> AskedObject:
+        """Return the object with its box and clicks moved."""
+        box = None
+        if self.box is not None:
+            box = (self.box[0] + x, self.box[1] + y, self.box[2] + x, self.box[3] + y)
+        return replace(self, box=box, points=tuple(((px + x, py + y), is_on) for (px, py), is_on in self.points))
+
     def inside(self, area: Area) -> AskedObject | None:
         """Return the object without the clicks outside an area; None if no box and no click on it is inside."""
         kept = replace(self, points=tuple((xy, is_on) for xy, is_on in self.points if is_in(xy, area)))
@@ -99,18 +106,24 @@ def read_prompts(path: Path) -> Asked:
         SourceError: A file cannot be used, or holds no prompt.
         ConfigError: A file cannot be read.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Asked, bool]:
+    """Return the prompts, and whether they are QuPath's."""
+    is_qupath = False
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".geojson", ".json"))
-        found = {file.stem: _of_geojson(file, _json(file)) for file in files}
+        found, is_qupath = {file.stem: _of_geojson(file, _json(file)) for file in files}, True
     elif path.suffix.lower() in (".csv", ".tsv"):
         found = _of_csv(path)
     else:
         content = _json(path)
-        is_coco = isinstance(content, dict) and "images" in content and "annotations" in content
-        found = _of_coco(path, content) if is_coco else {"": _of_geojson(path, content)}
+        is_qupath = not (isinstance(content, dict) and "images" in content and "annotations" in content)
+        found = {"": _of_geojson(path, content)} if is_qupath else _of_coco(path, content)
     if not any(found.values()):
         raise SourceError(path, "holds no prompt", _REMEDY)
-    return found
+    return found, is_qupath
 
 
 def _json(path: Path) -> Any:
@@ -307,12 +320,19 @@ class PromptsOfImages:
     Attributes:
         path: Path of the prompts, for messages.
         asked: The prompts by the name of their image.
+        is_qupath: Whether they are in GeoJSON, whose coordinates count from where QuPath's do.
         used: Names of the images whose prompts were used.
     """
 
     path: Path
     asked: Asked
+    is_qupath: bool = False
     used: set[str] = field(default_factory=set[str])
+
+    @classmethod
+    def read(cls, path: Path) -> PromptsOfImages:
+        """Read prompts; see `read_prompts`."""
+        return cls(path, *_read(path))
 
     def of(self, image: Path, *, alone: bool) -> list[AskedObject]:
         """Return the prompts of an image.

@@ -264,28 +264,35 @@ def outside(item: AskedObject, size_xy: tuple[int, int]) -> Xy | None:
 
 
 def in_region(
-    asked: Sequence[AskedObject], path: Path, size_xy: tuple[int, int], region: tuple[int, int, int, int] | None
+    asked: Sequence[AskedObject],
+    path: Path,
+    size_xy: tuple[int, int],
+    region: tuple[int, int, int, int] | None,
+    origin_xy: tuple[int, int] = (0, 0),
 ) -> list[AskedObject]:
-    """Return the prompts in a region of an image, without their clicks outside it.
+    """Return the prompts in a region of an image in pixels of level 0, without their clicks outside it.
 
     Args:
-        asked: The prompts, in pixels of level 0.
+        asked: The prompts, counted from `origin_xy`.
         path: Path of the image, for messages.
         size_xy: Width and height of the image.
         region: Left, top, width and height in pixels of level 0; None is the whole image.
+        origin_xy: The pixel of level 0 from which the prompts count.
 
     Raises:
         SourceError: A box, or a click of any kind, lies outside the image.
         ConfigError: The region has no prompt.
     """
+    asked = [item.shifted(*origin_xy) for item in asked]
     for item in asked:
         away = outside(item, size_xy)
         if away is not None:
-            what = f"has the prompt {item.name} outside, at {np.floor(away[0]):g}, {np.floor(away[1]):g}"
+            x, y = (np.floor(value - start) for value, start in zip(away, origin_xy, strict=True))
+            what = f"has the prompt {item.name} outside, at {x:g}, {y:g}"
             remedy = f"give coordinates in its {size_xy[0]} x {size_xy[1]} pixels of level 0"
             raise SourceError(path, what, remedy)
     if region is None:
-        return list(asked)
+        return asked
     left, top, width, height = region
     found = [kept for item in asked if (kept := item.inside((left, top, left + width, top + height)))]
     if not found:

@@ -89,7 +89,7 @@ def predict_images(
     asked = {path: prompts.of(path, alone=len(sources) == 1) if prompts else [] for path in sources}
     if prompts is not None:
         _check_prompts(prompts, asked)
-        asked = {path: _in_region(path, items, settings) for path, items in asked.items()}
+        asked = {path: _in_region(path, items, settings, prompts) for path, items in asked.items()}
     own = list(sources)[world.rank :: world.size]
     digests = {path: _digest(predictor, path, settings, asked[path]) for path in own}
     for path in own:
@@ -124,16 +124,19 @@ def _check_prompts(prompts: PromptsOfImages, asked: dict[Path, list[AskedObject]
         logger.warning("%s: %d images with prompts are not given, such as %s", prompts.path, len(unused), unused[0])
 
 
-def _in_region(path: Path, asked: list[AskedObject], settings: PredictSettings) -> list[AskedObject]:
+def _in_region(
+    path: Path, asked: list[AskedObject], settings: PredictSettings, prompts: PromptsOfImages
+) -> list[AskedObject]:
     """Check the prompts of an image by its header, before any image is predicted."""
     if not asked:
         return asked
     try:
-        size_xy = read_header(path).size_xy
+        header = read_header(path)
     except SourceError:
         # A damaged image is reported when its turn comes.
         return asked
-    return in_region(asked, path, size_xy, settings.region)
+    origin_xy = header.qupath_origin_xy if prompts.is_qupath else (0, 0)
+    return in_region(asked, path, header.size_xy, settings.region, origin_xy)
 
 
 def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:
@@ -292,7 +295,7 @@ def _open_writers(
     kinds: list[ObjectClass],
 ) -> None:
     if "geojson" in settings.formats:
-        found.append(GeoJsonFile(folder / f"{stem}.geojson"))
+        found.append(GeoJsonFile(folder / f"{stem}.geojson", grid.source.qupath_origin_xy))
     if "masks" in settings.formats:
         found.append(LabelImage(folder / f"{stem}.labels", grid))
     if "coco" in settings.formats:

@@ -73,14 +73,16 @@ class GeoJsonFile:
 
     Args:
         path: The file to write.
+        origin_xy: The pixel of level 0 from which QuPath counts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, origin_xy: tuple[int, int] = (0, 0)) -> None:
+        self._origin_xy = np.array(origin_xy, np.float64)
         self._rows = _JsonRows(path, '{"type": "FeatureCollection", "features": [')
 
     def add(self, item: PlacedObject) -> None:
         """Write one object."""
-        self._rows.add(feature(item))
+        self._rows.add(feature(item, self._origin_xy))
 
     def close(self) -> None:
         """Finish the file."""
@@ -91,9 +93,9 @@ class GeoJsonFile:
         self._rows.discard()
 
 
-def feature(item: PlacedObject) -> dict[str, Any]:
-    """Return an object as a GeoJSON feature."""
-    polygons = [[_closed(outer), *(_closed(hole) for hole in holes)] for outer, holes in item.parts]
+def feature(item: PlacedObject, origin_xy: NDArray[np.float64]) -> dict[str, Any]:
+    """Return an object as a GeoJSON feature, whose coordinates count from `origin_xy`."""
+    polygons = [[_closed(ring - origin_xy) for ring in (outer, *holes)] for outer, holes in item.parts]
     single = len(polygons) == 1
     geometry = {"type": "Polygon" if single else "MultiPolygon", "coordinates": polygons[0] if single else polygons}
     measurements: dict[str, float] = {"Area px^2": round(item.area_px, 2)}

@@ -30,12 +30,14 @@ class ImageSource(Protocol):
         size_xy: Width and height in pixels.
         mpp_um: Micrometers per pixel; None if the file does not state it.
         is_slide: Whether it is a slide, which is mostly background.
+        qupath_origin_xy: The pixel from which QuPath counts.
     """
 
     path: Path
     size_xy: tuple[int, int]
     mpp_um: float | None
     is_slide: bool
+    qupath_origin_xy: tuple[int, int]
 
     def read(self, left: int, top: int, width: int, height: int, out_xy: tuple[int, int]) -> NDArray[np.uint8]:
         """Read a part of the image and resize it.
@@ -66,6 +68,7 @@ class Picture:
     """
 
     is_slide = False
+    qupath_origin_xy: tuple[int, int] = (0, 0)
 
     def __init__(self, image: NDArray[np.uint8], path: Path = Path("image"), mpp_um: float | None = None) -> None:
         self.path = path
@@ -100,6 +103,7 @@ class Slide:
             raise SourceError(path, f"cannot be read as a slide ({error})", "check the file") from error
         self.size_xy: tuple[int, int] = self._slide.dimensions
         self.mpp_um = _mpp(self._slide.properties)
+        self.qupath_origin_xy = _qupath_origin(self._slide.properties)
 
     def read(self, left: int, top: int, width: int, height: int, out_xy: tuple[int, int]) -> NDArray[np.uint8]:
         """Read a part from the smallest level that is large enough; see `ImageSource`."""
@@ -127,9 +131,11 @@ class SourceHeader:
 
     Attributes:
         size_xy: Width and height in pixels.
+        qupath_origin_xy: The pixel from which QuPath counts.
     """
 
     size_xy: tuple[int, int]
+    qupath_origin_xy: tuple[int, int] = (0, 0)
 
 
 def read_header(path: Path) -> SourceHeader:
@@ -139,7 +145,10 @@ def read_header(path: Path) -> SourceHeader:
         SourceError: The file cannot be read.
         ConfigError: The file is a slide, and OpenSlide is not installed.
     """
-    return SourceHeader(Slide(path).size_xy if _is_slide(path) else image_header(path).size)
+    if not _is_slide(path):
+        return SourceHeader(image_header(path).size)
+    slide = Slide(path)
+    return SourceHeader(slide.size_xy, slide.qupath_origin_xy)
 
 
 def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
@@ -230,6 +239,15 @@ def _mpp(properties: Any) -> float | None:
     except (KeyError, ValueError):
         return None
     return (x + y) / 2 if 0 < x < 1e3 and 0 < y < 1e3 else None
+
+
+def _qupath_origin(properties: Any) -> tuple[int, int]:
+    """Return where QuPath's coordinates begin: it crops slides to the bounds of what the scanner recorded."""
+    try:
+        x, y, _, _ = (int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height"))
+    except (KeyError, ValueError):
+        return 0, 0
+    return x, y
 
 
 def _mpp_of_name(path: Path) -> float | None:

@@ -53,6 +53,7 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(coco))
     (asked,) = read_prompts(tmp_path / "c.json")["t.png"]
     assert as_prompt(asked.box, (), 128)[0] == [[10, 20], [39, 49]]
+    assert not any(PromptsOfImages.read(tmp_path / name).is_qupath for name in ("b.csv", "c.json"))
     prompts = PromptsOfImages(tmp_path / "p.csv", found)
     assert [len(prompts.of(Path(name), alone=False)) for name in ("t.png", "u.png", "v.png")] == [1, 1, 0]
 
@@ -97,6 +98,10 @@ def test_prompts_outside_a_region_are_counted(caplog: pytest.LogCaptureFixture) 
     found = in_region([straddling, clicks, AskedObject("c", (40, 0, 50, 9))], path, (100, 80), (20, 60, 20, 20))
     assert [(item.box, len(item.points)) for item in found] == [((-5, 70, 30, 90), 0), (None, 1)]
     assert "t.png: prompts outside --region that are left out: 1" in caplog.text
+    # Files that count from (10, 5) mean the same place with smaller numbers, and are told the place in their own.
+    assert in_region([AskedObject("c", (40, 0, 50, 9))], path, (100, 80), None, (10, 5))[0].box == (50, 5, 60, 14)
+    with pytest.raises(BcssError, match="outside, at 95, 0"):
+        in_region([AskedObject("c", (95, 0, 99, 9))], path, (100, 80), None, (10, 5))
     with pytest.raises(BcssError, match=r"--region: has none of the 1 prompts of t\.png"):
         in_region([straddling], path, (100, 80), (40, 40, 60, 20))
 

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -164,22 +164,16 @@ def test_slide_gives_what_a_picture_of_its_pixels_gives(
             found[name, how[0]] = (out / "CMU-1-Small-Region.geojson").read_text()
     for how in ("--automatic", "--prompts"):
         assert found["slide", how] == found["png", how]
-        points = np.array(
-            [
-                point
-                for item in json.loads(found["slide", how])["features"]
-                for part_ in _parts(item["geometry"])
-                for ring in part_
-                for point in ring
-            ]
-        )
+        points = np.array([point for item in json.loads(found["slide", how])["features"] for point in _points(item)])
         # Coordinates are those of level 0, although the model works at twice the resolution.
         assert (points >= part[:2]).all()
         assert (points <= np.add(part[:2], part[2:])).all()
 
 
-def _parts(geometry: dict) -> list:
-    return [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+def _points(item: dict) -> list[list[float]]:
+    geometry = item["geometry"]
+    parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+    return [point for rings in parts for ring in rings for point in ring]
 
 
 @pytest.mark.slow
@@ -433,6 +427,35 @@ def test_calls_from_python_take_images_of_any_shape(predictor: ImagePredictor) -
     for wrong in ({}, {"boxes": [[1, 2, 3, 4]], "points": []}, {"points": [[[1, 2]]], "labels": [[0]]}):
         with pytest.raises(BcssError, match="predict: got"):
             predictor.predict(image, **wrong)
+
+
+def test_geojson_of_a_cropped_slide_counts_from_where_qupath_does(
+    checkpoint: Path, tmp_path: Path, monkeypatch
+) -> None:
+    openslide = pytest.importorskip("openslide", reason="openslide is not installed")
+
+    bounds = {"x": "20", "y": "10", "width": "99", "height": "99"}
+
+    class Cropped(openslide.OpenSlide):
+        properties = MappingProxyType({f"openslide.bounds-{name}": value for name, value in bounds.items()})
+
+    slide = tmp_path / "slide.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    tifffile.imwrite(slide, pixels, tile=(128, 128), photometric="rgb")
+    write_geojson(tmp_path / "whole.geojson", [rectangle((60, 50, 110, 90), "tumor")])
+    write_geojson(tmp_path / "cropped.geojson", [rectangle((40, 40, 90, 80), "tumor")])
+    for name in ("whole", "cropped"):
+        if name == "cropped":
+            monkeypatch.setattr(openslide, "OpenSlide", Cropped)
+        given = [slide, "--prompts", tmp_path / f"{name}.geojson", "--out", tmp_path / name, "--source-mpp", "0.25"]
+        assert _run(monkeypatch, checkpoint, *given) == 0
+    (whole,), (cropped,) = (
+        json.loads((tmp_path / name / "slide.geojson").read_text())["features"] for name in ("whole", "cropped")
+    )
+    shift = [np.subtract(a, b) for a, b in zip(_points(whole), _points(cropped), strict=True)]
+    np.testing.assert_array_equal(shift, [[20, 10]] * len(shift))
+    for name in ("slide.labels.png", "slide.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cropped" / name).read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "tiled.tif"])
