@@ -30,11 +30,13 @@ _BIG_TIFF = 43
 
 # Tags, and one value of the tag 254.
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_DESCRIPTION, _SAMPLES, _SAMPLE_FORMAT = 270, 277, 339
+_DESCRIPTION, _SAMPLES, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _SAMPLE_FORMAT = 270, 277, 282, 283, 296, 339
 _REDUCED = 1
 
 _UNCOMPRESSED, _PALETTE = 1, 3
 _UNSIGNED, _SIGNED = 1, 2
+_UNIT_UM = {2: 25_400.0, 3: 10_000.0}
+"""Micrometers of an inch and of a centimeter, by the number of the unit."""
 _KINDS = {_UNSIGNED: "unsigned integers", _SIGNED: "signed integers", 3: "floating-point numbers"}
 
 _LOSSY = {
@@ -78,6 +80,7 @@ class TiffContent:
         photometric: How values are shown: 0 white is zero, 1 black is zero, 2 RGB, 3 palette.
         orientation: Number of the orientation tag; 1 if rows and columns are as shown.
         description: The text of the first page; programs keep notes of their own there.
+        mpp_um: Micrometers per pixel of the first page, the mean of both axes; None if its tags state none.
     """
 
     pages: tuple[TiffPage, ...]
@@ -88,6 +91,7 @@ class TiffContent:
     photometric: int
     orientation: int
     description: str
+    mpp_um: float | None = None
 
     @property
     def kind(self) -> str:
@@ -161,6 +165,7 @@ def _content(file: IO[bytes]) -> TiffContent | None:
         photometric=_number(first, _PHOTOMETRIC, 1),
         orientation=valid_orientation(_number(first, ORIENTATION, UPRIGHT)),
         description=str(first.get(_DESCRIPTION, "")),
+        mpp_um=_mpp_um(first),
     )
 
 
@@ -237,6 +242,17 @@ def read_tiff_codes(path: Path, file: IO[bytes], content: TiffContent) -> NDArra
             what = f"holds {sign}{content.bits}-bit integers in a compression that needs the package imagecodecs"
             raise SourceError(path, what, "run `pip install imagecodecs`, or save it uncompressed") from error
     return np.ascontiguousarray(turned_array(values, content.orientation))
+
+
+def _mpp_um(tags: Any) -> float | None:
+    try:
+        unit_um = _UNIT_UM.get(_number(tags, _RESOLUTION_UNIT, 2), 0.0)
+        per_unit = [float(tags.get(tag, 0)) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+        found = sum(unit_um / value for value in per_unit) / 2
+    except (TypeError, ValueError, ArithmeticError, struct.error):
+        # Without a resolution, or with a damaged one, the pixels can still be read.
+        return None
+    return found if 0 < found < float("inf") else None
 
 
 def _number(tags: Any, tag: int, default: int) -> int:

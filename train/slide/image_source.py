@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,16 @@ from numpy.typing import NDArray
 from schemas.errors import ConfigError, SourceError
 from schemas.picture.decode import image_header, read_image
 from schemas.picture.orientation import UPRIGHT
-from schemas.picture.tiff import tiff_content
+from schemas.picture.tiff import TiffContent, tiff_content
+
+logger = logging.getLogger(__name__)
 
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
 _TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", *_TIFF_SUFFIXES)
+MAX_MPP_UM = 10.0
+"""Largest resolution in micrometers per pixel that is believed. Files from other programs state that of a printer."""
+
 _MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
 
@@ -164,9 +170,13 @@ def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
     """
     if not path.is_file():
         raise SourceError(path, "is not a file", "give images, slides, or folders of them")
-    source: ImageSource = Slide(path) if _is_slide(path) else Picture(read_image(path), path, _mpp_of_name(path))
+    source: ImageSource = Slide(path) if _is_slide(path) else Picture(read_image(path), path, _mpp_of_picture(path))
     if mpp_um is not None:
         source.mpp_um = mpp_um
+    elif source.mpp_um is not None and source.mpp_um > MAX_MPP_UM:
+        what = "which is not that of a microscope, so it is not used (--source-mpp gives another)"
+        logger.warning("%s states a resolution of %g um per pixel, %s", path, source.mpp_um, what)
+        source.mpp_um = None
     return source
 
 
@@ -206,8 +216,7 @@ def is_turned(path: Path) -> bool:
     """
     suffix = path.suffix.lower()
     if suffix in _TIFF_SUFFIXES:
-        with path.open("rb") as file:
-            content = tiff_content(file)
+        content = _tiff(path)
         return content is not None and content.orientation != UPRIGHT
     return suffix in PICTURE_SUFFIXES and image_header(path).turned
 
@@ -215,8 +224,11 @@ def is_turned(path: Path) -> bool:
 def _is_slide(path: Path) -> bool:
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return True
-    # OpenSlide reads a TIFF without regard to its orientation tag.
-    if path.suffix.lower() not in _TIFF_SUFFIXES or is_turned(path):
+    if path.suffix.lower() not in _TIFF_SUFFIXES:
+        return False
+    content = _tiff(path)
+    # OpenSlide reads a TIFF without regard to its orientation tag, and keeps only 8 bits of each value.
+    if content is not None and (content.orientation != UPRIGHT or content.bits > 8):
         return False
     try:
         # Without OpenSlide, a TIFF is opened as a picture, which works as long as it fits into memory.
@@ -250,10 +262,21 @@ def _qupath_origin(properties: Any) -> tuple[int, int]:
     return x, y
 
 
-def _mpp_of_name(path: Path) -> float | None:
-    """Return the resolution that a file name states, as in `MPP-0.2500`; None if it states none."""
+def _mpp_of_picture(path: Path) -> float | None:
+    """Return the resolution that the name of a picture states, as in `MPP-0.2500`, or else the tags of a TIFF."""
     found = _MPP.search(path.stem)
-    return float(found["um"]) or None if found else None
+    if found and float(found["um"]):
+        return float(found["um"])
+    content = _tiff(path)
+    return content.mpp_um if content is not None else None
+
+
+def _tiff(path: Path) -> TiffContent | None:
+    """Return what a TIFF holds; None for other files."""
+    if path.suffix.lower() not in _TIFF_SUFFIXES:
+        return None
+    with path.open("rb") as file:
+        return tiff_content(file)
 
 
 def _resized(image: NDArray[np.uint8], out_xy: tuple[int, int]) -> NDArray[np.uint8]:
