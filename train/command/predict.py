@@ -93,8 +93,8 @@ def predict(
     from train.predict.run import predict_images
     from train.predict.settings import PredictSettings
     from train.runtime.device import pick_device
-    from train.runtime.distributed import open_world
-    from train.runtime.folder_lock import locked_folder
+    from train.runtime.distributed import open_world, told_once
+    from train.runtime.folder_lock import locked_by_first
     from train.slide.image_source import find_sources
 
     if sum((automatic, prompts is not None, first_mask is not None)) != 1:
@@ -123,7 +123,8 @@ def predict(
     with interrupted_as_line("finished work is kept; run the same command to continue"), open_world("cpu") as world:
         predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
         with (
-            locked_folder(out, shared=not world.is_main),
+            told_once(world),
+            locked_by_first(out, world),
             progress_bar("predict", "window" if automatic else "object", silent=not world.is_main) as bar,
         ):
             found = predict_images(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from schemas.errors import BcssError
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +61,24 @@ class World:
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def together(self, work: Callable[[], T]) -> T:
+        """Call a function in every process, and return what it returns here; all processes must call this.
+
+        Raises:
+            BcssError: The function failed, here or in another process.
+            OSError: The same.
+        """
+        found: list[T] = []
+        failed: BcssError | OSError | None = None
+        try:
+            found.append(work())
+        except (BcssError, OSError) as error:
+            failed = error
+        for error in (failed, *self.gather(failed)):
+            if error is not None:
+                raise error
+        return found[0]
+
     def wait(self) -> None:
         """Wait until all processes call this."""
         if self.size > 1:
@@ -85,6 +108,27 @@ def open_world(device_type: str) -> Generator[World]:
         yield world
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def told_once(world: World) -> Generator[None]:
+    """Let only the first process raise an error that all processes have; the others end without one.
+
+    If they failed, `torchrun` would end the first process, perhaps before it has printed the error.
+
+    Args:
+        world: The processes.
+
+    Raises:
+        BcssError: The error, in the first process.
+        OSError: The same.
+    """
+    try:
+        yield
+    except (BcssError, OSError):
+        if world.is_main:
+            raise
+        sys.exit(0)
 
 
 def _backend_and_gpu() -> tuple[str, int]:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from schemas.errors import TrainingError
+from train.runtime.distributed import World
 
 LOCK_FILE = ".lock"
 
 
 @contextmanager
-def locked_folder(out: Path, *, shared: bool = False) -> Generator[None]:
+def locked_folder(out: Path) -> Generator[None]:
     """Make a folder and hold its lock. The system frees the lock when the process ends, even if it is killed.
 
     A folder that was made here and is still empty at the end is removed.
 
     Args:
         out: The folder.
-        shared: Whether another process of the same run holds the lock.
 
     Raises:
         TrainingError: Another process writes to the folder, or it cannot be made.
     """
-    if shared:
-        yield
-        return
     is_new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -49,3 +46,19 @@ def locked_folder(out: Path, *, shared: bool = False) -> Generator[None]:
                 (out / LOCK_FILE).unlink()
                 out.rmdir()
         lock.release()
+
+
+@contextmanager
+def locked_by_first(out: Path, world: World) -> Generator[None]:
+    """Hold a folder's lock for all processes of a run. The first one takes it, and the others wait until it has.
+
+    Args:
+        out: The folder.
+        world: The processes of the run; at the end, the first must not leave before the others have finished.
+
+    Raises:
+        TrainingError: Another run writes to the folder, or it cannot be made. All processes raise this.
+    """
+    with ExitStack() as stack:
+        world.together(lambda: stack.enter_context(locked_folder(out)) if world.is_main else None)
+        yield

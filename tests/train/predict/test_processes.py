@@ -1,0 +1,103 @@
+"""Several processes of `torchrun` share images: one folder, one report, one GPU for each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from PIL import Image
+
+from schemas.errors import TrainingError
+from schemas.store.store import Store
+from tests.warm_commands import warm_commands
+from train.cli import main
+from train.runtime.folder_lock import locked_folder
+
+EVERYTHING = ["--automatic", "--grid", "2", "--iou-threshold", "0", "--stability-threshold", "0", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def programs(module_path: Path) -> Iterator[Path]:
+    """Programs that torchrun starts in the place of ours; each starts as a fork that has imported the libraries."""
+    with warm_commands(module_path) as folder:
+        yield folder
+
+
+@pytest.fixture
+def images(store: Store, tmp_path: Path) -> Path:
+    """A folder of four pictures: the first process takes t0 and t2, the second one takes t1 and t3."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(4):
+        Image.fromarray(store[index].image).save(folder / f"t{index}.png")
+    return folder
+
+
+def _torchrun(program: Sequence[object], *arguments: object) -> subprocess.CompletedProcess[str]:
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python"]
+    command = [*run, *program, "predict", *arguments, *EVERYTHING]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=environment)
+
+
+def _as_second(monkeypatch: pytest.MonkeyPatch, of_first: object, *arguments: object) -> tuple[int, list[float]]:
+    """Run the command as the second of two processes; return its exit status and its longest waits in seconds.
+
+    Args:
+        monkeypatch: Pytest's.
+        of_first: What the first process gives whenever both exchange a value.
+        *arguments: Arguments of `bcss-train predict`.
+    """
+    limits: list[float] = []
+
+    def exchange(values: list[object], own: object) -> None:
+        values[:] = [of_first, own]
+
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, **settings: limits.append(settings["timeout"].total_seconds())
+    )
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "barrier", lambda: None)
+    monkeypatch.setattr(dist, "all_gather_object", exchange)
+    monkeypatch.setattr(sys, "argv", ["bcss-train", "predict", *map(str, arguments), *EVERYTHING])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return (stop.value.code if isinstance(stop.value.code, int) else 0), limits
+
+
+def test_second_process_touches_nothing_if_the_first_got_no_lock(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (out / ".work" / "t1").mkdir(parents=True)
+    (out / ".work" / "t1" / "of another run").touch()
+    refused = TrainingError(out, "is in use by another run", "wait")
+    assert _as_second(monkeypatch, refused, checkpoint, images, "--out", out)[0] == 0
+    # The first process prints the error.
+    assert "error:" not in capsys.readouterr().err
+    assert [path.name for path in out.rglob("*") if path.is_file()] == ["of another run"]
+
+
+@pytest.mark.slow
+def test_folder_in_use_is_refused_in_one_line_by_all_processes(
+    checkpoint: Path, images: Path, programs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with locked_folder(out):
+        (out / ".work" / "t1" / "results").mkdir(parents=True)
+        (out / ".work" / "t1" / "results" / "t1.csv").touch()
+        done = _torchrun([programs / "bcss-train"], checkpoint, images, "--out", out)
+        assert (out / ".work" / "t1" / "results" / "t1.csv").exists()
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if "error:" in line] == [
+        f"bcss-train: error: {out}: is in use by another run; wait until it ends, or choose another --out"
+    ]
+    # No process was ended before it could say something.
+    assert "SIGTERM" not in done.stderr
