@@ -93,7 +93,7 @@ def predict(
     from train.predict.run import predict_images
     from train.predict.settings import PredictSettings
     from train.runtime.device import pick_device
-    from train.runtime.distributed import open_world, told_once
+    from train.runtime.distributed import NO_TIMEOUT, open_world, told_once
     from train.runtime.folder_lock import locked_by_first
     from train.slide.image_source import find_sources
 
@@ -120,7 +120,8 @@ def predict(
     )
     files = find_sources(sources)
     asked = PromptsOfImages.read(prompts) if prompts else None
-    with interrupted_as_line("finished work is kept; run the same command to continue"), open_world("cpu") as world:
+    interrupted = interrupted_as_line("finished work is kept; run the same command to continue")
+    with interrupted, open_world("cpu", NO_TIMEOUT) as world:
         predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
         with (
             told_once(world),

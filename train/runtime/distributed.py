@@ -25,6 +25,9 @@ TIMEOUT = timedelta(minutes=30)
 
 A process that died is noticed at once, because its connection closes."""
 
+NO_TIMEOUT = timedelta(days=365)
+"""For processes that work on their own for as long as it takes, and then wait for each other."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -86,13 +89,14 @@ class World:
 
 
 @contextmanager
-def open_world(device_type: str) -> Generator[World]:
+def open_world(device_type: str, timeout: timedelta | None = None) -> Generator[World]:
     """Join the group of processes that `torchrun` started; without `torchrun`, the run has one process.
 
     Args:
         device_type: `cuda` or `cpu`. With `cuda`, weights and gradients are exchanged by nccl, other values by gloo. If
             a machine has more processes than GPUs, they share its GPUs, and everything is exchanged by gloo, because
             nccl allows one process per GPU.
+        timeout: Longest wait for another process; None is `TIMEOUT`.
 
     Yields:
         The processes of the run.
@@ -103,7 +107,7 @@ def open_world(device_type: str) -> Generator[World]:
         return
     backend, gpu = _backend_and_gpu() if device_type == "cuda" else ("gloo", 0)
     world = World(int(os.environ["RANK"]), size, gpu)
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    dist.init_process_group(backend, timeout=timeout or TIMEOUT)
     try:
         yield world
     finally:
