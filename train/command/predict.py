@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,18 +122,20 @@ def predict(
     files = find_sources(sources)
     asked = PromptsOfImages.read(prompts) if prompts else None
     interrupted = interrupted_as_line("finished work is kept; run the same command to continue")
-    with interrupted, open_world("cpu", NO_TIMEOUT) as world:
-        predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
-        with (
-            told_once(world),
-            locked_by_first(out, world),
-            progress_bar("predict", "window" if automatic else "object", silent=not world.is_main) as bar,
-        ):
-            found = predict_images(
-                predictor, files, out, settings, asked, world, on_progress=lambda step: _show(bar, step)
-            )
-    for summary in found:
-        _print(summary, out)
+    found: list[ImageSummary] = []
+    try:
+        with interrupted, open_world("cpu", NO_TIMEOUT) as world:
+            predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
+            with (
+                told_once(world),
+                locked_by_first(out, world),
+                progress_bar("predict", "window" if automatic else "object", silent=not world.is_main) as bar,
+            ):
+                show = partial(_show, bar)
+                predict_images(predictor, files, out, settings, asked, world, on_progress=show, on_image=found.append)
+    finally:
+        for summary in found:
+            _print(summary, out)
 
 
 def _predict_frames(

@@ -12,10 +12,11 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from schemas.errors import ConfigError, SourceError
+from schemas.errors import BcssError, ConfigError, SourceError, joined
 from train.predict.asked_object import AskedObject, PromptsOfImages
 from train.predict.done_record import DoneRecord, ImageSummary, check_done, summary_of, write_record
 from train.predict.found_object import FoundObject, ObjectClass
@@ -64,8 +65,11 @@ def predict_images(
     prompts: PromptsOfImages | None = None,
     world: World = World(),  # noqa: B008
     on_progress: Callable[[PredictProgress], None] | None = None,
-) -> list[ImageSummary]:
+    on_image: Callable[[ImageSummary], None] | None = None,
+) -> None:
     """Predict images into a folder; images that already have results there are skipped.
+
+    If an image fails, the others are predicted before the error is raised.
 
     Args:
         predictor: The model.
@@ -75,14 +79,12 @@ def predict_images(
         prompts: The prompts; None with `settings.automatic`.
         world: The processes that share the images.
         on_progress: Function called after each window or group of objects.
-
-    Returns:
-        A summary of each image that this process handled.
+        on_image: Function called with the summary of each image that this process has finished.
 
     Raises:
         ConfigError: The folder holds results of other settings, no prompt belongs to a given image, or a region is
             given for several images.
-        SourceError: An image cannot be read, or a prompt lies outside its image.
+        SourceError: Images cannot be read, prompts lie outside their image, or results cannot be written.
     """
     if settings.region and len(sources) > 1:
         raise ConfigError("--region", f"works with one image, but {len(sources)} are given", "predict one at a time")
@@ -91,24 +93,39 @@ def predict_images(
         _check_prompts(prompts, asked)
         asked = {path: _in_region(path, items, settings, prompts) for path, items in asked.items()}
     own = list(sources)[world.rank :: world.size]
-    digests = {path: _digest(predictor, path, settings, asked[path]) for path in own}
-    for path in own:
-        check_done(out, path, digests[path], overwrite=settings.overwrite)
-    turned = [path for path in own if is_turned(path)]
+    digests = world.together(lambda: _digests(predictor, own, out, settings, asked))
+    turned = [path for path in own if _is_turned(path)]
     if turned:
         logger.warning("images that their orientation tag rotates or flips: %d, such as %s", len(turned), turned[0])
-    found: list[ImageSummary] = []
+    problems: list[BcssError] = []
     for path in own:
-        summary = summary_of(out, path, digests[path])
-        if summary is not None:
-            logger.info("%s is up to date", path.name)
+        try:
+            summary = summary_of(out, path, digests[path])
+            if summary is not None:
+                logger.info("%s is up to date", path.name)
+            else:
+                summary = _predict_image(predictor, path, out, settings, asked[path], digests[path], on_progress)
+        except BcssError as error:
+            problems.append(error)
+        except OSError as error:
+            # The disk is full or broken, so the next images would fail, too.
+            problems.append(SourceError(path, f"is not finished ({error})", "remove the cause, and repeat the command"))
+            break
         else:
-            summary = _predict_image(predictor, path, out, settings, asked[path], digests[path], on_progress)
-        found.append(summary)
-    world.wait()
+            if on_image:
+                on_image(summary)
+    problems = [problem for some in world.gather(problems) for problem in some]
     if world.is_main:
         write_page(out, [summary for path in sources if (summary := summary_of(out, path))])
-    return found
+    if problems:
+        raise joined(out, problems)
+
+
+def _is_turned(path: Path) -> bool:
+    with suppress(SourceError):
+        return is_turned(path)
+    # A damaged image is reported when it is its turn, so that the others are predicted.
+    return False
 
 
 def _check_prompts(prompts: PromptsOfImages, asked: dict[Path, list[AskedObject]]) -> None:
@@ -137,6 +154,20 @@ def _in_region(
         return asked
     origin_xy = header.qupath_origin_xy if prompts.is_qupath else (0, 0)
     return in_region(asked, path, header.size_xy, settings.region, origin_xy)
+
+
+def _digests(
+    predictor: ImagePredictor,
+    paths: Sequence[Path],
+    out: Path,
+    settings: PredictSettings,
+    asked: dict[Path, list[AskedObject]],
+) -> dict[Path, str]:
+    """Return the digest of each image, and check that its results may be written."""
+    digests = {path: _digest(predictor, path, settings, asked[path]) for path in paths}
+    for path in paths:
+        check_done(out, path, digests[path], overwrite=settings.overwrite)
+    return digests
 
 
 def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:

@@ -122,6 +122,45 @@ def test_folder_in_use_is_refused_in_one_line_by_all_processes(
     assert "SIGTERM" not in done.stderr
 
 
+def _cut(path: Path) -> None:
+    """Leave only the start of a picture: its header is whole, and its pixels are not."""
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def test_damaged_images_are_reported_at_the_end_and_the_others_are_done(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    _cut(images / "t0.png")
+    (images / "t2.png").write_bytes(b"nothing")
+    monkeypatch.setattr(
+        sys, "argv", ["bcss-train", "predict", str(checkpoint), str(images), *EVERYTHING, "--out", str(out)]
+    )
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    said = capsys.readouterr()
+    error, *lines = said.err[said.err.index("bcss-train: error:") :].splitlines()
+    assert error == f"bcss-train: error: {out}: has 2 problems; fix them, then repeat the command"
+    assert [line.split(":")[0].strip() for line in lines] == [str(images / "t0.png"), str(images / "t2.png")]
+    assert [line.split(":")[0] for line in said.out.splitlines()] == ["t1", "t3"]
+    assert sorted(path.name for path in out.glob("*.geojson")) == ["t1.geojson", "t3.geojson"]
+    assert (out / "index.html").read_text().count("<figure>") == 2
+
+
+@pytest.mark.slow
+def test_damaged_images_of_all_processes_are_reported_once(
+    checkpoint: Path, images: Path, programs: Path, tmp_path: Path
+) -> None:
+    _cut(images / "t0.png")
+    _cut(images / "t1.png")
+    done = _torchrun([programs / "bcss-train"], checkpoint, images, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1
+    assert [f"  {images}/t{number}.png: " in done.stderr for number in range(4)] == [True, True, False, False]
+    assert "SIGTERM" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.geojson")) == ["t2.geojson", "t3.geojson"]
+
+
 @pytest.mark.slow
 def test_process_waits_for_a_slower_one_as_long_as_it_takes(
     checkpoint: Path, images: Path, programs: Path, tmp_path: Path
