@@ -72,7 +72,7 @@ def predict(
         str,
         typer.Option("--format", callback=_formats, help=f"Files to write: some of {','.join(RESULT_FORMATS)}."),
     ] = "geojson,masks,csv,overlay",
-    min_area: Annotated[int, typer.Option(min=1, help="Smallest number of pixels of an object.")] = 1,
+    min_area: Annotated[int, typer.Option(min=1, help="Smallest area of an object, in pixels of level 0.")] = 1,
     iou_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest IoU estimate with --automatic.")] = 0.8,
     stability_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest stability with --automatic.")] = 0.95,
     nms: Annotated[float, typer.Option(min=0, max=1, help="Largest IoU of two boxes with --automatic.")] = 0.7,

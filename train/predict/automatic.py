@@ -37,7 +37,7 @@ class AutomaticOptions:
         iou_threshold: A candidate is kept only if its IoU estimate is above this.
         stability_threshold: Lowest stability of an object.
         nms_iou: Largest IoU between the boxes of two objects in one window.
-        min_area_px: Smallest number of pixels of an object.
+        min_area_px: Smallest area of an object in pixels of level 0, after parts are joined.
         threshold: A pixel whose logit is above this is in the mask.
         batch_size: Number of clicks in one pass of the decoder; None chooses it by the device.
     """
@@ -82,7 +82,7 @@ def find_all(
     found: list[FoundObject] = []
     for row in kept.tolist():
         cut = FoundObject.cut(masks[row].numpy(), origin_xy, float(ious[row]), float(stability[row]))
-        if cut is not None and cut.area_px >= options.min_area_px:
+        if cut is not None:
             found.append(cut)
     return found
 

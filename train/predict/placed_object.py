@@ -48,7 +48,6 @@ def placed(objects: Iterable[FoundObject], grid: WorkingGrid) -> Iterator[Placed
         objects: The objects, in pixels of the grid.
         grid: The grid.
     """
-    factor = grid.region[2] * grid.region[3] / (grid.size_xy[0] * grid.size_xy[1])
     mpp_um = grid.source.mpp_um
     for number, found in enumerate(objects, start=1):
         origin = np.array(found.origin_xy, np.float64)
@@ -56,5 +55,5 @@ def placed(objects: Iterable[FoundObject], grid: WorkingGrid) -> Iterator[Placed
             (grid.to_level0(part.outer + origin), tuple(grid.to_level0(hole + origin) for hole in part.holes))
             for part in outlines(found.mask)
         )
-        area = found.area_px * factor
+        area = found.area_px * grid.level0_px
         yield PlacedObject(number, found, parts, area, None if mpp_um is None else area * mpp_um**2)

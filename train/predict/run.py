@@ -292,7 +292,7 @@ def _objects(
     moved = list(on_grid(asked, grid))
     options = PromptOptions(predictor.window_px, settings.tta, settings.threshold)
     for number, found in enumerate(predict_asked(predictor, grid, moved, options, show)):
-        if found is None or found.area_px < settings.min_area_px:
+        if found is None or found.area_px * grid.level0_px < settings.min_area_px:
             missing.append(number)
         else:
             yield found

@@ -86,6 +86,11 @@ def search(
     tissue = TissueMask(grid) if grid.source.is_slide else None
     joiner = SeamJoiner(grid.size_xy)
     done = 0
+
+    def large(objects: list[FoundObject]) -> list[FoundObject]:
+        # A small part may belong to a large object, so nothing is left out before the parts are joined.
+        return [item for item in objects if item.area_px * grid.level0_px >= options.min_area_px]
+
     with ThreadPoolExecutor(max(readers, 1)) as pool:
         for number, top in enumerate(tops):
             kept = rows.load(number) if rows else None
@@ -105,11 +110,11 @@ def search(
             if rows and kept is None:
                 rows.save(number, found_in_row)
             if number + 1 < len(tops):
-                yield from joiner.finished_above(tops[number + 1])
+                yield from large(joiner.finished_above(tops[number + 1]))
             elif len(tops) * len(lefts) == 1:
                 # With a single window there is nothing to join, so the result equals that of SAM 2's own rules.
-                yield from in_order(found_in_row[0])
-    yield from joiner.close()
+                yield from large(in_order(found_in_row[0]))
+    yield from large(joiner.close())
 
 
 def _shown(origin_xy: tuple[int, int], side: int, grid: WorkingGrid) -> Box:
@@ -162,6 +167,6 @@ def _in_window(
     for item in find_all(predictor, views, side, origin_xy, options):
         # A window may be larger than its image.
         clipped = FoundObject.cut(item.within((left, top, width, height)), origin_xy, item.iou, item.stability)
-        if clipped is not None and clipped.area_px >= options.min_area_px:
+        if clipped is not None:
             found.append(clipped)
     return found

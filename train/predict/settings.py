@@ -25,7 +25,7 @@ class PredictSettings:
         overlap: Share of a window that the next window also shows.
         tta: Whether logits are averaged over the eight flips and rotations.
         threshold: A pixel whose logit is above this is in the mask.
-        min_area_px: Smallest number of pixels of an object.
+        min_area_px: Smallest area of an object in pixels of level 0.
         readers: Number of threads that read windows ahead.
         overwrite: Whether to replace results of another model, image or setting.
     """

@@ -35,6 +35,11 @@ class WorkingGrid:
     scale: float
     size_xy: tuple[int, int]
 
+    @property
+    def level0_px(self) -> float:
+        """Area of one pixel of the grid in pixels of level 0."""
+        return self.region[2] * self.region[3] / (self.size_xy[0] * self.size_xy[1])
+
     @classmethod
     def of(
         cls,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -350,6 +351,25 @@ def test_other_settings_need_overwrite_and_a_locked_folder_is_refused(
     with locked_folder(tmp_path / "out"):
         assert _run(monkeypatch, *base, "--overwrite") == 1
     assert "is in use by another run" in capsys.readouterr().err
+
+
+def test_smallest_area_counts_pixels_of_level_0(
+    checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch
+) -> None:
+    picture, prompts, _ = tile
+    # The model works at 0.25 um per pixel, so a pixel of the grid has four pixels of level 0.
+    base = (checkpoint, picture, "--prompts", prompts, "--source-mpp", "0.125", "--format", "csv")
+    assert _run(monkeypatch, *base, "--out", tmp_path / "all") == 0
+    areas = _areas(tmp_path / "all" / "tile.csv")
+    smallest = sorted(areas)[len(areas) // 2]
+    assert min(areas) < smallest
+    assert _run(monkeypatch, *base, "--min-area", f"{smallest:.0f}", "--out", tmp_path / "large") == 0
+    assert _areas(tmp_path / "large" / "tile.csv") == [area for area in areas if area >= smallest]
+
+
+def _areas(path: Path) -> list[float]:
+    with path.open(newline="") as file:
+        return [float(row["area_px"]) for row in csv.DictReader(file)]
 
 
 class _Scripted:

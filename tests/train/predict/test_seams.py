@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -9,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from train.predict import search as search_module
+from train.predict.automatic import AutomaticOptions
 from train.predict.found_object import FoundObject
 from train.predict.seams import SeamJoiner
 from train.predict.search import starts
+from train.slide.image_source import Picture
+from train.slide.working_grid import WorkingGrid
 
 WIDTH, HEIGHT, SIDE = 200, 150, 64
 
@@ -148,6 +155,25 @@ def test_nearly_whole_masks_are_found_once() -> None:
     joiner = SeamJoiner((112, 64))
     joiner.add((0, 0, 112, 64), [item for item in objects if item is not None])
     assert [item.iou for item in joiner.close()] == [0.9]
+
+
+def test_small_parts_of_a_large_object_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Scale 2: the strip has 80 x 20 px, 1,600 px of the grid and 6,400 px of level 0, and no window shows as much.
+    masks = [_strip(16, 96), np.zeros((64, 112), bool)]
+    masks[1][50:60, 30:40] = True
+
+    def cut(_: object, __: object, side: int, origin_xy: tuple[int, int], ___: object) -> list[FoundObject]:
+        left, top = origin_xy
+        parts = [FoundObject.cut(mask[top : top + side, left : left + side], origin_xy, 0.9, 1.0) for mask in masks]
+        return [part for part in parts if part is not None]
+
+    monkeypatch.setattr(search_module, "find_all", cut)
+    grid = WorkingGrid.of(Picture(np.zeros((128, 224, 3), np.uint8), mpp_um=0.25), 0.5)
+    predictor: Any = SimpleNamespace(views=lambda pixels, all_eight: [])
+    found = list(search_module.search(predictor, grid, 64, AutomaticOptions(min_area_px=6400)))
+    assert [item.area_px for item in found] == [1600]
+    assert len(list(search_module.search(predictor, grid, 64, AutomaticOptions(min_area_px=6401)))) == 0
+    assert len(list(search_module.search(predictor, grid, 64, AutomaticOptions(min_area_px=400)))) == 2
 
 
 def test_windows_cover_an_axis_and_end_with_it() -> None:
