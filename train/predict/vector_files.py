@@ -13,11 +13,10 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from train.predict.found_object import ObjectClass
 from train.predict.placed_object import PlacedObject, Ring
@@ -218,6 +217,23 @@ def image_runs(mask: NDArray[np.bool_], x: int, y: int, width: int, height: int)
     counts = np.diff(np.concatenate([[0], places, [width * height]]))
     # If the mask reaches the last pixel of the image, there is no run of background after it.
     counts = counts[:-1] if not counts[-1] else counts
-    tools = cast("Any", coco_mask)
-    found = tools.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return {"size": [height, width], "counts": found["counts"].decode()}
+    return {"size": [height, width], "counts": _compressed(counts)}
+
+
+def _compressed(counts: NDArray[np.int64]) -> str:
+    """Return run lengths as COCO's text, as `rleToString` of pycocotools, which takes only numbers below 2^32, does.
+
+    From the fourth on, each count is written as the difference to the last but one, in groups of five bits. The lowest
+    group comes first. 32 marks that another group follows, and 48 makes each group a printable character.
+    """
+    rest = counts.copy()
+    rest[3:] -= counts[1:-2]
+    groups: list[NDArray[np.int64]] = []
+    is_open = [np.ones(len(rest), np.bool_)]
+    while is_open[-1].any():
+        group = rest & 31
+        rest = rest >> 5
+        # A number ends with the group whose highest bit is its sign.
+        is_open.append(is_open[-1] & (rest != np.where(group & 16, -1, 0)))
+        groups.append(group + 32 * is_open[-1] + 48)
+    return bytes(np.stack(groups, 1)[np.stack(is_open[:-1], 1)].astype(np.uint8)).decode("ascii")

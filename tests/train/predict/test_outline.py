@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from hypothesis import given
@@ -56,3 +56,38 @@ def test_run_lengths_of_a_part_are_those_of_the_whole_image(seed: int, x: int, y
     image[y : y + height, x : x + 5] = mask
     expected: Any = coco_mask.encode(np.asfortranarray(image))
     assert image_runs(mask, x, y, 9, 10)["counts"] == expected["counts"].decode()
+
+
+def test_run_lengths_of_large_images_are_those_of_pycocotools() -> None:
+    # 60,000 x 60,000 px are fewer than 2^32, which is as many as pycocotools can count.
+    mask = np.random.default_rng(0).random((300, 200)) < 0.7
+    found = image_runs(mask, 50_000, 40_000, 60_000, 60_000)
+    assert found["size"] == [60_000, 60_000]
+    tools = cast("Any", coco_mask)
+    as_read = {**found, "counts": found["counts"].encode()}
+    assert tools.area(as_read) == np.count_nonzero(mask)
+    assert tools.toBbox(as_read).tolist() == [50_000, 40_000, 200, 300]
+    written = tools.frPyObjects({**found, "counts": _counts(found["counts"])}, 60_000, 60_000)
+    assert written["counts"].decode() == found["counts"]
+
+
+def test_run_lengths_of_images_above_4_gigapixels_are_exact() -> None:
+    mask = np.array([[True, True], [True, False]])
+    found = image_runs(mask, 70_000, 99_990, 100_000, 100_000)
+    # The object starts after 70,000 columns of 100,000 px, and 2,999,800,009 px follow it.
+    assert _counts(found["counts"]) == [7_000_099_990, 2, 99_998, 1, 2_999_800_009]
+
+
+def _counts(text: str) -> list[int]:
+    """Read COCO's text of run lengths character by character, as its description says."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text.encode():
+        group = character - 48
+        value |= (group & 31) << shift
+        shift += 5
+        if not group & 32:
+            value -= (group & 16) << (shift - 4)
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
