@@ -35,7 +35,8 @@ NO_CLASS_COLOR = (255, 221, 51)
 class LabelImage:
     """Writes an image whose pixel values are the numbers of objects; 0 where there is no object.
 
-    A later object covers an earlier one. Until the image is written, a temporary file holds the labels, not memory.
+    Where objects overlap, the smallest is shown; of two that are equally large, the later one. Until the image is
+    written, a temporary file holds the labels, and memory holds eight bytes for each object.
 
     Args:
         path: The file to write, without its ending, which depends on the size: `.png`, or `.ome.tif`.
@@ -50,15 +51,20 @@ class LabelImage:
         self._file = self._raw.open("w+b")
         self._file.truncate(self._shape[0] * self._shape[1] * _LABEL.itemsize)
         self._last = 0
+        # The area of each object by its number. The background, 0, counts as larger than any object.
+        self._areas = np.full(1024, np.iinfo(np.int64).max)
 
     def add(self, item: PlacedObject) -> None:
         """Paint one object."""
         x, y, mask = level0_mask(item, self._grid)
+        if item.number >= len(self._areas):
+            self._areas = np.concatenate([self._areas, np.zeros_like(self._areas)])
+        self._areas[item.number] = item.found.area_px
         for row in np.flatnonzero(mask.any(1)).tolist():
             place = ((y + row) * self._shape[1] + x) * _LABEL.itemsize
             self._file.seek(place)
             line = np.frombuffer(self._file.read(mask.shape[1] * _LABEL.itemsize), _LABEL).copy()
-            line[mask[row]] = item.number
+            line[mask[row] & (self._areas[line] >= item.found.area_px)] = item.number
             self._file.seek(place)
             self._file.write(line.tobytes())
         self._last = max(self._last, item.number)

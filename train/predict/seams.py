@@ -144,7 +144,6 @@ class SeamJoiner:
 
 def in_order(objects: list[FoundObject]) -> list[FoundObject]:
     """Sort objects, the largest first."""
-    # One object may lie in another, and a label image shows the later one.
     return sorted(objects, key=lambda found: (-found.area_px, found.box, -found.iou))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -38,6 +39,8 @@ from train.model.promptable import PromptableSam
 from train.predict import ImagePredictor, load_predictor
 from train.predict.asked_object import AskedObject
 from train.predict.automatic import AutomaticOptions
+from train.predict.found_object import FoundObject
+from train.predict.placed_object import placed
 from train.predict.prompted import PromptOptions, predict_asked
 from train.predict.raster_files import LabelImage
 from train.score.answers import tile_prompts
@@ -93,8 +96,9 @@ def test_geojson_fills_to_the_labels_and_is_what_qupath_reads(
     picture.rename(tmp_path / "pictures" / "tile.png")
     plan = plan_masks(out / "tile.geojson", tmp_path / "pictures")
     drawn = np.zeros(labels.shape, int)
-    for number, area in enumerate(plan.shapes["tile"], start=1):
-        window, pixels = area.pixels(*labels.shape)
+    areas = [(number, *area.pixels(*labels.shape)) for number, area in enumerate(plan.shapes["tile"], start=1)]
+    # A smaller object is drawn over a larger one.
+    for number, window, pixels in sorted(areas, key=lambda area: -np.count_nonzero(area[2])):
         drawn[window][pixels] = number
     np.testing.assert_array_equal(drawn, labels)
     for item in content["features"]:
@@ -400,8 +404,6 @@ def test_wide_object_is_refined_only_near_its_outline() -> None:
 
 def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
     import train.predict.raster_files as raster
-    from train.predict.found_object import FoundObject
-    from train.predict.placed_object import placed
 
     monkeypatch.setattr(raster, "PNG_MAX_PX", 1000)
     monkeypatch.setattr(raster, "TILES_PER_READ", 2)
@@ -425,6 +427,36 @@ def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, mo
         painted[300:340, left : left + 50] = number
     np.testing.assert_array_equal(whole, painted)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
+
+
+def test_label_image_shows_the_smaller_of_two_objects_in_any_order(tmp_path: Path) -> None:
+    # Scale 2: an object of 10 x 10 px of the grid in one of 30 x 30 px, and one of 12 x 12 px beside it on both.
+    grid = WorkingGrid.of(Picture(np.zeros((80, 100, 3), np.uint8), mpp_um=0.25), 0.5)
+    places = {"small": (10, (12, 12)), "large": (30, (2, 2)), "middle": (12, (20, 20))}
+    expected = np.full((80, 100), "", object)
+    for name in ("large", "middle", "small"):
+        side, (left, top) = places[name]
+        expected[2 * top : 2 * (top + side), 2 * left : 2 * (left + side)] = name
+    for order in itertools.permutations(places):
+        labels = LabelImage(tmp_path / "a", grid)
+        cut = [
+            FoundObject.cut(np.ones((side, side), bool), at, 0.9, 1.0) for side, at in map(places.__getitem__, order)
+        ]
+        for item in placed([item for item in cut if item is not None], grid):
+            labels.add(item)
+        labels.close()
+        np.testing.assert_array_equal(np.array(["", *order], object)[_labels(tmp_path / "a.png")], expected)
+
+
+def test_label_image_takes_more_objects_than_it_expects(tmp_path: Path) -> None:
+    grid = WorkingGrid.of(Picture(np.zeros((1, 1200, 3), np.uint8)))
+    labels = LabelImage(tmp_path / "a", grid)
+    cut = [FoundObject.cut(np.ones((1, 2), bool), (x, 0), 0.9, 1.0) for x in range(1199)]
+    for item in placed([item for item in cut if item is not None], grid):
+        labels.add(item)
+    labels.close()
+    # Of two objects of the same size, the later one is shown.
+    np.testing.assert_array_equal(_labels(tmp_path / "a.png")[0], [*range(1, 1200), 1199])
 
 
 def test_checkpoint_knows_its_tiles_and_resolution(store: Store, predictor: ImagePredictor) -> None:
