@@ -88,13 +88,15 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")] = False,
 ) -> None:
     """Segment images and slides, from prompts or without; repeat the command to continue after an interruption."""
+    import torch
+
     from train.predict.asked_object import PromptsOfImages
     from train.predict.automatic import AutomaticOptions
     from train.predict.image_predictor import load_predictor
     from train.predict.run import predict_images
     from train.predict.settings import PredictSettings
     from train.runtime.device import pick_device
-    from train.runtime.distributed import NO_TIMEOUT, open_world, told_once
+    from train.runtime.distributed import NO_TIMEOUT, open_world, told_once, use_own_gpu
     from train.runtime.folder_lock import locked_by_first
     from train.slide.image_source import find_sources
 
@@ -125,7 +127,10 @@ def predict(
     found: list[ImageSummary] = []
     try:
         with interrupted, open_world("cpu", NO_TIMEOUT) as world:
-            predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
+            chosen = pick_device(device)
+            if chosen.type == "cuda":
+                chosen = torch.device("cuda", use_own_gpu())
+            predictor = load_predictor(checkpoint, chosen, model, image_size)
             with (
                 told_once(world),
                 locked_by_first(out, world),

@@ -135,11 +135,16 @@ def told_once(world: World) -> Generator[None]:
         sys.exit(0)
 
 
+def use_own_gpu() -> int:
+    """Make this process use its GPU, and return the number. The processes of a machine take its GPUs in turn."""
+    gpu = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+    torch.cuda.set_device(gpu)
+    return gpu
+
+
 def _backend_and_gpu() -> tuple[str, int]:
     """Choose the backend of a run on GPUs, and make this process use its GPU; return both."""
-    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    gpu = int(os.environ.get("LOCAL_RANK", "0")) % gpus
-    torch.cuda.set_device(gpu)
+    processes, gpus, gpu = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count(), use_own_gpu()
     if processes <= gpus:
         return "cpu:gloo,cuda:nccl", gpu
     logger.warning("%d processes share %d GPUs, which is slower than one process per GPU", processes, gpus)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 from PIL import Image
 
@@ -16,6 +17,7 @@ from schemas.errors import TrainingError
 from schemas.store.store import Store
 from tests.warm_commands import warm_commands
 from train.cli import main
+from train.predict import image_predictor
 from train.runtime.folder_lock import locked_folder
 
 FIRST_IS_SLOW = """
@@ -82,7 +84,7 @@ def _as_second(monkeypatch: pytest.MonkeyPatch, of_first: object, *arguments: ob
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(dist, "barrier", lambda: None)
     monkeypatch.setattr(dist, "all_gather_object", exchange)
-    monkeypatch.setattr(sys, "argv", ["bcss-train", "predict", *map(str, arguments), *EVERYTHING])
+    monkeypatch.setattr(sys, "argv", ["bcss-train", "predict", *EVERYTHING, *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         main()
     return (stop.value.code if isinstance(stop.value.code, int) else 0), limits
@@ -102,6 +104,24 @@ def test_second_process_touches_nothing_if_the_first_got_no_lock(
     # The first process prints the error.
     assert "error:" not in capsys.readouterr().err
     assert [path.name for path in out.rglob("*") if path.is_file()] == ["of another run"]
+
+
+@pytest.mark.parametrize(("gpus", "gpu"), [(2, 1), (1, 0)])
+def test_process_loads_the_model_on_its_own_gpu(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, gpu: int
+) -> None:
+    used: list[object] = []
+
+    def load(_: object, device: torch.device, *__: object) -> None:
+        used.append(device)
+        raise TrainingError("the GPU", "is not real", "stop here")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(image_predictor, "load_predictor", load)
+    assert _as_second(monkeypatch, None, checkpoint, images, "--out", tmp_path / "out", "--device", "auto")[0] == 1
+    assert used == [gpu, torch.device("cuda", gpu)]
 
 
 @pytest.mark.slow
