@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def _score_weights(
         log.epoch(run.steps, epoch, None, None)
         return
     found: dict[WeightsKind, tuple[PromptableSam, Validation, float]] = {}
-    states = rng_states()
+    states, began_s = rng_states(), time.perf_counter()
     with timed("validate"):
         for kind, model in _models(run).items():
             # A validation draws a number. All begin from the same state, so that an average changes no draw of the run.
@@ -106,7 +107,9 @@ def _score_weights(
         run.best_score, run.epochs_since_best = score, 0
         run.best_weights = better if run.ema is not None else None
     if machine.world.is_main:
-        logger.info("%s", _epoch_line(run, epoch, score, scores, is_best=is_best))
+        kind = better if len(found) > 1 else None
+        took_s = log.sums.seconds + time.perf_counter() - began_s
+        logger.info("%s", _line(run, epoch, score, kind, log.sums.mean_loss, took_s, is_best=is_best))
         if is_best:
             run.best_state(model).save(checkpoint.with_name("best.pt"))
 
@@ -118,17 +121,34 @@ def _models(run: Run) -> dict[WeightsKind, PromptableSam]:
     return {"average": run.averaged_model, "raw": run.model}
 
 
-def _epoch_line(run: Run, epoch: int, score: float, by_weights: dict[str, float], *, is_best: bool) -> str:
-    """Describe a validation in one line."""
-    measure = run.config.best_by
-    found, by_objects = run.val or {}, run.best_by_objects
-    scores = [f"{kind} {score_of(means, measure, by_objects=by_objects):.3f}" for kind, means in found.items()]
-    validated = f"validation {MEASURE_NAMES[measure]} {', '.join(scores)}"
+def _line(
+    run: Run, epoch: int, score: float, kind: WeightsKind | None, loss: float | None, took_s: float, *, is_best: bool
+) -> str:
+    """Describe a validation in one line.
+
+    Args:
+        run: The run, with the scores of the better weights.
+        epoch: Number of epochs done.
+        score: Score that chooses `best.pt`.
+        kind: The weights that `score` is of; None without a moving average.
+        loss: Mean loss over the steps of the epoch; None if no step of it is known.
+        took_s: Seconds of the epoch's steps and of the validation.
+        is_best: Whether the weights are the best so far.
+    """
+    # The first measure is the one that chooses `best.pt`; the change against the start is one of it.
+    measures = sorted(MEASURE_NAMES, key=lambda measure: measure != run.config.best_by)
+    names = "/".join(MEASURE_NAMES[measure] for measure in measures)
+    scores = [
+        f"{prompt} "
+        + "/".join(f"{score_of(means, measure, by_objects=run.best_by_objects):.3f}" for measure in measures)
+        for prompt, means in (run.val or {}).items()
+    ]
+    validated = f"val {names} {', '.join(scores)}"
     if not run.steps:
         return f"start: {validated}"
-    parts = [f"epoch {epoch}: loss {run.loss:.3f}", validated]
-    if len(by_weights) > 1:
-        parts[-1] += " (" + ", ".join(f"{kind} {value:.3f}" for kind, value in by_weights.items()) + ")"
+    parts = [f"epoch {epoch}: loss {run.loss if loss is None else loss:.3f}", validated]
+    if kind is not None:
+        parts[-1] += f" ({kind})"
     if run.start_score is not None:
-        parts.append(f"{score - run.start_score:+.3f} against the start")
-    return ", ".join([*parts, f"{run.elapsed_s:.0f} s", *(["best so far"] if is_best else [])])
+        parts.append(f"{score - run.start_score:+.3f} vs start")
+    return ", ".join([*parts, f"{took_s:.0f} s", *(["best"] if is_best else [])])

@@ -67,6 +67,33 @@ class StepRecord:
     by_class: dict[str, int] = field(default_factory=dict[str, int])
 
 
+@dataclass(frozen=True)
+class EpochSums:
+    """Sums over the steps of the epoch in which a run is.
+
+    Attributes:
+        epoch: Number of the epoch, from 1; 0 before the first step.
+        steps: Number of steps.
+        loss: Sum of the losses.
+        seconds: Seconds of the steps.
+    """
+
+    epoch: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss over the steps; None without a step."""
+        return self.loss / self.steps if self.steps else None
+
+    def with_step(self, epoch: int, loss: float, step_s: float) -> EpochSums:
+        """Return the sums with one more step; the first step of another epoch begins at 0."""
+        so_far = self if epoch == self.epoch else EpochSums(epoch)
+        return EpochSums(epoch, so_far.steps + 1, so_far.loss + loss, so_far.seconds + step_s)
+
+
 class RunLog:
     """Writer of `metrics.jsonl` and TensorBoard events in a run's folder.
 
@@ -74,9 +101,13 @@ class RunLog:
         out: Folder of the run; None for a process that writes nothing.
         kept_steps: Number of steps in the checkpoint that a resumed run continues from. Lines of later steps are
             removed, so that the file equals that of an uninterrupted run. None starts an empty file.
+
+    Attributes:
+        sums: Sums over the steps of the present epoch, with those before a run was resumed.
     """
 
     def __init__(self, out: Path | None, kept_steps: int | None = None) -> None:
+        self.sums = EpochSums()
         self._file: TextIO | None = None
         self._board: SummaryWriter | None = None
         if out is None:
@@ -87,6 +118,9 @@ class RunLog:
             if kept_steps is not None and self._path.exists():
                 lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
                 kept = [line for line in lines if _step_of(line) <= kept_steps]
+            for entry in map(json.loads, kept):
+                if "step_s" in entry:
+                    self.sums = self.sums.with_step(entry["epoch"], entry["loss"], entry["step_s"])
             self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             self._file = self._path.open("a", encoding="utf-8")
             self._board = SummaryWriter(out / "tensorboard", purge_step=None if kept_steps is None else kept_steps + 1)
@@ -106,6 +140,7 @@ class RunLog:
 
     def step(self, record: StepRecord) -> None:
         """Write the record of one step."""
+        self.sums = self.sums.with_step(record.epoch, record.loss, record.step_s)
         values = asdict(record)
         with self._may_be_full():
             self._write(values)

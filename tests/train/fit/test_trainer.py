@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,10 @@ def test_an_average_changes_no_random_draw_of_the_run(store: Store, tmp_path: Pa
     assert torch.equal(*states)
 
 
-def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_average_of_weights_is_scored_and_saved(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    caplog.set_level(logging.INFO, "train.fit.epoch_end")
     name = "sam_mask_decoder.conv_s0.weight"
     trained: list[torch.Tensor] = []
     scored: list[torch.Tensor] = []
@@ -284,6 +288,10 @@ def test_average_of_weights_is_scored_and_saved(store: Store, tmp_path: Path, mo
     torch.testing.assert_close(scored[1], average, rtol=0, atol=1e-7)
     assert torch.equal(scored[2], last["model"][name])
     place = {"average": 1, "raw": 2}[last["best_weights"]] if best["steps"] else 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    by_weights = lines[-1]["val_score_by_weights"]
+    (line,) = [entry.getMessage() for entry in caplog.records if entry.getMessage().startswith("epoch 1")]
+    assert f" ({max(by_weights, key=by_weights.__getitem__)}), " in line
     assert torch.equal(best["model"][name], scored[place])
 
 
@@ -305,7 +313,7 @@ def test_best_has_the_weights_of_the_epoch_with_the_best_score(
 
 
 def _validation(dice: float) -> Validation:
-    overall = {"dice": dice, "iou": dice, "class_mean": {"dice": {"value": dice}}}
+    overall = {"dice": dice, "iou": dice, "class_mean": {"dice": {"value": dice}, "iou": {"value": dice}}}
     return Validation({"box": {"overall": overall, "classes": {}}}, [])
 
 
@@ -432,11 +440,50 @@ def test_class_weights_are_compared_with_the_classes(store: Store, tmp_path: Pat
 
 
 def test_each_epoch_is_told_in_one_line(small_store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
+    """Loss and seconds are those of the epoch's own steps, also of those before the run was resumed."""
     caplog.set_level(logging.INFO, "train.fit.epoch_end")
-    _fit_with_scores(small_store, tmp_path, [0.5, 0.7, 0.6], monkeypatch, report=False)
-    start, first, second = [entry.getMessage() for entry in caplog.records if entry.name == "train.fit.epoch_end"]
-    number = r"\d\.\d{3}"
-    assert re.fullmatch(rf"start: validation Dice box {number}, centroid {number}", start)
-    told = rf"loss \d+\.\d{{3}}, validation Dice box {number}, centroid {number}"
-    assert re.fullmatch(rf"epoch 1: {told}, \+0\.200 against the start, \d+ s, best so far", first)
-    assert re.fullmatch(rf"epoch 2: {told}, \+0\.100 against the start, \d+ s", second)
+
+    def told() -> list[str]:
+        lines = [entry.getMessage() for entry in caplog.records if entry.name == "train.fit.epoch_end"]
+        caplog.clear()
+        return lines
+
+    scores = iter([0.5, 0.7, 0.6])
+
+    def scored(*arguments: Any) -> Any:
+        found, dice = validate(*arguments), next(scores)
+        for means in found.scores.values():
+            means["overall"]["class_mean"] = {"dice": {"value": dice}, "iou": {"value": dice - 0.1}}
+        return found
+
+    monkeypatch.setattr("train.fit.epoch_end.validate", scored)
+    config = _with(epochs=2, save_every_steps=1)
+    fit(
+        small_store,
+        config,
+        tmp_path,
+        on_step=lambda record, _: signal.raise_signal(signal.SIGTERM) if record.step == 1 else None,
+    )
+    (start,) = told()
+    assert start == "start: val Dice/IoU box 0.500/0.400, centroid 0.500/0.400"
+    path = tmp_path / "metrics.jsonl"
+    # The first step took 100 s, and the second one follows after the run is resumed.
+    path.write_text(re.sub(r'"step_s": [\d.]+', '"step_s": 100.0', path.read_text()))
+    fit(small_store, config, tmp_path, resume=True)
+    first, second = told()
+    steps = read_steps(tmp_path)
+    own = [[step for step in steps if step.epoch == epoch] for epoch in (1, 2)]
+    assert len(own[0]) == len(own[1]) > 1
+    losses = [sum(step.loss for step in epoch) / len(epoch) for epoch in own]
+    val = "val Dice/IoU box {0}, centroid {0}"
+    said = re.fullmatch(
+        rf"epoch 1: loss {losses[0]:.3f}, {val.format('0.700/0.600')}, \+0\.200 vs start, (\d+) s, best", first
+    )
+    assert said, first
+    assert 100 <= int(said[1]) < 110
+    said = re.fullmatch(
+        rf"epoch 2: loss {losses[1]:.3f}, {val.format('0.600/0.500')}, \+0\.100 vs start, (\d+) s", second
+    )
+    assert said, second
+    assert int(said[1]) < 10
+    assert len(first) <= 105
