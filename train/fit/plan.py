@@ -1,8 +1,8 @@
 """Say what a run will need before it starts: parameters, steps, memory, the largest batch and time. Nothing is kept.
 
-The memory is measured in real steps with one image and with a whole batch, on the tiles with the most objects. Other
-batch sizes are interpolated or extrapolated linearly. In a run on frames, a window of frames takes the place of an
-image.
+The memory is measured in real steps with one image, with two and with a whole batch, on the tiles with the most
+objects. Other batch sizes are interpolated or extrapolated linearly. If the batch does not fit, the steps of the
+largest one that should fit are timed. In a run on frames, a window of frames takes the place of an image.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from train.data.dataset import SampleRequest
 from train.data.loader import training_dataset
 from train.data.patients import tiles_of_patients
 from train.fit.optimizer import set_learning_rates
+from train.fit.policies import Policies
 from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.validate import validate
 from train.runtime.device import (
@@ -54,29 +55,39 @@ class Memory:
 
     Attributes:
         one_image: Measured peak with one image or window.
+        two_images: Measured peak with two; None if two do not fit, or were not tried because they may not fit.
         batch: Measured peak with `images` images or windows; None if that many do not fit.
         images: Images or windows of a batch.
         limit: Memory of the device that this process can use.
     """
 
     one_image: int
+    two_images: int | None
     batch: int | None
     images: int
     limit: int
 
     @property
     def per_image(self) -> float:
-        """Bytes that each further image takes; 0 if it was not measured, or not more than the noise."""
-        if self.batch is None or self.images == 1:
-            return 0.0
-        return max(self.batch - self.one_image, 0) / (self.images - 1)
+        """Bytes that each further image takes; 0 if that is not more than the noise, or is not known."""
+        if self.batch is not None and self.images > 1:
+            return max(self.batch - self.one_image, 0) / (self.images - 1)
+        return max((self.two_images or 0) - self.one_image, 0)
 
     @property
     def largest_batch(self) -> int | None:
-        """The largest number of images that should fit; None if it was not measured how much an image takes."""
+        """The largest number of images that should fit; None if no growth from image to image could be measured."""
+        if self.two_images is None:
+            return 1
         if not self.per_image:
             return None
-        return max(int(1 + ((1 - KEPT_FREE) * self.limit - self.one_image) // self.per_image), 0)
+        count = max(int(1 + ((1 - KEPT_FREE) * self.limit - self.one_image) // self.per_image), 0)
+        return count if self.batch is not None else min(count, self.images - 1)
+
+    @property
+    def timed_batch(self) -> int:
+        """Number of images of the steps that are timed: those of the batch if it fits."""
+        return self.images if self.batch is not None else max(self.largest_batch or 1, 1)
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,8 @@ class Plan:
         steps: Steps of the run.
         memory: Memory of a step.
         most_objects: Objects of the fullest image, or of the fullest first frame of a window.
-        step_s: Median seconds of a step; None if the batch does not fit.
+        timed: Rules of the run whose steps are timed. They are those of a smaller batch if the batch does not fit.
+        step_s: Median seconds of a step of that run.
         val_tile_s: Seconds of the validation of one tile; None without a validation split.
     """
 
@@ -108,7 +120,8 @@ class Plan:
     steps: int
     memory: Memory
     most_objects: int
-    step_s: float | None
+    timed: Policies
+    step_s: float
     val_tile_s: float | None
 
     @property
@@ -119,7 +132,7 @@ class Plan:
     @property
     def validations(self) -> int:
         """Number of validations: one at the start, and one after each epoch, or two with a moving average."""
-        epochs = -(-self.steps // self.steps_per_epoch)
+        epochs = -(-self.timed.total_steps // self.timed.steps_per_epoch)
         return 1 + epochs * (2 if self.config.optimizer.ema_decay else 1)
 
     def lines(self) -> list[str]:
@@ -136,39 +149,46 @@ class Plan:
             f"data     {self.train_tiles} {data}, {self.val_tiles} validation tiles",
             f"run      {self.steps} steps of {images}, {epochs:.3g} epochs of {self.steps_per_epoch} steps",
             *self._memory_lines(),
-            *self._time_lines(),
+            self._time_line(),
         ]
 
     def _images(self, count: int) -> str:
         """Return a number of images, or of windows in a run on frames."""
-        frames = self.config.frames
-        return f"{count} images" if frames == 1 else f"{count} windows of {frames} frames"
+        frames, plural = self.config.frames, "" if count == 1 else "s"
+        return f"{count} image{plural}" if frames == 1 else f"{count} window{plural} of {frames} frames"
 
     def _memory_lines(self) -> list[str]:
         memory, objects = self.memory, f"of up to {self.most_objects} objects"
         batch, one = self._images(memory.images), "image" if self.config.frames == 1 else "window"
         if memory.batch is None:
-            what = f"{_size(memory.one_image)} for one {one}, but {batch} {objects} do not fit into"
-            return [f"memory   {what} {_size(memory.limit)} ({self.device}); lower --batch-size"]
-        peak = f"at the peak of a step with {batch} {objects}"
-        said = [f"memory   {_size(memory.batch)} {peak} ({self.device})"]
-        if memory.largest_batch is not None:
-            parts = f"{_size(memory.one_image)} for one and {_size(memory.per_image)} for each further {one}"
-            said.append(
-                f"batch    about {memory.largest_batch} {one}s fit into {_size(memory.limit)}, extrapolated: {parts}, "
-                f"and {KEPT_FREE:.0%} stay free"
+            what = (
+                f"{_size(memory.one_image)} for one {one}, but {batch} {objects} do not fit into {_size(memory.limit)}"
             )
-        return said
+        else:
+            what = f"{_size(memory.batch)} at the peak of a step with {batch} {objects}"
+        return [f"memory   {what} ({self.device})", f"batch    {self._largest(one)}"]
 
-    def _time_lines(self) -> list[str]:
-        if self.step_s is None:
-            return []
-        training_s, validation_s = self.steps * self.step_s, 0.0
-        said = f"time     {_duration(training_s)} for the steps ({self.step_s:.2f} s each)"
+    def _largest(self, one: str) -> str:
+        """Say how many images, or windows, fit."""
+        memory, limit = self.memory, _size(self.memory.limit)
+        if memory.two_images is None:
+            return f"about 1 {one} fits into {limit}: two do not, or it is not sure that they do"
+        if memory.largest_batch is None:
+            return f"a second {one} took no more memory that could be measured, so the largest batch is not known"
+        many = f"{one} fits" if memory.largest_batch == 1 else f"{one}s fit"
+        parts = f"{_size(memory.one_image)} for one and {_size(memory.per_image)} for each further {one}"
+        return f"about {memory.largest_batch} {many} into {limit}, extrapolated: {parts}, and {KEPT_FREE:.0%} stay free"
+
+    def _time_line(self) -> str:
+        steps, batch = self.timed.total_steps, self.memory.timed_batch
+        training_s, validation_s = steps * self.step_s, 0.0
+        said = f"{_duration(training_s)} for the steps ({self.step_s:.2f} s each)"
+        if self.memory.batch is None:
+            said = f"with --batch-size {batch}, {_duration(training_s)} for {steps} steps ({self.step_s:.2f} s each)"
         if self.val_tile_s is not None:
             validation_s = self.validations * self.val_tiles * self.val_tile_s
             said += f", {_duration(validation_s)} for {self.validations} validations"
-        return [f"{said}: about {_duration(training_s + validation_s)}"]
+        return f"time     {said}: about {_duration(training_s + validation_s)}"
 
 
 def plan_run(store: Store, config: FitConfig) -> Plan:
@@ -197,26 +217,35 @@ def plan_run(store: Store, config: FitConfig) -> Plan:
         tiles = tiles_of_patients(store, tiles, config.patients, config.seed)
     with out_of_memory_as_error(config.model_copy(update={"batch_size": 1})), failed_compilation_as_error(config):
         memory = _measured_memory(prepared, store, tiles, device)
-    fits = memory.batch is not None
-    step_s = _step_seconds(prepared) if fits else None
+    val_tile_s = _validation_seconds(prepared, store, machine) if len(prepared.val_tiles) else None
+    trained_parts, policies, val_tiles = model.trained_parts(), prepared.policies, prepared.val_tiles
+    frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    timed = config.model_copy(update={"batch_size": memory.timed_batch})
+    with out_of_memory_as_error(timed), failed_compilation_as_error(timed):
+        if memory.batch is None:
+            # The run is prepared for smaller batches, after the first one has left the memory.
+            del prepared, model
+            prepared = prepare_run(store, timed, machine, None)
+        step_s = _step_seconds(prepared)
     return Plan(
         config=config,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        trained_parts=model.trained_parts(),
-        frozen=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
+        trained_parts=trained_parts,
+        frozen=frozen,
         train_tiles=len(tiles),
-        val_tiles=len(prepared.val_tiles),
-        steps_per_epoch=prepared.policies.steps_per_epoch,
-        steps=prepared.policies.total_steps,
+        val_tiles=len(val_tiles),
+        steps_per_epoch=policies.steps_per_epoch,
+        steps=policies.total_steps,
         memory=memory,
         most_objects=int(min(np.diff(store.column("tiles/object_offsets"))[tiles].max(), config.max_objects)),
+        timed=prepared.policies,
         step_s=step_s,
-        val_tile_s=_validation_seconds(prepared, store, machine) if len(prepared.val_tiles) else None,
+        val_tile_s=val_tile_s,
     )
 
 
 def _measured_memory(prepared: PreparedRun, store: Store, tiles: NDArray[np.int64], device: torch.device) -> Memory:
-    """Measure a step with one image and with a batch."""
+    """Measure a step with one image, with two and with a batch."""
     config, step = prepared.run.config, prepared.train_step
     fullest = tiles[np.argsort(-np.diff(store.column("tiles/object_offsets"))[tiles], kind="stable")].tolist()
     dataset = training_dataset(store, config, prepared.windows)
@@ -224,23 +253,26 @@ def _measured_memory(prepared: PreparedRun, store: Store, tiles: NDArray[np.int6
     def batch_of(images: int) -> Batch:
         return collate([dataset[SampleRequest(fullest[place % len(fullest)], 0)] for place in range(images)])
 
+    reset_peak_memory(device)
+    before, limit = peak_memory_bytes(device), memory_bytes(device)
     # The first step makes the state of the optimizer, which stays.
     step([batch_of(1)])
     one_image = peak_of_step(prepared, [batch_of(1)], device)
-    limit = memory_bytes(device)
-    if config.batch_size == 1:
-        return Memory(one_image, one_image, 1, limit)
-    # On a CPU, a batch that does not fit would end the process, so two images are tried first.
+    whole, two_images = (one_image if config.batch_size == 1 else None), None
+    # On a CPU, a batch that does not fit would end the process. So two images are tried first, and only if they fit
+    # even if the second one takes as much as the first one and the optimizer together.
+    if device.type == "cpu" and 2 * one_image - before > limit:
+        return Memory(one_image, None, whole, config.batch_size, limit)
     try:
         two_images = peak_of_step(prepared, [batch_of(2)], device)
-        guess = Memory(one_image, two_images, 2, limit)
-        if guess.largest_batch is not None and guess.largest_batch < config.batch_size and device.type == "cpu":
-            return Memory(one_image, None, config.batch_size, limit)
-        whole = two_images if config.batch_size == 2 else peak_of_step(prepared, [batch_of(config.batch_size)], device)
+        fitting = Memory(one_image, two_images, two_images, 2, limit).largest_batch
+        if config.batch_size == 2:
+            whole = two_images
+        elif config.batch_size > 2 and (device.type != "cpu" or fitting is None or fitting >= config.batch_size):
+            whole = peak_of_step(prepared, [batch_of(config.batch_size)], device)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return Memory(one_image, None, config.batch_size, limit)
-    return Memory(one_image, whole, config.batch_size, limit)
+    return Memory(one_image, two_images, whole, config.batch_size, limit)
 
 
 def peak_of_step(prepared: PreparedRun, batches: Sequence[Batch], device: torch.device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.config import FitConfig
+from train.data.collate import Batch
 from train.data.windows import find_windows
 from train.fit.plan import GIB, Memory, Plan, plan_run
+from train.fit.policies import Policies
+from train.fit.step import LaunchedStep, TrainStep
 from train.model.promptable import PromptableSam
 from train.score.answers import tiles_with_objects
 
@@ -43,7 +47,6 @@ def test_memory_and_time_are_measured_and_nothing_is_written(plan: Plan, module_
     assert plan.memory.batch is not None
     assert 1e7 < plan.memory.one_image < plan.memory.batch * 1.2
     assert plan.memory.limit > plan.memory.batch
-    assert plan.step_s is not None
     assert plan.val_tile_s is not None
     assert 0 < plan.step_s < 60
     assert 0 < plan.val_tile_s < 60
@@ -56,20 +59,32 @@ def test_memory_and_time_are_measured_and_nothing_is_written(plan: Plan, module_
 
 
 def test_memory_grows_in_a_straight_line_with_the_images() -> None:
-    memory = Memory(one_image=2 * GIB, batch=5 * GIB, images=4, limit=20 * GIB)
+    memory = Memory(one_image=2 * GIB, two_images=4 * GIB, batch=5 * GIB, images=4, limit=20 * GIB)
+    # The slope is that of the larger batch, if it was measured.
     assert memory.per_image == GIB
     # 18 of 20 GiB may be used: 2 for the first image, 1 for each of 16 more.
     assert memory.largest_batch == 17
     assert replace(memory, limit=GIB).largest_batch == 0
-    assert replace(memory, batch=None).largest_batch is None
-    assert Memory(GIB, GIB, 1, 20 * GIB).largest_batch is None
+    # Of two images alone, the second one takes 2 GiB.
+    assert replace(memory, batch=None, images=64).largest_batch == 9
+    assert replace(memory, batch=2 * GIB, images=1).largest_batch == 9
+    # A batch that did not fit is larger than the largest one that does.
+    assert replace(memory, batch=None, images=8).largest_batch == 7
+    assert replace(memory, two_images=None, batch=None).largest_batch == 1
+    assert Memory(GIB, GIB, GIB, 1, 20 * GIB).largest_batch is None
 
 
-def test_batch_that_does_not_fit_is_named(plan: Plan) -> None:
-    memory = Memory(one_image=2 * GIB, batch=None, images=64, limit=8 * GIB)
-    said = "\n".join(replace(plan, memory=memory, step_s=None).lines())
-    assert re.search(r"2\.0 GiB for one image, but 64 images .* do not fit into 8\.0 GiB \(cpu\); lower", said)
-    assert "time" not in said
+def test_batch_that_does_not_fit_is_named_with_the_largest_that_does(plan: Plan) -> None:
+    memory = Memory(one_image=2 * GIB, two_images=3 * GIB, batch=None, images=64, limit=8 * GIB)
+    said = replace(plan, memory=memory, timed=Policies(20, 60), step_s=2.0, val_tile_s=None).lines()[-3:]
+    assert re.fullmatch(r"memory   2\.0 GiB for one image, but 64 images .* do not fit into 8\.0 GiB \(cpu\)", said[0])
+    parts = r"2\.0 GiB for one and 1\.0 GiB for each further image, and 10% stay free"
+    assert re.fullmatch(rf"batch    about 6 images fit into 8\.0 GiB, extrapolated: {parts}", said[1])
+    assert said[2] == "time     with --batch-size 6, 2 min 0 s for 60 steps (2.00 s each): about 2 min 0 s"
+    (said,) = [line for line in replace(plan, memory=replace(memory, two_images=None)).lines() if line[:5] == "batch"]
+    assert said == "batch    about 1 image fits into 8.0 GiB: two do not, or it is not sure that they do"
+    (said,) = [line for line in replace(plan, memory=Memory(GIB, GIB, GIB, 1, 2 * GIB)).lines() if line[:5] == "batch"]
+    assert said.endswith("so the largest batch is not known")
 
 
 def test_cpu_batch_that_would_not_fit_is_not_tried(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +97,36 @@ def test_cpu_batch_that_would_not_fit_is_not_tried(store: Store, monkeypatch: py
 
     monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
     monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 8 * GIB)
-    plan = plan_run(store, FitConfig.model_validate({**FAST, "batch_size": 16, "freeze": "decoder_only"}))
+    timed: list[int] = []
+
+    class Noting(TrainStep):
+        def launch(self, batches: Sequence[Batch]) -> LaunchedStep:
+            timed.append(batches[0].images.shape[1])
+            return super().launch(batches)
+
+    monkeypatch.setattr("train.fit.prepare.TrainStep", Noting)
+    plan = plan_run(store, FitConfig.model_validate({**FAST, "batch_size": 16, "freeze": "decoder_only", "epochs": 1}))
     assert tried == [1, 2]
     assert plan.memory.batch is None
-    assert plan.step_s is None
+    # 7.2 of 8 GiB may be used, so batches of seven are timed, which make more steps.
+    assert (plan.memory.largest_batch, set(timed[1:-1])) == (7, {7})
+    assert plan.timed.total_steps == -(-plan.train_tiles // 7) > plan.steps
+    assert plan.step_s > 0
+
+
+def test_two_images_are_not_tried_where_they_may_end_the_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def peak(_prepared: object, batches: list[object], _device: object) -> int:
+        tried.append(batches[0].images.shape[1])  # pyright: ignore[reportAttributeAccessIssue]
+        return 20 * GIB
+
+    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 30 * GIB)
+    flags = {**FAST, "batch_size": 1, "freeze": "decoder_only", "max_steps": 1}
+    plan = plan_run(store, FitConfig.model_validate(flags))
+    assert tried == [1]
+    assert (plan.memory.largest_batch, plan.memory.batch) == (1, 20 * GIB)
 
 
 def test_plan_needs_no_cache_of_features(store: Store) -> None:
@@ -106,7 +147,7 @@ def test_plan_of_frames_counts_windows_and_names_the_memory(sequences: Store) ->
     assert "2 steps of 2 windows of 3 frames" in said
     assert re.search(r"at the peak of a step with 2 windows of 3 frames of up to 2 objects", said)
     # A process that has used much memory before may measure no growth, so the sizes are given.
-    said = "\n".join(replace(plan, memory=Memory(GIB, 2 * GIB, 2, 20 * GIB)).lines())
+    said = "\n".join(replace(plan, memory=Memory(GIB, 2 * GIB, 2 * GIB, 2, 20 * GIB)).lines())
     assert re.search(r"about 18 windows fit into .*1.0 GiB for one and 1.0 GiB for each further window", said)
 
 
@@ -121,5 +162,6 @@ def test_plan_measures_steps_with_all_frames(sequences: Store, monkeypatch: pyte
     monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
     flags = {**FAST, "batch_size": 1, "frames": frames, "prompt": "box", "max_steps": 1, "freeze": "memory"}
     plan = plan_run(sequences, FitConfig.model_validate(flags))
-    assert measured == [frames]
+    # Two windows are measured, too, so that the largest batch is known.
+    assert measured == [frames, frames]
     assert "memory" not in plan.trained_parts
