@@ -20,6 +20,7 @@ import torch
 
 from schemas.errors import BcssError, ConfigError
 from schemas.store.store import Store
+from train.backbone.nano_start import init_file
 from train.choices import SplitChoice
 from train.config import FitConfig, read_config
 from train.curve.plot import write_plot
@@ -28,8 +29,10 @@ from train.data.windows import find_windows
 from train.fit.finish import write_json
 from train.fit.trainer import OnStep, fit
 from train.fit.validate import OnTile
+from train.model.checkpoint import load_checkpoint
 from train.model.loading import load_predictor
 from train.model.predictor import MaskPredictor
+from train.model.seen_patients import seen_patients
 from train.runtime.device import pick_device
 from train.runtime.stop import stop_on_signals
 from train.score.answers import default_split, tiles_with_objects
@@ -98,7 +101,8 @@ def fit_curve(
         The content of `curve.json`; None if a signal stopped a run.
 
     Raises:
-        ConfigError: The store has fewer patients, no split to score, or torchrun started several processes.
+        ConfigError: The store has fewer patients, no split to score, or test patients that the start has seen; or
+            torchrun started several processes.
         BcssError: What `fit` and `evaluate` raise.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -107,6 +111,7 @@ def fit_curve(
     if split == "train":
         raise ConfigError("--curve", f"needs a test or val split, which {store.path} lacks", "build it with one")
     runs = curve_runs(store, config, counts, out)
+    _check_start(store, config, split)
     with stop_on_signals() as stop:
         for number, run in enumerate(runs, start=1):
             held = f"{len(run.names)} patients, {run.tiles} tiles, {run.objects} objects"
@@ -123,6 +128,25 @@ def fit_curve(
     write_json(out / CURVE_FILE, content)
     write_plot(out / PLOT_FILE, content)
     return content
+
+
+def _check_start(store: Store, config: FitConfig, split: SplitChoice) -> None:
+    """Check before the first run that the start may be scored on the split, as `evaluate` does after the last one.
+
+    Raises:
+        ConfigError: The start has seen patients of the test split.
+    """
+    file = None if config.init is None else init_file(config.init)
+    # If the file is not there, `fit` says so, or a resumed run does not need it.
+    if file is None or split != "test" or not file.is_file():
+        return
+    seen = seen_patients(load_checkpoint(file), file)
+    tiles = tiles_with_objects(store, split)
+    among = seen.among(set(store.column("tiles/patient")[tiles].tolist())) if seen else None
+    if among:
+        shown = ", ".join((*among.trained, *among.validated)[:3])
+        remedy = "choose another --init, or build the store with a split in which these patients are not in test"
+        raise ConfigError(f"--init {config.init}", f"was {among} ({shown})", remedy)
 
 
 def curve_runs(store: Store, config: FitConfig, counts: Sequence[int], out: Path) -> list[CurveRun]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from schemas.errors import ConfigError
 from schemas.store.store import Store
@@ -20,7 +22,9 @@ from train.config import FitConfig
 from train.curve.runs import curve_runs, fit_curve, is_finished
 from train.data.patients import patients_in_order
 from train.data.sampler import EpochSampler
+from train.fit.state import Origin, start_run
 from train.fit.trainer import fit
+from train.model.seen_patients import SeenPatients
 from train.runtime.run_log import read_steps
 from train.runtime.stop import stop_on_signals
 from train.score.answers import tiles_with_objects
@@ -130,6 +134,21 @@ def test_a_run_that_was_stopped_before_its_first_step_or_its_report_is_not_finis
 def test_number_of_patients_must_be_in_the_store(store: Store, tmp_path: Path, counts: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"--curve .*: has a number of patients .*give numbers from 1 to 4"):
         curve_runs(store, FAST, counts, tmp_path)
+
+
+def test_start_that_has_seen_a_test_patient_is_refused_before_the_first_run(store: Store, tmp_path: Path) -> None:
+    run = start_run(FAST, Origin("", 1, 1), torch.device("cpu"))
+    patient = str(store.column("tiles/patient")[tiles_with_objects(store, "test")[0]])
+    run.seen = SeenPatients.from_names([patient], [])
+    run.state().save(tmp_path / "seen.pt")
+    with pytest.raises(ConfigError) as caught:
+        fit_curve(store, FAST.model_copy(update={"init": tmp_path / "seen.pt"}), [1], tmp_path / "curve")
+    said = str(caught.value)
+    assert re.fullmatch(
+        rf"--init \S+seen.pt: was trained on 1 of the \d patients .*\({patient}\); choose another .*", said
+    )
+    assert "--allow-seen" not in said
+    assert not (tmp_path / "curve").exists()
 
 
 def test_patients_are_nested_and_follow_the_seed(store: Store, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_two_images_are_not_tried_where_they_may_end_the_process(store: Store, m
         tried.append(batches[0].images.shape[1])  # pyright: ignore[reportAttributeAccessIssue]
         return 20 * GIB
 
-    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
     monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 30 * GIB)
     flags = {**FAST, "batch_size": 1, "freeze": "decoder_only", "max_steps": 1}
     plan = plan_run(store, FitConfig.model_validate(flags))
