@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _COLOR, _START, _BASELINE = "#377eb8", "#222222", "#777777"
-_DASHES = ("--", ":", "-.")
-"""Dashes of the baselines, in their order."""
+_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2)))
+"""Dashes of the untrained model, if it is not the start, and of the baselines, in their order."""
 
 
 def write_plot(path: Path, curve: dict[str, Any]) -> None:
@@ -43,9 +43,11 @@ def _draw(axes: Axes, curve: dict[str, Any], kind: str) -> None:
         [high - value for value, (_, high) in zip(dice, ends, strict=True)],
     ]
     axes.errorbar(patients, dice, yerr=arms, color=_COLOR, marker="o", capsize=3, label="fine-tuned")
-    for name, kinds in curve["start"].items():
+    # The start of the runs comes first, unless its file has gone; an untrained model beside it is one more baseline.
+    starts = list(curve["start"].items())
+    for name, kinds in starts[:1]:
         axes.axhline(kinds[kind]["dice"], color=_START, linewidth=1.2, label=f"start ({name.partition(':')[2]})")
-    for (name, kinds), dash in zip(curve["baselines"].items(), cycle(_DASHES), strict=False):
+    for (name, kinds), dash in zip([*starts[1:], *curve["baselines"].items()], cycle(_DASHES), strict=False):
         # A baseline that sees more of the truth than the prompt gives is not a fair comparison.
         if kind not in curve["oracles"].get(name, []):
             axes.axhline(kinds[kind]["dice"], color=_BASELINE, linestyle=dash, linewidth=1.2, label=name)
