@@ -15,7 +15,7 @@ from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize, backbone_of
-from train.backbone.nano_start import NANO, is_nano_start
+from train.backbone.nano_start import NANO, NANO_IMAGE_SIZE, is_nano_start
 from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, RecipeName, prompt_kinds
 from train.recipes import with_recipe
 from train.settings import LoraConfig, LossConfig, OptimizerConfig, Settings
@@ -35,7 +35,7 @@ class FitConfig(Settings):
     Attributes:
         model: The network: `nano` is a miniature, the others are Meta's four SAM 2.1 models.
         init: Checkpoint to start from; without it, weights are random. `nano` is the start that comes with this
-            project, which was trained on synthetic tissue, and implies `model: nano`.
+            project, which was trained on synthetic tissue, and implies `model: nano` and `image_size: 128`.
         recipe: Publication whose settings replace the defaults; settings that are given override them.
         image_size: Side of the network's input in pixels, a multiple of 32.
         prompt: The prompt of each object. `mixed` is a box or a click from the store, drawn for each image; `random` is
@@ -133,7 +133,7 @@ class FitConfig(Settings):
     @classmethod
     def _nano_start_is_of_nano(cls, values: Any) -> Any:
         if isinstance(values, dict) and str(values.get("init")) == NANO:
-            return {"model": NANO, **values}
+            return {"model": NANO, "image_size": NANO_IMAGE_SIZE, **values}
         return values
 
     @model_validator(mode="before")

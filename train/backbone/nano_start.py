@@ -10,6 +10,9 @@ from pathlib import Path
 NANO = "nano"
 """What `--init` takes for the start of this project."""
 
+NANO_IMAGE_SIZE = 128
+"""Side of the input in pixels at which it was trained. At 1024 px its Dice is far lower: 0.61 instead of 0.91 with a box."""
+
 NANO_START = Path(__file__).with_name("nano_start.pt")
 
 

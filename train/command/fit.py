@@ -41,8 +41,8 @@ def fit(
     init: Annotated[
         Path | None,
         typer.Option(
-            help="Checkpoint to start from, or nano: a small model of this project, trained on synthetic tissue. "
-            "Without it, weights are random."
+            help="Checkpoint to start from, or nano: a small model of this project, trained on synthetic tissue; it "
+            "implies --model nano and --image-size 128. Without --init, weights are random."
         ),
     ] = None,
     recipe: Annotated[

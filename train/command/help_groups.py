@@ -57,7 +57,7 @@ FIT: Groups = {
 
 FIT_EXAMPLES = (
     "bcss-train fit bcss.zarr --model base_plus --init sam2.1_hiera_base_plus.pt --out run",
-    "bcss-train fit bcss.zarr --init nano --image-size 256 --device cpu --out small_run",
+    "bcss-train fit bcss.zarr --init nano --device cpu --out small_run",
     "bcss-train fit bcss.zarr --out run --resume",
     "bcss-train fit bcss.zarr --init sam2.1_hiera_tiny.pt --recipe medsam2 --plan",
 )

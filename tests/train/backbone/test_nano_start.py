@@ -9,7 +9,7 @@ import torch
 
 from schemas.errors import CheckpointError
 from schemas.store.store import Store
-from train.backbone.nano_start import NANO_START, init_file
+from train.backbone.nano_start import NANO_IMAGE_SIZE, NANO_START, init_file
 from train.config import read_config
 from train.fit.state import Origin, start_run
 from train.fit.trainer import fit
@@ -37,6 +37,18 @@ def test_init_nano_implies_the_network_and_loads_the_weights_of_the_package() ->
     assert kept["model"]["no_mem_embed"].dtype == torch.float16
     assert NANO_START.stat().st_size < 6e6
     assert set(run.seen.trained) == set(kept["patients"]["trained"])
+
+
+def test_init_nano_implies_the_image_size_of_its_training(tmp_path: Path) -> None:
+    kept = load_checkpoint(NANO_START)
+    assert read_config(None, {"init": Path("nano")}).image_size == kept["image_size"] == NANO_IMAGE_SIZE == 128
+    # Another size may be given, also by a recipe, and a run's own settings have theirs.
+    assert read_config(None, {"init": Path("nano"), "image_size": 1024}).image_size == 1024
+    assert read_config(None, {"init": Path("nano"), "recipe": "medsam2"}).image_size == 512
+    older = tmp_path / "config.json"
+    older.write_text(read_config(None, {"init": Path("nano"), "image_size": 1024}).model_dump_json())
+    assert read_config(older, {}).image_size == 1024
+    assert read_config(None, {"model": "nano"}).image_size == 1024
 
 
 def test_another_network_does_not_take_it() -> None:
