@@ -15,7 +15,7 @@ from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize, backbone_of
-from train.backbone.nano_start import NANO, NANO_IMAGE_SIZE, is_nano_start
+from train.backbone.nano_start import NANO, NANO_IMAGE_SIZE
 from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, RecipeName, prompt_kinds
 from train.recipes import with_recipe
 from train.settings import LoraConfig, LossConfig, OptimizerConfig, Settings
@@ -123,11 +123,12 @@ class FitConfig(Settings):
         parts = [part.strip() for name in cast("list[str]", names) for part in name.split(",") if part.strip()]
         return backbone_of(info.data.get("model", "tiny")).expand_presets(parts)
 
-    @field_validator("init")
+    @field_validator("init", mode="before")
     @classmethod
-    def _from_any_folder(cls, value: Path | None) -> Path | None:
-        # `evaluate` looks for this file again, perhaps from another working folder.
-        return value if value is None or is_nano_start(value) else value.absolute()
+    def _from_any_folder(cls, value: object) -> object:
+        # `evaluate` looks for this file again, perhaps from another working folder. Only the bare word is the start of
+        # this project: as a path, `./nano` would lose its dot, so it is made absolute while it is text.
+        return Path(value).absolute() if isinstance(value, str | Path) and str(value) != NANO else value
 
     @model_validator(mode="before")
     @classmethod

@@ -39,10 +39,12 @@ def fit(
         typer.Option(help="Network: nano is a miniature, the others are SAM 2.1.", show_default="tiny"),
     ] = None,
     init: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
+            # Text, because a path would lose the dot of `./nano`, which is a file.
+            metavar="PATH|nano",
             help="Checkpoint to start from, or nano: a small model of this project, trained on synthetic tissue; it "
-            "implies --model nano and --image-size 128. Without --init, weights are random."
+            "implies --model nano and --image-size 128. Without --init, weights are random.",
         ),
     ] = None,
     recipe: Annotated[

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from schemas.errors import CheckpointError
+from schemas.errors import CheckpointError, ConfigError
 from schemas.store.store import Store
 from train.backbone.nano_start import NANO_IMAGE_SIZE, NANO_START, init_file
-from train.config import read_config
+from train.cli import main
+from train.config import FitConfig, read_config
 from train.fit.state import Origin, start_run
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
@@ -59,10 +61,37 @@ def test_another_network_does_not_take_it() -> None:
 
 def test_a_file_of_that_name_is_still_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = read_config(None, {"init": Path("./nano").absolute()})
-    assert config.init == tmp_path / "nano"
-    assert config.model == "tiny"
+    (tmp_path / "run.yaml").write_text("init: ./nano\n")
+    for config in (
+        read_config(None, {"init": "./nano"}),
+        read_config(None, {"init": tmp_path / "nano"}),
+        read_config(tmp_path / "run.yaml", {}),
+    ):
+        assert (config.init, config.model, config.image_size) == (tmp_path / "nano", "tiny", 1024)
     assert init_file(tmp_path / "nano") == tmp_path / "nano"
+    (tmp_path / "run.yaml").write_text("init: nano\n")
+    config = read_config(tmp_path / "run.yaml", {})
+    assert (config.init, config.model) == (Path("nano"), "nano")
+    # Neither the command line nor the record of a run turns the one into the other.
+    again = FitConfig.model_validate_json(config.model_dump_json())
+    assert (again.init, again.model) == (Path("nano"), "nano")
+
+
+def test_command_line_tells_the_start_from_a_file_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("schemas.store.store.open_store", lambda path: path)
+    asked: list[Path | None] = []
+
+    def note(_store: object, config: FitConfig) -> None:
+        asked.append(config.init)
+        raise ConfigError("--plan", "is not needed here", "read on")
+
+    monkeypatch.setattr("train.fit.plan.plan_run", note)
+    for init in ("nano", "./nano"):
+        monkeypatch.setattr(sys, "argv", ["bcss-train", "fit", "s.zarr", "--plan", "--init", init])
+        with pytest.raises(SystemExit):
+            main()
+    assert asked == [Path("nano"), tmp_path / "nano"]
 
 
 def test_run_that_began_with_it_is_scored_beside_it_wherever_the_package_lies(tmp_path: Path) -> None:
