@@ -171,7 +171,12 @@ def fit(
         ),
     ] = None,
     report: Annotated[
-        bool | None, typer.Option("--report/--no-report", help="Write report.html at the end.", show_default="report")
+        bool | None,
+        typer.Option(
+            "--report/--no-report",
+            help="Score the best and the last weights beside the start at the end, and write report.html.",
+            show_default="report",
+        ),
     ] = None,
     curve: Annotated[
         str | None,
