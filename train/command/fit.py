@@ -205,14 +205,15 @@ def fit(
     if plan:
         _print_plan(opened, settings)
         return
+    command = shlex.join(["bcss-train", *sys.argv[1:]])
     if curve:
-        _fit_curve(opened, settings, curve, out, resume=resume)
+        _fit_curve(opened, settings, curve, out, resume=resume, command=command)
         return
     silent = int(os.environ.get("RANK", "0")) > 0
     continues = "--resume continues from the last checkpoint"
     with interrupted_as_line(continues), progress_bar("fit", "step", silent=silent) as bar:
         on_step, on_tile = partial(_show, bar), _TileBar(bar)
-        summary = run_fit(opened, settings, out, resume=resume, on_step=on_step, on_tile=on_tile)
+        summary = run_fit(opened, settings, out, resume=resume, on_step=on_step, on_tile=on_tile, command=command)
     if silent:
         return
     if summary["stopped_by"]:
@@ -242,14 +243,16 @@ def fit(
     typer.echo(f"            {printable(f'bcss-train predict {weights} {what} --out {found}')}")
 
 
-def _fit_curve(store: Store, settings: FitConfig, counts: str, out: Path, *, resume: bool) -> None:
+def _fit_curve(store: Store, settings: FitConfig, counts: str, out: Path, *, resume: bool, command: str) -> None:
     from train.curve.runs import CURVE_FILE, PLOT_FILE, fit_curve
 
     numbers = [int(part) for part in counts.split(",")]
     then = "--resume keeps finished runs and continues the last one"
     with interrupted_as_line(then), progress_bar("fit", "step") as bar:
         on_step, on_tile = partial(_show, bar), _TileBar(bar)
-        found = fit_curve(store, settings, numbers, out, resume=resume, on_step=on_step, on_tile=on_tile)
+        found = fit_curve(
+            store, settings, numbers, out, resume=resume, on_step=on_step, on_tile=on_tile, command=command
+        )
     if found is None:
         typer.echo(f"stopped; {then}")
         return

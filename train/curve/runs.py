@@ -85,6 +85,7 @@ def fit_curve(
     resume: bool = False,
     on_step: OnStep | None = None,
     on_tile: OnTile | None = None,
+    command: str = "",
 ) -> dict[str, Any] | None:
     """Train on the given numbers of patients and on all, score the models, and write `curve.json` and `curve.png`.
 
@@ -96,6 +97,7 @@ def fit_curve(
         resume: Whether finished runs are kept, and an interrupted one is continued.
         on_step: Function called after each step of each run.
         on_tile: Function called after each tile that is scored.
+        command: The command line, for the reports of the runs; empty leaves it out.
 
     Returns:
         The content of `curve.json`; None if a signal stopped a run.
@@ -120,7 +122,7 @@ def fit_curve(
                 logger.info("%s: finished before", said)
             else:
                 logger.info("%s", said)
-                fit(store, run.config, run.folder, resume=resume, on_step=on_step, on_tile=on_tile)
+                fit(store, run.config, run.folder, resume=resume, on_step=on_step, on_tile=on_tile, command=command)
             # A signal may also arrive while the run writes its report. Then the run is complete.
             if stop:
                 return None

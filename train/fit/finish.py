@@ -18,7 +18,13 @@ from train.runtime.run_log import StepRecord, read_steps
 
 
 def finish_run(
-    run: Run, store: Store, out: Path, device: torch.device, stopped_by: str, on_tile: OnTile | None = None
+    run: Run,
+    store: Store,
+    out: Path,
+    device: torch.device,
+    stopped_by: str,
+    on_tile: OnTile | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Write `summary.json` and, unless a signal stopped the run, `report.html`.
 
@@ -29,6 +35,7 @@ def finish_run(
         device: Device of the models.
         stopped_by: Name of the signal that stopped the run; empty if there was none.
         on_tile: Function called after each tile that is scored for the report.
+        command: The command line, for the report.
 
     Returns:
         The content of `summary.json`.
@@ -42,7 +49,7 @@ def finish_run(
         from train.fit.run_report import write_run_report
 
         with timed("report"):
-            summary["against_start"] = write_run_report(run, store, device, out, on_tile)
+            summary["against_start"] = write_run_report(run, store, device, out, on_tile, command)
         write_json(out / "summary.json", summary)
     return summary
 

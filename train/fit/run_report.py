@@ -35,7 +35,7 @@ def start_is_best(best_by: str, start_score: float | None) -> str:
 
 
 def write_run_report(
-    run: Run, store: Store, device: torch.device, out: Path, on_tile: OnTile | None = None
+    run: Run, store: Store, device: torch.device, out: Path, on_tile: OnTile | None = None, command: str = ""
 ) -> dict[str, Any] | None:
     """Score the best and the last weights of a run beside its start and the baselines, and write `report.html`.
 
@@ -45,6 +45,7 @@ def write_run_report(
         device: Device of the models.
         out: Folder of the run.
         on_tile: Function called after each tile that is scored.
+        command: The command line; empty leaves it out.
 
     Returns:
         For each prompt kind, the mean difference in Dice of the best weights minus the start, with its interval; None
@@ -57,9 +58,11 @@ def write_run_report(
         told = None if on_tile is None else partial(on_tile, "report")
         evaluation = evaluate(store, predictors, protocol, on_tile=told)
     lead = start_is_best(run.config.best_by, run.start_score) if run.best_is_start else ""
+    if predictors and LAST not in predictors:
+        lead = "The last epoch was the best one, so best is also the last step."
     facts = (*_data(store), *_settings(run.config))
     title = f"Run {out.absolute().name}"
-    write_report(out / "report.html", title, store, evaluation, predictors, protocol, out, lead, facts)
+    write_report(out / "report.html", title, store, evaluation, predictors, protocol, out, lead, facts, command)
     return _against_start(evaluation) if evaluation else None
 
 
@@ -70,7 +73,7 @@ def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, 
     if best.is_file():
         found[BEST] = load_predictor(best, device)
     if not found or run.epochs_since_best or run.best_weights == "raw":
-        found[LAST] = MaskPredictor(run.averaged_model, device)
+        found[LAST] = MaskPredictor(run.averaged_model, device, seen=run.seen)
     return found | (load_initial_weights([last], device) if last.is_file() else {})
 
 

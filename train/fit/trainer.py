@@ -45,6 +45,7 @@ def fit(
     resume: bool = False,
     on_step: OnStep | None = None,
     on_tile: OnTile | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Train a model, and write checkpoints, logs and `summary.json`.
 
@@ -55,6 +56,7 @@ def fit(
         resume: Whether to continue from the folder's last checkpoint, if there is one.
         on_step: Function called after each step with the step's record and the run's number of steps.
         on_tile: Function called after each tile that is scored for a validation or for the report.
+        command: The command line, for the report; empty leaves it out.
 
     Returns:
         The content of `summary.json`; empty in processes other than the main one.
@@ -81,7 +83,7 @@ def fit(
             run = _train(
                 store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step, on_tile=on_tile
             )
-            return finish_run(run, store, out, device, stop.by, on_tile) if world.is_main else {}
+            return finish_run(run, store, out, device, stop.by, on_tile, command) if world.is_main else {}
 
 
 def _train(

@@ -79,6 +79,7 @@ def write_report(
     run: Path | None = None,
     lead: str = "",
     more_facts: Sequence[Fact] = (),
+    command: str = "",
 ) -> None:
     """Write the report.
 
@@ -92,6 +93,7 @@ def write_report(
         run: Folder of a training run whose curves are shown; None leaves them out.
         lead: First sentence below the heading; empty leaves it out.
         more_facts: Facts that are shown in tables below the scores.
+        command: The command line that made the report, if the evaluation does not hold it; empty leaves it out.
     """
     figures: list[Figure] = []
     tables: dict[str, list[Fact]] = {}
@@ -104,6 +106,8 @@ def write_report(
         if predictors and protocol:
             context["drawn"] = next(iter(predictors))
             context["objects"] = object_pictures(store, evaluation, predictors, protocol)
+    if command:
+        context["command"] = command
     if run is not None:
         figures.append(Figure(f"Training of {run.absolute().name}", training_curves(run)))
     loader = jinja2.PackageLoader("train.output", ".")

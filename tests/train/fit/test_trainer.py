@@ -317,41 +317,6 @@ def _validation(dice: float) -> Validation:
     return Validation({"box": {"overall": overall, "classes": {}}}, [])
 
 
-def _fit_with_scores(
-    store: Store, out: Path, scores: list[float], monkeypatch: pytest.MonkeyPatch, *, report: bool = True
-) -> dict[str, Any]:
-    """Run one step an epoch, with a real validation whose score is replaced."""
-    left = iter(scores)
-
-    def scored(*arguments: Any) -> Any:
-        score = next(left)
-        validation = validate(*arguments)
-        torch.rand(1)
-        for scores in validation.scores.values():
-            scores["overall"]["class_mean"]["dice"]["value"] = score
-        return validation
-
-    monkeypatch.setattr("train.fit.epoch_end.validate", scored)
-    return fit(store, _with(epochs=len(scores) - 1, batch_size=36, report=report), out)
-
-
-def test_start_stays_best_until_an_epoch_beats_it(small_store: Store, tmp_path: Path, monkeypatch) -> None:
-    summary = _fit_with_scores(small_store, tmp_path / "worse", [0.7, 0.7, 0.6], monkeypatch)
-    assert (summary["start_val"], summary["best_val"], summary["best_is_start"]) == (0.7, 0.7, True)
-    best = load_checkpoint(tmp_path / "worse" / "checkpoints" / "best.pt")
-    untouched = start_run(_with(), Origin("", 1, 1), CPU).model.sam.state_dict()
-    assert best["steps"] == 0
-    assert all(torch.equal(best["model"][name], weight) for name, weight in untouched.items())
-    report = (tmp_path / "worse" / "report.html").read_text()
-    assert re.search(r"</h1>\s*<p>No epoch beat the start \(validation Dice 0.700\)", report)
-    lines = [json.loads(line) for line in (tmp_path / "worse" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines if "event" in line] == [0, 1, 2]
-    assert lines[0]["step"] == 0
-    better = _fit_with_scores(small_store, tmp_path / "better", [0.7, 0.8], monkeypatch)
-    assert (better["best_val"], better["best_is_start"]) == (0.8, False)
-    assert "No epoch beat" not in (tmp_path / "better" / "report.html").read_text()
-
-
 def test_validation_of_the_start_leaves_the_random_generators_alone(store: Store, monkeypatch, tmp_path: Path) -> None:
     run = start_run(FAST, Origin("", 2, 1), CPU)
     monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: _validation(float(torch.rand(1))))
