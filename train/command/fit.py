@@ -212,7 +212,7 @@ def fit(
     silent = int(os.environ.get("RANK", "0")) > 0
     continues = "--resume continues from the last checkpoint"
     with interrupted_as_line(continues), progress_bar("fit", "step", silent=silent) as bar:
-        on_step, on_tile = partial(_show, bar), _TileBar(bar)
+        on_step, on_tile = partial(_show, bar), TileBar(bar)
         summary = run_fit(opened, settings, out, resume=resume, on_step=on_step, on_tile=on_tile, command=command)
     if silent:
         return
@@ -249,7 +249,7 @@ def _fit_curve(store: Store, settings: FitConfig, counts: str, out: Path, *, res
     numbers = [int(part) for part in counts.split(",")]
     then = "--resume keeps finished runs and continues the last one"
     with interrupted_as_line(then), progress_bar("fit", "step") as bar:
-        on_step, on_tile = partial(_show, bar), _TileBar(bar)
+        on_step, on_tile = partial(_show, bar), TileBar(bar)
         found = fit_curve(
             store, settings, numbers, out, resume=resume, on_step=on_step, on_tile=on_tile, command=command
         )
@@ -285,7 +285,7 @@ def _show(bar: Any, record: StepRecord, total: int) -> None:
     show_step(bar, record.step, total, f"loss {record.loss:.3f}, {rate:.1f} images/s, wait {wait:.0%}")
 
 
-class _TileBar:
+class TileBar:
     """A bar below the bar of steps while tiles are scored; it goes away when the last tile is done.
 
     Args:
@@ -297,6 +297,7 @@ class _TileBar:
         self._bar: Any = None
 
     def __call__(self, doing: str, done: int, total: int) -> None:
+        """Show what is done, and how many tiles are done of how many."""
         from tqdm import tqdm
 
         if self._is_quiet:

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -191,3 +191,31 @@ def test_report_fits_the_window(worse: tuple[Path, list[str], str], browser: Bro
     assert max(widths) <= width
     assert troubles == []
     context.close()
+
+
+class Terminal(StringIO):
+    """What a terminal would show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "is_disabled"), [(Terminal, False), (Terminal, True), (StringIO, False)])
+def test_bar_of_tiles_is_shown_on_a_terminal_and_goes_away(
+    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], StringIO], is_disabled: bool
+) -> None:
+    from train.command.fit import TileBar
+
+    shown = stream()
+    monkeypatch.setattr(sys, "stderr", shown)
+    bar = TileBar(type("Steps", (), {"disable": is_disabled})())
+    for doing in ("validate", "report"):
+        for done in (1, 2):
+            bar(doing, done, 2)
+    said = shown.getvalue()
+    if stream is StringIO or is_disabled:
+        assert said == ""
+        return
+    assert re.findall(r"(\w+): +0%\| *\| 0/2 \[", said) == ["validate", "report"]
+    # The bar of the next validation begins on an empty line.
+    assert re.search(r"\r +\r$", said)
