@@ -11,10 +11,14 @@ Sources:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from train.choices import RecipeName
+
+logger = logging.getLogger(__name__)
 
 _MOSE_AUGMENT = {
     "augment.rotate_deg": 25.0,
@@ -92,6 +96,28 @@ def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(filled.setdefault(group, {}), Mapping):
             filled[group] = {name: value, **cast("Mapping[str, Any]", filled[group])}
     return filled
+
+
+def tell_overridden(flags: Mapping[str, Any], values: Mapping[str, Any], path: Path | None) -> None:
+    """Log which settings of the recipe of the command line the settings file overrides with another value.
+
+    A run's `config.json` holds every setting, so with that file a recipe would do nothing, and nobody would know.
+
+    Args:
+        flags: Settings of the command line, by dotted key; None means that the flag was not given.
+        values: Settings of the file.
+        path: The file; None without one.
+    """
+    recipe, other = flags.get("recipe"), list[str]()
+    for key, value in _settings_of(recipe).items():
+        group, _, name = key.rpartition(".")
+        place = values.get(group) if group else values
+        in_file = cast("Mapping[str, Any]", place).get(name, value) if isinstance(place, Mapping) else value
+        if in_file != value and flags.get(key) is None:
+            other.append(key)
+    if other:
+        remedy = "leave them out of the file to take the recipe's values"
+        logger.warning("--recipe %s: %s overrides %s; %s", recipe, path, ", ".join(other), remedy)
 
 
 def _settings_of(recipe: object) -> Mapping[str, Any]:

@@ -152,6 +152,24 @@ def test_flags_and_file_go_on_top_of_a_recipe(tmp_path: Path) -> None:
     assert (plain.image_size, plain.corrections, plain.prompt, plain.augment.rotate_deg) == (256, 7, "random", 25)
 
 
+def test_settings_of_a_recipe_that_the_file_overrides_are_told(tmp_path: Path, caplog) -> None:
+    """The settings of a run hold every key, so the recipe changes nothing with them."""
+    path = tmp_path / "config.json"
+    path.write_text(read_config(None, {"image_size": 512, "optimizer.lr": 1e-5}).model_dump_json())
+    config = read_config(path, {"recipe": "pathosam", "max_objects": 7})
+    assert (config.recipe, config.corrections, config.max_objects) == ("pathosam", 0, 7)
+    (said,) = [record.getMessage() for record in caplog.records]
+    # A value that is that of the recipe, and one that a flag gives, are no news.
+    keys = "corrections, mask_prompt_share, box_jitter, optimizer.vision_lr, optimizer.layer_decay"
+    assert said.startswith(f"--recipe pathosam: {path} overrides {keys}; leave them out of the file")
+    caplog.clear()
+    # A recipe in the file itself has its settings overridden on purpose.
+    read_config(_yaml(tmp_path, "recipe: pathosam\nmax_objects: 9\n"), {})
+    read_config(None, {"recipe": "pathosam", "max_objects": 9})
+    read_config(_yaml(tmp_path, "epochs: 3\n"), {"recipe": "pathosam"})
+    assert caplog.records == []
+
+
 def test_unknown_recipe_is_an_error_and_none_changes_nothing() -> None:
     with pytest.raises(ConfigError, match="--recipe: Input should be 'sam2', 'medsam2' or 'pathosam'"):
         read_config(None, {"recipe": "sam3"})
