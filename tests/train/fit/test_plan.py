@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from schemas.errors import ConfigError
 from schemas.store.store import Store
@@ -112,6 +113,21 @@ def test_cpu_batch_that_would_not_fit_is_not_tried(store: Store, monkeypatch: py
     assert (plan.memory.largest_batch, set(timed[1:-1])) == (7, {7})
     assert plan.timed.total_steps == -(-plan.train_tiles // 7) > plan.steps
     assert plan.step_s > 0
+
+
+def test_batch_that_a_gpu_refuses_leaves_the_largest_below_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def peak(_prepared: object, batches: list[object], _device: object) -> int:
+        images: int = batches[0].images.shape[1]  # pyright: ignore[reportAttributeAccessIssue]
+        if images > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return images * GIB
+
+    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 100 * GIB)
+    flags = {**FAST, "batch_size": 5, "freeze": "decoder_only", "max_steps": 1}
+    plan = plan_run(store, FitConfig.model_validate(flags))
+    # In a straight line, 90 images would fit; the device says that five do not.
+    assert (plan.memory.batch, plan.memory.largest_batch, plan.memory.timed_batch) == (None, 4, 4)
 
 
 def test_two_images_are_not_tried_where_they_may_end_the_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
