@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _COLOR, _START, _BASELINE = "#377eb8", "#222222", "#777777"
-_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2)))
+_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("--", ":", "-.", (0, (12, 3)))
 """Dashes of the untrained model, if it is not the start, and of the baselines, in their order."""
 
 
@@ -59,4 +59,5 @@ def _draw(axes: Axes, curve: dict[str, Any], kind: str) -> None:
     axes.set_ylim(top=1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#eeeeee")
-    axes.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+    axes.legend(frameon=False, fontsize="small", handlelength=3.5, **place)
