@@ -135,9 +135,9 @@ class CsvFile:
         left, top, right, bottom = item.box
         area_um2 = "" if item.area_um2 is None else f"{item.area_um2:.3f}"
         kind = item.found.kind.name if item.found.kind else ""
-        box = [f"{value:g}" for value in (left, top, right - 1, bottom - 1)]
+        box = [_plain(value) for value in (left, top, right - 1, bottom - 1)]
         scores = f"{item.found.iou:.4f}", f"{item.found.stability:.4f}"
-        self._writer.writerow([item.number, item.found.name, kind, *box, f"{item.area_px:g}", area_um2, *scores])
+        self._writer.writerow([item.number, item.found.name, kind, *box, _plain(item.area_px), area_um2, *scores])
 
     def close(self) -> None:
         """Finish the file."""
@@ -147,6 +147,12 @@ class CsvFile:
         """Leave the file unfinished."""
         with suppress(OSError):
             self._file.close()
+
+
+def _plain(value: float) -> str:
+    """Write a number with at most two digits after the point, and never with an exponent."""
+    # Adding 0.0 turns -0.0 into 0.0.
+    return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")
 
 
 class CocoFile:

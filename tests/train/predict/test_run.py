@@ -43,6 +43,7 @@ from train.predict.found_object import FoundObject
 from train.predict.placed_object import placed
 from train.predict.prompted import PromptOptions, predict_asked
 from train.predict.raster_files import LabelImage
+from train.predict.vector_files import CsvFile
 from train.score.answers import tile_prompts
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
@@ -457,6 +458,20 @@ def test_label_image_takes_more_objects_than_it_expects(tmp_path: Path) -> None:
     labels.close()
     # Of two objects of the same size, the later one is shown.
     np.testing.assert_array_equal(_labels(tmp_path / "a.png")[0], [*range(1, 1200), 1199])
+
+
+def test_csv_has_plain_numbers(tmp_path: Path) -> None:
+    # A pixel of the grid is 1.5 px wide.
+    grid = WorkingGrid.of(Picture(np.zeros((1800, 2400, 3), np.uint8), mpp_um=1.0), 1.5)
+    found = FoundObject.cut(np.ones((1001, 1333), bool), (1, 1), 0.9, 1.0)
+    assert found is not None
+    file = CsvFile(tmp_path / "a.csv")
+    for item in placed([found], grid):
+        file.add(item)
+    file.close()
+    with (tmp_path / "a.csv").open(newline="") as rows:
+        (row,) = csv.DictReader(rows)
+    assert [row[name] for name in ("x0", "y0", "x1", "y1", "area_px")] == ["1.5", "1.5", "2000", "1502", "3002249.25"]
 
 
 def test_checkpoint_knows_its_tiles_and_resolution(store: Store, predictor: ImagePredictor) -> None:
