@@ -32,8 +32,11 @@ from train.slide.working_grid import WorkingGrid
 
 logger = logging.getLogger(__name__)
 
-WIDEST = 64
-"""Largest factor by which the side of a window is enlarged."""
+WIDEST_PX = 1 << 14
+"""Longest side of an enlarged window in pixels of the grid. The limit keeps memory from growing with the object: at
+this side, a mask and its outline take about 1 GB."""
+
+TOO_LARGE_REMEDY = "work at a lower resolution (--mpp)"
 
 REFINE_LOGIT = 10.0
 """Logit of the pixels of a coarse mask that is used as a prompt."""
@@ -80,7 +83,7 @@ def window_of(extent: Sequence[float], size_xy: tuple[int, int], window_px: int)
     left, top, right, bottom = extent
     longest = max(right - left, bottom - top)
     side = window_px
-    while side < min(longest, max(size_xy)) and side < window_px * WIDEST:
+    while side < min(longest, max(size_xy)) and 2 * side <= WIDEST_PX:
         side *= 2
     center = (left + right) / 2, (top + bottom) / 2
     starts: list[int] = []
@@ -111,13 +114,23 @@ def predict_asked(
         on_window: Function called after each window with the numbers of finished objects and of all objects.
 
     Returns:
-        The objects in the order of `asked`; None where the mask is empty.
+        The objects in the order of `asked`; None where the mask is empty, or the object too large for any window.
     """
     windows: dict[Window, list[int]] = {}
+    too_large: list[tuple[str, int]] = []
     for number, item in enumerate(asked):
-        windows.setdefault(window_of(item.extent, grid.size_xy, options.window_px), []).append(number)
+        left, top, right, bottom = item.extent
+        window = window_of(item.extent, grid.size_xy, options.window_px)
+        if window.side < min(max(right - left, bottom - top), max(grid.size_xy)):
+            too_large.append((item.name, window.side))
+        else:
+            windows.setdefault(window, []).append(number)
+    if too_large:
+        what = "%s: prompts that are larger than the widest window, %d px, are not predicted: %d, such as %s; %s"
+        name, side = too_large[0]
+        logger.warning(what, grid.source.path, side, len(too_large), name, TOO_LARGE_REMEDY)
     found: list[FoundObject | None] = [None] * len(asked)
-    done = 0
+    done = len(too_large)
     for window, numbers in windows.items():
         answers = _ask_window(predictor, grid, window, [asked[number] for number in numbers], options)
         for number, answer in zip(numbers, answers, strict=True):
@@ -176,7 +189,11 @@ def _widened(
     """Predict an object without a box again in wider windows while it reaches the edge; then refine a coarse mask."""
     while found is not None and item.box is None and _reaches_edge(found, window, grid):
         side = window.side * 2
-        if side > options.window_px * WIDEST or window.side >= max(grid.size_xy):
+        if window.side >= max(grid.size_xy):
+            break
+        if side > WIDEST_PX:
+            what = "%s: the object %s is cut, because it reaches an edge of the widest window, %d px; %s"
+            logger.warning(what, grid.source.path, item.name, window.side, TOO_LARGE_REMEDY)
             break
         wider = window_of((*item.positive[0], *item.positive[0]), grid.size_xy, side)
         window = Window(wider.left, wider.top, side)

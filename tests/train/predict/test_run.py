@@ -36,7 +36,7 @@ from tests.train.predict.conftest import feature, rectangle, write_geojson
 from tests.warm_start import WarmProcess
 from train.model.predictor import Prediction
 from train.model.promptable import PromptableSam
-from train.predict import ImagePredictor, load_predictor
+from train.predict import ImagePredictor, load_predictor, prompted
 from train.predict.asked_object import AskedObject
 from train.predict.automatic import AutomaticOptions
 from train.predict.found_object import FoundObject
@@ -401,6 +401,38 @@ def test_wide_object_is_refined_only_near_its_outline() -> None:
     assert found.box == (40, 40, 168, 168)
     assert found.mask[4:-4].all()
     assert found.mask[:, 4:-4].all()
+
+
+class _Everywhere(_Scripted):
+    """A model that finds its object everywhere."""
+
+    def predict(self, views: Any, coords: Any, labels: Any, side: int, mask_logits: Any) -> Prediction:
+        return Prediction(torch.full((len(coords), 16, 16), 10.0), torch.ones(len(coords)), (side, side))
+
+
+def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(prompted, "WIDEST_PX", 256)
+    grid = WorkingGrid.of(Picture(np.zeros((600, 600, 3), np.uint8)))
+    asked = [AskedObject(f"box {side}", (20.0, 20.0, 20.0 + side, 40.0)) for side in (250, 260, 500, 40)]
+    steps: list[tuple[int, int]] = []
+    found = predict_asked(cast("Any", _Scripted()), grid, asked, PromptOptions(64), lambda *step: steps.append(step))
+    assert [item is not None for item in found] == [True, False, False, True]
+    assert caplog.messages == [
+        "image: prompts that are larger than the widest window, 256 px, are not predicted: 2, such as box 260; "
+        "work at a lower resolution (--mpp)"
+    ]
+    assert steps[-1] == (4, 4)
+    # A click shows how large its object is only by its mask.
+    click = AskedObject("click", None, (((300.0, 300.0), True),))
+    (cut,) = predict_asked(cast("Any", _Everywhere()), grid, [click], PromptOptions(64))
+    assert cut is not None
+    assert cut.box[0] > 100
+    assert "the object click is cut, because it reaches an edge of the widest window, 256 px" in caplog.messages[1]
+    # An image that one window holds limits all objects, however large their boxes are.
+    small = WorkingGrid.of(Picture(np.zeros((100, 100, 3), np.uint8)))
+    (found_inside,) = predict_asked(cast("Any", _Scripted()), small, [asked[2]], PromptOptions(64))
+    assert found_inside is not None
+    assert len(caplog.messages) == 2
 
 
 def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
