@@ -91,6 +91,13 @@ def summary_of(out: Path, path: Path, digest: str | None = None) -> ImageSummary
     return record.summary if all((out / name).is_file() for name in record.summary.files) else None
 
 
+def remove_files(out: Path, path: Path) -> None:
+    """Remove the files that an image's record names. The record stays, so that a killed removal can be repeated."""
+    record = _record(out, path)
+    for name in record.summary.files if record else ():
+        (out / Path(name).name).unlink(missing_ok=True)
+
+
 def write_record(out: Path, record: DoneRecord) -> None:
     """Write the record of a finished image; no reader can see a half-written file.
 

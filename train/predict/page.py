@@ -21,7 +21,7 @@ figcaption {{ color: #555; overflow-wrap: anywhere }}
 
 
 def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
-    """Write `index.html` if there are overlay pictures.
+    """Write `index.html` if there are overlay pictures; otherwise remove the one of an earlier run.
 
     Args:
         out: The folder of results.
@@ -35,5 +35,8 @@ def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
             caption = html.escape(f"{summary.name}: {summary.objects} objects ({classes})")
             source = html.escape(picture)
             figures.append(f'<figure><img src="{source}" alt="{source}"><figcaption>{caption}</figcaption></figure>')
+    path = out / "index.html"
     if figures:
-        (out / "index.html").write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
+        path.write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from schemas.errors import BcssError, ConfigError, SourceError, joined
 from train.predict.asked_object import AskedObject, PromptsOfImages
-from train.predict.done_record import DoneRecord, ImageSummary, check_done, summary_of, write_record
+from train.predict.done_record import DoneRecord, ImageSummary, check_done, remove_files, summary_of, write_record
 from train.predict.found_object import FoundObject, ObjectClass
 from train.predict.image_predictor import ImagePredictor
 from train.predict.page import write_page
@@ -221,6 +221,8 @@ def _predict_image(
     writers = _writers(results, path.stem, grid, settings, [*kinds, *_only_class(predictor)])
     classes = _write_all(writers, placed(objects, grid))
     files = sorted(file.name for file in results.iterdir())
+    # Another run may have written other kinds of files.
+    remove_files(out, path)
     for name in files:
         (results / name).replace(out / name)
     seconds, pixels = time.monotonic() - begun, grid.size_xy[0] * grid.size_xy[1]

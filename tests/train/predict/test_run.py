@@ -358,6 +358,20 @@ def test_other_settings_need_overwrite_and_a_locked_folder_is_refused(
     assert "is in use by another run" in capsys.readouterr().err
 
 
+def test_overwrite_leaves_no_file_of_the_earlier_run(
+    checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch
+) -> None:
+    picture, prompts, _ = tile
+    base = (checkpoint, picture, "--prompts", prompts, "--out", tmp_path / "out")
+    assert _run(monkeypatch, *base, "--format", ALL) == 0
+    before = (tmp_path / "out" / "tile.geojson").read_bytes()
+    (tmp_path / "out" / "of the user.txt").touch()
+    assert _run(monkeypatch, *base, "--format", "geojson", "--threshold", "0.1", "--overwrite") == 0
+    left = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
+    assert left == {"tile.geojson", "of the user.txt"}
+    assert (tmp_path / "out" / "tile.geojson").read_bytes() != before
+
+
 def test_smallest_area_counts_pixels_of_level_0(
     checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch
 ) -> None:
