@@ -90,6 +90,7 @@ def predict(
     """Segment images and slides, from prompts or without; repeat the command to continue after an interruption."""
     import torch
 
+    from schemas.errors import ConfigError
     from train.predict.asked_object import PromptsOfImages
     from train.predict.automatic import AutomaticOptions
     from train.predict.image_predictor import load_predictor
@@ -122,6 +123,9 @@ def predict(
         overwrite,
     )
     files = find_sources(sources)
+    if any(path.is_dir() and path.resolve() == out.resolve() for path in sources):
+        what = f"is the folder of the images {out}, where the next command would take results for images"
+        raise ConfigError("--out", what, "choose another folder")
     asked = PromptsOfImages.read(prompts) if prompts else None
     interrupted = interrupted_as_line("finished work is kept; run the same command to continue")
     found: list[ImageSummary] = []

@@ -239,6 +239,7 @@ def test_processes_share_images_and_give_the_same_files(checkpoint: Path, store:
     [
         (lambda folder: [folder / "gone.png", "--automatic"], "gone.png: does not exist"),
         (lambda folder: [folder, "--automatic"], "holds no image or slide"),
+        (lambda folder: [_linked(folder, "out"), "--automatic"], "--out: is the folder of the images .*out, where"),
         (lambda folder: [_damaged(folder), "--automatic"], "damaged.png"),
         (lambda folder: [_damaged(folder, ".svs"), "--automatic"], "cannot be read as a slide"),
         (lambda folder: [_picture(folder), "--automatic", "--region", "0,0,999,5"], "is not in .*64 x 64 px"),
@@ -270,6 +271,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def _picture(folder: Path, name: str = "p.png") -> Path:
     Image.new("RGB", (64, 64)).save(folder / name)
     return folder / name
+
+
+def _linked(folder: Path, name: str) -> Path:
+    """A folder with a picture beside `folder`, by another path."""
+    target = folder.parent / name
+    target.mkdir()
+    _picture(target)
+    (folder / "link").symlink_to(target)
+    return folder / "link"
 
 
 def _damaged(folder: Path, suffix: str = ".png") -> Path:
