@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,8 @@ from train.choices import RESULT_FORMATS, DeviceChoice
 from train.command.flags import ImageSize
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from train.predict.done_record import ImageSummary
     from train.predict.run import PredictProgress
 
@@ -175,16 +178,16 @@ def _predict_frames(
     typer.echo(printable(f"{len(written)} masks in {out}"))
 
 
-def _show(bar: object, step: PredictProgress) -> None:
-    from tqdm import tqdm
-
-    assert isinstance(bar, tqdm)
-    if step.total != bar.total or step.done < bar.n:
-        bar.reset(step.total)
-    bar.set_description_str(f"predict {printable(step.name)}", refresh=False)
-    if step.pixels:
-        elapsed = max(bar.format_dict["elapsed"], 1e-3)
-        bar.set_postfix_str(f"{step.pixels / elapsed / 1e6:.2f} Mpx/s", refresh=False)
+def _show(bar: tqdm[Any], step: PredictProgress) -> None:
+    """Move the bar; it starts again with each image."""
+    title = f"predict {printable(step.name)}"
+    if getattr(bar, "desc", "") != title:
+        # `bar.reset` would write a line to a log file for each image.
+        bar.n = bar.initial = bar.last_print_n = 0
+        bar.start_t = time.time() - step.seconds
+        bar.total = step.total
+        bar.set_description_str(title, refresh=False)
+    bar.set_postfix_str(f"{step.pixels / max(step.seconds, 1e-3) / 1e6:.2f} Mpx/s", refresh=False)
     bar.update(step.done - bar.n)
 
 
@@ -193,5 +196,7 @@ def _print(summary: ImageSummary, out: Path) -> None:
     by_class = f" ({classes})" if classes else ""
     empty = f", {summary.empty} prompts without an object" if summary.empty else ""
     rate = f"{summary.seconds:.1f} s, {summary.pixels / max(summary.seconds, 1e-3) / 1e6:.2f} Mpx/s"
-    where = f"{out / summary.files[0]}" if summary.files else str(out)
+    # People look at the GeoJSON file first.
+    first, *others = sorted(summary.files, key=lambda name: not name.endswith(".geojson"))
+    where = f"{out / first}" + (f" and {len(others)} more files there" if others else "")
     typer.echo(printable(f"{summary.name}: {summary.objects} objects{by_class}{empty}; {rate}; {where}"))

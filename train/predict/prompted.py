@@ -102,7 +102,7 @@ def predict_asked(
     grid: WorkingGrid,
     asked: Sequence[AskedObject],
     options: PromptOptions,
-    on_window: Callable[[int, int], None] | None = None,
+    on_window: Callable[[int, int, int], None] | None = None,
 ) -> list[FoundObject | None]:
     """Predict the objects of prompts.
 
@@ -111,7 +111,8 @@ def predict_asked(
         grid: The image.
         asked: The prompts, in pixels of the grid.
         options: Settings of the prediction.
-        on_window: Function called after each window with the numbers of finished objects and of all objects.
+        on_window: Function called after each window with the numbers of finished objects, of all objects, and of pixels
+            of the grid in the finished windows.
 
     Returns:
         The objects in the order of `asked`; None where the mask is empty, or the object too large for any window.
@@ -130,7 +131,7 @@ def predict_asked(
         name, side = too_large[0]
         logger.warning(what, grid.source.path, side, len(too_large), name, TOO_LARGE_REMEDY)
     found: list[FoundObject | None] = [None] * len(asked)
-    done = len(too_large)
+    done, pixels = len(too_large), 0
     for window, numbers in windows.items():
         answers = _ask_window(predictor, grid, window, [asked[number] for number in numbers], options)
         for number, answer in zip(numbers, answers, strict=True):
@@ -138,8 +139,9 @@ def predict_asked(
             result = _widened(predictor, grid, window, item, answer, options)
             found[number] = None if result is None else replace(result, kind=item.kind, name=item.name)
             done += 1
+        pixels += window.side**2
         if on_window:
-            on_window(done, len(asked))
+            on_window(done, len(asked), pixels)
     return found
 
 

@@ -48,13 +48,15 @@ class PredictProgress:
         name: Stem of the image.
         done: Number of finished windows, or of finished objects if there are prompts.
         total: Number of all windows or objects.
-        pixels: Number of finished pixels of the grid; 0 if there are prompts.
+        pixels: Number of pixels of the finished windows, in pixels of the grid.
+        seconds: Seconds since this image was opened.
     """
 
     name: str
     done: int
     total: int
     pixels: int
+    seconds: float
 
 
 def predict_images(
@@ -269,11 +271,11 @@ def _objects(
     missing: list[int],
 ) -> Iterator[FoundObject]:
     """Yield the objects of an image, and add the number of each prompt that gave no object to `missing`."""
-    name = grid.source.path.stem
+    name, begun = grid.source.path.stem, time.monotonic()
 
-    def show(done: int, total: int, pixels: int = 0) -> None:
+    def show(done: int, total: int, pixels: int) -> None:
         if on_progress:
-            on_progress(PredictProgress(name, done, total, pixels))
+            on_progress(PredictProgress(name, done, total, pixels, time.monotonic() - begun))
 
     if settings.automatic is not None:
         kind = next(iter(_only_class(predictor)), None)

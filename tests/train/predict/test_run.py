@@ -27,6 +27,7 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from prep.annotation.masks import plan_masks
+from schemas.command import console
 from schemas.errors import BcssError
 from schemas.store.store import Store
 from tests.folders import bytes_of
@@ -36,7 +37,7 @@ from tests.train.predict.conftest import feature, rectangle, write_geojson
 from tests.warm_start import WarmProcess
 from train.model.predictor import Prediction
 from train.model.promptable import PromptableSam
-from train.predict import ImagePredictor, load_predictor, prompted
+from train.predict import ImagePredictor, load_predictor, prompted, run
 from train.predict.asked_object import AskedObject
 from train.predict.automatic import AutomaticOptions
 from train.predict.found_object import FoundObject
@@ -382,6 +383,30 @@ def test_overwrite_leaves_no_file_of_the_earlier_run(
     assert (tmp_path / "out" / "tile.geojson").read_bytes() != before
 
 
+@pytest.mark.parametrize("how", ["automatic", "prompts"])
+def test_progress_and_summary_of_each_image(
+    checkpoint: Path, store: Store, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(3):
+        Image.fromarray(store[index].image).save(folder / f"t{index}.png")
+    (tmp_path / "p.csv").write_text("image,object,x,y\n" + "".join(f"t{index}.png,1,60,60\n" for index in range(3)))
+    # Each look at the clock takes a second, and a log file gets each step as a line.
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    monkeypatch.setattr(console, "LOG_EVERY_S", 0.0)
+    flags = EVERYTHING if how == "automatic" else ["--prompts", tmp_path / "p.csv"]
+    assert _run(monkeypatch, checkpoint, folder, *flags, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    unit = "windows" if how == "automatic" else "objects"
+    # A window has 128 x 128 px.
+    lines = [f"predict t{index}: 1 of 1 {unit}, 00:01 done, 00:00 left, 0.02 Mpx/s" for index in range(3)]
+    assert [line for line in said.err.splitlines() if line.startswith("predict t")] == lines
+    for index, line in enumerate(said.out.splitlines()):
+        assert line.startswith(f"t{index}: ")
+        assert line.endswith(f"; 3.0 s, 0.01 Mpx/s; {tmp_path / 'out'}/t{index}.geojson and 3 more files there")
+
+
 def test_smallest_area_counts_pixels_of_level_0(
     checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch
 ) -> None:
@@ -438,14 +463,14 @@ def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(prompted, "WIDEST_PX", 256)
     grid = WorkingGrid.of(Picture(np.zeros((600, 600, 3), np.uint8)))
     asked = [AskedObject(f"box {side}", (20.0, 20.0, 20.0 + side, 40.0)) for side in (250, 260, 500, 40)]
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[int, int, int]] = []
     found = predict_asked(cast("Any", _Scripted()), grid, asked, PromptOptions(64), lambda *step: steps.append(step))
     assert [item is not None for item in found] == [True, False, False, True]
     assert caplog.messages == [
         "image: prompts that are larger than the widest window, 256 px, are not predicted: 2, such as box 260; "
         "work at a lower resolution (--mpp)"
     ]
-    assert steps[-1] == (4, 4)
+    assert steps[-1] == (4, 4, 256**2 + 64**2)
     # A click shows how large its object is only by its mask.
     click = AskedObject("click", None, (((300.0, 300.0), True),))
     (cut,) = predict_asked(cast("Any", _Everywhere()), grid, [click], PromptOptions(64))
