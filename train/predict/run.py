@@ -191,7 +191,7 @@ def grid_of(predictor: ImagePredictor, source: ImageSource, settings: PredictSet
     """
     known = predictor.trained_on
     if known is not None and known.layout == "resize" and settings.mpp_um is None:
-        return WorkingGrid.of(source, None, settings.region, longest_px=known.tile_size_px)
+        return WorkingGrid.of(source, None, settings.region, square_px=known.tile_size_px)
     mpp_um = settings.mpp_um or (known.mpp_um if known else None)
     if mpp_um is not None and source.mpp_um is None and settings.mpp_um is None:
         what = "does not state its resolution; the resolution of training is used (--source-mpp changes that)"

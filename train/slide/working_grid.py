@@ -26,13 +26,13 @@ class WorkingGrid:
     Attributes:
         source: The image.
         region: Left, top, width and height in pixels of level 0.
-        scale: Width of one pixel of the grid in pixels of level 0.
+        scale_xy: Width and height of one pixel of the grid in pixels of level 0.
         size_xy: Width and height of the grid in its own pixels.
     """
 
     source: ImageSource
     region: tuple[int, int, int, int]
-    scale: float
+    scale_xy: tuple[float, float]
     size_xy: tuple[int, int]
 
     @property
@@ -46,7 +46,7 @@ class WorkingGrid:
         source: ImageSource,
         mpp_um: float | None = None,
         region: tuple[int, int, int, int] | None = None,
-        longest_px: int | None = None,
+        square_px: int | None = None,
     ) -> WorkingGrid:
         """Lay the grid over an image.
 
@@ -54,8 +54,8 @@ class WorkingGrid:
             source: The image.
             mpp_um: Resolution of the grid in micrometers per pixel; None keeps the pixels of level 0.
             region: Left, top, width and height in pixels of level 0; None is the whole image.
-            longest_px: Length of the grid's longer side, for models that were trained on whole images; None leaves the
-                size to the resolution.
+            square_px: Side of a square that the region is resized to, for models that were trained on whole images in
+                this form; None leaves the size to the resolution.
 
         Raises:
             ConfigError: The region is not inside the image, or `mpp_um` is given and the image states no resolution.
@@ -66,14 +66,14 @@ class WorkingGrid:
         if not inside or region_width < 1 or region_height < 1:
             what = f"is not in {source.path}, which has {width} x {height} px"
             raise ConfigError("--region", what, "give X,Y,W,H in pixels of level 0")
-        scale = 1.0 if longest_px is None else max(region_width, region_height) / longest_px
+        scale_xy = (1.0, 1.0) if square_px is None else (region_width / square_px, region_height / square_px)
         if mpp_um is not None:
             if source.mpp_um is None:
                 what = f"does not state its resolution, but the model works at {mpp_um:g} um per pixel"
                 raise ConfigError(source.path, what, "give --source-mpp")
-            scale = mpp_um / source.mpp_um
-        size_xy = max(round(region_width / scale), 1), max(round(region_height / scale), 1)
-        return cls(source, (left, top, region_width, region_height), scale, size_xy)
+            scale_xy = mpp_um / source.mpp_um, mpp_um / source.mpp_um
+        size_xy = max(round(region_width / scale_xy[0]), 1), max(round(region_height / scale_xy[1]), 1)
+        return cls(source, (left, top, region_width, region_height), scale_xy, size_xy)
 
     def read(self, left: int, top: int, side: int, out_px: int | None = None) -> NDArray[np.uint8]:
         """Read a square window.
@@ -129,7 +129,7 @@ class WorkingGrid:
     def _level0(self, value: int, axis: int) -> int:
         """Convert a pixel index of the grid along one axis to a pixel index of level 0."""
         size, length, start = self.size_xy[axis], self.region[2 + axis], self.region[axis]
-        return start + (length if value >= size else min(round(value * self.scale), length - 1))
+        return start + (length if value >= size else min(round(value * self.scale_xy[axis]), length - 1))
 
     def to_level0(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert points (n, 2) from grid pixels to level 0 pixels; both are measured from the first pixel's corner."""

@@ -27,6 +27,7 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from prep.annotation.masks import plan_masks
+from prep.derive.tiles import resize_to_tile
 from schemas.command import console
 from schemas.errors import BcssError
 from schemas.store.store import Store
@@ -42,8 +43,9 @@ from train.predict.asked_object import AskedObject
 from train.predict.automatic import AutomaticOptions
 from train.predict.found_object import FoundObject
 from train.predict.placed_object import placed
-from train.predict.prompted import PromptOptions, predict_asked
+from train.predict.prompted import PromptOptions, on_grid, predict_asked
 from train.predict.raster_files import LabelImage
+from train.predict.settings import PredictSettings
 from train.predict.vector_files import CsvFile
 from train.score.answers import tile_prompts
 from train.slide.image_source import Picture
@@ -561,6 +563,28 @@ def test_checkpoint_knows_its_tiles_and_resolution(store: Store, predictor: Imag
     assert (known.tile_size_px, known.mpp_um, known.prompt) == (128, 0.25, "box")
     assert known.classes == store.manifest.classes
     assert predictor.window_px == 128
+
+
+@pytest.mark.parametrize("size_xy", [(300, 200), (256, 100)])
+def test_model_of_resized_images_sees_what_it_was_trained_on(
+    predictor: ImagePredictor, monkeypatch: pytest.MonkeyPatch, size_xy: tuple[int, int]
+) -> None:
+    assert predictor.trained_on is not None
+    monkeypatch.setattr(predictor, "trained_on", predictor.trained_on.model_copy(update={"layout": "resize"}))
+    width, height = size_xy
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    trained = resize_to_tile(pixels, np.zeros((height, width), np.uint8), 128).image
+    grid = run.grid_of(predictor, Picture(pixels), PredictSettings())
+    np.testing.assert_array_equal(grid.read(0, 0, 128), trained)
+    # The same box in pixels of the image and in pixels of the tile, whose last pixel is part of the prompt.
+    box = (0.25 * width, 0.5 * height, 0.75 * width, height)
+    (found,) = predict_asked(predictor, grid, [*on_grid([AskedObject("1", box)], grid)], PromptOptions(128))
+    coords, labels = torch.tensor([[[32.0, 64.0], [95.0, 127.0]]]), torch.tensor([[2, 3]], dtype=torch.int32)
+    expected = predictor.predict(predictor.views(trained), coords, labels).masks()[0]
+    assert found is not None
+    np.testing.assert_array_equal(found.within((0, 0, 128, 128)), expected)
+    (item,) = placed([found], grid)
+    assert item.area_px == pytest.approx(np.count_nonzero(expected) * width * height / 128**2)
 
 
 def test_calls_from_python_take_images_of_any_shape(predictor: ImagePredictor) -> None:
