@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from schemas.errors import ConfigError
 from train.backbone.catalog import ModelSize
 from train.model.loading import load_predictor as load_mask_predictor
 from train.model.predictor import MaskPredictor, Prediction, View
-from train.predict.asked_object import AskedObject
+from train.predict.asked_object import AskedObject, Xy
 from train.predict.automatic import AutomaticOptions
 from train.predict.found_object import FoundObject
-from train.predict.prompted import PromptOptions, predict_asked
+from train.predict.prompted import PromptOptions, outside, predict_asked
 from train.predict.search import search
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
@@ -78,21 +78,22 @@ class ImagePredictor(MaskPredictor):
         """Predict the objects of an image.
 
         Args:
-            views: The image, uint8 (H, W, 3), RGB; or encoded views, see `MaskPredictor.predict`.
+            views: The image, uint8 (H, W, 3), RGB with values of 0 to 255, at the resolution of training
+                (`trained_on.mpp_um`), because it is not resampled; or encoded views, see `MaskPredictor.predict`.
             *args: With encoded views, the other arguments of `MaskPredictor.predict`.
             **kwargs: Boxes, points, or both for each of the O objects. `boxes` is (O, 4): left, top, right and bottom
-                as inclusive pixel indices. `points` has one array (K, 2) for each object: x and y as pixel indices.
-                `labels` has one array (K,) for each object: 1 for a click on the object, 0 for one that is not on it;
-                without `labels`, all clicks are on the object.
+                as inclusive pixel indices; a part of the box must lie in the image. `points` has one array (K, 2) for
+                each object: x and y as pixel indices. `labels` has one array (K,) for each object: 1 for a click on
+                the object, 0 for one that is not on it; without `labels`, all clicks are on the object.
 
         Returns:
             The masks in the order of the boxes or points; a mask may be empty.
 
         Raises:
-            ConfigError: Neither boxes nor points are given, their numbers differ, or an object has no box and no
-                click on it.
+            ConfigError: The image has another type or shape. Neither boxes nor points are given, their numbers or
+                shapes are wrong, an object has no box and no click on it, or a prompt lies outside the image.
         """
-        if not isinstance(views, np.ndarray):
+        if _are_views(views):
             return super().predict(views, *args, **kwargs)
         return self._predict_image(views, *args, **kwargs)
 
@@ -103,7 +104,13 @@ class ImagePredictor(MaskPredictor):
         points: Sequence[ArrayLike] | None = None,
         labels: Sequence[ArrayLike] | None = None,
     ) -> ImageMasks:
+        _check_image("predict", image)
         asked = _asked(boxes, points, labels)
+        for item in asked:
+            away = outside(item, (image.shape[1], image.shape[0]))
+            if away is not None:
+                what = f"got a prompt of object {item.name} outside the image, at {away[0]:g}, {away[1]:g}"
+                raise ConfigError("predict", what, f"give x below {image.shape[1]} and y below {image.shape[0]}")
         grid = WorkingGrid.of(Picture(image))
         found = predict_asked(self, grid, asked, PromptOptions(self.window_px))
         return _as_arrays(found, image.shape[0], image.shape[1])
@@ -112,12 +119,16 @@ class ImagePredictor(MaskPredictor):
         """Find all objects of an image without prompts.
 
         Args:
-            image: uint8 (H, W, 3), RGB.
+            image: uint8 (H, W, 3), RGB with values of 0 to 255, at the resolution of training.
             options: Settings of the search; None takes the defaults of SAM 2's automatic mask generator.
 
         Returns:
             The masks by row of windows, from top to bottom; within a row, the largest comes first.
+
+        Raises:
+            ConfigError: The image has another type or shape.
         """
+        _check_image("automatic", image)
         grid = WorkingGrid.of(Picture(image))
         found = list(search(self, grid, self.window_px, options or AutomaticOptions()))
         return _as_arrays(list(found), image.shape[0], image.shape[1])
@@ -147,26 +158,39 @@ def load_predictor(
     return ImagePredictor(loaded.model, chosen, loaded.weights, loaded.seen, loaded.trained_on)
 
 
+def _are_views(given: Any) -> bool:
+    return isinstance(given, Sequence) and all(isinstance(view, View) for view in cast("Sequence[Any]", given))
+
+
+def _check_image(where: str, image: Any) -> None:
+    is_array = isinstance(image, np.ndarray)
+    if is_array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+        return
+    got = f"an array of {image.dtype}, {image.shape}" if is_array else f"a {type(image).__name__}"
+    raise ConfigError(where, f"got {got}", "give the image as uint8 (H, W, 3), RGB with values of 0 to 255")
+
+
 def _asked(
     boxes: ArrayLike | None, points: Sequence[ArrayLike] | None, labels: Sequence[ArrayLike] | None
 ) -> list[AskedObject]:
     if boxes is None and points is None:
         raise ConfigError("predict", "got neither boxes nor points", "give boxes=, points=, or both")
-    own_boxes = None if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
+    own_boxes = None if boxes is None else _rows("boxes", boxes, 4)
     count = len(own_boxes) if own_boxes is not None else len(points or ())
     if points is not None and len(points) != count:
         raise ConfigError("predict", f"got {count} boxes, but points for {len(points)} objects", "give both for each")
+    if labels is not None and (points is None or len(labels) != count):
+        what = f"got labels for {len(labels)} objects, but points for {0 if points is None else count}"
+        raise ConfigError("predict", what, "give both for each")
     asked: list[AskedObject] = []
     for number in range(count):
         box = None
         if own_boxes is not None:
             left, top, right, bottom = own_boxes[number].tolist()
             box = (left, top, right + 1, bottom + 1)
-        clicks: tuple[tuple[tuple[float, float], bool], ...] = ()
-        if points is not None:
-            xy = np.asarray(points[number], np.float64).reshape(-1, 2) + 0.5
-            on = np.ones(len(xy), int) if labels is None else np.asarray(labels[number]).ravel()
-            clicks = tuple(((x, y), bool(is_on)) for (x, y), is_on in zip(xy.tolist(), on.tolist(), strict=True))
+            if right < left or bottom < top:
+                raise ConfigError("predict", f"got box {number} with its ends first", "give left, top, right, bottom")
+        clicks = () if points is None else _clicks(number, points[number], None if labels is None else labels[number])
         item = AskedObject(str(number), box, clicks)
         if box is None and not item.positive:
             raise ConfigError(
@@ -174,6 +198,29 @@ def _asked(
             )
         asked.append(item)
     return asked
+
+
+def _clicks(number: int, points: ArrayLike, labels: ArrayLike | None) -> tuple[tuple[Xy, bool], ...]:
+    xy = _rows(f"points of object {number}", points, 2) + 0.5
+    on = np.ones(len(xy), int) if labels is None else np.asarray(labels).ravel()
+    if len(on) != len(xy) or not np.isin(on, (0, 1)).all():
+        what = f"got {len(xy)} points of object {number} and the labels {on.tolist()}"
+        raise ConfigError("predict", what, "give a label for each, 1 on the object and 0 off it")
+    return tuple(((x, y), bool(is_on)) for (x, y), is_on in zip(xy.tolist(), on.tolist(), strict=True))
+
+
+def _rows(name: str, values: ArrayLike, length: int) -> NDArray[np.float64]:
+    """Return finite numbers as rows of one length; a single row may be given without its outer brackets."""
+    try:
+        rows = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        rows = np.full(1, np.nan)
+    if rows.shape == (length,) or not rows.size:
+        rows = rows.reshape(-1, length)
+    if rows.ndim != 2 or rows.shape[-1] != length or not np.isfinite(rows).all():
+        what = f"got {name} that are not rows of {length} finite numbers"
+        raise ConfigError("predict", what, f"give an array of shape (n, {length})")
+    return rows
 
 
 def _as_arrays(found: list[FoundObject | None], height: int, width: int) -> ImageMasks:

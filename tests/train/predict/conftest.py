@@ -27,9 +27,9 @@ def checkpoint(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def predictor(checkpoint: Path) -> ImagePredictor:
-    """The model of the checkpoint."""
+    """The model of the checkpoint. Tests share it and must not change it."""
     return load_predictor(checkpoint, "cpu")
 
 
