@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _region(text: str | None) -> str | None:
-    if text is not None and [part.strip().isdigit() for part in text.split(",")] != [True] * 4:
+    if text is not None and [part.strip().isdecimal() for part in text.split(",")] != [True] * 4:
         raise typer.BadParameter(f"{text!r} is not X,Y,W,H in pixels")
     return text
 
@@ -35,13 +36,14 @@ def _formats(text: str) -> str:
 
 
 _FLAGS_OF_FRAMES = ("checkpoint", "sources", "out", "first_mask", "model", "image_size", "device")
+_FLAGS_OF_SEARCH = ("grid", "overlap", "iou_threshold", "stability_threshold", "nms", "batch_size", "workers")
 
 
-def _refuse_flags_of_images(context: typer.Context) -> None:
+def _refuse_flags(context: typer.Context, with_flag: str, has_effect: Callable[[str], bool]) -> None:
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
-        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _FLAGS_OF_FRAMES:
-            raise typer.BadParameter(f"{parameter.opts[0]} has no effect with --first-mask; leave it out")
+        if source is not None and source.name == "COMMANDLINE" and not has_effect(str(parameter.name)):
+            raise typer.BadParameter(f"{parameter.opts[0]} has no effect with {with_flag}; leave it out")
 
 
 def predict(
@@ -107,9 +109,11 @@ def predict(
     if sum((automatic, prompts is not None, first_mask is not None)) != 1:
         raise typer.BadParameter("give one of --prompts, --automatic and --first-mask")
     if first_mask is not None:
-        _refuse_flags_of_images(context)
+        _refuse_flags(context, "--first-mask", lambda name: name in _FLAGS_OF_FRAMES)
         _predict_frames(checkpoint, sources, first_mask, out, (device, model, image_size))
         return
+    if prompts is not None:
+        _refuse_flags(context, "--prompts", lambda name: name not in _FLAGS_OF_SEARCH)
     options = AutomaticOptions(grid, iou_threshold, stability_threshold, nms, min_area, threshold, batch_size)
     part = tuple(int(value) for value in region.split(",")) if region else None
     settings = PredictSettings(
@@ -158,7 +162,7 @@ def _predict_frames(
     network: tuple[DeviceChoice, ModelSize | None, int | None],
 ) -> None:
     """Follow the objects of the first frame's mask through a folder of frames or a video."""
-    from train.model.loading import load_predictor
+    from train.model.loading import check_network, load_predictor
     from train.propagate.frames_folder import predict_frames
     from train.runtime.device import pick_device
     from train.runtime.folder_lock import locked_folder
@@ -167,6 +171,7 @@ def _predict_frames(
         raise typer.BadParameter("--first-mask needs one folder of frames or one video")
     device, model, image_size = network
     predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
+    check_network([predictor.model], model, image_size)
     lost = interrupted_as_line("the masks of the frames so far are kept; run the same command to start again")
     with lost, locked_folder(out), progress_bar("predict", "frame") as bar:
 

@@ -18,7 +18,7 @@ from train.export.model_card import model_card
 from train.export.transformers_config import network_config, processor_config
 from train.export.transformers_weights import transformers_weights
 from train.model.checkpoint import Weights
-from train.model.loading import load_described
+from train.model.loading import check_network, load_described
 
 
 def export_checkpoint(
@@ -49,12 +49,13 @@ def export_checkpoint(
 
     Raises:
         CheckpointError: The checkpoint cannot be read, or the result cannot be written.
-        ConfigError: The result exists, or the network is not known.
+        ConfigError: The result exists, or the network is not known or another one than the caller names.
     """
     if out.exists() and not overwrite:
         raise ConfigError(out, "already exists", "choose another --out, or give --overwrite")
     predictor, content = load_described(checkpoint, torch.device("cpu"), size, image_size)
     model = predictor.model
+    check_network([model], size, image_size)
     assert predictor.weights is not None
     weights = {name: tensor.detach().contiguous() for name, tensor in model.sam.state_dict().items()}
     if target == "weights":

@@ -106,7 +106,21 @@ def load_predictors(
     unnamed = iter(name_checkpoints([str(path) for path in paths]))
     named = [item if isinstance(item, NamedCheckpoint) else next(unnamed) for item in checkpoints]
     found = {item.name: load_predictor(item.path, device, size, image_size) for item in named}
-    models = [predictor.model for predictor in found.values()]
+    check_network([predictor.model for predictor in found.values()], size, image_size)
+    return found
+
+
+def check_network(models: Sequence[PromptableSam], size: ModelSize | None, image_size: int | None) -> None:
+    """Refuse a network or an image size that no loaded model has, because checkpoints know their own.
+
+    Args:
+        models: The models.
+        size: The network that the caller named; None if none was named.
+        image_size: The side of the input in pixels that the caller named; None if none was named.
+
+    Raises:
+        ConfigError: No model has the network or the image size.
+    """
     for flag, wanted, own in (
         ("--model", size, [model.size for model in models]),
         ("--image-size", image_size, [model.image_size for model in models]),
@@ -114,4 +128,3 @@ def load_predictors(
         if own and wanted not in (None, *own):
             said = ", ".join(sorted({str(value) for value in own}))
             raise ConfigError(f"{flag} {wanted}", f"matches no given checkpoint; they have {said}", f"leave {flag} out")
-    return found

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from schemas.errors import ConfigError
 from train.backbone.catalog import ModelSize
+from train.model.loading import check_network
 from train.model.loading import load_predictor as load_mask_predictor
 from train.model.predictor import MaskPredictor, Prediction, View
 from train.predict.asked_object import AskedObject, Xy
@@ -151,10 +152,11 @@ def load_predictor(
 
     Raises:
         CheckpointError: The file cannot be read, or does not fit the network.
-        ConfigError: Neither the file nor the caller names the network.
+        ConfigError: Neither the file nor the caller names the network, or both name another one.
     """
     chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_mask_predictor(Path(path), chosen, size, image_size)
+    check_network([loaded.model], size, image_size)
     return ImagePredictor(loaded.model, chosen, loaded.weights, loaded.seen, loaded.trained_on)
 
 

@@ -176,6 +176,8 @@ def test_what_cannot_be_exported_is_one_line(checkpoint: Path, tmp_path: Path, m
     with pytest.raises(ConfigError, match="is not the result of an evaluation"):
         export_checkpoint(checkpoint, tmp_path / "hf", "transformers", evaluation=tmp_path)
     assert not (tmp_path / "hf").exists()
+    with pytest.raises(ConfigError, match="--image-size 512: matches no given checkpoint; they have 256"):
+        export_checkpoint(checkpoint, tmp_path / "other.pt", "weights", image_size=512)
     monkeypatch.setattr(sys, "argv", ["bcss-train", "export", str(checkpoint), "--to", "onnx", "--out", "x"])
     with pytest.raises(SystemExit) as stop:
         main()

@@ -305,6 +305,34 @@ def _of_another(folder: Path) -> Path:
     return folder / "o.csv"
 
 
+def test_flags_without_effect_are_refused(
+    checkpoint: Path, tile: tuple[Path, Path, int], tmp_path: Path, monkeypatch, capsys
+) -> None:
+    picture, prompts, _ = tile
+    base = (checkpoint, picture, "--out", tmp_path / "out")
+    for flag, value in (
+        ("--grid", 7),
+        ("--overlap", 0.5),
+        ("--iou-threshold", 0.9),
+        ("--stability-threshold", 0.9),
+        ("--nms", 0.5),
+        ("--batch-size", 2),
+        ("--workers", 2),
+    ):
+        assert _run(monkeypatch, *base, "--prompts", prompts, flag, value) == 2
+        assert f"{flag} has no effect with --prompts" in " ".join(capsys.readouterr().err.split())
+    for flags, message in (
+        (("--model", "large"), "--model large: matches no given checkpoint; they have nano; leave --model out"),
+        (("--image-size", 512), "--image-size 512: matches no given checkpoint; they have 128; leave --image-size out"),
+    ):
+        assert _run(monkeypatch, *base, "--automatic", *flags) == 1
+        assert message in capsys.readouterr().err
+    assert _run(monkeypatch, *base, "--automatic", "--region", "\u00b2,0,9,9") == 2
+    assert "is not X,Y,W,H in pixels" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+    assert _run(monkeypatch, *base, "--prompts", prompts, "--model", "nano", "--image-size", 128) == 0
+
+
 def test_slide_damaged_in_one_tile_names_the_place(checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     pytest.importorskip("openslide", reason="openslide is not installed")
     pixels = np.random.default_rng(0).integers(0, 255, (768, 512, 3), np.uint8)
