@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from train.export.transformers_config import network_config, processor_config
 from train.export.transformers_weights import transformers_weights
 from train.model.checkpoint import Weights
 from train.model.loading import check_network, load_described
+from train.model.wrappers import own_metadata
 
 
 def export_checkpoint(
@@ -62,7 +63,9 @@ def export_checkpoint(
         own = {"model": weights, "model_size": model.size, "image_size": model.image_size}
         return _appear(out, lambda path: torch.save(own, path))
     if target == "safetensors":
-        return _appear(out, lambda path: _save_safetensors(weights, path))
+        data = predictor.trained_on.content() if predictor.trained_on else None
+        known = own_metadata({"model_size": model.size, "image_size": model.image_size, "trained_on": data})
+        return _appear(out, lambda path: _save_safetensors(weights, path, known))
     card = model_card(checkpoint, content, model, predictor.weights, evaluation)
 
     def write(folder: Path) -> None:
@@ -100,12 +103,14 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _save_safetensors(weights: Weights | dict[str, Tensor], path: Path) -> None:
+def _save_safetensors(
+    weights: Weights | dict[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
-        save_file(dict(weights), path, metadata={"format": "pt"})
+        save_file(dict(weights), path, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         raise OSError(str(error)) from error
 

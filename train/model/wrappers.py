@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +12,10 @@ from torch import Tensor
 from schemas.errors import CheckpointError
 
 SAFETENSORS_SUFFIX = ".safetensors"
+OWN_METADATA = "bcss_sam2"
+"""Key of the metadata of a safetensors file under which `export` writes what a checkpoint knows, as JSON."""
+
+_KNOWN = ("model_size", "image_size", "trained_on")
 
 _PREFIXES = ("module.", "_orig_mod.", "model.", "sam.")
 """Prefixes that DDP, `torch.compile`, Lightning and other wrappers put before each name."""
@@ -35,7 +41,7 @@ def check_no_pointer(path: Path, start: bytes) -> None:
 
 
 def read_safetensors(path: Path, data: bytes) -> dict[str, Any]:
-    """Read the content of a safetensors file as a checkpoint.
+    """Read the content of a safetensors file as a checkpoint, with what `export` wrote into its metadata.
 
     Args:
         path: Path of the file, for messages.
@@ -48,9 +54,22 @@ def read_safetensors(path: Path, data: bytes) -> dict[str, Any]:
     from safetensors.torch import load
 
     try:
-        return {"model": load(data)}
-    except (SafetensorError, ValueError, KeyError) as error:
+        weights = load(data)
+        # The file begins with the length of its header, eight bytes, and the header, which is JSON.
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+        own = json.loads(metadata.get(OWN_METADATA, "{}"))
+        return {"model": weights, **{key: own[key] for key in _KNOWN if key in own}}
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(path, f"cannot be read ({error})", "download or save it again") from error
+
+
+def own_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata of a safetensors file that tell what a checkpoint knows.
+
+    Args:
+        content: Content of the checkpoint.
+    """
+    return {OWN_METADATA: json.dumps({key: content[key] for key in _KNOWN if content.get(key) is not None})}
 
 
 def with_weights(content: object, path: Path) -> object:

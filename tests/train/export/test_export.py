@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sam2.build_sam import build_sam2
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -22,6 +22,7 @@ from train.cli import main
 from train.export.export import export_checkpoint
 from train.export.transformers_config import MEAN, STD, network_config
 from train.export.transformers_weights import transformers_weights
+from train.model.loading import load_predictor
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.model.trained_on import TrainedOn
@@ -151,6 +152,26 @@ def test_weights_are_those_of_the_checkpoint(model: PromptableSam, checkpoint: P
     for found in (saved["model"], stored):
         assert found.keys() == own.keys()
         assert all(torch.equal(found[name], own[name]) for name in own)
+
+
+def test_safetensors_file_knows_what_the_checkpoint_knows(checkpoint: Path, tmp_path: Path) -> None:
+    out = export_checkpoint(checkpoint, tmp_path / "w.safetensors", "safetensors")
+    again, first = (load_predictor(path, torch.device("cpu")) for path in (out, checkpoint))
+    assert (again.model.size, again.model.image_size) == ("nano", SIDE)
+    assert again.trained_on == first.trained_on
+    assert again.trained_on is not None
+    official = tmp_path / "official.safetensors"
+    weights = load_file(out)
+    save_file(weights, official, metadata={"format": "pt", "image_size": "7"})
+    assert load_predictor(official, torch.device("cpu"), image_size=128).model.image_size == 128
+    for metadata, message in (
+        ("[1", "cannot be read"),
+        ("7", "cannot be read"),
+        ('{"image_size": 7}', "has an invalid"),
+    ):
+        save_file(weights, official, metadata={"bcss_sam2": metadata})
+        with pytest.raises(CheckpointError, match=message):
+            load_predictor(official, torch.device("cpu"))
 
 
 def test_card_says_what_the_model_was_trained_on(folder: Path, store: Store) -> None:
