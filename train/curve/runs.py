@@ -204,7 +204,7 @@ def _scored(
 ) -> dict[str, Any]:
     """Score all models, their start and the baselines on the same objects; return the content of `curve.json`."""
     predictors: dict[str, MaskPredictor] = {run.model: load_predictor(run.weights, device) for run in runs}
-    starts = load_initial_weights([runs[0].weights], device)
+    starts = load_initial_weights([runs[0].weights], device).predictors
     config = runs[0].config
     protocol = ScoringProtocol(split, config.prompt_kinds, config.negatives)
     told = None if on_tile is None else partial(on_tile, "score")

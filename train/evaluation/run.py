@@ -48,7 +48,9 @@ def run_evaluation(
     device = pick_device(settings.device)
     predictors = load_predictors(named, device, settings.model, settings.image_size)
     if settings.zero_shot:
-        predictors |= load_initial_weights(named, device, at_full_size=True)
+        initial = load_initial_weights(named, device, at_full_size=True)
+        predictors |= initial.predictors
+        protocol = replace(protocol, start_of=initial.start_of)
     runs = runs_of(named)
     protocol = with_thresholds(settings.threshold, store, predictors, protocol, workers)
     with locked_folder(out):

@@ -74,7 +74,7 @@ def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, 
         found[BEST] = load_predictor(best, device)
     if not found or run.epochs_since_best or run.best_weights == "raw":
         found[LAST] = MaskPredictor(run.averaged_model, device, seen=run.seen)
-    return found | (load_initial_weights([last], device) if last.is_file() else {})
+    return found | (load_initial_weights([last], device).predictors if last.is_file() else {})
 
 
 def _against_start(evaluation: Evaluation) -> dict[str, Any] | None:

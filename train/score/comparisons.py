@@ -6,7 +6,7 @@ Simple Sequentially Rejective Multiple Test Procedure, 1979; intervals by Bonfer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,14 +16,14 @@ import numpy as np
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.choices import BASELINES
-from train.model.names import BASELINE, FULL_SIZE
+from train.model.names import BASELINE
 from train.score.baselines import is_oracle
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
 from train.statistics.estimate import FEW_PATIENTS, LEVEL, Estimate, class_mean, object_mean
 
 STARTS = ("baseline:zero_shot", "baseline:untrained")
-"""Baselines that are the initial weights of a checkpoint. The default primary comparison uses the first one scored."""
+"""How the names of baselines begin that are initial weights."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ def planned_comparisons(
     kinds: Sequence[PromptKind],
     primary: tuple[str, ...] | None = None,
     against: Sequence[str] = (),
+    start_of: Mapping[str, str] | None = None,
 ) -> list[Comparison]:
-    """Return the comparisons of each model with the starts and the baselines, the primary one first.
+    """Return the comparisons of each model with its own start and with the baselines, the primary one first.
 
-    A start is also compared with the filled box, which tells how hard the task is without training. After scoring,
-    `with_best_baseline` drops all baselines but the best one.
+    After scoring, `with_best_baseline` drops all baselines but the best one, because each comparison widens the
+    intervals of the others. Models without a start and a baseline are compared with each other.
 
     Args:
         models: Names of models and baselines.
@@ -61,6 +62,7 @@ def planned_comparisons(
         primary: Model, model to subtract and prompt kind of the comparison that was chosen before scoring; None takes
             the first model against its start under the first prompt kind.
         against: Models or baselines that each model is compared with, in place of starts and baselines.
+        start_of: The name of each model's start, for models that have one; None takes the first start that is scored.
 
     Raises:
         ConfigError: `primary` names no comparison that is made, or `against` names no model.
@@ -69,16 +71,16 @@ def planned_comparisons(
         if name not in models:
             raise ConfigError(f"--against {name}", "is not scored", f"name one of these: {', '.join(models)}")
     own = [model for model in models if not model.startswith(BASELINE)]
-    # A start at another image size is compared only if it is asked for: each comparison widens the other intervals.
-    usual = [model for model in models if model in own or not model.endswith(FULL_SIZE)]
-    starts = [model for model in usual if model.startswith(STARTS)]
-    others = list(against) or [model for model in usual if model not in own] or own
-    pairs = [(model, minus) for model in own for minus in others if model != minus]
-    if others == own:
-        # Without starts and baselines, the models are compared with each other.
+    starts = [model for model in models if model.startswith(STARTS)]
+    plain = [model for model in models if model not in own and model not in starts]
+    if start_of is None:
+        start_of = dict.fromkeys(own, starts[0]) if starts else {}
+    pairs: list[tuple[str, str]] = []
+    for model in own:
+        others = list(against) or [*([start_of[model]] if model in start_of else []), *plain]
+        pairs += [(model, minus) for minus in others if minus != model and (minus, model) not in pairs]
+    if not pairs and not against:
         pairs = list(combinations(own, 2))
-    if not against:
-        pairs += [(start, "baseline:box") for start in starts if "baseline:box" in models]
     made = [Comparison(model, minus, kind) for kind in kinds for model, minus in pairs]
     if primary is None:
         of_start = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
@@ -106,7 +108,7 @@ def with_best_baseline(planned: Sequence[Comparison], tables: Tables, against: S
     kept: list[Comparison] = []
     for number, pair in enumerate(planned):
         is_plain = pair.minus.startswith(BASELINE) and not pair.minus.startswith(STARTS)
-        if not number or not is_plain or pair.minus in against or pair.model.startswith(BASELINE):
+        if not number or not is_plain or pair.minus in against:
             kept.append(pair)
             continue
         rivals = [other.minus for other in planned if (other.model, other.kind) == (pair.model, pair.kind)]

@@ -72,7 +72,7 @@ def evaluate(
     refuse_while_imported("evaluate")
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
     models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
-    planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against)
+    planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against, protocol.start_of)
     seen = seen_patients_of(store, tiles, predictors, protocol)
     panels = OverlayPanels(store, tiles, models[0], protocol.kinds[0])
     progress = _Progress(len(tiles), on_tile)

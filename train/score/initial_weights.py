@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,9 +27,23 @@ logger = logging.getLogger(__name__)
 UNTRAINED = "baseline:untrained"
 
 
+@dataclass(frozen=True)
+class InitialWeights:
+    """The initial weights of some checkpoints.
+
+    Attributes:
+        predictors: The models by name.
+        start_of: For each checkpoint, by the name of its model, the name of its own initial weights. A checkpoint
+            without any, or whose `--init` file is not there any more, is left out.
+    """
+
+    predictors: dict[str, MaskPredictor]
+    start_of: dict[str, str]
+
+
 def load_initial_weights(
     checkpoints: Sequence[Path | NamedCheckpoint], device: torch.device, *, at_full_size: bool = False
-) -> dict[str, MaskPredictor]:
+) -> InitialWeights:
     """Load the initial weights of checkpoints; each of them becomes one more baseline.
 
     Args:
@@ -47,27 +61,32 @@ def load_initial_weights(
     Raises:
         CheckpointError: A checkpoint does not record its initial weights, or a file cannot be read.
     """
-    starts: dict[RunStart, tuple[str, Path]] = {}
+    starts: dict[RunStart, list[tuple[str, Path]]] = {}
     for item in checkpoints:
         name, path = (item.name, item.path) if isinstance(item, NamedCheckpoint) else (str(item), item)
         start = run_start(load_checkpoint(path), path)
         if start is not None:
-            starts.setdefault(start, (name, path))
+            starts.setdefault(start, []).append((name, path))
     found: dict[str, MaskPredictor] = {}
+    start_of: dict[str, str] = {}
     # Files are compared by SHA-256: one file may have several paths, and some checkpoints record only a path.
-    known: set[tuple[ModelSize, int, str]] = set()
+    known: dict[tuple[ModelSize, int, str], str] = {}
     at_full: set[tuple[ModelSize, str]] = set()
-    for start, (model, path) in starts.items():
+    for start, begun in starts.items():
+        model, path = begun[0]
         predictor = _load_start(start, path, device)
         if predictor is None:
             continue
         name = "baseline:zero_shot" if predictor.weights else UNTRAINED
+        name = name if name not in found else f"{name}:{model}"
+        is_known = False
         if predictor.weights:
             key = (start.size, start.image_size, predictor.weights.sha256)
-            if key in known:
-                continue
-            known.add(key)
-        name = name if name not in found else f"{name}:{model}"
+            is_known = key in known
+            name = known.setdefault(key, name)
+        start_of |= {own: name for own, _ in begun}
+        if is_known:
+            continue
         found[name] = predictor
         if predictor.weights and is_nano_start(Path(predictor.weights.path)):
             # This project trained this start, so the random weights from which it was trained are scored, too.
@@ -86,7 +105,7 @@ def load_initial_weights(
             full = _load_start(replace(start, image_size=OFFICIAL_IMAGE_SIZE), path, device)
             if full is not None:
                 found[f"{name}{FULL_SIZE}"] = full
-    return found
+    return InitialWeights(found, start_of)
 
 
 def _is_official(weights: WeightsFile, start: RunStart) -> bool:

@@ -28,6 +28,7 @@ class ScoringProtocol:
         primary: Model, model to subtract and prompt kind of the primary comparison, which is not adjusted for the
             number of comparisons; None takes the first model against its initial weights under the first prompt kind.
         against: Models or baselines that each model is compared with; without any, its start and the best baseline.
+        start_of: The name of each model's start, for models that have one; None takes the first start that is scored.
         thresholds: The logit above which a pixel is in the mask, by (model, prompt kind); 0 where none is given.
     """
 
@@ -42,6 +43,7 @@ class ScoringProtocol:
     allow_seen: bool = False
     primary: tuple[str, ...] | None = None
     against: tuple[str, ...] = ()
+    start_of: Mapping[str, str] | None = None
     thresholds: Mapping[tuple[str, PromptKind], float] = field(default_factory=dict[tuple[str, PromptKind], float])
 
     def threshold(self, model: str, kind: PromptKind) -> float:

@@ -98,7 +98,7 @@ def test_run_that_began_with_it_is_scored_beside_it_wherever_the_package_lies(tm
     run = start_run(read_config(None, {"init": Path("nano"), "image_size": 128}), Origin("", 1, 1), CPU)
     run.state().save(tmp_path / "own.pt")
     assert load_checkpoint(tmp_path / "own.pt")["config"]["init"] == "nano"
-    found = load_initial_weights([tmp_path / "own.pt"], CPU)
+    found = load_initial_weights([tmp_path / "own.pt"], CPU).predictors
     # This project trained the start, so the random weights that it would have without that are scored, too.
     assert list(found) == ["baseline:zero_shot", "baseline:untrained"]
     untrained = start_run(read_config(None, {"model": "nano", "image_size": 128}), Origin("", 1, 1), CPU).model

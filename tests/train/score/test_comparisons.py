@@ -82,8 +82,8 @@ def test_the_start_under_the_first_prompt_is_the_primary_comparison() -> None:
     assert (primary["model"], primary["minus"], primary["prompt"]) == ("best", "baseline:zero_shot", "box")
     assert primary["class_mean"]["level"] == 0.95
     others = [entry for entry in found if entry["role"] == "adjusted"]
-    # Two models against two baselines and the start against the box, under two prompts, without the primary one.
-    assert {entry["class_mean"]["level"] for entry in others} == {1 - 0.05 / 9}
+    # Two models against the start and a baseline under two prompts, without the primary one.
+    assert {entry["class_mean"]["level"] for entry in others} == {1 - 0.05 / 7}
     assert not any(entry["minus"] == "other" for entry in others)
     assert all(entry["class_mean"]["p"] >= primary["class_mean"]["p"] or entry["model"] == "best" for entry in others)
     assert primary["class_mean"]["interval"][0] > 0
@@ -118,14 +118,13 @@ def test_models_are_compared_with_the_best_baseline_alone() -> None:
     names = ["a", "b", "baseline:zero_shot", "baseline:box", "baseline:image", "baseline:disc"]
     tables = _tables(0, ["baseline:image", *(name for name in names if name != "baseline:image")], ["box"], 0.3)
     planned = planned_comparisons(names, ["box"])
-    assert len(planned) == 9
+    assert len(planned) == 8
     kept = with_best_baseline(planned, tables)
     assert sorted(map(str, kept)) == [
         "a,baseline:image,box",
         "a,baseline:zero_shot,box",
         "b,baseline:image,box",
         "b,baseline:zero_shot,box",
-        "baseline:zero_shot,baseline:box,box",
     ]
     # Filling the box is the best here, but sees more of the truth than a click tells.
     tables = _tables(0, ["baseline:box", *(name for name in names if name != "baseline:box")], ["centroid"], 0.3)
@@ -183,8 +182,41 @@ def test_a_start_at_another_size_is_compared_only_if_asked() -> None:
     assert [(pair.model, pair.minus) for pair in asked] == [("m", "baseline:zero_shot@1024px")]
 
 
-def test_a_start_is_compared_with_the_filled_box() -> None:
-    planned = planned_comparisons(["m", "baseline:zero_shot", "baseline:box", "baseline:disc"], ["box"])
-    assert str(planned[0]) == "m,baseline:zero_shot,box"
-    assert "baseline:zero_shot,baseline:box,box" in map(str, planned)
-    assert not any(pair.model == "baseline:zero_shot" and pair.minus == "baseline:disc" for pair in planned)
+def test_each_of_eight_models_is_compared_with_its_own_start_alone() -> None:
+    own = [f"run{number}/best" for number in range(8)]
+    starts = ["baseline:untrained", *(f"baseline:untrained:{name}" for name in own[1:])]
+    baselines = ["baseline:box", "baseline:image", "baseline:disc"]
+    kinds: list[Any] = ["box", "centroid"]
+    tables = _tables(0, [*own, *starts, *baselines], kinds)
+    planned = planned_comparisons(list(tables), kinds, start_of=dict(zip(own, starts, strict=True)))
+    kept = with_best_baseline(planned, tables)
+    assert len(kept) == 32
+    for model, start in zip(own, starts, strict=True):
+        for kind in kinds:
+            minus = [pair.minus for pair in kept if (pair.model, pair.kind) == (model, kind)]
+            assert minus[0] == start
+            assert len(minus) == 2
+            assert minus[1] in baselines
+    assert str(planned[0]) == "run0/best,baseline:untrained,box"
+
+
+def test_a_model_without_a_start_is_compared_with_no_other_models_start() -> None:
+    models = ["tuned", "official", "baseline:zero_shot", "baseline:untrained", "baseline:box"]
+    planned = planned_comparisons(models, ["box"], start_of={"tuned": "baseline:zero_shot"})
+    assert list(map(str, planned)) == [
+        "tuned,baseline:zero_shot,box",
+        "tuned,baseline:box,box",
+        "official,baseline:box,box",
+    ]
+    # The models of one run share its start, which is the first one that is scored.
+    planned = planned_comparisons(["best", "last", *models[2:]], ["box"])
+    assert [str(pair) for pair in planned if "zero_shot" in str(pair)] == [
+        "best,baseline:zero_shot,box",
+        "last,baseline:zero_shot,box",
+    ]
+    assert not any("untrained" in str(pair) for pair in planned)
+
+
+def test_two_models_are_compared_once() -> None:
+    planned = planned_comparisons(["a", "b", "baseline:box"], ["box"], against=["a", "b"])
+    assert list(map(str, planned)) == ["a,b,box"]

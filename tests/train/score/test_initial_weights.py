@@ -16,7 +16,7 @@ from train.model.checkpoint import WeightsFile, load_checkpoint, load_identified
 from train.model.loading import load_predictor
 from train.model.promptable import PromptableSam
 from train.score.evaluate import evaluate
-from train.score.initial_weights import load_initial_weights
+from train.score.initial_weights import InitialWeights, load_initial_weights
 from train.score.protocol import ScoringProtocol
 
 CPU = torch.device("cpu")
@@ -48,7 +48,13 @@ def test_start_is_the_seed_or_the_init_once_for_all(nano: PromptableSam, officia
         _begin(tmp_path, "again"),
         _begin(tmp_path, "tuned", official),
     )
-    found = load_initial_weights([ours, again, tuned, official], CPU)
+    initial = load_initial_weights([ours, again, tuned, official], CPU)
+    assert initial.start_of == {
+        str(ours): "baseline:untrained",
+        str(again): "baseline:untrained",
+        str(tuned): "baseline:zero_shot",
+    }
+    found = initial.predictors
     assert list(found) == ["baseline:untrained", "baseline:zero_shot"]
     for name, expected in (("baseline:untrained", begun.model), ("baseline:zero_shot", nano)):
         weights = found[name].model.state_dict()
@@ -70,7 +76,7 @@ def test_starts_from_a_file_that_is_gone_or_another_are_named_and_left_out(
     next(iter(content["model"].values())).add_(1)
     save_checkpoint(other, content)
     with caplog.at_level(logging.WARNING):
-        assert load_initial_weights([lost, replaced], CPU) == {}
+        assert load_initial_weights([lost, replaced], CPU) == InitialWeights({}, {})
     assert "lost.pt was trained from" in caplog.text
     assert "official.pt, which no longer exists" in caplog.text
     assert "replaced.pt was trained from" in caplog.text
@@ -84,7 +90,7 @@ def test_two_files_of_one_path_are_two_starts(official: Path, tmp_path: Path, ca
     save_checkpoint(official, content)
     after, run = _begin(tmp_path, "after", official)
     # The file holds the second version, so only the second checkpoint finds its initial weights.
-    found = load_initial_weights([before, after], CPU)
+    found = load_initial_weights([before, after], CPU).predictors
     assert list(found) == ["baseline:zero_shot"]
     assert found["baseline:zero_shot"].weights == WeightsFile(str(official), run.init_sha256 or "")
     assert "before.pt was trained from" in caplog.text
@@ -104,13 +110,17 @@ def test_one_file_under_two_paths_is_one_start(
     content = load_checkpoint(old)
     del content["init_sha256"]
     save_checkpoint(old, content)
-    assert list(load_initial_weights([ours, other, old], CPU)) == ["baseline:zero_shot"]
+    found = load_initial_weights([ours, other, old], CPU)
+    assert list(found.predictors) == ["baseline:zero_shot"]
+    assert found.start_of == dict.fromkeys(map(str, (ours, other, old)), "baseline:zero_shot")
     assert "old.pt does not record the SHA-256 of its --init file" in caplog.text
 
 
 def test_each_of_several_starts_has_a_name_of_its_own(tmp_path: Path) -> None:
     runs = [_begin(tmp_path / f"r{seed}", "best", seed=seed) for seed in range(3)]
-    found = load_initial_weights([path for path, _ in runs], CPU)
+    initial = load_initial_weights([path for path, _ in runs], CPU)
+    found = initial.predictors
+    assert initial.start_of == dict(zip(map(str, [path for path, _ in runs]), found, strict=True))
     assert list(found) == ["baseline:untrained", *(f"baseline:untrained:{path}" for path, _ in runs[1:])]
     for predictor, (_, run) in zip(found.values(), runs, strict=True):
         weights = predictor.model.state_dict()
@@ -137,7 +147,7 @@ def test_an_official_start_is_also_scored_at_its_own_size(
     tuned, _ = _begin(tmp_path, "tuned", official)
     again, _ = _begin(tmp_path, "again", tuned)
     with caplog.at_level(logging.INFO):
-        found = load_initial_weights([tuned], CPU, at_full_size=True)
+        found = load_initial_weights([tuned], CPU, at_full_size=True).predictors
     assert [(name, p.model.image_size) for name, p in found.items()] == [
         ("baseline:zero_shot", 128),
         ("baseline:zero_shot@1024px", 1024),
@@ -147,14 +157,14 @@ def test_an_official_start_is_also_scored_at_its_own_size(
     assert all(torch.equal(weights[key], weight) for key, weight in nano.state_dict().items())
     # A start of this project was trained at its own size, and random weights were trained at none.
     untrained, _ = _begin(tmp_path, "untrained")
-    assert list(load_initial_weights([again], CPU, at_full_size=True)) == ["baseline:zero_shot"]
-    assert list(load_initial_weights([untrained], CPU, at_full_size=True)) == ["baseline:untrained"]
-    assert list(load_initial_weights([tuned], CPU)) == ["baseline:zero_shot"]
+    assert list(load_initial_weights([again], CPU, at_full_size=True).predictors) == ["baseline:zero_shot"]
+    assert list(load_initial_weights([untrained], CPU, at_full_size=True).predictors) == ["baseline:untrained"]
+    assert list(load_initial_weights([tuned], CPU).predictors) == ["baseline:zero_shot"]
 
 
 def test_an_evaluation_says_which_weights_it_scored(store: Store, official: Path, tmp_path: Path) -> None:
     tuned, _ = _begin(tmp_path, "tuned", official)
-    predictors = {"tuned": load_predictor(tuned, CPU), **load_initial_weights([tuned], CPU)}
+    predictors = {"tuned": load_predictor(tuned, CPU), **load_initial_weights([tuned], CPU).predictors}
     result = evaluate(store, predictors, ScoringProtocol("test", ("box",))).result
     assert result["protocol"]["weights"] == {
         "tuned": {"path": str(tuned), "sha256": _sha256(tuned)},

@@ -1,0 +1,60 @@
+"""One evaluation of two runs, each beside its own start."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from schemas.store.store import Store
+from train.config import FitConfig
+from train.evaluation.run import run_evaluation
+from train.evaluation.settings import EvaluationSettings
+from train.fit.state import Origin, start_run
+
+
+@pytest.fixture(scope="module")
+def made(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation of two runs before their first step, with seeds of their own."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    paths = [folder / f"r{seed}" / "checkpoints" / "best.pt" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        config = FitConfig(model="nano", image_size=128, seed=seed)
+        start_run(config, Origin("", 1, 1), torch.device("cpu")).state().save(path)
+    settings = EvaluationSettings(
+        store=store.path,
+        checkpoints=tuple(map(str, paths)),
+        baselines=("image",),
+        split="test",
+        prompts=("box",),
+        tolerance_um=0,
+        device="cpu",
+    )
+    run_evaluation(settings, folder / "report")
+    return folder / "report"
+
+
+@pytest.fixture(scope="module")
+def numbers(made: Path) -> dict[str, Any]:
+    return json.loads((made / "metrics.json").read_text())
+
+
+def test_each_run_is_compared_with_its_own_start(numbers: dict[str, Any]) -> None:
+    assert list(numbers["models"]) == [
+        "r0/best",
+        "r1/best",
+        "baseline:untrained",
+        "baseline:untrained:r1/best",
+        "baseline:image",
+    ]
+    assert [(pair["model"], pair["minus"]) for pair in numbers["paired"]] == [
+        ("r0/best", "baseline:untrained"),
+        ("r0/best", "baseline:image"),
+        ("r1/best", "baseline:untrained:r1/best"),
+        ("r1/best", "baseline:image"),
+    ]
+    # No run has made a step, so each model is its start.
+    starts = [pair for pair in numbers["paired"] if "untrained" in pair["minus"]]
+    assert [pair["dice"] for pair in starts] == [0, 0]
