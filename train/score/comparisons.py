@@ -65,7 +65,8 @@ def planned_comparisons(
         start_of: The name of each model's start, for models that have one; None takes the first start that is scored.
 
     Raises:
-        ConfigError: `primary` names no comparison that is made, or `against` names no model.
+        ConfigError: `primary` names no comparison that is made, `against` names no model, or it leaves nothing to
+            compare.
     """
     for name in against:
         if name not in models:
@@ -79,7 +80,11 @@ def planned_comparisons(
     for model in own:
         others = list(against) or [*([start_of[model]] if model in start_of else []), *plain]
         pairs += [(model, minus) for minus in others if minus != model and (minus, model) not in pairs]
-    if not pairs and not against:
+    if not pairs and against:
+        others = ", ".join(name for name in models if name not in against)
+        remedy = f"name one of these: {others}" if own and others else "give another model with --checkpoint"
+        raise ConfigError(f"--against {' --against '.join(against)}", "leaves no model to compare with it", remedy)
+    if not pairs:
         pairs = list(combinations(own, 2))
     made = [Comparison(model, minus, kind) for kind in kinds for model, minus in pairs]
     if primary is None:

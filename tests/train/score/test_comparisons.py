@@ -114,6 +114,15 @@ def test_user_chooses_what_is_compared_with() -> None:
         planned_comparisons(names, ["box"], against=["d"])
 
 
+def test_a_model_that_is_alone_cannot_be_compared_with_itself() -> None:
+    models = ["run/best", "baseline:zero_shot", "baseline:box"]
+    said = "--against run/best: leaves no model to compare with it; name one of these: baseline:zero_shot, baseline:box"
+    with pytest.raises(ConfigError, match=said):
+        planned_comparisons(models, ["box"], against=["run/best"])
+    with pytest.raises(ConfigError, match="give another model with --checkpoint"):
+        planned_comparisons(["baseline:box", "baseline:disc"], ["box"], against=["baseline:box"])
+
+
 def test_models_are_compared_with_the_best_baseline_alone() -> None:
     names = ["a", "b", "baseline:zero_shot", "baseline:box", "baseline:image", "baseline:disc"]
     tables = _tables(0, ["baseline:image", *(name for name in names if name != "baseline:image")], ["box"], 0.3)
