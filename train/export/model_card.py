@@ -12,6 +12,7 @@ import jinja2
 
 from schemas.errors import ConfigError
 from train.model.checkpoint import WeightsFile
+from train.model.names import without_dots
 from train.model.promptable import PromptableSam
 from train.model.seen_patients import seen_patients
 from train.model.trained_on import trained_on
@@ -66,7 +67,7 @@ def model_card(
 
 def _name(checkpoint: Path) -> str:
     """Return a name for the model: that of the folder above `checkpoints`, or else the stem of the file."""
-    folder = checkpoint.absolute().parent
+    folder = without_dots(checkpoint).parent
     return folder.parent.name if folder.name == "checkpoints" else checkpoint.stem
 
 

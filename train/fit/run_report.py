@@ -15,6 +15,7 @@ from train.config import FitConfig, setting_keys
 from train.fit.state import Run
 from train.fit.validate import OnTile
 from train.model.loading import load_predictor
+from train.model.names import without_dots
 from train.model.predictor import MaskPredictor
 from train.output.report import Fact, write_report
 from train.score.answers import tiles_with_objects
@@ -61,7 +62,7 @@ def write_run_report(
     if predictors and LAST not in predictors:
         lead = "The last epoch was the best one, so best is also the last step."
     facts = (*_data(store), *_settings(run.config))
-    title = f"Run {out.absolute().name}"
+    title = f"Run {without_dots(out).name}"
     write_report(out / "report.html", title, store, evaluation, predictors, protocol, out, lead, facts, command)
     return _against_start(evaluation) if evaluation else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ class NamedCheckpoint:
 
     name: str
     path: Path
+
+
+def without_dots(path: Path) -> Path:
+    """Return the absolute path without `.` and `..`, so that each part names a folder; links are not followed."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def name_checkpoints(given: Sequence[str]) -> list[NamedCheckpoint]:
@@ -64,8 +70,8 @@ def _parts(value: str) -> tuple[str, Path]:
 def _short(path: Path, paths: Sequence[Path]) -> str:
     """Return the shortest name of a path that the others do not have."""
     own = _folders(path)
-    others = [_folders(other) for other in paths if other.absolute() != path.absolute()]
-    least = 2 if path.absolute().parent.name == "checkpoints" else 1
+    others = [_folders(other) for other in paths if without_dots(other) != without_dots(path)]
+    least = 2 if without_dots(path).parent.name == "checkpoints" else 1
     for count in range(least, len(own)):
         if all(other[-count:] != own[-count:] for other in others):
             return "/".join(own[-count:])
@@ -74,7 +80,7 @@ def _short(path: Path, paths: Sequence[Path]) -> str:
 
 def _folders(path: Path) -> tuple[str, ...]:
     """Return the names of a path's folders, without `checkpoints`, and of its file, without the suffix."""
-    *folders, file = path.absolute().parts[1:]
+    *folders, file = without_dots(path).parts[1:]
     if folders and folders[-1] == "checkpoints":
         folders.pop()
     return (*folders, Path(file).stem)

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from schemas.store.store import Store
+from train.model.names import without_dots
 from train.model.predictor import MaskPredictor
 from train.output.console_table import ORACLE_NOTE, SEEN_MARK, mark_of
 from train.output.interval_text import class_mean_interval, interval_text
@@ -109,7 +110,7 @@ def write_report(
     if command:
         context["command"] = command
     if run is not None:
-        figures.append(Figure(f"Training of {run.absolute().name}", training_curves(run)))
+        figures.append(Figure(f"Training of {without_dots(run).name}", training_curves(run)))
     loader = jinja2.PackageLoader("train.output", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     path.parent.mkdir(parents=True, exist_ok=True)

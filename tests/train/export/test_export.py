@@ -20,8 +20,10 @@ from train.backbone.catalog import MODEL_SIZES, ModelSize
 from train.backbone.sam2 import NANO_OVERRIDES
 from train.cli import main
 from train.export.export import export_checkpoint
+from train.export.model_card import model_card
 from train.export.transformers_config import MEAN, STD, network_config
 from train.export.transformers_weights import transformers_weights
+from train.model.checkpoint import WeightsFile
 from train.model.loading import load_predictor
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
@@ -184,6 +186,15 @@ def test_card_says_what_the_model_was_trained_on(folder: Path, store: Store) -> 
     assert "On the val split, which chose these weights." in card
     assert re.search(r"weights \| sha256 `[0-9a-f]{64}`", card)
     assert "{{" not in card
+
+
+def test_card_is_named_after_the_run_from_any_folder(
+    model: PromptableSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "our_run" / "evaluation").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "our_run" / "evaluation")
+    card = model_card(Path("../checkpoints/best.pt"), {}, model, WeightsFile("best.pt", "5a" * 32), None)
+    assert "\n# our_run\n" in card
 
 
 def test_what_cannot_be_exported_is_one_line(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

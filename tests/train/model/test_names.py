@@ -19,6 +19,23 @@ def test_checkpoint_of_a_run_is_named_after_run_and_file() -> None:
     assert _names("run/checkpoints/best.pt", "run/checkpoints/checkpoint.pt") == ["run/best", "run/checkpoint"]
 
 
+def test_names_are_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("run/evaluation", "run/checkpoints"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder, path in (
+        ("run/evaluation", "../checkpoints/best.pt"),
+        ("run/evaluation", "../../run/checkpoints/best.pt"),
+        ("run/checkpoints", "./best.pt"),
+        (".", "run/./checkpoints/best.pt"),
+    ):
+        monkeypatch.chdir(tmp_path / folder)
+        assert _names(path) == ["run/best"]
+    # Two paths of one file are refused, like one path that is given twice.
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(ConfigError, match="of another checkpoint"):
+        _names("checkpoints/best.pt", "../run/checkpoints/best.pt")
+
+
 def test_folders_are_added_until_names_differ() -> None:
     assert _names("a/run/checkpoints/best.pt", "b/run/checkpoints/best.pt") == ["a/run/best", "b/run/best"]
     assert _names("x/w.pt", "y/w.pt") == ["x/w", "y/w"]

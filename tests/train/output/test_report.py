@@ -231,6 +231,15 @@ def test_curves_alone(store: Store, browser: Browser, run: Path, tmp_path: Path)
     opened.page.context.close()
 
 
+def test_a_run_is_named_from_any_folder(
+    store: Store, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / "evaluation").mkdir(exist_ok=True)
+    monkeypatch.chdir(run / "evaluation")
+    write_report(tmp_path / "report.html", "Run", store, run=Path(".."))
+    assert "<h2>Training of run0</h2>" in (tmp_path / "report.html").read_text()
+
+
 def test_the_run_of_a_checkpoint_is_known_by_its_log(run: Path, tmp_path: Path) -> None:
     assert run_of(run / "checkpoints" / "checkpoint.pt") == run
     assert run_of(tmp_path / "checkpoints" / "official.pt") is None
