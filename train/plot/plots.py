@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from train.plot.panel import LINE_IN, OTHERS, TEXT_PT, Style, name_axes, panel, plain, styles_of
 from train.score.surface_dice import CURVE_UM
 from train.score.tables import Tables
+from train.statistics.estimate import class_mean
 
 FEW_OBJECTS = 5
 """The mark of a bin with fewer objects is hollow."""
@@ -149,17 +150,18 @@ def iou_by_estimate(models: dict[str, Any]) -> list[str]:
 
 
 def dice_by_clicks(tables: Tables) -> list[str]:
-    """Draw the mean Dice after each simulated click; return nothing if no clicks were simulated."""
+    """Draw the class mean of Dice after each simulated click; return nothing if no clicks were simulated."""
     lines: dict[str, dict[str, Line]] = {}
     for model, kinds in tables.items():
         for kind, table in kinds.items():
             if table.clicks_dice.shape[1] > 1:
-                dice = table.clicks_dice.mean(0)
+                columns = table.clicks_dice.T
+                dice = np.array([class_mean(column, table.patient, table.class_id).value for column in columns])
                 lines.setdefault(model, {})[kind] = Line(np.arange(len(dice), dtype=np.float64), dice)
 
     def finish(axes: Axes) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        name_axes(axes, "clicks after the prompt", "Dice, mean over objects")
+        name_axes(axes, "clicks after the prompt", "Dice, class mean")
 
     return _model_panels(lines, finish)
 

@@ -152,6 +152,8 @@ class ScoreTable:
             last = self.clicks_dice.shape[1] - 1
             reported = sorted({last, *(clicks for clicks in REPORTED_CLICKS if clicks < last)})
             means["dice_after_clicks"] = {str(c): float(self.clicks_dice[rows, c].mean()) for c in reported}
+            after = {str(c): self.clicks_dice[rows, c] for c in reported}
+            means["class_mean_after_clicks"] = class_means(after, patients, classes)
             means["clicks"] = summarize_clicks(self.clicks_iou[rows], patients)
         return means
 

@@ -29,17 +29,27 @@ def test_no_name_is_cut_short(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "".join(cells) == name
 
 
-def test_dice_after_the_first_and_the_last_click_are_columns(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(80, ["+1", "+7"]), (88, ["+1", "+3", "+7"]), (120, ["+1", "+3", "+5", "+7"])],
+)
+def test_dice_after_clicks_is_shown_as_far_as_it_fits(
+    width: int, shown: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", str(width))
     mean = {"value": 0.5, "ci95": (0.4, 0.6), "few_patients": True, "patients": 1}
-    scores = {"dice": 0.5, "iou": 0.4, "n": 1234, "patients": 12, "class_mean": {"dice": mean, "iou": mean}}
-    clicked = {**scores, "dice_after_clicks": {"0": 0.5, "1": 0.61, "3": 0.72, "5": 0.83}}
+    scores = {"dice": 0.9, "iou": 0.4, "n": 1234, "patients": 12, "class_mean": {"dice": mean, "iou": mean}}
+    # Dice and the columns beside it are the same mean. The mean over objects is another one.
+    after = {str(clicks): {"value": 0.5 + clicks / 100} for clicks in (0, 1, 3, 5, 7)}
+    clicked = {**scores, "class_mean_after_clicks": after, "dice_after_clicks": dict.fromkeys(after, 0.9)}
     models = {"run/best": {"centroid": {"overall": clicked}}, "baseline:zero_shot": {"centroid": {"overall": scores}}}
     print_scores({"seen_patients": {}, "oracles": {}, "models": models})
     lines = capsys.readouterr().out.splitlines()
-    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert [word for word in lines[1].split() if word.startswith("+")] == shown
     rows = [line.split() for line in lines if line.split()[1:2] == ["centroid"]]
-    ends = [["0.610", "0.830", "1234", "12*"], ["-", "-", "1234", "12*"]]
-    assert [row[-4:] for row in rows] == ends
+    expected = [f"{after[head[1:]]['value']:.3f}" for head in shown]
+    assert [row[2:3] + row[6:] for row in rows] == [
+        ["0.500", *expected, "1234", "12*"],
+        ["0.500", *["-"] * len(shown), "1234", "12*"],
+    ]

@@ -101,6 +101,16 @@ def test_without_clicks_there_is_no_curve_of_clicks() -> None:
     assert dice_by_clicks({"m": {"box": _table([1, 2])}}) == []
 
 
+def test_curve_of_clicks_is_the_class_mean() -> None:
+    # Three objects of one class have Dice 0, and one of another class has 1: the mean over objects would be 0.25.
+    dice = np.array([0.0, 0.0, 0.0, 1.0])
+    uneven = replace(_table([1] * 4), class_id=np.array([1, 1, 1, 2]), clicks_dice=np.stack([dice, dice], 1))
+    even = replace(uneven, clicks_dice=np.full((4, 2), 0.5))
+    drawn, expected = (dice_by_clicks({"m": {"box": table}}) for table in (uneven, even))
+    places = [re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', panels[0]) for panels in (drawn, expected)]
+    assert places[0] == places[1] != []
+
+
 def test_each_model_has_a_panel_of_its_own_and_each_prompt_a_color() -> None:
     models = [f"run{number}/best" for number in range(8)] + ["baseline:zero_shot", "baseline:box"]
     tables: Tables = {name: {kind: _table([10, 20], clicks=1) for kind in ("box", "centroid")} for name in models}

@@ -73,6 +73,10 @@ def test_outlines_are_reported_where_they_were_measured(table: ScoreTable) -> No
 
 def test_clicks_are_reported_as_far_as_they_were_made(table: ScoreTable) -> None:
     assert table.summary(NAMES)["overall"]["dice_after_clicks"] == pytest.approx({"0": 0.6, "1": 0.6, "3": 1.0})
+    # Before the first click, each mean is the one without clicks.
+    for means in (overall := table.summary(NAMES)["overall"], *table.summary(NAMES)["classes"].values()):
+        assert means["class_mean_after_clicks"]["0"] == means["class_mean"]["dice"]
+    assert overall["class_mean_after_clicks"]["3"]["value"] == 1
     two = replace(table, clicks_dice=table.clicks_dice[:, :3], clicks_iou=table.clicks_iou[:, :3])
     assert list(two.summary(NAMES)["overall"]["dice_after_clicks"]) == ["0", "1", "2"]
     without = replace(table, clicks_dice=table.dice[:, None])
