@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import html
+import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,11 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError
+from schemas.picture.decode import read_image
+from train.evaluation.page import page_parts
 
-NUMBERS, OBJECTS, ROIS, REPORT = "metrics.json", "objects.csv", "rois.csv", "report.html"
+NUMBERS, OBJECTS, ROIS = "metrics.json", "objects.csv", "rois.csv"
+REPORT, OVERLAYS = "report.html", "overlays.png"
 
 _DESCRIBES = ("settings", "made_by")
 """Keys of `metrics.json` that are compared before the scoring, or differ between machines."""
+
+_OF_FORM = ("paired", "overlays_show")
+"""Keys of `metrics.json` whose values an older form defines in another way."""
 
 _MISSING = "nothing"
 
@@ -36,20 +41,23 @@ class Comparison:
     compared: int = 0
 
 
-def compare_evaluations(recorded: Path, repeated: Path, tolerance: float = 0.0) -> Comparison:
+def compare_evaluations(
+    recorded: Path, repeated: Path, tolerance: float = 0.0, *, same_form: bool = True
+) -> Comparison:
     """Compare the files of an evaluation with those of its repetition.
 
     Args:
         recorded: Folder of the evaluation.
         repeated: Folder of the repetition.
-        tolerance: Largest difference of two numbers that count as equal. The report rounds its numbers, so its tables
-            are compared only with a tolerance of 0.
+        tolerance: Largest difference of two numbers that count as equal. The report rounds its numbers, so the page and
+            its pictures are compared only with a tolerance of 0.
+        same_form: Whether both have the same `FORM`. If not, only the scores that both have are compared.
 
     Raises:
         ConfigError: A file of the evaluation cannot be read.
     """
     found = Comparison([])
-    for place, ours, theirs in _values(recorded, repeated, with_report=tolerance == 0):
+    for place, ours, theirs in _values(recorded, repeated, same_form=same_form, with_report=tolerance == 0):
         found.compared += 1
         if not _equal(ours, theirs, tolerance):
             found.differences.append(f"{place}: {_shown(ours)} in the report, {_shown(theirs)} when scored again")
@@ -72,19 +80,28 @@ def read_numbers(folder: Path) -> dict[str, Any]:
     return numbers
 
 
-def _values(recorded: Path, repeated: Path, *, with_report: bool) -> Iterator[tuple[str, Any, Any]]:
+def _values(recorded: Path, repeated: Path, *, same_form: bool, with_report: bool) -> Iterator[tuple[str, Any, Any]]:
     """Yield place, recorded value and repeated value of everything that either evaluation has."""
     ours, theirs = (
         {key: part for key, part in read_numbers(folder).items() if key not in _DESCRIBES}
         for folder in (recorded, repeated)
     )
+    if not same_form:
+        ours, theirs = _shared(ours, theirs), _shared(theirs, ours)
     yield from _of_trees(NUMBERS, ours, theirs)
     yield from _of_tables(OBJECTS, recorded, repeated)
     if (repeated / ROIS).exists():
         yield from _of_tables(ROIS, recorded, repeated)
-    if with_report:
-        rows = zip_longest(_report_rows(recorded), _report_rows(repeated), fillvalue=_MISSING)
-        yield from ((f"{REPORT}, row {number}", *pair) for number, pair in enumerate(rows, 1))
+    if with_report and same_form:
+        yield from _of_pages(recorded, repeated)
+        yield OVERLAYS, _pixels(recorded / OVERLAYS), _pixels(repeated / OVERLAYS)
+
+
+def _shared(ours: Any, theirs: Any) -> Any:
+    """Return the part of the first JSON value whose keys the second has, too."""
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return ours
+    return {key: _shared(ours[key], theirs[key]) for key in ours if key in theirs and key not in _OF_FORM}
 
 
 def _of_trees(place: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -109,10 +126,22 @@ def _of_tables(name: str, recorded: Path, repeated: Path) -> Iterator[tuple[str,
             yield f"{name}, line {line}, {head}", cell, expected
 
 
-def _report_rows(folder: Path) -> list[str]:
-    """Return the text of each row of the report's tables."""
-    rows = re.findall(r"<tr\b.*?</tr>", _text(folder / REPORT), re.DOTALL)
-    return [" ".join(html.unescape(re.sub(r"<[^>]*>", " ", row)).split()) for row in rows]
+def _of_pages(recorded: Path, repeated: Path) -> Iterator[tuple[str, Any, Any]]:
+    """Yield all texts, attributes and pictures of two pages."""
+    ours, theirs = (page_parts(_text(folder / REPORT)) for folder in (recorded, repeated))
+    for own, other in zip_longest(ours, theirs, fillvalue=("", _MISSING)):
+        place, expected = other
+        if own[0] == place or _MISSING in (own[1], expected):
+            yield f"{REPORT}, {place or own[0]}", own[1], expected
+        else:
+            yield f"{REPORT}, {place}", f"{own[0]}: {own[1]}", expected
+
+
+def _pixels(path: Path) -> str:
+    """Return the size and a SHA-256 of the pixels of a picture."""
+    pixels = read_image(path)
+    height, width = pixels.shape[:2]
+    return f"{width} x {height} pixels with SHA-256 {hashlib.sha256(pixels.tobytes()).hexdigest()[:12]}"
 
 
 def _text(path: Path) -> str:

@@ -12,6 +12,10 @@ import torch
 import schemas
 import train
 
+FORM = 2
+"""Number of the form of an evaluation's files, which `bcss-train verify` reads. Raise it if the page, its pictures or a
+key of `metrics.json` changes. Files of form 1 do not record it."""
+
 PACKAGES = ("bcss-sam2", "torch", "sam2", "zarr", "numpy")
 """Packages whose versions an evaluation records."""
 
@@ -24,6 +28,7 @@ def made_by(device: torch.device, command: str) -> dict[str, Any]:
         command: The command line; empty if the evaluation was called from Python.
     """
     return {
+        "form": FORM,
         "command": command,
         "code_sha256": code_digest(),
         "versions": {name: version(name) for name in PACKAGES},

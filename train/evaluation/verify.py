@@ -16,12 +16,19 @@ from schemas.store.store import open_store
 from train.backbone.nano_start import init_file
 from train.choices import DeviceChoice
 from train.evaluation.compare import NUMBERS, compare_evaluations, read_numbers
+from train.evaluation.origin import FORM
 from train.evaluation.run import run_evaluation
 from train.evaluation.settings import EvaluationSettings
 from train.score.evaluate import store_digest
 
 _DIGITS = 12
 """Digits of a SHA-256 that a line shows."""
+
+
+_OLDER_FORM = (
+    "an older version wrote the report: report.html, overlays.png and the differences between models are not compared, "
+    "all scores are"
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,11 @@ def verify_report(
         repeated = run_evaluation(
             settings, Path(again), command=made_by.get("command", ""), workers=workers, on_tile=on_tile
         )
-        compared = compare_evaluations(folder, Path(again), tolerance)
+        same_form = made_by.get("form") == FORM
+        compared = compare_evaluations(folder, Path(again), tolerance, same_form=same_form)
     notes = list(_changes(made_by, repeated.result["made_by"]))
+    if not same_form:
+        notes.append(_OLDER_FORM)
     return Verification(compared.differences, notes, compared.compared)
 
 

@@ -5,13 +5,15 @@ import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from schemas.errors import ConfigError
+from schemas.errors import BcssError, ConfigError
 from schemas.store.store import Store
 from tests.folders import bytes_of
 from tests.train.evaluation.conftest import RunCommand
@@ -112,6 +114,74 @@ def test_a_changed_digit_is_named(made: Path, report: Path, file: str, pattern: 
     (line,) = compare_evaluations(report, made).differences
     assert line.startswith(place)
     assert " in the report, " in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (r"<figcaption>Dice 0\.\d\d", "<figcaption>Dice 0.99", "figcaption 1: Dice 0.99"),
+        (r'data-value="0\.', 'data-value="1.', "row 2, cell 3, data-value: 1."),
+        (r", \d+ tiles of", ", 999 tiles of", "p 1: "),
+        (r"Made by <code>bcss-train", "Made by <code>other", "code 1: other evaluate s.zarr"),
+        (r"SHA-256 \w{4}", "SHA-256 0000", "p 2: ours: "),
+        (r"base64,.{9}", "base64,/9j/AAAAA", "img 1, src: SHA-256 "),
+        (
+            r'<html lang="en">',
+            '<html lang="en"><p>as good as a pathologist</p>',
+            "meta 1, charset: p 1: as good as a pathologist",
+        ),
+        (r"<title>Evaluation", "<title>Proof", "title 1: Proof"),
+    ],
+)
+def test_a_change_anywhere_on_the_page_is_named(made: Path, report: Path, old: str, new: str, said: str) -> None:
+    text = (report / "report.html").read_text()
+    changed, count = re.subn(old, new, text, count=1)
+    assert count == 1
+    (report / "report.html").write_text(changed)
+    differences = compare_evaluations(report, made).differences
+    assert f"report.html, {said}" in differences[0]
+    assert " in the report, " in differences[0]
+
+
+def test_another_picture_is_named(made: Path, report: Path) -> None:
+    with Image.open(made / "overlays.png") as picture:
+        # The same pixels in a larger file are the same picture.
+        picture.save(report / "overlays.png", compress_level=0)
+        assert compare_evaluations(report, made).differences == []
+        picture.transpose(Image.Transpose.ROTATE_180).save(report / "overlays.png")
+    (line,) = compare_evaluations(report, made).differences
+    assert re.match(r"overlays\.png: \d+ x \d+ pixels with SHA-256 \w{12} in the report, \d+ x", line)
+    (report / "overlays.png").write_bytes(b"no picture")
+    with pytest.raises(BcssError, match=r"overlays\.png"):
+        compare_evaluations(report, made)
+
+
+def test_report_of_an_older_version_says_what_is_not_compared(
+    made: Path, report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored_again(settings: EvaluationSettings, out: Path, **_: object) -> SimpleNamespace:
+        shutil.copytree(made, out, dirs_exist_ok=True)
+        return SimpleNamespace(result=json.loads((made / "metrics.json").read_text()))
+
+    monkeypatch.setattr("train.evaluation.verify.run_evaluation", scored_again)
+    numbers = json.loads((report / "metrics.json").read_text())
+    # An older version had more comparisons and another page, and did not know the form of its files.
+    numbers["paired"] *= 3
+    del numbers["made_by"]["form"], numbers["models"]["ours"]["box"]["overall"]["complete"]
+    (report / "metrics.json").write_text(json.dumps(numbers))
+    _change(report / "report.html", "<h2>Scores</h2>", "<h2>Numbers</h2>")
+    found = verify_report(report)
+    assert (found.differences, found.notes) == (
+        [],
+        [
+            "an older version wrote the report: report.html, overlays.png and the differences between models are not "
+            "compared, all scores are"
+        ],
+    )
+    numbers["models"]["ours"]["box"]["overall"]["dice"] += 0.1
+    (report / "metrics.json").write_text(json.dumps(numbers))
+    (line,) = compare_evaluations(report, made, same_form=False).differences
+    assert line.startswith("metrics.json / models / ours / box / overall / dice")
 
 
 def test_a_small_difference_may_be_allowed(made: Path, report: Path) -> None:
