@@ -176,6 +176,23 @@ def test_small_parts_of_a_large_object_are_kept(monkeypatch: pytest.MonkeyPatch)
     assert len(list(search_module.search(predictor, grid, 64, AutomaticOptions(min_area_px=400)))) == 2
 
 
+@pytest.mark.parametrize("is_slide", [True, False])
+def test_windows_without_tissue_are_skipped_on_slides_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_slide: bool
+) -> None:
+    pixels = np.full((64, 320, 3), 245, np.uint8)
+    pixels[20:50, 200:300] = (180, 60, 140)
+    source = Picture(pixels)
+    source.is_slide = is_slide
+    searched: list[int] = []
+    monkeypatch.setattr(search_module, "find_all", lambda *given: searched.append(given[3][0]) or [])
+    predictor: Any = SimpleNamespace(views=lambda pixels, all_eight: [])
+    caplog.set_level("INFO")
+    assert list(search_module.search(predictor, WorkingGrid.of(source), 64, AutomaticOptions())) == []
+    assert searched == ([144, 192, 240, 256] if is_slide else [0, 48, 96, 144, 192, 240, 256])
+    assert caplog.messages == ["image: windows without tissue, which are not searched: 3"] * is_slide
+
+
 def test_windows_cover_an_axis_and_end_with_it() -> None:
     assert starts(100, 64, 0.25) == [0, 36]
     assert starts(64, 64, 0.25) == [0]
