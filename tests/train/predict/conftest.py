@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from schemas.store.store import Store
+from tests.programs import run_train
+from train.backbone.nano_start import NANO_START
 from train.model.promptable import PromptableSam
 from train.model.trained_on import TrainedOn
 from train.predict import ImagePredictor, load_predictor
@@ -33,6 +35,12 @@ def predictor(checkpoint: Path) -> ImagePredictor:
     return load_predictor(checkpoint, "cpu")
 
 
+@pytest.fixture(scope="session")
+def trained_predictor() -> ImagePredictor:
+    """The start of the project, whose masks differ from click to click. Tests share it and must not change it."""
+    return load_predictor(NANO_START, "cpu")
+
+
 @pytest.fixture
 def tile(store: Store, tmp_path: Path) -> tuple[Path, Path, int]:
     """A tile as `tile.png`, its boxes as `boxes.geojson`, and its index."""
@@ -43,6 +51,11 @@ def tile(store: Store, tmp_path: Path) -> tuple[Path, Path, int]:
     features = [rectangle(box, f"class {code}") for box, code in zip(boxes, record.class_ids.tolist(), strict=True)]
     write_geojson(tmp_path / "boxes.geojson", features)
     return tmp_path / "tile.png", tmp_path / "boxes.geojson", index
+
+
+def run_predict(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run `bcss-train predict` on the CPU, and return its exit status."""
+    return run_train(monkeypatch, "predict", *arguments, "--device", "cpu")
 
 
 def rectangle(box: tuple[float, float, float, float], name: str | None = None) -> dict[str, Any]:

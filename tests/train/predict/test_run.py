@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -28,13 +29,14 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from prep.annotation.masks import plan_masks
 from prep.derive.tiles import resize_to_tile
+from prep.synthetic import draw_roi
 from schemas.command import console
 from schemas.errors import BcssError
 from schemas.store.store import Store
 from tests.folders import bytes_of
 from tests.integration.pages import ROOT
-from tests.programs import run_train
 from tests.train.predict.conftest import feature, rectangle, write_geojson
+from tests.train.predict.conftest import run_predict as _run
 from tests.warm_start import WarmProcess
 from train.model.predictor import Prediction
 from train.model.promptable import PromptableSam
@@ -54,10 +56,6 @@ from train.transforms.sample import pad_prompts
 
 ALL = "geojson,masks,coco,csv,overlay"
 EVERYTHING = ["--automatic", "--grid", "4", "--iou-threshold", "0", "--stability-threshold", "0"]
-
-
-def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    return run_train(monkeypatch, "predict", *arguments, "--device", "cpu")
 
 
 def _labels(path: Path) -> np.ndarray:
@@ -85,6 +83,32 @@ def test_boxes_of_a_tile_give_the_masks_of_evaluation(
     names = [category["name"] for category in coco.loadCats(coco.getCatIds())]
     assert names[0] == "object"
     assert set(names[1:]) == {f"class {code}" for code in record.class_ids.tolist()}
+
+
+def test_automatic_masks_pass_the_published_filters(trained_predictor: ImagePredictor) -> None:
+    model = trained_predictor.model
+    roi, _ = draw_roi(256, 256, np.random.default_rng(0))
+    # Half the resolution, as in training, on a window of the network's size.
+    image = np.asarray(cv2.resize(roi, (128, 128), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def generated(stability: float, nms: float) -> list[dict[str, Any]]:
+        generator = SAM2AutomaticMaskGenerator(
+            model.sam, points_per_side=6, pred_iou_thresh=0.3, stability_score_thresh=stability, box_nms_thresh=nms
+        )
+        generator.predictor._bb_feat_sizes = [(128 // step, 128 // step) for step in (4, 8, 16)]
+        return generator.generate(image)
+
+    theirs = generated(0.8, 0.7)
+    # Both filters leave something out.
+    assert 10 < len(theirs) < min(len(generated(0.8, 1.0)), len(generated(0.0, 0.7)))
+    found = ImagePredictor(model, torch.device("cpu")).automatic(image, AutomaticOptions(6, 0.3, 0.8, 0.7))
+    own = sorted(zip(found.ious.tolist(), found.stability.tolist(), found.masks, strict=True), key=lambda row: row[:2])
+    assert len(own) == len(theirs)
+    for (iou, stability, mask), item in zip(
+        own, sorted(theirs, key=lambda item: (item["predicted_iou"], item["stability_score"])), strict=True
+    ):
+        assert (iou, stability) == pytest.approx((item["predicted_iou"], item["stability_score"]), abs=1e-4)
+        assert np.mean(mask == item["segmentation"]) > 0.999
 
 
 def test_geojson_fills_to_the_labels_and_is_what_qupath_reads(

@@ -1,0 +1,182 @@
+"""Each flag of `bcss-train predict` does what its help says, and those for speed change no result."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from prep.synthetic import draw_roi
+from tests.folders import bytes_of
+from tests.train.predict.conftest import rectangle, run_predict, write_geojson
+from train.backbone.nano_start import NANO_START
+from train.model.predictor import Prediction
+from train.predict import ImagePredictor
+from train.predict.asked_object import AskedObject
+from train.predict.automatic import AutomaticOptions
+from train.predict.prompted import PromptOptions, predict_asked
+from train.predict.search import SearchProgress, search
+from train.slide.image_source import Picture
+from train.slide.working_grid import WorkingGrid
+
+SIDE = 256
+SEARCH = ("--automatic", "--grid", "3", "--iou-threshold", "0.2", "--stability-threshold", "0.5")
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic tissue of 256 px at 0.25 um per pixel, which is one window of the start."""
+    path = tmp_path_factory.mktemp("picture") / "roi.png"
+    Image.fromarray(draw_roi(SIDE, SIDE, np.random.default_rng(0))[0]).save(path)
+    return path
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "roi.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _largest_iou_of_boxes(rows: list[dict[str, str]]) -> float:
+    boxes = np.array([[float(row[name]) for name in ("x0", "y0", "x1", "y1")] for row in rows])
+    boxes[:, 2:] += 1
+    starts = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    ends = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    common = np.prod(np.clip(ends - starts, 0, None), 2)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
+    return float((common / (areas[:, None] + areas - common))[~np.eye(len(rows), dtype=bool)].max())
+
+
+def test_nms_leaves_no_boxes_that_overlap_more(picture: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    found: list[list[dict[str, str]]] = []
+    for nms in ("0.4", "1"):
+        out = tmp_path / nms
+        assert (
+            run_predict(monkeypatch, NANO_START, picture, *SEARCH, "--nms", nms, "--format", "csv", "--out", out) == 0
+        )
+        found.append(_rows(out))
+        (line,) = capsys.readouterr().out.splitlines()
+        assert re.match(
+            rf"roi: {len(found[-1])} objects\b.*; \d+\.\d s, \d+\.\d\d Mpx/s; .*{re.escape(str(out))}", line
+        )
+    assert 1 < len(found[0]) < len(found[1])
+    assert _largest_iou_of_boxes(found[0]) <= 0.4 < _largest_iou_of_boxes(found[1])
+
+
+def test_flags_for_speed_change_no_result(picture: Path, tmp_path: Path, monkeypatch) -> None:
+    with Image.open(picture) as image:
+        image.resize((300, 300)).save(tmp_path / "roi.png")
+    results: list[dict[str, bytes]] = []
+    for number, flags in enumerate(((), ("--workers", "3"), ("--batch-size", "2"))):
+        out = tmp_path / str(number)
+        assert run_predict(monkeypatch, NANO_START, tmp_path / "roi.png", *SEARCH, *flags, "--out", out) == 0
+        results.append({name: data for name, data in bytes_of(out).items() if not name.startswith(".")})
+    assert len(_rows(tmp_path / "0")) > 1
+    assert results[1] == results[0]
+    assert results[2] == results[0]
+
+
+def test_mpp_works_on_the_image_at_that_resolution(picture: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "half").mkdir()
+    with Image.open(picture) as image:
+        half = cv2.resize(np.asarray(image), (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
+    Image.fromarray(half).save(tmp_path / "half" / "roi.png")
+    found: list[NDArray[np.uint8]] = []
+    for source, factor in ((picture, 2), (tmp_path / "half" / "roi.png", 1)):
+        box = tuple(value * factor for value in (30, 20, 70, 60))
+        write_geojson(tmp_path / "p.geojson", [rectangle((box[0], box[1], box[2], box[3]))])
+        out = tmp_path / str(factor)
+        flags = ("--mpp", "0.5", "--source-mpp", 0.5 / factor, "--format", "masks", "--out", out)
+        assert run_predict(monkeypatch, NANO_START, source, "--prompts", tmp_path / "p.geojson", *flags) == 0
+        with Image.open(out / "roi.labels.png") as labels:
+            found.append(np.asarray(labels))
+    assert found[1].any()
+    np.testing.assert_array_equal(found[0], found[1].repeat(2, 0).repeat(2, 1))
+
+
+def test_tta_averages_all_eight_views(
+    trained_predictor: ImagePredictor, picture: Path, tmp_path: Path, monkeypatch
+) -> None:
+    write_geojson(tmp_path / "p.geojson", [rectangle((60, 40, 140, 120))])
+    with Image.open(picture) as image:
+        pixels = np.array(image)
+    coords, labels = torch.tensor([[[60.0, 40.0], [139.0, 119.0]]]), torch.tensor([[2, 3]], dtype=torch.int32)
+    masks: list[NDArray[np.bool_]] = []
+    for flags in ((), ("--tta",)):
+        out = tmp_path / f"out{len(flags)}"
+        given = (NANO_START, picture, "--prompts", tmp_path / "p.geojson", *flags, "--out", out)
+        assert run_predict(monkeypatch, *given) == 0
+        expected = trained_predictor.predict(trained_predictor.views(pixels, all_eight=bool(flags)), coords, labels)
+        with Image.open(out / "roi.labels.png") as image:
+            masks.append(np.asarray(image) > 0)
+        np.testing.assert_array_equal(masks[-1], expected.masks()[0])
+        assert float(_rows(out)[0]["iou"]) == pytest.approx(float(expected.ious[0]), abs=1e-4)
+    assert (masks[0] != masks[1]).any()
+
+
+class _Oracle:
+    """A model that finds what is white, and counts the windows that it has seen."""
+
+    model, device = SimpleNamespace(image_size=64), torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def views(self, image: NDArray[np.uint8], *, all_eight: bool) -> list[NDArray[np.uint8]]:
+        self.seen += 1
+        return [image]
+
+    def _logits(self, views: list[NDArray[np.uint8]]) -> torch.Tensor:
+        small = cv2.resize(views[0][..., 0], (16, 16), interpolation=cv2.INTER_AREA)
+        return (torch.from_numpy(small).float() - 127.5) / 10
+
+    def predict(self, views: Any, coords: Any, labels: Any, side: int, mask_logits: Any) -> Prediction:
+        return Prediction(self._logits(views).repeat(len(coords), 1, 1), torch.ones(len(coords)), (side, side))
+
+    def candidates(self, views: Any, coords: Any, labels: Any, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._logits(views).repeat(len(coords), 1, 1, 1), torch.ones(len(coords), 1)
+
+
+def test_click_on_a_large_object_gets_a_wider_window() -> None:
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[64:224, 128:256] = 255
+    grid = WorkingGrid.of(Picture(image))
+    (found,) = predict_asked(
+        cast("Any", _Oracle()), grid, [AskedObject("1", None, (((150.0, 100.0), True),))], PromptOptions(64)
+    )
+    assert found is not None
+    mask = found.within((0, 0, 400, 400))
+    assert np.mean(mask == (image[..., 0] > 0)) > 0.98
+    # A box says how large the object is, so its window is not widened.
+    (found,) = predict_asked(cast("Any", _Oracle()), grid, [AskedObject("1", (140, 80, 180, 120))], PromptOptions(64))
+    assert found is not None
+    assert max(found.size_xy) <= 64
+
+
+class _WhiteSlide(Picture):
+    is_slide = True
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_windows_overlap_as_asked_and_those_without_tissue_are_skipped(overlap: float) -> None:
+    image = np.full((128, 192, 3), 250, np.uint8)
+    image[10:50, 5:60] = (220, 100, 180)
+    for kind in (Picture, _WhiteSlide):
+        model, steps = _Oracle(), list[SearchProgress]()
+        options = AutomaticOptions(2, 0.0, 0.0)
+        grid = WorkingGrid.of(kind(image))
+        list(search(cast("Any", model), grid, 64, options, overlap, on_window=steps.append))
+        windows = 2 * 3 if overlap == 0 else 3 * 5
+        assert [step.done for step in steps] == list(range(1, windows + 1))
+        assert {step.total for step in steps} == {windows}
+        assert steps[-1].pixels == windows * 64 * 64
+        with_tissue = 1 if overlap == 0 else 4
+        assert model.seen == (with_tissue if kind is _WhiteSlide else windows)
