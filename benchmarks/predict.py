@@ -129,13 +129,26 @@ def _measure_automatic(model: PromptableSam, tile: NDArray[np.uint8], grid: int,
     print(f"\nall objects of a window of {side} px, {grid} x {grid} clicks")
     for name, seconds in took.items():
         print(f"{name:12}{seconds:8.2f} s {tile.shape[0] * tile.shape[1] / seconds / 1e6:8.3f} Mpx/s")
-    counts = len(ours.automatic(tile, options).masks), len(theirs.generate(tile))
-    print(f"objects: {counts[0]} and {counts[1]}")
+    first, second = ours.automatic(tile, options).masks, [item["segmentation"] for item in theirs.generate(tile)]
+    iou = _matched_iou(list(first), second)
+    print(f"objects: {len(first)} and {len(second)}; mean IoU of matched masks {iou:.4f}")
     claim = f"Mpx/s, ours / SAM2AutomaticMaskGenerator, {side} px"
     return [
         Claim(claim, took["generator"] / took["ours"], GOAL_RATIO),
-        Claim("objects, ours / SAM2AutomaticMaskGenerator", counts[0] / max(counts[1], 1), 1.0),
+        Claim(f"mean IoU of automatic masks of both, {side} px", iou, GOAL_IOU),
     ]
+
+
+def _matched_iou(first: list[NDArray[np.bool_]], second: list[NDArray[np.bool_]]) -> float:
+    """Return the mean IoU of masks, each matched with its best free counterpart; a mask without one counts as 0."""
+    left, total = list(second), 0.0
+    for mask in sorted(first, key=np.count_nonzero):
+        ious = [np.count_nonzero(mask & other) / max(np.count_nonzero(mask | other), 1) for other in left]
+        if ious:
+            best = int(np.argmax(ious))
+            total += float(ious[best])
+            del left[best]
+    return total / max(len(first), len(second), 1)
 
 
 def _measure_slides(sides: list[int], checkpoint: Path) -> list[Claim]:
