@@ -95,7 +95,8 @@ def test_automatic_masks_of_a_tile_are_the_published_ones(trained_predictor: Ima
         generator = SAM2AutomaticMaskGenerator(
             model.sam, points_per_side=6, pred_iou_thresh=0.3, stability_score_thresh=stability, box_nms_thresh=nms
         )
-        generator.predictor._bb_feat_sizes = [(128 // step, 128 // step) for step in (4, 8, 16)]
+        sizes = [(128 // step, 128 // step) for step in (4, 8, 16)]
+        generator.predictor._bb_feat_sizes = sizes  # pyright: ignore[reportPrivateUsage]
         return generator.generate(image)
 
     theirs = generated(0.8, 0.7)
