@@ -124,7 +124,7 @@ def predict_images(
 
 
 def _is_turned(path: Path) -> bool:
-    with suppress(SourceError):
+    with suppress(SourceError, OSError):
         return is_turned(path)
     # A damaged image is reported when it is its turn, so that the others are predicted.
     return False
