@@ -44,6 +44,21 @@ class Comparison:
         return f"{self.model},{self.minus},{self.kind}"
 
 
+def own_start(model: str, models: Sequence[str], start_of: Mapping[str, str] | None = None) -> list[str]:
+    """Return the name of the start of a model, or nothing for a baseline and for a model without a start.
+
+    Args:
+        model: Name of the model.
+        models: Names of all models and baselines that are scored.
+        start_of: The name of each model's start, for models that have one; None takes the first start that is scored.
+    """
+    if model.startswith(BASELINE):
+        return []
+    if start_of is None:
+        return [name for name in models if name.startswith(STARTS)][:1]
+    return [start_of[model]] if model in start_of else []
+
+
 def planned_comparisons(
     models: Sequence[str],
     kinds: Sequence[PromptKind],
@@ -72,13 +87,10 @@ def planned_comparisons(
         if name not in models:
             raise ConfigError(f"--against {name}", "is not scored", f"name one of these: {', '.join(models)}")
     own = [model for model in models if not model.startswith(BASELINE)]
-    starts = [model for model in models if model.startswith(STARTS)]
-    plain = [model for model in models if model not in own and model not in starts]
-    if start_of is None:
-        start_of = dict.fromkeys(own, starts[0]) if starts else {}
+    plain = [model for model in models if model.startswith(BASELINE) and not model.startswith(STARTS)]
     pairs: list[tuple[str, str]] = []
     for model in own:
-        others = list(against) or [*([start_of[model]] if model in start_of else []), *plain]
+        others = list(against) or [*own_start(model, models, start_of), *plain]
         pairs += [(model, minus) for minus in others if minus != model and (minus, model) not in pairs]
     if not pairs and against:
         others = ", ".join(name for name in models if name not in against)

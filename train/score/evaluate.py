@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import ConfigError
 from schemas.manifest import fingerprint, manifest_digest
+from schemas.prompt_kinds import PromptKind
 from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
@@ -18,7 +19,7 @@ from train.model.seen_patients import SeenAmong
 from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.baselines import is_oracle
-from train.score.comparisons import paired_differences, planned_comparisons, with_best_baseline
+from train.score.comparisons import own_start, paired_differences, planned_comparisons, with_best_baseline
 from train.score.jitter import JitteredScores
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
@@ -35,8 +36,8 @@ class Evaluation:
     Attributes:
         result: The content of `metrics.json`.
         tables: Scores of every object, by model and prompt kind.
-        panels: Overlays of some tiles, uint8 (512, 512, 3) each.
-        captions: What each overlay shows: model, prompt kind, tile and Dice.
+        panels: Overlays of some tiles, uint8 (512, 512, 3) each: the start, if there is one, then the model.
+        captions: What each overlay shows: model, prompt kind, Dice and tile.
     """
 
     result: dict[str, Any]
@@ -74,7 +75,10 @@ def evaluate(
     models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
     planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against, protocol.start_of)
     seen = seen_patients_of(store, tiles, predictors, protocol)
-    panels = OverlayPanels(store, tiles, models[0], protocol.kinds[0])
+    drawn = [models[0], *own_start(models[0], models, protocol.start_of)]
+    # A box shows most of the outline, so a click shows better what a model knows.
+    clicks: list[PromptKind] = [kind for kind in protocol.kinds if kind != "box"]
+    panels = OverlayPanels(store, tiles, drawn, (clicks or protocol.kinds)[0])
     progress = _Progress(len(tiles), on_tile)
     with deaths_as_errors("repeat the command"):
         moved = JitteredScores()
@@ -83,7 +87,7 @@ def evaluate(
     for sink in sinks:
         sink.close()
     result: dict[str, Any] = {
-        "protocol": _describe(store, predictors, protocol, len(tiles), models[0]),
+        "protocol": _describe(store, predictors, protocol, len(tiles), drawn),
         "seen_patients": {name: _seen_as_json(among) for name, among in seen.items()},
         "oracles": {
             f"baseline:{name}": [kind for kind in protocol.kinds if is_oracle(name, kind)]
@@ -184,7 +188,7 @@ class _Progress:
 
 
 def _describe(
-    store: Store, predictors: dict[str, MaskPredictor], protocol: ScoringProtocol, tiles: int, drawn_model: str
+    store: Store, predictors: dict[str, MaskPredictor], protocol: ScoringProtocol, tiles: int, drawn: list[str]
 ) -> dict[str, Any]:
     """Describe what was scored and how, for `metrics.json`."""
     return {
@@ -209,5 +213,5 @@ def _describe(
         "jitter": list(protocol.jitter),
         "thresholds": {f"{model}, {kind}": value for (model, kind), value in protocol.thresholds.items()},
         "intervals": "95 %, Student's t over patients",
-        "overlays_show": drawn_model,
+        "overlays_show": drawn,
     }

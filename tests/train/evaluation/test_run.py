@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from schemas.store.store import Store
 from train.config import FitConfig
@@ -58,3 +60,14 @@ def test_each_run_is_compared_with_its_own_start(numbers: dict[str, Any]) -> Non
     # No run has made a step, so each model is its start.
     starts = [pair for pair in numbers["paired"] if "untrained" in pair["minus"]]
     assert [pair["dice"] for pair in starts] == [0, 0]
+
+
+def test_picture_has_the_start_of_the_first_run_beside_it(made: Path, numbers: dict[str, Any]) -> None:
+    assert numbers["protocol"]["overlays_show"] == ["r0/best", "baseline:untrained"]
+    with Image.open(made / "overlays.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape[0] % (512 + 76) == 0
+    # Neither has made a step, so both pictures of a tile are equal; their captions are not.
+    start, model = pixels[:, :512], pixels[:, 512:1024]
+    assert np.array_equal(start[:512], model[:512])
+    assert not np.array_equal(start[512 : 512 + 76], model[512 : 512 + 76])

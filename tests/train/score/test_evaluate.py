@@ -10,6 +10,7 @@ from PIL import Image
 
 from schemas.errors import BcssError, ConfigError, StoreError
 from schemas.store.store import Store, open_store
+from train.data import tile_parts
 from train.model.loading import load_predictor, load_predictors
 from train.model.names import name_checkpoints
 from train.model.predictor import MaskPredictor
@@ -44,18 +45,40 @@ def test_metrics_json_has_models_and_baselines_on_the_same_objects(
         assert picture.size == (2048, 2 * (512 + 76))
 
 
-def test_captions_say_what_an_overlay_shows(store: Store, nano: PromptableSam) -> None:
-    predictors = {"run/best": MaskPredictor(nano, torch.device("cpu"))}
-    found = evaluate(store, predictors, ScoringProtocol("test", ("box",)))
-    table = found.tables["run/best"]["box"]
-    expected: list[str] = []
+def test_start_is_drawn_beside_the_model_with_its_own_dice(
+    store: Store, nano: PromptableSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ("run/best", "baseline:zero_shot")
+    cpu = torch.device("cpu")
+    predictors = {
+        "run/best": MaskPredictor(nano, cpu),
+        "baseline:zero_shot": MaskPredictor(PromptableSam("nano", 128).eval(), cpu),
+    }
+    with monkeypatch.context() as patch:
+        # A tile that is answered in parts, one for each object, has one picture of each model all the same.
+        patch.setattr(tile_parts, "MAX_PART_BYTES", store.manifest.tile_size_px**2)
+        found = evaluate(store, predictors, ScoringProtocol("test", ("box", "centroid"), baselines=()))
+    expected: list[list[str]] = []
     for index in tiles_with_objects(store, "test").tolist():
-        record, own = store[index], table.dice[table.tile_index == index]
+        record = store[index]
         x, y = record.origin_xy
-        dice = f"Dice {own.mean():.3f}" if len(own) else "no object is scored here"
-        expected.append(f"run/best, box; {record.frame_id} at {x}, {y}; {dice}")
-    assert len(found.captions) == len(found.panels) == min(8, len(expected))
-    assert set(found.captions) <= set(expected)
+        pair: list[str] = []
+        for model in reversed(models):
+            table = found.tables[model]["centroid"]
+            own = table.dice[table.tile_index == index]
+            dice = f"Dice {own.mean():.3f}" if len(own) else "no object is scored here"
+            pair.append(f"{model}, centroid, {dice}; {record.frame_id} at {x}, {y}")
+        expected.append(pair)
+    pairs = [found.captions[place : place + 2] for place in range(0, len(found.captions), 2)]
+    assert len(pairs) == min(8, len(expected))
+    assert all(pair in expected for pair in pairs)
+    assert len(found.panels) == len(found.captions)
+    assert found.result["protocol"]["overlays_show"] == list(models)
+    # Without a start, the same model gives the same pictures alone.
+    alone = evaluate(store, {"run/best": predictors["run/best"]}, ScoringProtocol("test", ("centroid",), baselines=()))
+    assert alone.captions == found.captions[1::2]
+    assert all(np.array_equal(own, beside) for own, beside in zip(alone.panels, found.panels[1::2], strict=True))
+    assert not any(np.array_equal(own, start) for own, start in zip(alone.panels, found.panels[::2], strict=True))
 
 
 def test_result_holds_the_protocol_and_all_measures(store: Store, nano: PromptableSam) -> None:
