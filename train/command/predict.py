@@ -136,12 +136,12 @@ def predict(
     asked = PromptsOfImages.read(prompts) if prompts else None
     interrupted = interrupted_as_line("finished work is kept; run the same command to continue")
     found: list[ImageSummary] = []
-    try:
-        with interrupted, open_world("cpu", NO_TIMEOUT) as world:
-            chosen = pick_device(device)
-            if chosen.type == "cuda":
-                chosen = torch.device("cuda", use_own_gpu())
-            predictor = load_predictor(checkpoint, chosen, model, image_size)
+    with interrupted, open_world("cpu", NO_TIMEOUT) as world:
+        chosen = pick_device(device)
+        if chosen.type == "cuda":
+            chosen = torch.device("cuda", use_own_gpu())
+        predictor = load_predictor(checkpoint, chosen, model, image_size)
+        try:
             with (
                 told_once(world),
                 locked_by_first(out, world),
@@ -149,9 +149,9 @@ def predict(
             ):
                 show = partial(_show, bar)
                 predict_images(predictor, files, out, settings, asked, world, on_progress=show, on_image=found.append)
-    finally:
-        for summary in found:
-            _print(summary, out)
+        finally:
+            for summary in found:
+                _print(summary, out)
 
 
 def _predict_frames(
