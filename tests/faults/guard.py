@@ -36,6 +36,9 @@ _CHANGES_FILES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink"
 _PATHS = {"os.rename": 2, "os.link": 2, "os.symlink": 2}
 """How many of an event's arguments are paths; one unless given."""
 
+# Python does not tell an audit hook its caller in another way.
+_frame_above = sys._getframe  # pyright: ignore[reportPrivateUsage]
+
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -83,9 +86,8 @@ class Guard:
         # Python cannot remove an audit hook, so this one must be silent and quick while no input is tried.
         if not self._watching:
             return
-        # Python does not tell a hook its caller in another way.
-        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-        if event in _RUNS_CODE or (event == "exec" and _is_text(args[0], caller)):
+        # Looking up the caller is an event, too, so it is done for this kind of event alone.
+        if event in _RUNS_CODE or (event == "exec" and _is_text(args[0], _frame_above(1))):
             self._seen.append(f"{event} {args!r}"[:200])
         elif event == "open" and isinstance(args[2], int) and args[2] & _WRITES and not self._is_inside(args[0]):
             self._seen.append(f"open {args[0]!r} for writing")

@@ -77,7 +77,7 @@ def validate(
         on_tile: Function called after each tile of this process.
     """
     protocol = ScoringProtocol("val", config.prompt_kinds, config.negatives, baselines=())
-    panels = OverlayPanels(store, tiles.tolist(), MODEL, protocol.kinds[0], side_px=256)
+    panels = OverlayPanels(store, tiles.tolist(), [MODEL], protocol.kinds[0], side_px=256)
     mine: list[int] = tiles[world.rank :: world.size].tolist()
     scored = score_tiles(store, mine, {MODEL: MaskPredictor(model, device)}, protocol)
     if on_tile is not None:

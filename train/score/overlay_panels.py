@@ -34,12 +34,12 @@ class OverlayPanels:
     """
 
     def __init__(
-        self, store: Store, tiles: Sequence[int], models: Sequence[str], kind: PromptKind, side_px: int = 512
+        self, store: Store, tiles: Sequence[int], models: list[str], kind: PromptKind, side_px: int = 512
     ) -> None:
         self.pictures: list[NDArray[np.uint8]] = []
         self.captions: list[str] = []
         self._tiles = {tiles[number * len(tiles) // PANELS] for number in range(PANELS)}
-        self._models = list(models)
+        self._models = models
         self._kind = kind
         self._colors = {info.code: info.color for info in store.manifest.classes}
         self._side_px = side_px

@@ -122,7 +122,7 @@ def test_batch_that_a_gpu_refuses_leaves_the_largest_below_it(store: Store, monk
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return images * GIB
 
-    monkeypatch.setattr("train.fit.plan._peak_of_step", peak)
+    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
     monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 100 * GIB)
     flags = {**FAST, "batch_size": 5, "freeze": "decoder_only", "max_steps": 1}
     plan = plan_run(store, FitConfig.model_validate(flags))
