@@ -44,4 +44,5 @@ def test_the_demonstration_convinces(tmp_path: Path) -> None:
     assert own["centroid"] > dice["baseline:zero_shot"]["centroid"] + 0.04
     # Its own start and the best fair baseline, under two prompts.
     assert len(numbers["paired"]) == 4
-    assert numbers["protocol"]["overlays_show"] == ["run/best", "baseline:zero_shot"]
+    assert numbers["protocol"]["overlays_show"] == "run/best"
+    assert numbers["protocol"]["overlays_beside"] == ["baseline:zero_shot"]

@@ -22,7 +22,7 @@ REPORT, OVERLAYS = "report.html", "overlays.png"
 _DESCRIBES = ("settings", "made_by")
 """Keys of `metrics.json` that are compared before the scoring, or differ between machines."""
 
-_OF_FORM = ("paired", "overlays_show")
+_OF_FORM = ("paired", "overlays_beside")
 """Keys of `metrics.json` whose values an older form defines in another way."""
 
 _MISSING = "nothing"

@@ -213,5 +213,6 @@ def _describe(
         "jitter": list(protocol.jitter),
         "thresholds": {f"{model}, {kind}": value for (model, kind), value in protocol.thresholds.items()},
         "intervals": "95 %, Student's t over patients",
-        "overlays_show": drawn,
+        "overlays_show": drawn[0],
+        "overlays_beside": drawn[1:],
     }

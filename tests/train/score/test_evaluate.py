@@ -73,7 +73,8 @@ def test_start_is_drawn_beside_the_model_with_its_own_dice(
     assert len(pairs) == min(8, len(expected))
     assert all(pair in expected for pair in pairs)
     assert len(found.panels) == len(found.captions)
-    assert found.result["protocol"]["overlays_show"] == list(models)
+    assert found.result["protocol"]["overlays_show"] == next(iter(models))
+    assert found.result["protocol"]["overlays_beside"] == list(models)[1:]
     # Without a start, the same model gives the same pictures alone.
     alone = evaluate(store, {"run/best": predictors["run/best"]}, ScoringProtocol("test", ("centroid",), baselines=()))
     assert alone.captions == found.captions[1::2]
