@@ -244,6 +244,8 @@ def _of_csv(path: Path) -> Asked:
                 path, f"gives the object {asked.name} neither a box nor a click on it", "add a box or a click"
             )
         objects.setdefault(image, []).append(asked)
+    if "" in objects and len(objects) > 1:
+        raise SourceError(path, "names an image in some rows only", "name the image in every row, or in none")
     return objects
 
 
@@ -341,8 +343,8 @@ class PromptsOfImages:
             image: Path of the image.
             alone: Whether it is the only image. Then prompts need not name it, but must not name another.
         """
-        for name in (image.name, image.stem, *([""] if alone else [])):
-            if name in self.asked:
-                self.used.add(name)
-                return self.asked[name]
-        return []
+        # A table may name an image with its suffix in one row and without it in another.
+        names = [image.name, image.stem, *([""] if alone else [])]
+        own = [name for name in dict.fromkeys(names) if name in self.asked]
+        self.used.update(own)
+        return [item for name in own for item in self.asked[name]]

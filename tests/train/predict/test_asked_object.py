@@ -114,6 +114,13 @@ def test_prompts_of_another_image_are_not_used(tmp_path: Path) -> None:
     assert [len(unnamed.of(Path("slide.svs"), alone=alone)) for alone in (True, False)] == [1, 0]
 
 
+def test_image_may_be_named_with_and_without_its_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("image,object,x,y\nt.png,1,2,3\nt,2,4,5\nu,3,6,7\n")
+    asked = PromptsOfImages.read(path).of(Path("t.png"), alone=False)
+    assert [(item.name, item.positive) for item in asked] == [("1", [(2.5, 3.5)]), ("2", [(4.5, 5.5)])]
+
+
 def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("image,object,x0,y0,x1,y1,x,y,label\nt.png,a,1,1,9,9,,,\nt.png,a,,,,,3,3,0\nu.png,a,2,2,8,8,,,\n")
@@ -136,6 +143,7 @@ def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp
         ("a.csv", "object,x\n1,2\n", "lacks a required column"),
         ("a.csv", "object,x,y\n1,2,z\n", "line 2: has y 'z'"),
         ("a.csv", "object,x,y,label\n1,2,3,5\n", "has label '5'"),
+        ("a.csv", "image,object,x,y\nt.png,1,2,3\n,2,4,5\n", "names an image in some rows only"),
         ("a.csv", "object,x,y,label\n1,2,3,0\n", "neither a box nor a click"),
         (
             "a.csv",
