@@ -33,8 +33,9 @@ from schemas.store.store import open_store
 from train.config import read_config
 from train.fit.trainer import fit
 from train.predict import load_predictor
-from train.predict.asked_object import AskedObject
-from train.predict.prompted import PromptOptions, predict_asked
+from train.predict.prompted import predict_asked
+from train.predict.settings import PromptOptions
+from train.prompts.asked_object import AskedObject
 from train.runtime.run_log import StepRecord
 from train.score.answers import tile_prompts, tiles_with_objects
 from train.score.baselines import baseline_masks, disc_radius_px

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from schemas.errors import BcssError
 from tests.faults.mutations import documents
 from tests.faults.test_hostile_annotations import COCO, GEOJSON
-from train.predict.asked_object import read_prompts
-from train.predict.prompted import window_of
 from train.predict.tile_ask import as_prompt
+from train.predict.window import window_of
+from train.prompts.prompts_of_images import PromptsOfImages
 
 COCO_BOXES = {**COCO, "annotations": [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 5, 6]}]}
 CLICKS = b"image,object,x,y,label\na.png,1,3,4,1\na.png,1,9,9,0\n"
@@ -25,7 +25,7 @@ SIZE_XY, WINDOW_PX = (300, 200), 64
 
 def use(path: Path) -> int:
     """Read a file of prompts, choose a window for each object, and make its prompt, as prediction does."""
-    asked = read_prompts(path)
+    asked = PromptsOfImages.read(path).asked
     for objects in asked.values():
         for item in objects:
             window = window_of(item.extent, SIZE_XY, WINDOW_PX)

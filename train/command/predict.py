@@ -18,8 +18,8 @@ from train.command.flags import ImageSize
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from train.predict.done_record import ImageSummary
-    from train.predict.run import PredictProgress
+    from train.predict.one_image import PredictProgress
+    from train.results.done_record import ImageSummary
 
 
 def _region(text: str | None) -> str | None:
@@ -96,11 +96,11 @@ def predict(
     import torch
 
     from schemas.errors import ConfigError
-    from train.predict.asked_object import PromptsOfImages
     from train.predict.automatic import AutomaticOptions
     from train.predict.image_predictor import load_predictor
     from train.predict.run import predict_images
     from train.predict.settings import PredictSettings
+    from train.prompts.prompts_of_images import PromptsOfImages
     from train.runtime.device import pick_device
     from train.runtime.distributed import NO_TIMEOUT, open_world, told_once, use_own_gpu
     from train.runtime.folder_lock import locked_by_first

@@ -1,4 +1,4 @@
-"""Predict objects in images and slides, with or without prompts; imports `train.model`, `train.slide` and below."""
+"""Predict objects in images and slides, with or without prompts; imports `train.model`, `train.results` and below."""
 
 from train.model.loading import load_predictors
 from train.model.predictor import MaskPredictor, Prediction, View

@@ -18,8 +18,8 @@ from torchvision.ops import batched_nms
 
 from train.loss.pixel_terms import upsample
 from train.model.predictor import MaskPredictor, View
-from train.predict.found_object import FoundObject
 from train.predict.tile_ask import stability_of
+from train.results.found_object import FoundObject
 
 CLICKS_PER_PASS = 64
 CPU_CLICKS_PER_PASS = 8

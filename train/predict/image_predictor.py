@@ -20,11 +20,13 @@ from train.backbone.catalog import ModelSize
 from train.model.loading import check_network
 from train.model.loading import load_predictor as load_mask_predictor
 from train.model.predictor import MaskPredictor, Prediction, View
-from train.predict.asked_object import AskedObject, Xy
 from train.predict.automatic import AutomaticOptions
-from train.predict.found_object import FoundObject
-from train.predict.prompted import PromptOptions, outside, predict_asked
+from train.predict.prompted import predict_asked
 from train.predict.search import search
+from train.predict.settings import PromptOptions
+from train.prompts.asked_object import AskedObject, Xy
+from train.prompts.region import outside
+from train.results.found_object import FoundObject
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 

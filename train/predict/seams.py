@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.predict.found_object import Box, FoundObject, common_box, joint_box
+from train.results.found_object import Box, FoundObject, common_box, joint_box
 
 AGREEMENT = 0.5
 """Two masks are of one object if their IoU within the overlap of their windows is at least this."""

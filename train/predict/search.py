@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from train.model.predictor import MaskPredictor
 from train.predict.automatic import AutomaticOptions, find_all
-from train.predict.found_object import Box, FoundObject
 from train.predict.seams import SeamJoiner, in_order
 from train.predict.window_rows import WindowRows
+from train.results.found_object import Box, FoundObject
 from train.slide.tissue import TissueMask
 from train.slide.working_grid import WorkingGrid
 

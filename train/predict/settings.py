@@ -41,3 +41,18 @@ class PredictSettings:
     min_area_px: int = 1
     readers: int = 1
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """Settings of the prediction of prompted objects.
+
+    Attributes:
+        window_px: Side of a window in pixels of the grid.
+        tta: Whether logits are averaged over the eight flips and rotations.
+        threshold: A pixel whose logit is above this is in the mask.
+    """
+
+    window_px: int
+    tta: bool = False
+    threshold: float = 0.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.predict.found_object import FoundObject
+from train.results.found_object import FoundObject
 
 
 class WindowRows:

@@ -21,10 +21,11 @@ from tests.train.predict.conftest import rectangle, run_predict, write_geojson
 from train.backbone.nano_start import NANO_START
 from train.model.predictor import Prediction
 from train.predict import ImagePredictor
-from train.predict.asked_object import AskedObject
 from train.predict.automatic import AutomaticOptions
-from train.predict.prompted import PromptOptions, predict_asked
+from train.predict.prompted import predict_asked
 from train.predict.search import SearchProgress, search
+from train.predict.settings import PromptOptions
+from train.prompts.asked_object import AskedObject
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 

@@ -24,13 +24,13 @@ FIRST_IS_SLOW = """
 import os, time
 from datetime import timedelta
 from train.cli import main
-from train.predict import run
+from train.predict import one_image
 from train.runtime import distributed
-write = run.write_record
+write = one_image.write_record
 def wait_and_write(out, record):
     time.sleep(4 if os.environ["RANK"] == "0" else 0)
     write(out, record)
-run.write_record = wait_and_write
+one_image.write_record = wait_and_write
 distributed.TIMEOUT = timedelta(seconds=2)
 main()
 """

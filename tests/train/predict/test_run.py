@@ -40,15 +40,17 @@ from tests.train.predict.conftest import run_predict as _run
 from tests.warm_start import WarmProcess
 from train.model.predictor import Prediction
 from train.model.promptable import PromptableSam
-from train.predict import ImagePredictor, load_predictor, prompted, run
-from train.predict.asked_object import AskedObject
+from train.predict import ImagePredictor, load_predictor, one_image, prompted
+from train.predict import window as window_module
 from train.predict.automatic import AutomaticOptions
-from train.predict.found_object import FoundObject
-from train.predict.placed_object import placed
-from train.predict.prompted import PromptOptions, on_grid, predict_asked
-from train.predict.raster_files import LabelImage
-from train.predict.settings import PredictSettings
-from train.predict.vector_files import CsvFile
+from train.predict.prompted import predict_asked
+from train.predict.settings import PredictSettings, PromptOptions
+from train.prompts.asked_object import AskedObject
+from train.prompts.region import on_grid
+from train.results.found_object import FoundObject
+from train.results.placed_object import placed
+from train.results.raster_files import LabelImage
+from train.results.vector_files import CsvFile
 from train.score.answers import tile_prompts
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
@@ -430,7 +432,7 @@ def test_progress_and_summary_of_each_image(
         Image.fromarray(store[index].image).save(folder / f"t{index}.png")
     (tmp_path / "p.csv").write_text("image,object,x,y\n" + "".join(f"t{index}.png,1,60,60\n" for index in range(3)))
     # Each look at the clock takes a second, and a log file gets each step as a line.
-    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    monkeypatch.setattr(one_image, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     monkeypatch.setattr(console, "LOG_EVERY_S", 0.0)
     flags = EVERYTHING if how == "automatic" else ["--prompts", tmp_path / "p.csv"]
     assert _run(monkeypatch, checkpoint, folder, *flags, "--out", tmp_path / "out") == 0
@@ -497,7 +499,8 @@ class _Everywhere(_Scripted):
 
 
 def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(prompted, "WIDEST_PX", 256)
+    for module in (prompted, window_module):
+        monkeypatch.setattr(module, "WIDEST_PX", 256)
     grid = WorkingGrid.of(Picture(np.zeros((600, 600, 3), np.uint8)))
     asked = [AskedObject(f"box {side}", (20.0, 20.0, 20.0 + side, 40.0)) for side in (250, 260, 500, 40)]
     steps: list[tuple[int, int, int]] = []
@@ -522,7 +525,7 @@ def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
-    import train.predict.raster_files as raster
+    import train.results.raster_files as raster
 
     monkeypatch.setattr(raster, "PNG_MAX_PX", 1000)
     monkeypatch.setattr(raster, "TILES_PER_READ", 2)
@@ -609,7 +612,7 @@ def test_model_of_resized_images_sees_what_it_was_trained_on(
     width, height = size_xy
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     trained = resize_to_tile(pixels, np.zeros((height, width), np.uint8), 128).image
-    grid = run.grid_of(predictor, Picture(pixels), PredictSettings())
+    grid = one_image.grid_of(predictor, Picture(pixels), PredictSettings())
     np.testing.assert_array_equal(grid.read(0, 0, 128), trained)
     # The same box in pixels of the image and in pixels of the tile, whose last pixel is part of the prompt.
     box = (0.25 * width, 0.5 * height, 0.75 * width, height)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from train.predict import search as search_module
 from train.predict.automatic import AutomaticOptions
-from train.predict.found_object import FoundObject
 from train.predict.seams import SeamJoiner
 from train.predict.search import starts
+from train.results.found_object import FoundObject
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 

@@ -10,23 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.classes import Color
+from train.prompts.object_class import ObjectClass
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom are exclusive."""
-
-
-@dataclass(frozen=True)
-class ObjectClass:
-    """The class of an object.
-
-    Attributes:
-        name: Name of the class.
-        color: Color of the class in pictures, sRGB.
-    """
-
-    name: str
-    color: Color
 
 
 @dataclass(frozen=True, eq=False)

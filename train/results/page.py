@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
-from train.predict.done_record import ImageSummary
+from train.results.done_record import ImageSummary
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Objects</title>

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from prep.annotation.shapes import Polygon, Shape
-from train.predict.outline import outlines
-from train.predict.vector_files import image_runs
+from train.results.outline import outlines
+from train.results.vector_files import image_runs
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train.predict.found_object import FoundObject
-from train.predict.outline import outlines
+from train.results.found_object import FoundObject
+from train.results.outline import outlines
 from train.slide.working_grid import WorkingGrid
 
 Ring = NDArray[np.float64]

@@ -10,9 +10,10 @@ import pytest
 
 from schemas.errors import BcssError
 from tests.train.predict.conftest import feature, rectangle, write_geojson
-from train.predict.asked_object import AskedObject, PromptsOfImages, read_prompts
-from train.predict.prompted import in_region
 from train.predict.tile_ask import as_prompt
+from train.prompts.asked_object import AskedObject
+from train.prompts.prompts_of_images import PromptsOfImages
+from train.prompts.region import in_region
 
 
 def test_qupath_rectangles_points_and_negative_points(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_qupath_rectangles_points_and_negative_points(tmp_path: Path) -> None:
             feature({"type": "MultiPoint", "coordinates": [[110, 8]]}, "negative"),
         ],
     )
-    box, clicks = read_prompts(path)[""]
+    box, clicks = PromptsOfImages.read(path).asked[""]
     assert box.box == (10, 20, 40, 50)
     assert box.points == (((12, 22), False),)
     assert clicks.points == (((100.2, 7.9), True), ((103, 8), True), ((110, 8), False))
@@ -38,11 +39,11 @@ def test_qupath_rectangles_points_and_negative_points(tmp_path: Path) -> None:
 
 def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("image,object,x0,y0,x1,y1,class\na/t.png,one,10,20,39,49,tumor\n")
-    (asked,) = read_prompts(tmp_path / "b.csv")["t.png"]
+    (asked,) = PromptsOfImages.read(tmp_path / "b.csv").asked["t.png"]
     assert as_prompt(asked.box, (), 128)[0] == [[10, 20], [39, 49]]
     assert asked.kind is not None
     (tmp_path / "p.csv").write_text("image,object,x,y,label\nt.png,one,7,8,1\nt.png,one,9,9,0\nu.png,two,1,2,\n")
-    found = read_prompts(tmp_path / "p.csv")
+    found = PromptsOfImages.read(tmp_path / "p.csv").asked
     assert as_prompt(None, found["t.png"][0].points, 128) == ([[7, 8], [9, 9]], [1, 0])
     assert as_prompt(None, found["u.png"][0].points, 128) == ([[1, 2]], [1])
     coco = {
@@ -51,7 +52,7 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "tumor"}],
     }
     (tmp_path / "c.json").write_text(json.dumps(coco))
-    (asked,) = read_prompts(tmp_path / "c.json")["t.png"]
+    (asked,) = PromptsOfImages.read(tmp_path / "c.json").asked["t.png"]
     assert as_prompt(asked.box, (), 128)[0] == [[10, 20], [39, 49]]
     assert not any(PromptsOfImages.read(tmp_path / name).is_qupath for name in ("b.csv", "c.json"))
     prompts = PromptsOfImages(tmp_path / "p.csv", found)
@@ -64,7 +65,7 @@ def test_what_is_no_prompt_is_counted(tmp_path: Path, caplog: pytest.LogCaptureF
     ignored = [rectangle((1, 1, 9, 9), "Ignore*"), rectangle((1, 1, 9, 9), "Negative")]
     collection = {"type": "GeometryCollection", "geometries": [line, box["geometry"]]}
     write_geojson(tmp_path / "p.geojson", [*ignored, box, feature(line), feature(collection)])
-    (asked,) = read_prompts(tmp_path / "p.geojson")[""]
+    (asked,) = PromptsOfImages.read(tmp_path / "p.geojson").asked[""]
     assert asked.kind is not None
     assert asked.kind.name == "tumor"
     assert "left out: 2 (areas of an ignored or negative class)" in caplog.text
@@ -109,7 +110,7 @@ def test_prompts_outside_a_region_are_counted(caplog: pytest.LogCaptureFixture) 
 def test_prompts_of_another_image_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("image,object,x,y\nother.png,1,1,1\n")
     (tmp_path / "q.csv").write_text("object,x,y\n1,1,1\n")
-    named, unnamed = (PromptsOfImages(path, read_prompts(path)) for path in (tmp_path / "p.csv", tmp_path / "q.csv"))
+    named, unnamed = (PromptsOfImages.read(path) for path in (tmp_path / "p.csv", tmp_path / "q.csv"))
     assert [len(named.of(Path(name), alone=True)) for name in ("other.png", "slide.svs")] == [1, 0]
     assert [len(unnamed.of(Path("slide.svs"), alone=alone)) for alone in (True, False)] == [1, 0]
 
@@ -124,12 +125,14 @@ def test_image_may_be_named_with_and_without_its_suffix(tmp_path: Path) -> None:
 def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("image,object,x0,y0,x1,y1,x,y,label\nt.png,a,1,1,9,9,,,\nt.png,a,,,,,3,3,0\nu.png,a,2,2,8,8,,,\n")
-    assert [[(item.name, len(item.points)) for item in items] for items in read_prompts(path).values()] == [
+    assert [
+        [(item.name, len(item.points)) for item in items] for items in PromptsOfImages.read(path).asked.values()
+    ] == [
         [("a", 1)],
         [("a", 0)],
     ]
     path.write_text("image,object,x0,y0,x1,y1\nt.png,,1,1,9,9\nt.png,3,5,5,7,7\nt.png,,20,20,30,30\n")
-    (objects,) = read_prompts(path).values()
+    (objects,) = PromptsOfImages.read(path).asked.values()
     assert [item.box for item in objects] == [(1, 1, 10, 10), (5, 5, 8, 8), (20, 20, 31, 31)]
 
 
@@ -168,7 +171,7 @@ def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp
 def test_bad_prompts_are_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(BcssError, match=message) as caught:
-        read_prompts(tmp_path / name)
+        PromptsOfImages.read(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from train.predict.found_object import ObjectClass
-from train.predict.placed_object import PlacedObject, Ring
+from train.results.found_object import ObjectClass
+from train.results.placed_object import PlacedObject, Ring
 from train.slide.working_grid import WorkingGrid
 
 _NAMESPACE = uuid.UUID("0b0f4b7c-6a53-4b5c-9f0a-4d2f5f1f8a51")

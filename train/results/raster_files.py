@@ -13,8 +13,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.predict.placed_object import PlacedObject
-from train.predict.vector_files import level0_mask
+from train.results.placed_object import PlacedObject
+from train.results.vector_files import level0_mask
 from train.slide.working_grid import WorkingGrid
 
 PNG_MAX_PX = 1 << 26

@@ -1,0 +1,68 @@
+"""Read prompts from the boxes of a COCO file: x, y, width and height, measured from the corner of the first pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from schemas.errors import SourceError
+from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject, checked_box
+from train.prompts.object_class import ObjectClass
+
+
+class _CocoImage(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    id: int
+    file_name: str
+
+
+class _CocoBox(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    image_id: int
+    category_id: int | None = None
+    bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+class _CocoCategory(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    id: int
+    name: str
+
+
+class _Coco(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    images: list[_CocoImage]
+    annotations: list[_CocoBox]
+    categories: list[_CocoCategory] = Field(default_factory=list[_CocoCategory])
+
+
+def coco_prompts(path: Path, content: Any) -> Asked:
+    """Return the boxes of a COCO file as prompts.
+
+    Args:
+        path: The file, for messages.
+        content: Its parsed content.
+
+    Raises:
+        SourceError: It is not a COCO file, or has a box that cannot be used.
+    """
+    try:
+        coco = _Coco.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SourceError(path, f"is not a COCO file ({place}: {first['msg']})", FORMATS_REMEDY) from error
+    names = {image.id: Path(image.file_name.replace("\\", "/")).name for image in coco.images}
+    kinds = {category.id: ObjectClass(category.name) for category in coco.categories}
+    found: Asked = {name: [] for name in names.values()}
+    for number, annotation in enumerate(coco.annotations, start=1):
+        where = f"{path} annotation {number}"
+        if annotation.image_id not in names:
+            raise SourceError(where, "names an image that is not listed", "export it again")
+        x, y, width, height = annotation.bbox
+        kind = kinds.get(annotation.category_id) if annotation.category_id is not None else None
+        box = checked_box(where, (x, y, x + width, y + height))
+        found[names[annotation.image_id]].append(AskedObject(str(number), box, (), kind))
+    return found

@@ -1,0 +1,23 @@
+"""The class of an object that a user asked for or a model found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.classes import Color
+
+DEFAULT_COLOR: Color = (228, 26, 28)
+"""Color of a class whose file gives none."""
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """The class of an object.
+
+    Attributes:
+        name: Name of the class.
+        color: Color of the class in pictures, sRGB.
+    """
+
+    name: str
+    color: Color = DEFAULT_COLOR

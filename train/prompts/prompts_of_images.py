@@ -1,0 +1,103 @@
+"""Read the prompts of several images from a file, or from a folder of files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.command.settings_file import read_settings_file
+from schemas.errors import ConfigError, SourceError
+from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject
+from train.prompts.coco import coco_prompts
+from train.prompts.geojson import geojson_prompts
+from train.prompts.table import table_prompts
+
+logger = logging.getLogger(__name__)
+
+MAX_JSON_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class PromptsOfImages:
+    """The prompts of several images.
+
+    Attributes:
+        path: Path of the prompts, for messages.
+        asked: The prompts by the name of their image.
+        is_qupath: Whether they are in GeoJSON, whose coordinates count from where QuPath's do.
+    """
+
+    path: Path
+    asked: Asked
+    is_qupath: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> PromptsOfImages:
+        """Read prompts.
+
+        Args:
+            path: A GeoJSON, COCO or CSV file, or a folder of GeoJSON files, each named like its image.
+
+        Raises:
+            SourceError: A file cannot be used, or holds no prompt.
+            ConfigError: A file cannot be read.
+        """
+        is_qupath = False
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".geojson", ".json"))
+            asked, is_qupath = {file.stem: geojson_prompts(file, _json(file)) for file in files}, True
+        elif path.suffix.lower() in (".csv", ".tsv"):
+            asked = table_prompts(path)
+        else:
+            content = _json(path)
+            is_qupath = not (isinstance(content, dict) and "images" in content and "annotations" in content)
+            asked = {"": geojson_prompts(path, content)} if is_qupath else coco_prompts(path, content)
+        if not any(asked.values()):
+            raise SourceError(path, "holds no prompt", FORMATS_REMEDY)
+        return cls(path, asked, is_qupath)
+
+    def by_image(self, images: Sequence[Path]) -> dict[Path, list[AskedObject]]:
+        """Return the prompts of each image, and warn of images without a prompt and of prompts without an image.
+
+        Raises:
+            ConfigError: No image has a prompt.
+        """
+        alone = len(images) == 1
+        found = {image: self.of(image, alone=alone) for image in images}
+        without = [image.name for image, objects in found.items() if not objects]
+        if len(without) == len(found):
+            named = ", ".join(filter(None, list(self.asked)[:3]))
+            what = f"has no prompt for {without[0]}" + (f"; it names {named}" if named else "")
+            raise ConfigError(self.path, what, "give prompts the names of their images")
+        if without:
+            logger.warning("%s: %d images have no prompt, such as %s", self.path, len(without), without[0])
+        given = {name for image in images for name in _names(image, alone=alone)}
+        unused = [name for name in self.asked if name and name not in given]
+        if unused:
+            logger.warning("%s: %d images with prompts are not given, such as %s", self.path, len(unused), unused[0])
+        return found
+
+    def of(self, image: Path, *, alone: bool) -> list[AskedObject]:
+        """Return the prompts of an image.
+
+        Args:
+            image: Path of the image.
+            alone: Whether it is the only image. Then prompts need not name it, but must not name another.
+        """
+        return [item for name in _names(image, alone=alone) for item in self.asked.get(name, [])]
+
+
+def _names(image: Path, *, alone: bool) -> list[str]:
+    """Return the names that prompts may give an image; a table may name it with its suffix in only some rows."""
+    return list(dict.fromkeys([image.name, image.stem, *([""] if alone else [])]))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(read_settings_file(path, FORMATS_REMEDY, MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(path, f"is not JSON ({error})", FORMATS_REMEDY) from error

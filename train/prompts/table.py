@@ -1,0 +1,78 @@
+"""Read prompts from a CSV or TSV table.
+
+Coordinates in the table are pixel indices, x, y, and a box includes its last pixel.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from schemas.command.settings_file import read_settings_file
+from schemas.errors import SourceError
+from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject, checked_box
+from train.prompts.object_class import ObjectClass
+
+
+def table_prompts(path: Path) -> Asked:
+    """Return the prompts of a table; the rows of one image and one object name are one object.
+
+    Raises:
+        SourceError: It is not a table, lacks a column, or has a row that cannot be used.
+        ConfigError: It cannot be read.
+    """
+    text = read_settings_file(path, FORMATS_REMEDY)
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise SourceError(path, f"cannot be read ({error})", FORMATS_REMEDY) from error
+    columns = set(rows[0][1]) if rows else set[str]()
+    if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
+        raise SourceError(path, "lacks a required column", FORMATS_REMEDY)
+    found: dict[tuple[str, str, int], AskedObject] = {}
+    for number, row in rows:
+        where = f"{path} line {number}"
+        cells = {key: (value or "").strip() for key, value in row.items() if key}
+        # Each row without a name is an object of its own.
+        key = (Path(cells.get("image", "")).name, cells["object"], 0 if cells["object"] else number)
+        kind = ObjectClass(cells["class"]) if cells.get("class") else None
+        asked = found.get(key) or AskedObject(cells["object"] or str(number), None, (), kind)
+        if cells.get("x0"):
+            x0, y0, x1, y1 = (_number(where, cells, name) for name in ("x0", "y0", "x1", "y1"))
+            if asked.box is not None:
+                what = f"gives the object {asked.name} of this image a second box"
+                raise SourceError(where, what, "give each object its own name, or none")
+            asked = replace(asked, box=checked_box(where, (x0, y0, x1 + 1, y1 + 1)))
+        if cells.get("x"):
+            xy = _number(where, cells, "x") + 0.5, _number(where, cells, "y") + 0.5
+            label = cells.get("label") or "1"
+            if label not in ("0", "1"):
+                raise SourceError(where, f"has label {label!r}", "give 1 for a click on the object, 0 for one off it")
+            asked = replace(asked, points=(*asked.points, (xy, label == "1")))
+        found[key] = asked
+    objects: Asked = {}
+    for (image, *_), asked in found.items():
+        if asked.box is None and not asked.positive:
+            raise SourceError(
+                path, f"gives the object {asked.name} neither a box nor a click on it", "add a box or a click"
+            )
+        objects.setdefault(image, []).append(asked)
+    if "" in objects and len(objects) > 1:
+        raise SourceError(path, "names an image in some rows only", "name the image in every row, or in none")
+    return objects
+
+
+def _number(where: str, cells: Mapping[str, str], name: str) -> float:
+    try:
+        value = float(cells.get(name, ""))
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise SourceError(where, f"has {name} {cells.get(name)!r}", "give a number of pixels")
+    return value

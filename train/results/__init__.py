@@ -1,0 +1,1 @@
+"""Write predicted objects to files; imports `train.choices`, `train.prompts` and below."""
