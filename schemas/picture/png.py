@@ -11,20 +11,13 @@ from PIL import Image
 
 from schemas.picture.picture_file import PictureFile
 
-_HEADER_BYTES = 29
-"""The signature, 8 bytes, and the chunk IHDR without its CRC. IHDR always comes first: PNG specification, 5.6."""
-
-_BIT_DEPTH, _COLOR_TYPE, _INTERLACE = 24, 25, 28
-"""Places of three bytes in the header: PNG specification, 11.2.1."""
-
-_EIGHT_BITS, _RGB, _NOT_INTERLACED = 8, 2, 0
-
 
 def rgb_pixels(picture: PictureFile, image: Image.Image) -> NDArray[np.uint8] | None:
     """Decode the stored pixels of a PNG of 8-bit RGB that is not interlaced and has no transparent color.
 
-    Pillow must have opened the image with `pixels=True`, which checks its size and the CRC of each chunk. This decoder
-    does not compare the second checksum, Adler-32, because the CRCs cover the same pixels.
+    Pillow must have opened the image with `pixels=True`, which checks its size and the CRC of each chunk. The caller
+    must have refused more than 8 bits. This decoder does not compare the second checksum, Adler-32, because the CRCs
+    cover the same pixels.
 
     Args:
         picture: The open file; its position is restored.
@@ -34,7 +27,7 @@ def rgb_pixels(picture: PictureFile, image: Image.Image) -> NDArray[np.uint8] | 
         uint8 (H, W, 3), or None for a picture of another kind and for one that this decoder refuses. Pillow then reads
         it, or says what is wrong.
     """
-    if image.format != "PNG" or "transparency" in image.info:
+    if image.format != "PNG" or image.mode != "RGB" or image.info.keys() & {"transparency", "interlace"}:
         return None
     start = picture.file.tell()
     try:
@@ -42,9 +35,6 @@ def rgb_pixels(picture: PictureFile, image: Image.Image) -> NDArray[np.uint8] | 
         content = picture.file.read()
     finally:
         picture.file.seek(start)
-    header = content[:_HEADER_BYTES]
-    if (header[_BIT_DEPTH], header[_COLOR_TYPE], header[_INTERLACE]) != (_EIGHT_BITS, _RGB, _NOT_INTERLACED):
-        return None
     import kornia_rs
 
     try:

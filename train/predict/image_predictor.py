@@ -30,6 +30,9 @@ from train.results.found_object import FoundObject
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 
+Rows = Sequence[ArrayLike] | NDArray[np.generic]
+"""One array of points or labels for each object."""
+
 
 @dataclass(frozen=True)
 class ImageMasks:
@@ -73,8 +76,8 @@ class ImagePredictor(MaskPredictor):
         views: NDArray[np.uint8],
         *,
         boxes: ArrayLike | None = None,
-        points: Sequence[ArrayLike] | None = None,
-        labels: Sequence[ArrayLike] | None = None,
+        points: Rows | None = None,
+        labels: Rows | None = None,
     ) -> ImageMasks: ...
 
     def predict(self, views: Any, *args: Any, **kwargs: Any) -> Any:
@@ -104,15 +107,15 @@ class ImagePredictor(MaskPredictor):
         self,
         image: NDArray[np.uint8],
         boxes: ArrayLike | None = None,
-        points: Sequence[ArrayLike] | None = None,
-        labels: Sequence[ArrayLike] | None = None,
+        points: Rows | None = None,
+        labels: Rows | None = None,
     ) -> ImageMasks:
         _check_image("predict", image)
         asked = _asked(boxes, points, labels)
         for item in asked:
             away = outside(item, (image.shape[1], image.shape[0]))
             if away is not None:
-                what = f"got a prompt of object {item.name} outside the image, at {away[0]:g}, {away[1]:g}"
+                what = f"got a prompt of object {item.name} outside the image, at {away[0]}, {away[1]}"
                 raise ConfigError("predict", what, f"give x below {image.shape[1]} and y below {image.shape[0]}")
         grid = WorkingGrid.of(Picture(image))
         found = predict_asked(self, grid, asked, PromptOptions(self.window_px))
@@ -154,7 +157,7 @@ def load_predictor(
 
     Raises:
         CheckpointError: The file cannot be read, or does not fit the network.
-        ConfigError: Neither the file nor the caller names the network, or both name another one.
+        ConfigError: Neither the file nor the caller names the network, or the caller names another one than the file.
     """
     chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_mask_predictor(Path(path), chosen, size, image_size)
@@ -174,13 +177,13 @@ def _check_image(where: str, image: Any) -> None:
     raise ConfigError(where, f"got {got}", "give the image as uint8 (H, W, 3), RGB with values of 0 to 255")
 
 
-def _asked(
-    boxes: ArrayLike | None, points: Sequence[ArrayLike] | None, labels: Sequence[ArrayLike] | None
-) -> list[AskedObject]:
+def _asked(boxes: ArrayLike | None, points: Rows | None, labels: Rows | None) -> list[AskedObject]:
     if boxes is None and points is None:
         raise ConfigError("predict", "got neither boxes nor points", "give boxes=, points=, or both")
     own_boxes = None if boxes is None else _rows("boxes", boxes, 4)
-    count = len(own_boxes) if own_boxes is not None else len(points or ())
+    given = points if own_boxes is None else own_boxes
+    assert given is not None
+    count = len(given)
     if points is not None and len(points) != count:
         raise ConfigError("predict", f"got {count} boxes, but points for {len(points)} objects", "give both for each")
     if labels is not None and (points is None or len(labels) != count):

@@ -19,6 +19,7 @@ from train.prompts.object_class import ObjectClass
 from train.prompts.region import on_grid
 from train.results.done_record import DoneRecord, ImageSummary, remove_files, write_record
 from train.results.found_object import FoundObject
+from train.results.page import remove_page
 from train.results.placed_object import placed
 from train.results.result_files import open_writers, write_all
 from train.slide.image_source import ImageSource, open_source
@@ -40,7 +41,7 @@ class PredictProgress:
         done: Number of finished windows, or of finished objects if there are prompts.
         total: Number of all windows or objects.
         pixels: Number of pixels of the finished windows, in pixels of the grid.
-        seconds: Seconds since this image was opened.
+        seconds: Seconds since the first window of the image was read.
     """
 
     name: str
@@ -85,7 +86,7 @@ def predict_image(
     classes = write_all(writers, placed(objects, grid))
     files = sorted(file.name for file in results.iterdir())
     # Another run may have written other kinds of files.
-    remove_files(out, path)
+    remove_page(out, remove_files(out, path))
     for name in files:
         (results / name).replace(out / name)
     seconds, pixels = time.monotonic() - begun, grid.size_xy[0] * grid.size_xy[1]
@@ -116,7 +117,7 @@ def grid_of(predictor: ImagePredictor, source: ImageSource, settings: PredictSet
         return WorkingGrid.of(source, None, settings.region, square_px=known.tile_size_px)
     mpp_um = settings.mpp_um or (known.mpp_um if known else None)
     if mpp_um is not None and source.mpp_um is None and settings.mpp_um is None:
-        what = "does not state its resolution; the resolution of training is used (--source-mpp changes that)"
+        what = "has no usable resolution; the resolution of training is used (--source-mpp changes that)"
         logger.warning("%s %s: %g um per pixel", source.path, what, mpp_um)
         source.mpp_um = mpp_um
     if mpp_um is not None and source.mpp_um is not None and abs(source.mpp_um / mpp_um - 1) <= SAME_MPP:

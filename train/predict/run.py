@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from schemas.errors import BcssError, ConfigError, SourceError, joined
@@ -20,8 +20,8 @@ from train.predict.settings import PredictSettings
 from train.prompts.asked_object import AskedObject
 from train.prompts.prompts_of_images import PromptsOfImages
 from train.prompts.region import in_region
-from train.results.done_record import ImageSummary, check_done, summary_of
-from train.results.page import write_page
+from train.results.done_record import ImageSummary, check_done, summaries, summary_of
+from train.results.page import PAGE_FILE, write_page
 from train.runtime.distributed import World
 from train.slide.image_source import is_turned, read_header
 
@@ -59,77 +59,103 @@ def predict_images(
     """
     if settings.region and len(sources) > 1:
         raise ConfigError("--region", f"works with one image, but {len(sources)} are given", "predict one at a time")
-    asked: dict[Path, list[AskedObject]] = {path: [] for path in sources}
-    if prompts is not None:
-        asked = {path: _in_region(path, items, settings, prompts) for path, items in prompts.by_image(sources).items()}
+    asked = prompts.by_image(sources) if prompts is not None else {}
+    if prompts is not None and world.is_main:
+        prompts.warn_of_unmatched(sources)
     own = list(sources)[world.rank :: world.size]
-    digests = world.together(lambda: _digests(predictor, own, out, settings, asked))
-    turned = [path for path in own if _is_turned(path)]
+    jobs, problems = world.together(lambda: _jobs(predictor, own, out, settings, prompts, asked))
+    turned = [job.path for job in jobs if _is_turned(job.path)]
     if turned:
         logger.warning("images that their orientation tag rotates or flips: %d, such as %s", len(turned), turned[0])
-    problems: list[BcssError] = []
-    for path in own:
+    for job in jobs:
         try:
-            summary = summary_of(out, path, digests[path])
+            summary = summary_of(out, job.path, job.digest)
             if summary is not None:
-                logger.info("%s is up to date", path.name)
+                logger.info("%s is up to date", job.path.name)
             else:
-                summary = predict_image(predictor, path, out, settings, asked[path], digests[path], on_progress)
+                summary = predict_image(predictor, job.path, out, settings, job.asked, job.digest, on_progress)
         except BcssError as error:
             problems.append(error)
         except OSError as error:
             # The disk is full or broken, so the next images would fail, too.
-            problems.append(SourceError(path, f"is not finished ({error})", "remove the cause, and repeat the command"))
+            problems.append(_unfinished(job.path, error))
             break
         else:
             if on_image:
                 on_image(summary)
     problems = [problem for some in world.gather(problems) for problem in some]
     if world.is_main:
-        write_page(out, [summary for path in sources if (summary := summary_of(out, path))])
+        try:
+            write_page(out, summaries(out))
+        except OSError as error:
+            problems.append(_unfinished(out / PAGE_FILE, error))
     if problems:
-        raise joined(out, problems)
+        raise joined("predict", problems)
+
+
+def _unfinished(path: Path, error: OSError) -> SourceError:
+    return SourceError(path, f"is not finished ({error})", "remove the cause, and repeat the command")
 
 
 def _is_turned(path: Path) -> bool:
-    with suppress(SourceError, OSError):
+    with suppress(SourceError):
         return is_turned(path)
     # A damaged image is reported when it is its turn, so that the others are predicted.
     return False
 
 
-def _in_region(
-    path: Path, asked: list[AskedObject], settings: PredictSettings, prompts: PromptsOfImages
-) -> list[AskedObject]:
-    """Check the prompts of an image by its header, before any image is predicted."""
-    if not asked:
-        return asked
-    try:
-        header = read_header(path)
-    except SourceError:
-        # A damaged image is reported when its turn comes.
-        return asked
-    origin_xy = header.qupath_origin_xy if prompts.is_qupath else (0, 0)
-    return in_region(asked, path, header.size_xy, settings.region, origin_xy)
+@dataclass(frozen=True)
+class _Job:
+    """One image to predict.
+
+    Attributes:
+        path: Its path.
+        asked: Its prompts, in pixels of level 0.
+        digest: Digest of the model, the image, the prompts and the settings.
+    """
+
+    path: Path
+    asked: list[AskedObject]
+    digest: str
 
 
-def _digests(
+def _jobs(
     predictor: ImagePredictor,
     paths: Sequence[Path],
     out: Path,
     settings: PredictSettings,
-    asked: dict[Path, list[AskedObject]],
-) -> dict[Path, str]:
-    """Return the digest of each image, and check that its results may be written."""
-    digests = {path: _digest(predictor, path, settings, asked[path]) for path in paths}
+    prompts: PromptsOfImages | None,
+    asked: Mapping[Path, list[AskedObject]],
+) -> tuple[list[_Job], list[BcssError]]:
+    """Check all images by their headers before one is predicted, and return those to predict, and what is damaged."""
+    jobs: list[_Job] = []
+    problems: list[BcssError] = []
     for path in paths:
-        check_done(out, path, digests[path], overwrite=settings.overwrite)
-    return digests
+        own = asked.get(path, [])
+        try:
+            header = read_header(path) if own else None
+            source = _sha256(path)
+        except SourceError as error:
+            problems.append(error)
+            continue
+        if header is not None and prompts is not None:
+            origin_xy = header.qupath_origin_xy if prompts.is_qupath else (0, 0)
+            own = in_region(own, path, header.size_xy, settings.region, origin_xy)
+        digest = _digest(predictor, source, settings, own)
+        check_done(out, path, digest, overwrite=settings.overwrite)
+        jobs.append(_Job(path, own, digest))
+    return jobs, problems
 
 
-def _digest(predictor: ImagePredictor, path: Path, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:
-    with path.open("rb") as file:
-        source = hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
+
+
+def _digest(predictor: ImagePredictor, source: str, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:
     weights = predictor.weights.sha256 if predictor.weights else ""
     values = asdict(replace(settings, overwrite=False, readers=1))
     text = json.dumps([source, weights, predictor.window_px, values, [asdict(item) for item in asked]], sort_keys=True)

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,13 +88,11 @@ def search(
     tops, lefts = starts(grid.size_xy[1], window_px, overlap), starts(grid.size_xy[0], window_px, overlap)
     # Somebody chose what an image shows, and colors tell nothing in a gray one, so an image is searched everywhere.
     tissue = TissueMask(grid) if grid.source.is_slide else None
+    if tissue is not None:
+        empty = sum(not tissue.window(left, top, window_px).any() for top in tops for left in lefts)
+        logger.info("%s: windows without tissue, which are not searched: %d", grid.source.path, empty)
     joiner = SeamJoiner(grid.size_xy)
-    done = skipped = 0
-
-    def in_window(origin_xy: tuple[int, int], pixels: NDArray[np.uint8] | None) -> list[FoundObject]:
-        nonlocal skipped
-        skipped += pixels is None
-        return _in_window(predictor, grid, origin_xy, pixels, options, tta=tta)
+    done = 0
 
     def large(objects: list[FoundObject]) -> list[FoundObject]:
         # A small part may belong to a large object, so nothing is left out before the parts are joined.
@@ -106,7 +103,7 @@ def search(
             kept = rows.load(number) if rows else None
             if kept is None:
                 windows = _read_ahead(pool, grid, [(left, top) for left in lefts], window_px, tissue, readers)
-                found = starmap(in_window, windows)
+                found = (_in_window(predictor, grid, *window, options, tta=tta) for window in windows)
             else:
                 found = iter(kept)
             found_in_row: list[list[FoundObject]] = []
@@ -124,8 +121,6 @@ def search(
             elif len(tops) * len(lefts) == 1:
                 # With a single window there is nothing to join, so the result equals that of SAM 2's own rules.
                 yield from large(in_order(found_in_row[0]))
-    if skipped:
-        logger.info("%s: windows without tissue, which are not searched: %d", grid.source.path, skipped)
     yield from large(joiner.close())
 
 

@@ -25,6 +25,11 @@ def is_in(xy: Xy, area: Area) -> bool:
     return left <= xy[0] < right and top <= xy[1] < bottom
 
 
+def touches(box: Area, area: Area) -> bool:
+    """Return whether a box and an area have a common part."""
+    return box[0] < area[2] and box[2] > area[0] and box[1] < area[3] and box[3] > area[1]
+
+
 @dataclass(frozen=True)
 class AskedObject:
     """The prompt of one object.
@@ -64,11 +69,8 @@ class AskedObject:
     def inside(self, area: Area) -> AskedObject | None:
         """Return the object without the clicks outside an area; None if no box and no click on it is inside."""
         kept = replace(self, points=tuple((xy, is_on) for xy, is_on in self.points if is_in(xy, area)))
-        if self.box is None:
-            return kept if kept.positive else None
-        left, top, right, bottom = area
-        touches = self.box[0] < right and self.box[2] > left and self.box[1] < bottom and self.box[3] > top
-        return kept if touches else None
+        is_inside = bool(kept.positive) if self.box is None else touches(self.box, area)
+        return kept if is_inside else None
 
 
 Asked = dict[str, list[AskedObject]]

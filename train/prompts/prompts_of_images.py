@@ -48,8 +48,7 @@ class PromptsOfImages:
         """
         is_qupath = False
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".geojson", ".json"))
-            asked, is_qupath = {file.stem: geojson_prompts(file, _json(file)) for file in files}, True
+            asked, is_qupath = _of_folder(path), True
         elif path.suffix.lower() in (".csv", ".tsv"):
             asked = table_prompts(path)
         else:
@@ -61,25 +60,27 @@ class PromptsOfImages:
         return cls(path, asked, is_qupath)
 
     def by_image(self, images: Sequence[Path]) -> dict[Path, list[AskedObject]]:
-        """Return the prompts of each image, and warn of images without a prompt and of prompts without an image.
+        """Return the prompts of each image.
 
         Raises:
             ConfigError: No image has a prompt.
         """
-        alone = len(images) == 1
-        found = {image: self.of(image, alone=alone) for image in images}
-        without = [image.name for image, objects in found.items() if not objects]
-        if len(without) == len(found):
+        found = {image: self.of(image, alone=len(images) == 1) for image in images}
+        if not any(found.values()):
             named = ", ".join(filter(None, list(self.asked)[:3]))
-            what = f"has no prompt for {without[0]}" + (f"; it names {named}" if named else "")
+            what = f"has no prompt for {images[0].name}" + (f"; it names {named}" if named else "")
             raise ConfigError(self.path, what, "give prompts the names of their images")
+        return found
+
+    def warn_of_unmatched(self, images: Sequence[Path]) -> None:
+        """Warn of images that have no prompt, and of prompts whose image is not among the given ones."""
+        given = {image: _names(image, alone=len(images) == 1) for image in images}
+        without = [image.name for image, names in given.items() if not any(self.asked.get(name) for name in names)]
         if without:
             logger.warning("%s: %d images have no prompt, such as %s", self.path, len(without), without[0])
-        given = {name for image in images for name in _names(image, alone=alone)}
-        unused = [name for name in self.asked if name and name not in given]
+        unused = sorted(self.asked.keys() - {name for names in given.values() for name in names} - {""})
         if unused:
             logger.warning("%s: %d images with prompts are not given, such as %s", self.path, len(unused), unused[0])
-        return found
 
     def of(self, image: Path, *, alone: bool) -> list[AskedObject]:
         """Return the prompts of an image.
@@ -89,6 +90,16 @@ class PromptsOfImages:
             alone: Whether it is the only image. Then prompts need not name it, but must not name another.
         """
         return [item for name in _names(image, alone=alone) for item in self.asked.get(name, [])]
+
+
+def _of_folder(path: Path) -> Asked:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".geojson", ".json"))
+    found: Asked = {}
+    for file in files:
+        if file.stem in found:
+            raise SourceError(file, "has the same stem as another file of prompts", "leave one of them")
+        found[file.stem] = geojson_prompts(file, _json(file))
+    return found
 
 
 def _names(image: Path, *, alone: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,25 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import ConfigError, SourceError
-from train.prompts.asked_object import AskedObject, Xy, is_in
+from train.prompts.asked_object import AskedObject, is_in, touches
 from train.slide.working_grid import WorkingGrid
 
 logger = logging.getLogger(__name__)
 
 
-def outside(item: AskedObject, size_xy: tuple[int, int]) -> Xy | None:
-    """Return the left top of a box that has no pixel of the image, or a click outside; None if all is inside."""
+def outside(item: AskedObject, size_xy: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the first pixel of a box without a pixel of the image, or that of a click outside; None if all is inside.
+
+    Args:
+        item: The prompt.
+        size_xy: Width and height of the image.
+    """
     area = (0, 0, *size_xy)
-    if item.box is not None and replace(item, points=()).inside(area) is None:
-        return item.box[:2]
-    return next((xy for xy, _ in item.points if not is_in(xy, area)), None)
+    if item.box is not None and not touches(item.box, area):
+        away = item.box[:2]
+    else:
+        away = next((xy for xy, _ in item.points if not is_in(xy, area)), None)
+    return None if away is None else (math.floor(away[0]), math.floor(away[1]))
 
 
 def in_region(
@@ -48,8 +56,7 @@ def in_region(
     for item in asked:
         away = outside(item, size_xy)
         if away is not None:
-            x, y = (np.floor(value - start) for value, start in zip(away, origin_xy, strict=True))
-            what = f"has the prompt {item.name} outside, at {x:g}, {y:g}"
+            what = f"has the prompt {item.name} outside, at {away[0] - origin_xy[0]}, {away[1] - origin_xy[1]}"
             remedy = f"give coordinates in its {size_xy[0]} x {size_xy[1]} pixels of level 0"
             raise SourceError(path, what, remedy)
     if region is None:

@@ -35,12 +35,12 @@ def table_prompts(path: Path) -> Asked:
     columns = set(rows[0][1]) if rows else set[str]()
     if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
         raise SourceError(path, "lacks a required column", FORMATS_REMEDY)
-    found: dict[tuple[str, str, int], AskedObject] = {}
+    found: dict[tuple[str, str | int], AskedObject] = {}
     for number, row in rows:
         where = f"{path} line {number}"
         cells = {key: (value or "").strip() for key, value in row.items() if key}
         # Each row without a name is an object of its own.
-        key = (Path(cells.get("image", "")).name, cells["object"], 0 if cells["object"] else number)
+        key = (Path(cells.get("image", "")).name, cells["object"] or number)
         kind = ObjectClass(cells["class"]) if cells.get("class") else None
         asked = found.get(key) or AskedObject(cells["object"] or str(number), None, (), kind)
         if cells.get("x0"):
@@ -57,7 +57,7 @@ def table_prompts(path: Path) -> Asked:
             asked = replace(asked, points=(*asked.points, (xy, label == "1")))
         found[key] = asked
     objects: Asked = {}
-    for (image, *_), asked in found.items():
+    for (image, _), asked in found.items():
         if asked.box is None and not asked.positive:
             raise SourceError(
                 path, f"gives the object {asked.name} neither a box nor a click on it", "add a box or a click"

@@ -61,14 +61,14 @@ def check_done(out: Path, path: Path, digest: str, *, overwrite: bool) -> None:
     Raises:
         ConfigError: There are such results, and they may not be replaced.
     """
-    record = _record(out, path)
+    record = _record(out, path.stem)
     if record is not None and record.digest != digest and not overwrite:
         what = f"holds results of {path.name} from another model, image or setting"
         raise ConfigError(out, what, "choose another --out, or give --overwrite")
 
 
-def _record(out: Path, path: Path) -> DoneRecord | None:
-    where = out / DONE_FOLDER / f"{path.stem}.json"
+def _record(out: Path, stem: str) -> DoneRecord | None:
+    where = out / DONE_FOLDER / f"{stem}.json"
     try:
         return DoneRecord.model_validate_json(where.read_bytes())
     except FileNotFoundError:
@@ -77,25 +77,39 @@ def _record(out: Path, path: Path) -> DoneRecord | None:
         raise SourceError(where, "is damaged", "remove it, and the image will be predicted again") from error
 
 
-def summary_of(out: Path, path: Path, digest: str | None = None) -> ImageSummary | None:
-    """Return the summary of an image; None if the image is not finished, or one of its files no longer exists.
+def summary_of(out: Path, path: Path, digest: str) -> ImageSummary | None:
+    """Return the summary of an image; None if it is not finished with these settings, or one of its files is gone.
 
     Args:
         out: The folder of results.
         path: Path of the image.
-        digest: Digest that the record must have; None accepts any.
+        digest: Digest of the model, the image, the prompts and the settings.
     """
-    record = _record(out, path)
-    if record is None or digest not in (None, record.digest):
-        return None
-    return record.summary if all((out / name).is_file() for name in record.summary.files) else None
+    record = _record(out, path.stem)
+    return record.summary if record is not None and record.digest == digest and _is_whole(out, record) else None
 
 
-def remove_files(out: Path, path: Path) -> None:
-    """Remove the files that an image's record names. The record stays, so that a killed removal can be repeated."""
-    record = _record(out, path)
-    for name in record.summary.files if record else ():
-        (out / Path(name).name).unlink(missing_ok=True)
+def summaries(out: Path) -> list[ImageSummary]:
+    """Return the summaries of all images whose results the folder holds, also those of earlier commands, by name."""
+    stems = sorted(file.name.removesuffix(".json") for file in (out / DONE_FOLDER).glob("*.json"))
+    records = [record for stem in stems if (record := _record(out, stem)) is not None]
+    return [record.summary for record in records if _is_whole(out, record)]
+
+
+def _is_whole(out: Path, record: DoneRecord) -> bool:
+    return all((out / name).is_file() for name in record.summary.files)
+
+
+def remove_files(out: Path, path: Path) -> tuple[str, ...]:
+    """Remove the files that an image's record names, and return their names.
+
+    The record stays, so that a killed removal can be repeated.
+    """
+    record = _record(out, path.stem)
+    names = tuple(Path(name).name for name in record.summary.files) if record else ()
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+    return names
 
 
 def write_record(out: Path, record: DoneRecord) -> None:

@@ -20,8 +20,23 @@ figcaption {{ color: #555; overflow-wrap: anywhere }}
 """
 
 
+PAGE_FILE = "index.html"
+_PICTURE_SUFFIX = ".overlay.jpg"
+
+
+def remove_page(out: Path, removed: Iterable[str]) -> None:
+    """Remove the page if a picture on it was removed; `write_page` writes it again if others are left.
+
+    Args:
+        out: The folder of results.
+        removed: Names of the removed files.
+    """
+    if any(name.endswith(_PICTURE_SUFFIX) for name in removed):
+        (out / PAGE_FILE).unlink(missing_ok=True)
+
+
 def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
-    """Write `index.html` if there are overlay pictures; otherwise remove the one of an earlier run.
+    """Write `index.html` if there are overlay pictures.
 
     Args:
         out: The folder of results.
@@ -29,14 +44,11 @@ def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
     """
     figures: list[str] = []
     for summary in summaries:
-        picture = next((name for name in summary.files if name.endswith(".overlay.jpg")), None)
+        picture = next((name for name in summary.files if name.endswith(_PICTURE_SUFFIX)), None)
         if picture:
             classes = ", ".join(f"{count} {name or 'without a class'}" for name, count in summary.classes.items())
             caption = html.escape(f"{summary.name}: {summary.objects} objects ({classes})")
             source = html.escape(picture)
             figures.append(f'<figure><img src="{source}" alt="{source}"><figcaption>{caption}</figcaption></figure>')
-    path = out / "index.html"
     if figures:
-        path.write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
-    else:
-        path.unlink(missing_ok=True)
+        (out / PAGE_FILE).write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")

@@ -52,7 +52,8 @@ class LabelImage:
         self._file.truncate(self._shape[0] * self._shape[1] * _LABEL.itemsize)
         self._last = 0
         # The area of each object by its number. The background, 0, counts as larger than any object.
-        self._areas = np.full(1024, np.iinfo(np.int64).max)
+        self._areas = np.zeros(1024, np.int64)
+        self._areas[0] = np.iinfo(np.int64).max
 
     def add(self, item: PlacedObject) -> None:
         """Paint one object."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from schemas.errors import ConfigError, SourceError
 from schemas.picture.decode import image_header, read_image
 from schemas.picture.orientation import UPRIGHT
-from schemas.picture.tiff import TiffContent, tiff_content
+from schemas.picture.picture_file import open_picture
+from schemas.picture.tiff import TiffContent
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
         source.mpp_um = mpp_um
     elif source.mpp_um is not None and source.mpp_um > MAX_MPP_UM:
         what = "which is not that of a microscope, so it is not used (--source-mpp gives another)"
-        logger.warning("%s states a resolution of %g um per pixel, %s", path, source.mpp_um, what)
+        logger.info("%s states a resolution of %g um per pixel, %s", path, source.mpp_um, what)
         source.mpp_um = None
     return source
 
@@ -250,7 +251,7 @@ def _mpp(properties: Any) -> float | None:
         x, y = (float(properties[f"openslide.mpp-{axis}"]) for axis in ("x", "y"))
     except (KeyError, ValueError):
         return None
-    return (x + y) / 2 if 0 < x < 1e3 and 0 < y < 1e3 else None
+    return (x + y) / 2 if x > 0 and y > 0 else None
 
 
 def _qupath_origin(properties: Any) -> tuple[int, int]:
@@ -275,8 +276,8 @@ def _tiff(path: Path) -> TiffContent | None:
     """Return what a TIFF holds; None for other files."""
     if path.suffix.lower() not in _TIFF_SUFFIXES:
         return None
-    with path.open("rb") as file:
-        return tiff_content(file)
+    with open_picture(path) as picture:
+        return picture.tiff
 
 
 def _resized(image: NDArray[np.uint8], out_xy: tuple[int, int]) -> NDArray[np.uint8]:

@@ -66,8 +66,10 @@ class WorkingGrid:
         if not inside or region_width < 1 or region_height < 1:
             what = f"is not in {source.path}, which has {width} x {height} px"
             raise ConfigError("--region", what, "give X,Y,W,H in pixels of level 0")
-        scale_xy = (1.0, 1.0) if square_px is None else (region_width / square_px, region_height / square_px)
-        if mpp_um is not None:
+        scale_xy = (1.0, 1.0)
+        if square_px is not None:
+            scale_xy = region_width / square_px, region_height / square_px
+        elif mpp_um is not None:
             if source.mpp_um is None:
                 what = f"does not state its resolution, but the model works at {mpp_um:g} um per pixel"
                 raise ConfigError(source.path, what, "give --source-mpp")

@@ -158,7 +158,7 @@ def test_damaged_images_are_reported_at_the_end_and_the_others_are_done(
         main()
     said = capsys.readouterr()
     error, *lines = said.err[said.err.index("bcss-train: error:") :].splitlines()
-    assert error == f"bcss-train: error: {out}: has 2 problems; fix them, then repeat the command"
+    assert error == "bcss-train: error: predict: has 2 problems; fix them, then repeat the command"
     assert [line.split(":")[0].strip() for line in lines] == [str(images / "t0.png"), str(images / "t2.png")]
     assert [line.split(":")[0] for line in said.out.splitlines()] == ["t1", "t3"]
     assert sorted(path.name for path in out.glob("*.geojson")) == ["t1.geojson", "t3.geojson"]

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -422,6 +423,34 @@ def test_overwrite_leaves_no_file_of_the_earlier_run(
     assert (tmp_path / "out" / "tile.geojson").read_bytes() != before
 
 
+def test_page_shows_all_overlays_in_the_folder_and_no_page_of_others_is_touched(
+    checkpoint: Path, store: Store, tmp_path: Path, monkeypatch
+) -> None:
+    out = tmp_path / "out"
+    for index, name in enumerate("abc"):
+        Image.fromarray(store[index].image).save(tmp_path / f"{name}.png")
+    search = (*EVERYTHING, "--grid", "1", "--out", out)
+
+    def predict(name: str, formats: str) -> int:
+        return _run(monkeypatch, checkpoint, tmp_path / f"{name}.png", *search, "--format", formats, "--overwrite")
+
+    def shown() -> list[str]:
+        return re.findall(r'src="(.*?)"', (out / "index.html").read_text())
+
+    assert predict("a", "csv") == 0
+    (out / "index.html").write_text("the user's own")
+    assert predict("a", "csv,geojson") == 0
+    assert (out / "index.html").read_text() == "the user's own"
+    assert predict("b", "overlay") == 0
+    assert predict("c", "overlay") == 0
+    assert predict("a", "csv") == 0
+    assert shown() == ["b.overlay.jpg", "c.overlay.jpg"]
+    assert predict("b", "csv") == 0
+    assert shown() == ["c.overlay.jpg"]
+    assert predict("c", "csv") == 0
+    assert not (out / "index.html").exists()
+
+
 @pytest.mark.parametrize("how", ["automatic", "prompts"])
 def test_progress_and_summary_of_each_image(
     checkpoint: Path, store: Store, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str], how: str
@@ -632,6 +661,8 @@ def test_calls_from_python_take_images_of_any_shape(predictor: ImagePredictor) -
     assert found.ious.shape == found.stability.shape == (2,)
     clicks = predictor.predict(image, points=[[[20, 20], [30, 30]]], labels=[[1, 0]])
     assert clicks.masks.shape == (1, 90, 300)
+    as_array = predictor.predict(image, points=np.array([[[20, 20]], [[250, 30]]]))
+    assert as_array.masks.shape == (2, 90, 300)
     everything = predictor.automatic(image, AutomaticOptions(3, 0.0, 0.0))
     assert everything.masks.shape[1:] == (90, 300)
     assert predictor.predict(image, boxes=[]).masks.shape == (0, 90, 300)

@@ -107,6 +107,13 @@ def test_prompts_outside_a_region_are_counted(caplog: pytest.LogCaptureFixture) 
         in_region([straddling], path, (100, 80), (40, 40, 60, 20))
 
 
+def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:
+    for name in ("t.geojson", "t.json"):
+        write_geojson(tmp_path / name, [rectangle((1, 2, 30, 40))])
+    with pytest.raises(BcssError, match=r"t\.json: has the same stem as another file of prompts; leave one of them"):
+        PromptsOfImages.read(tmp_path)
+
+
 def test_prompts_of_another_image_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("image,object,x,y\nother.png,1,1,1\n")
     (tmp_path / "q.csv").write_text("object,x,y\n1,1,1\n")
