@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.config import BuildConfig
-from prep.derive.roi import merger
+from prep.derive.prepared_tile import merger
 from schemas.picture.decode import LabelArray
 from schemas.prompt_kinds import PROMPT_SOURCES, PointLabel, PromptKind
 from schemas.record import Record

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize, backbone_of
@@ -19,14 +17,11 @@ from train.backbone.nano_start import NANO, NANO_IMAGE_SIZE
 from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, RecipeName, prompt_kinds
 from train.recipes import tell_overridden, with_recipe
 from train.settings import LoraConfig, LossConfig, OptimizerConfig, Settings
+from train.settings_yaml import read_yaml
 from train.transforms.augment import AugmentConfig
 
 ECHO_KEYS = ("init_sha256", "store", "store_fingerprint", "versions")
 """Keys of `config.json` that are not settings. They are ignored when that file is given as `--config`."""
-
-
-MAX_YAML_BYTES = 1 << 18
-"""Largest settings file. All settings take 2 KB, and the YAML reader, written in Python, needs seconds for 200 KB."""
 
 
 class FitConfig(Settings):
@@ -217,7 +212,7 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
     Raises:
         ConfigError: The file cannot be read, or a key or value is not allowed.
     """
-    values = _read_yaml(path) if path else {}
+    values = read_yaml(path) if path else {}
     for key in ECHO_KEYS:
         values.pop(key, None)
     tell_overridden(overrides, values, path)
@@ -273,38 +268,6 @@ def _is_group(annotation: Any) -> bool:
 
 _FLAGS = {"optimizer.ema_decay": "ema", "augment.orientation": "augment", "lora.rank": "lora"}
 """Flags whose name differs from the last part of the setting's key."""
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads YAML without aliases: nine lines, each with nine aliases of the line before, would fill any memory."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has an alias, which settings may not use")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that occurs twice, because YAML would drop its first value."""
-        keys = [key.value for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            line = next(key.start_mark.line + 1 for key, _ in reversed(node.value) if key.value == twice[0])
-            raise yaml.YAMLError(f"the key {twice[0]} occurs twice, again in line {line}")
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    text = read_settings_file(path, "write `key: value` lines", MAX_YAML_BYTES)
-    try:
-        # This loader is a SafeLoader: it makes only plain values, and never an object that a tag names.
-        content = yaml.load(text, _PlainLoader)
-    except Exception as error:
-        # PyYAML's constructors of numbers and dates raise many types: KeyError, AttributeError and more.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(path, f"is not a YAML file ({first})", "write `key: value` lines") from error
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(path, "is not a mapping", "write `key: value` lines")
-    return cast("dict[str, Any]", content or {})
 
 
 def _nearest(place: tuple[int | str, ...]) -> str:

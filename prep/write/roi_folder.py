@@ -22,7 +22,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from prep.config import BuildConfig
-from prep.derive.roi import DecodedRoi, PreparedTile, decode_roi, object_row, prepare_tiles, tile_row
+from prep.derive.decoded_roi import DecodedRoi, decode_roi
+from prep.derive.prepared_tile import PreparedTile, object_row, prepare_tiles, tile_row
 from prep.files import crc32c_of, sha256_of
 from prep.source.discover import RoiSource
 from prep.write.chunk_file import ChunkFile

@@ -16,9 +16,10 @@ from schemas.store.store import Store
 from train.config import FitConfig
 from train.data.collate import Batch
 from train.data.windows import find_windows
-from train.fit.plan import GIB, Memory, Plan, plan_run
+from train.fit.plan import GIB, Plan, plan_run
 from train.fit.policies import Policies
 from train.fit.step import LaunchedStep, TrainStep
+from train.fit.step_memory import StepMemory
 from train.model.promptable import PromptableSam
 from train.score.answers import tiles_with_objects
 
@@ -60,7 +61,7 @@ def test_memory_and_time_are_measured_and_nothing_is_written(plan: Plan, module_
 
 
 def test_memory_grows_in_a_straight_line_with_the_images() -> None:
-    memory = Memory(one_image=2 * GIB, two_images=4 * GIB, batch=5 * GIB, images=4, limit=20 * GIB)
+    memory = StepMemory(one_image=2 * GIB, two_images=4 * GIB, batch=5 * GIB, images=4, limit=20 * GIB)
     # The slope is that of the larger batch, if it was measured.
     assert memory.per_image == GIB
     # 18 of 20 GiB may be used: 2 for the first image, 1 for each of 16 more.
@@ -72,11 +73,11 @@ def test_memory_grows_in_a_straight_line_with_the_images() -> None:
     # A batch that did not fit is larger than the largest one that does.
     assert replace(memory, batch=None, images=8).largest_batch == 7
     assert replace(memory, two_images=None, batch=None).largest_batch == 1
-    assert Memory(GIB, GIB, GIB, 1, 20 * GIB).largest_batch is None
+    assert StepMemory(GIB, GIB, GIB, 1, 20 * GIB).largest_batch is None
 
 
 def test_batch_that_does_not_fit_is_named_with_the_largest_that_does(plan: Plan) -> None:
-    memory = Memory(one_image=2 * GIB, two_images=3 * GIB, batch=None, images=64, limit=8 * GIB)
+    memory = StepMemory(one_image=2 * GIB, two_images=3 * GIB, batch=None, images=64, limit=8 * GIB)
     said = replace(plan, memory=memory, timed=Policies(20, 60), step_s=2.0, val_tile_s=None).lines()[-3:]
     assert re.fullmatch(r"memory   2\.0 GiB for one image, but 64 images .* do not fit into 8\.0 GiB \(cpu\)", said[0])
     parts = r"2\.0 GiB for one and 1\.0 GiB for each further image, and 10% stay free"
@@ -84,7 +85,9 @@ def test_batch_that_does_not_fit_is_named_with_the_largest_that_does(plan: Plan)
     assert said[2] == "time     with --batch-size 6, 2 min 0 s for 60 steps (2.00 s each): about 2 min 0 s"
     (said,) = [line for line in replace(plan, memory=replace(memory, two_images=None)).lines() if line[:5] == "batch"]
     assert said == "batch    about 1 image fits into 8.0 GiB: two do not, or it is not sure that they do"
-    (said,) = [line for line in replace(plan, memory=Memory(GIB, GIB, GIB, 1, 2 * GIB)).lines() if line[:5] == "batch"]
+    (said,) = [
+        line for line in replace(plan, memory=StepMemory(GIB, GIB, GIB, 1, 2 * GIB)).lines() if line[:5] == "batch"
+    ]
     assert said.endswith("so the largest batch is not known")
 
 
@@ -96,8 +99,8 @@ def test_cpu_batch_that_would_not_fit_is_not_tried(store: Store, monkeypatch: py
         tried.append(batches[0].images.shape[1])  # pyright: ignore[reportAttributeAccessIssue]
         return tried[-1] * GIB
 
-    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
-    monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 8 * GIB)
+    monkeypatch.setattr("train.fit.step_memory.peak_of_step", peak)
+    monkeypatch.setattr("train.fit.step_memory.memory_bytes", lambda _device: 8 * GIB)
     timed: list[int] = []
 
     class Noting(TrainStep):
@@ -122,8 +125,8 @@ def test_batch_that_a_gpu_refuses_leaves_the_largest_below_it(store: Store, monk
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return images * GIB
 
-    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
-    monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 100 * GIB)
+    monkeypatch.setattr("train.fit.step_memory.peak_of_step", peak)
+    monkeypatch.setattr("train.fit.step_memory.memory_bytes", lambda _device: 100 * GIB)
     flags = {**FAST, "batch_size": 5, "freeze": "decoder_only", "max_steps": 1}
     plan = plan_run(store, FitConfig.model_validate(flags))
     # In a straight line, 90 images would fit; the device says that five do not.
@@ -137,8 +140,8 @@ def test_two_images_are_not_tried_where_they_may_end_the_process(store: Store, m
         tried.append(batches[0].images.shape[1])  # pyright: ignore[reportAttributeAccessIssue]
         return 20 * GIB
 
-    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
-    monkeypatch.setattr("train.fit.plan.memory_bytes", lambda _device: 30 * GIB)
+    monkeypatch.setattr("train.fit.step_memory.peak_of_step", peak)
+    monkeypatch.setattr("train.fit.step_memory.memory_bytes", lambda _device: 30 * GIB)
     flags = {**FAST, "batch_size": 1, "freeze": "decoder_only", "max_steps": 1}
     plan = plan_run(store, FitConfig.model_validate(flags))
     assert tried == [1]
@@ -163,7 +166,7 @@ def test_plan_of_frames_counts_windows_and_names_the_memory(sequences: Store) ->
     assert "2 steps of 2 windows of 3 frames" in said
     assert re.search(r"at the peak of a step with 2 windows of 3 frames of up to 2 objects", said)
     # A process that has used much memory before may measure no growth, so the sizes are given.
-    said = "\n".join(replace(plan, memory=Memory(GIB, 2 * GIB, 2 * GIB, 2, 20 * GIB)).lines())
+    said = "\n".join(replace(plan, memory=StepMemory(GIB, 2 * GIB, 2 * GIB, 2, 20 * GIB)).lines())
     assert re.search(r"about 18 windows fit into .*1.0 GiB for one and 1.0 GiB for each further window", said)
 
 
@@ -175,7 +178,7 @@ def test_plan_measures_steps_with_all_frames(sequences: Store, monkeypatch: pyte
         measured.append(batches[0].images.shape[0])  # pyright: ignore[reportAttributeAccessIssue]
         return GIB
 
-    monkeypatch.setattr("train.fit.plan.peak_of_step", peak)
+    monkeypatch.setattr("train.fit.step_memory.peak_of_step", peak)
     flags = {**FAST, "batch_size": 1, "frames": frames, "prompt": "box", "max_steps": 1, "freeze": "memory"}
     plan = plan_run(sequences, FitConfig.model_validate(flags))
     # Two windows are measured, too, so that the largest batch is known.

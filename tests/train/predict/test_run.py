@@ -14,7 +14,7 @@ import time
 import warnings
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +22,6 @@ import pytest
 import tifffile
 import torch
 from geojson_pydantic import FeatureCollection
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
@@ -32,29 +31,22 @@ from prep.annotation.masks import plan_masks
 from prep.derive.tiles import resize_to_tile
 from prep.synthetic import draw_roi
 from schemas.command import console
-from schemas.errors import BcssError
 from schemas.store.store import Store
 from tests.folders import bytes_of
 from tests.integration.pages import ROOT
 from tests.train.predict.conftest import feature, rectangle, write_geojson
 from tests.train.predict.conftest import run_predict as _run
 from tests.warm_start import WarmProcess
-from train.model.predictor import Prediction
 from train.model.promptable import PromptableSam
-from train.predict import ImagePredictor, load_predictor, one_image, prompted
-from train.predict import window as window_module
+from train.predict import ImagePredictor, load_predictor, one_image
 from train.predict.automatic import AutomaticOptions
 from train.predict.prompted import predict_asked
 from train.predict.settings import PredictSettings, PromptOptions
 from train.prompts.asked_object import AskedObject
 from train.prompts.region import on_grid
-from train.results.found_object import FoundObject
 from train.results.placed_object import placed
-from train.results.raster_files import LabelImage
-from train.results.vector_files import CsvFile
 from train.score.answers import tile_prompts
 from train.slide.image_source import Picture
-from train.slide.working_grid import WorkingGrid
 from train.transforms.sample import pad_prompts
 
 ALL = "geojson,masks,coco,csv,overlay"
@@ -494,136 +486,6 @@ def _areas(path: Path) -> list[float]:
         return [float(row["area_px"]) for row in csv.DictReader(file)]
 
 
-class _Scripted:
-    """A model that answers a prompt without a mask with a square, and one with a mask with nothing."""
-
-    model, device = SimpleNamespace(image_size=64), torch.device("cpu")
-
-    def views(self, image: NDArray[np.uint8], *, all_eight: bool) -> list[NDArray[np.uint8]]:
-        return [image]
-
-    def predict(self, views: Any, coords: Any, labels: Any, side: int, mask_logits: Any) -> Prediction:
-        logits = torch.full((len(coords), 16, 16), -10.0)
-        if mask_logits is None:
-            logits[:, 2:11, 2:11] = 10.0
-        return Prediction(logits, torch.ones(len(coords)), (side, side))
-
-
-def test_wide_object_is_refined_only_near_its_outline() -> None:
-    grid = WorkingGrid.of(Picture(np.zeros((200, 200, 3), np.uint8)))
-    asked = AskedObject("1", (30.0, 30.0, 178.0, 178.0))
-    (found,) = predict_asked(cast("Any", _Scripted()), grid, [asked], PromptOptions(64))
-    # A pixel of the coarse logits is 16 px wide, and the coarse square goes from 32 to 176.
-    assert found is not None
-    assert found.box == (40, 40, 168, 168)
-    assert found.mask[4:-4].all()
-    assert found.mask[:, 4:-4].all()
-
-
-class _Everywhere(_Scripted):
-    """A model that finds its object everywhere."""
-
-    def predict(self, views: Any, coords: Any, labels: Any, side: int, mask_logits: Any) -> Prediction:
-        return Prediction(torch.full((len(coords), 16, 16), 10.0), torch.ones(len(coords)), (side, side))
-
-
-def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    for module in (prompted, window_module):
-        monkeypatch.setattr(module, "WIDEST_PX", 256)
-    grid = WorkingGrid.of(Picture(np.zeros((600, 600, 3), np.uint8)))
-    asked = [AskedObject(f"box {side}", (20.0, 20.0, 20.0 + side, 40.0)) for side in (250, 260, 500, 40)]
-    steps: list[tuple[int, int, int]] = []
-    found = predict_asked(cast("Any", _Scripted()), grid, asked, PromptOptions(64), lambda *step: steps.append(step))
-    assert [item is not None for item in found] == [True, False, False, True]
-    assert caplog.messages == [
-        "image: prompts that are larger than the widest window, 256 px, are not predicted: 2, such as box 260; "
-        "work at a lower resolution (--mpp)"
-    ]
-    assert steps[-1] == (4, 4, 256**2 + 64**2)
-    # A click shows how large its object is only by its mask.
-    click = AskedObject("click", None, (((300.0, 300.0), True),))
-    (cut,) = predict_asked(cast("Any", _Everywhere()), grid, [click], PromptOptions(64))
-    assert cut is not None
-    assert cut.box[0] > 100
-    assert "the object click is cut, because it reaches an edge of the widest window, 256 px" in caplog.messages[1]
-    # An image that one window holds limits all objects, however large their boxes are.
-    small = WorkingGrid.of(Picture(np.zeros((100, 100, 3), np.uint8)))
-    (found_inside,) = predict_asked(cast("Any", _Scripted()), small, [asked[2]], PromptOptions(64))
-    assert found_inside is not None
-    assert len(caplog.messages) == 2
-
-
-def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, monkeypatch) -> None:
-    import train.results.raster_files as raster
-
-    monkeypatch.setattr(raster, "PNG_MAX_PX", 1000)
-    monkeypatch.setattr(raster, "TILES_PER_READ", 2)
-    grid = WorkingGrid.of(Picture(np.zeros((700, 1300, 3), np.uint8)))
-    cut = [FoundObject.cut(np.ones((40, 50), bool), (x, 300), 0.9, 1.0) for x in range(0, 1200, 100)]
-    objects = [item for item in cut if item is not None]
-    for name in ("a", "b"):
-        labels = LabelImage(tmp_path / name, grid)
-        for item in placed(objects, grid):
-            labels.add(item)
-        labels.close()
-    assert (tmp_path / "a.ome.tif").read_bytes() == (tmp_path / "b.ome.tif").read_bytes()
-    with tifffile.TiffFile(tmp_path / "a.ome.tif") as tiff:
-        series = tiff.series[0]
-        assert tiff.is_ome
-        assert [level.shape for level in series.levels] == [(700, 1300), (350, 650), (175, 325)]
-        whole = series.levels[0].asarray()
-        np.testing.assert_array_equal(series.levels[1].asarray(), whole[::2, ::2])
-    painted = np.zeros((700, 1300), int)
-    for number, left in enumerate(range(0, 1200, 100), start=1):
-        painted[300:340, left : left + 50] = number
-    np.testing.assert_array_equal(whole, painted)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
-
-
-def test_label_image_shows_the_smaller_of_two_objects_in_any_order(tmp_path: Path) -> None:
-    # Scale 2: an object of 10 x 10 px of the grid in one of 30 x 30 px, and one of 12 x 12 px beside it on both.
-    grid = WorkingGrid.of(Picture(np.zeros((80, 100, 3), np.uint8), mpp_um=0.25), 0.5)
-    places = {"small": (10, (12, 12)), "large": (30, (2, 2)), "middle": (12, (20, 20))}
-    expected = np.full((80, 100), "", object)
-    for name in ("large", "middle", "small"):
-        side, (left, top) = places[name]
-        expected[2 * top : 2 * (top + side), 2 * left : 2 * (left + side)] = name
-    for order in itertools.permutations(places):
-        labels = LabelImage(tmp_path / "a", grid)
-        cut = [
-            FoundObject.cut(np.ones((side, side), bool), at, 0.9, 1.0) for side, at in map(places.__getitem__, order)
-        ]
-        for item in placed([item for item in cut if item is not None], grid):
-            labels.add(item)
-        labels.close()
-        np.testing.assert_array_equal(np.array(["", *order], object)[_labels(tmp_path / "a.png")], expected)
-
-
-def test_label_image_takes_more_objects_than_it_expects(tmp_path: Path) -> None:
-    grid = WorkingGrid.of(Picture(np.zeros((1, 1200, 3), np.uint8)))
-    labels = LabelImage(tmp_path / "a", grid)
-    cut = [FoundObject.cut(np.ones((1, 2), bool), (x, 0), 0.9, 1.0) for x in range(1199)]
-    for item in placed([item for item in cut if item is not None], grid):
-        labels.add(item)
-    labels.close()
-    # Of two objects of the same size, the later one is shown.
-    np.testing.assert_array_equal(_labels(tmp_path / "a.png")[0], [*range(1, 1200), 1199])
-
-
-def test_csv_has_plain_numbers(tmp_path: Path) -> None:
-    # A pixel of the grid is 1.5 px wide.
-    grid = WorkingGrid.of(Picture(np.zeros((1800, 2400, 3), np.uint8), mpp_um=1.0), 1.5)
-    found = FoundObject.cut(np.ones((1001, 1333), bool), (1, 1), 0.9, 1.0)
-    assert found is not None
-    file = CsvFile(tmp_path / "a.csv")
-    for item in placed([found], grid):
-        file.add(item)
-    file.close()
-    with (tmp_path / "a.csv").open(newline="") as rows:
-        (row,) = csv.DictReader(rows)
-    assert [row[name] for name in ("x0", "y0", "x1", "y1", "area_px")] == ["1.5", "1.5", "2000", "1502", "3002249.25"]
-
-
 def test_checkpoint_knows_its_tiles_and_resolution(store: Store, predictor: ImagePredictor) -> None:
     known = predictor.trained_on
     assert known is not None
@@ -652,67 +514,6 @@ def test_model_of_resized_images_sees_what_it_was_trained_on(
     np.testing.assert_array_equal(found.within((0, 0, 128, 128)), expected)
     (item,) = placed([found], grid)
     assert item.area_px == pytest.approx(np.count_nonzero(expected) * width * height / 128**2)
-
-
-def test_calls_from_python_take_images_of_any_shape(predictor: ImagePredictor) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (90, 300, 3), np.uint8)
-    found = predictor.predict(image, boxes=[[10, 10, 40, 40], [200, 5, 290, 80]], points=[[[20, 20]], [[250, 30]]])
-    assert found.masks.shape == (2, 90, 300)
-    assert found.ious.shape == found.stability.shape == (2,)
-    clicks = predictor.predict(image, points=[[[20, 20], [30, 30]]], labels=[[1, 0]])
-    assert clicks.masks.shape == (1, 90, 300)
-    as_array = predictor.predict(image, points=np.array([[[20, 20]], [[250, 30]]]))
-    assert as_array.masks.shape == (2, 90, 300)
-    everything = predictor.automatic(image, AutomaticOptions(3, 0.0, 0.0))
-    assert everything.masks.shape[1:] == (90, 300)
-    assert predictor.predict(image, boxes=[]).masks.shape == (0, 90, 300)
-    np.testing.assert_array_equal(  # a box of one object, without outer brackets; only a part lies in the image
-        predictor.predict(image, boxes=[-9, 80, 40, 99]).masks, predictor.predict(image, boxes=[[-9, 80, 40, 99]]).masks
-    )
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((9, 9, 3)),
-        np.zeros((9, 9, 3), np.uint16),
-        np.zeros((9, 9), np.uint8),
-        np.zeros((9, 9, 4), np.uint8),
-        np.zeros((0, 9, 3), np.uint8),
-        Image.new("RGB", (9, 9)),
-        [[[1, 2, 3]]],
-    ],
-    ids=["float", "uint16", "gray", "alpha", "empty", "pillow", "list"],
-)
-def test_only_rgb_of_eight_bits_is_an_image(predictor: ImagePredictor, wrong: Any) -> None:
-    for ask in (lambda: predictor.predict(wrong, boxes=[[1, 1, 5, 5]]), lambda: predictor.automatic(wrong)):
-        with pytest.raises(BcssError, match=r"(predict|automatic): got an? .*; give the image as uint8 \(H, W, 3\)"):
-            ask()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({}, "got neither boxes nor points"),
-        ({"boxes": [[1, 2, 3, 4]], "points": []}, "got 1 boxes, but points for 0"),
-        ({"points": [[[1, 2]]], "labels": [[0]]}, "got neither box nor click on object 0"),
-        (
-            {"boxes": [[5000, 10, 5050, 50]]},
-            "of object 0 outside the image, at 5000, 10; give x below 300",
-        ),
-        ({"points": [[[5, 5]], [[300, 5]]]}, "of object 1 outside"),
-        ({"boxes": [[50, 10, 5, 50]]}, "got box 0 with its ends first"),
-        ({"boxes": [[float("nan"), 1, 2, 3]]}, "got boxes that are not rows of 4 finite"),
-        ({"boxes": [[1, 2, 3]]}, "got boxes that are not rows of 4 finite"),
-        ({"points": [[[5, 5], [6]]]}, "got points of object 0 that are not rows of 2"),
-        ({"points": [[[5, 5], [6, 6]]], "labels": [[1]]}, r"got 2 points of object 0 and the labels \[1\]"),
-        ({"points": [[[5, 5]]], "labels": [[2]]}, r"the labels \[2\]"),
-        ({"points": [[[5, 5]], [[6, 6]]], "labels": [[1]]}, "got labels for 1 objects, but points for 2"),
-    ],
-)
-def test_wrong_prompts_from_python_are_named(predictor: ImagePredictor, wrong: Any, message: str) -> None:
-    with pytest.raises(BcssError, match=f"predict: .*{message}"):
-        predictor.predict(np.zeros((90, 300, 3), np.uint8), **wrong)
 
 
 def test_geojson_of_a_cropped_slide_counts_from_where_qupath_does(

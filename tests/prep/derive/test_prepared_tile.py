@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from prep.config import BuildConfig
-from prep.derive.roi import DecodedRoi, PreparedTile, object_row, prepare_tiles
+from prep.derive.decoded_roi import DecodedRoi
+from prep.derive.prepared_tile import PreparedTile, object_row, prepare_tiles
 from prep.source.discover import RoiSource
 
 

@@ -1,0 +1,31 @@
+"""Numbers in the CSV file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from train.results.found_object import FoundObject
+from train.results.placed_object import placed
+from train.results.vector_files import CsvFile
+from train.slide.image_source import Picture
+from train.slide.working_grid import WorkingGrid
+
+ALL = "geojson,masks,coco,csv,overlay"
+EVERYTHING = ["--automatic", "--grid", "4", "--iou-threshold", "0", "--stability-threshold", "0"]
+
+
+def test_csv_has_plain_numbers(tmp_path: Path) -> None:
+    # A pixel of the grid is 1.5 px wide.
+    grid = WorkingGrid.of(Picture(np.zeros((1800, 2400, 3), np.uint8), mpp_um=1.0), 1.5)
+    found = FoundObject.cut(np.ones((1001, 1333), bool), (1, 1), 0.9, 1.0)
+    assert found is not None
+    file = CsvFile(tmp_path / "a.csv")
+    for item in placed([found], grid):
+        file.add(item)
+    file.close()
+    with (tmp_path / "a.csv").open(newline="") as rows:
+        (row,) = csv.DictReader(rows)
+    assert [row[name] for name in ("x0", "y0", "x1", "y1", "area_px")] == ["1.5", "1.5", "2000", "1502", "3002249.25"]
