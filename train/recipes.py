@@ -83,13 +83,7 @@ def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
         values: Settings of a run as `FitConfig` takes them; `recipe` may name a recipe.
     """
     filled = dict(values)
-    settings = dict(_settings_of(values.get("recipe")))
-    # A setting of the recipe is left out if a setting that was given leaves it without effect.
-    if filled.get("prompt", settings.get("prompt")) not in ("box", "mixed"):
-        settings.pop("box_jitter", None)
-    if filled.get("corrections", settings.get("corrections")) == 0:
-        settings.pop("mask_prompt_share", None)
-    for key, value in settings.items():
+    for key, value in _settings_in_effect(values.get("recipe"), values).items():
         group, _, name = key.rpartition(".")
         if not group:
             filled.setdefault(name, value)
@@ -108,17 +102,25 @@ def tell_overridden(flags: Mapping[str, Any], values: Mapping[str, Any], path: P
         values: Settings of the file.
         path: The file; None without one.
     """
-    recipe, other = flags.get("recipe"), list[str]()
-    for key, value in _settings_of(recipe).items():
+    given = {key: value for key, value in flags.items() if value is not None}
+    recipe, other = given.get("recipe"), list[str]()
+    # The recipe would set these if the file left them out, so the file's own prompt and corrections do not count.
+    for key, value in _settings_in_effect(recipe, given).items():
         group, _, name = key.rpartition(".")
         place = values.get(group) if group else values
         in_file = cast("Mapping[str, Any]", place).get(name, value) if isinstance(place, Mapping) else value
-        if in_file != value and flags.get(key) is None:
+        if in_file != value and key not in given:
             other.append(key)
     if other:
         remedy = "leave them out of the file to take the recipe's values"
         logger.warning("--recipe %s: %s overrides %s; %s", recipe, path, ", ".join(other), remedy)
 
 
-def _settings_of(recipe: object) -> Mapping[str, Any]:
-    return next((settings for name, settings in RECIPES.items() if name == recipe), {})
+def _settings_in_effect(recipe: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a recipe, without those that a given prompt or number of corrections leaves useless."""
+    settings = dict(next((settings for name, settings in RECIPES.items() if name == recipe), {}))
+    if given.get("prompt", settings.get("prompt")) not in ("box", "mixed"):
+        settings.pop("box_jitter", None)
+    if given.get("corrections", settings.get("corrections")) == 0:
+        settings.pop("mask_prompt_share", None)
+    return settings

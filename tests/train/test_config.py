@@ -170,6 +170,25 @@ def test_settings_of_a_recipe_that_the_file_overrides_are_told(tmp_path: Path, c
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "left_out", "told"),
+    [
+        ({"recipe": "medsam2", "prompt": "centroid", "frames": None}, "box_jitter", "image_size"),
+        ({"recipe": "pathosam", "corrections": 0}, "mask_prompt_share", "box_jitter"),
+    ],
+)
+def test_settings_that_a_flag_leaves_without_effect_are_not_told(
+    tmp_path: Path, caplog, flags: dict[str, object], left_out: str, told: str
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(FitConfig().model_dump_json())
+    read_config(path, flags)
+    (said,) = [record.getMessage() for record in caplog.records]
+    keys = said.partition(" overrides ")[2].partition(";")[0].split(", ")
+    assert told in keys
+    assert left_out not in keys
+
+
 def test_unknown_recipe_is_an_error_and_none_changes_nothing() -> None:
     with pytest.raises(ConfigError, match="--recipe: Input should be 'sam2', 'medsam2' or 'pathosam'"):
         read_config(None, {"recipe": "sam3"})
