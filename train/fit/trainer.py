@@ -8,7 +8,6 @@ an uninterrupted run bit for bit, and the numbers of loading and training proces
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from train.fit.step_batches import LoadedStep
 from train.fit.validate import OnTile
 from train.runtime.device import failed_compilation_as_error, out_of_memory_as_error, pick_device
 from train.runtime.distributed import open_world
-from train.runtime.folder_lock import locked_folder
+from train.runtime.folder_lock import locked_by_first
 from train.runtime.loading_process import deaths_as_errors
 from train.runtime.machine import Machine
 from train.runtime.run_log import RunLog, StepRecord
@@ -78,7 +77,7 @@ def fit(
         deaths_as_errors("give --resume"),
     ):
         device = torch.device(device_type, world.gpu) if device_type == "cuda" else torch.device("cpu")
-        with locked_folder(out) if world.is_main else nullcontext():
+        with locked_by_first(out, world):
             # The loading processes end when `_train` returns, before the report is made.
             run = _train(
                 store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step, on_tile=on_tile

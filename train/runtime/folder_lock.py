@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from schemas.errors import TrainingError
-from train.runtime.distributed import World
+from train.runtime.distributed import World, told_once
 
 LOCK_FILE = ".lock"
 
@@ -52,13 +52,16 @@ def locked_folder(out: Path) -> Generator[None]:
 def locked_by_first(out: Path, world: World) -> Generator[None]:
     """Hold a folder's lock for all processes of a run. The first one takes it, and the others wait until it has.
 
+    If it gets no lock, the others end without an error, so that the error is printed once.
+
     Args:
         out: The folder.
         world: The processes of the run; at the end, the first must not leave before the others have finished.
 
     Raises:
-        TrainingError: Another run writes to the folder, or it cannot be made. All processes raise this.
+        TrainingError: Another run writes to the folder, or it cannot be made. Only the first process raises this.
     """
     with ExitStack() as stack:
-        world.together(lambda: stack.enter_context(locked_folder(out)) if world.is_main else None)
+        with told_once(world):
+            world.together(lambda: stack.enter_context(locked_folder(out)) if world.is_main else None)
         yield

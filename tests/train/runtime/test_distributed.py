@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from prep.build import build_store
 from prep.config import BuildConfig
+from schemas.errors import TrainingError
 from schemas.store.store import Store, open_store
 from tests.conftest import WriteRoi
 from tests.warm_commands import warm_commands
@@ -23,6 +24,7 @@ from train.config import read_config
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
 from train.runtime.distributed import World, open_world
+from train.runtime.folder_lock import locked_folder
 from train.runtime.run_log import read_steps
 
 FLAGS = {
@@ -179,6 +181,36 @@ def test_processes_that_find_different_features_missing_fill_them_together(
     for a, b in zip(read_steps(tmp_path / "alone"), read_steps(tmp_path / "two"), strict=True):
         assert a.tiles == b.tiles
         assert a.loss == pytest.approx(b.loss, rel=1e-3)
+
+
+def test_second_process_ends_quietly_if_the_first_got_no_lock(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = TrainingError(tmp_path / "run", "is in use by another run", "wait")
+
+    def exchange(values: list[object], own: object) -> None:
+        values[:] = [refused, own]
+
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **settings: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "all_gather_object", exchange)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        fit(store, read_config(None, FLAGS), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_folder_in_use_is_refused_in_one_line(store: Store, programs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with locked_folder(out):
+        process = _torchrun(store, out, program=_fit(programs))
+        _, said = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert [line for line in said.decode().splitlines() if "error:" in line or "[rank" in line] == [
+        f"bcss-train: error: {out}: is in use by another run; wait until it ends, or choose another --out"
+    ]
 
 
 @pytest.mark.slow
