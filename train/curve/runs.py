@@ -32,7 +32,7 @@ from train.fit.validate import OnTile
 from train.model.checkpoint import load_checkpoint
 from train.model.loading import load_predictor
 from train.model.predictor import MaskPredictor
-from train.model.seen_patients import seen_patients
+from train.model.seen_patients import seen_error, seen_patients
 from train.runtime.device import pick_device
 from train.runtime.stop import stop_on_signals
 from train.score.answers import default_split, tiles_with_objects
@@ -146,9 +146,8 @@ def _check_start(store: Store, config: FitConfig, split: SplitChoice) -> None:
     tiles = tiles_with_objects(store, split)
     among = seen.among(set(store.column("tiles/patient")[tiles].tolist())) if seen else None
     if among:
-        shown = ", ".join((*among.trained, *among.validated)[:3])
         remedy = "choose another --init, or build the store with a split in which these patients are not in test"
-        raise ConfigError(f"--init {config.init}", f"was {among} ({shown})", remedy)
+        raise seen_error(f"--init {config.init}", among, remedy)
 
 
 def curve_runs(store: Store, config: FitConfig, counts: Sequence[int], out: Path) -> list[CurveRun]:

@@ -19,7 +19,7 @@ from train.model.names import without_dots
 from train.model.predictor import MaskPredictor
 from train.output.report import Fact, write_report
 from train.score.answers import tiles_with_objects
-from train.score.comparisons import STARTS
+from train.score.comparisons import own_start
 from train.score.evaluate import Evaluation, evaluate
 from train.score.initial_weights import load_initial_weights
 from train.score.protocol import ScoringProtocol
@@ -79,8 +79,7 @@ def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, 
 
 
 def _against_start(evaluation: Evaluation) -> dict[str, Any] | None:
-    # The run's own start comes first; the untrained model may follow it.
-    start = next((model for model in evaluation.result["models"] if model.startswith(STARTS)), None)
+    start = own_start(BEST, list(evaluation.result["models"]))
     found = {
         pair["prompt"]: {
             "start": pair["minus"],

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.errors import CheckpointError
+from schemas.errors import CheckpointError, ConfigError
 
 DIGEST_LENGTH = 16
 """Hexadecimal digits of a patient's SHA-256 in a checkpoint."""
@@ -82,6 +82,18 @@ class SeenAmong:
             if names
         ]
         return f"{' and '.join(parts)} of the {self.scored} patients that are scored"
+
+
+def seen_error(where: object, among: SeenAmong, remedy: str) -> ConfigError:
+    """Return the error that weights have seen patients of the test split; it names up to three of them.
+
+    Args:
+        where: The checkpoint or the flag that names the weights.
+        among: The scored patients that they have seen.
+        remedy: What the reader can do about it.
+    """
+    shown = ", ".join((*among.trained, *among.validated)[:3])
+    return ConfigError(where, f"was {among} ({shown})", remedy)
 
 
 def digest_of(patient: str) -> str:

@@ -44,8 +44,8 @@ class Comparison:
         return f"{self.model},{self.minus},{self.kind}"
 
 
-def own_start(model: str, models: Sequence[str], start_of: Mapping[str, str] | None = None) -> list[str]:
-    """Return the name of the start of a model, or nothing for a baseline and for a model without a start.
+def own_start(model: str, models: Sequence[str], start_of: Mapping[str, str] | None = None) -> str | None:
+    """Return the name of the start of a model; None for a baseline and for a model without a start.
 
     Args:
         model: Name of the model.
@@ -53,10 +53,10 @@ def own_start(model: str, models: Sequence[str], start_of: Mapping[str, str] | N
         start_of: The name of each model's start, for models that have one; None takes the first start that is scored.
     """
     if model.startswith(BASELINE):
-        return []
+        return None
     if start_of is None:
-        return [name for name in models if name.startswith(STARTS)][:1]
-    return [start_of[model]] if model in start_of else []
+        return next((name for name in models if name.startswith(STARTS)), None)
+    return start_of.get(model)
 
 
 def planned_comparisons(
@@ -90,7 +90,7 @@ def planned_comparisons(
     plain = [model for model in models if model.startswith(BASELINE) and not model.startswith(STARTS)]
     pairs: list[tuple[str, str]] = []
     for model in own:
-        others = list(against) or [*own_start(model, models, start_of), *plain]
+        others = list(against) or list(filter(None, (own_start(model, models, start_of), *plain)))
         pairs += [(model, minus) for minus in others if minus != model and (minus, model) not in pairs]
     if not pairs and against:
         others = ", ".join(name for name in models if name not in against)

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import ConfigError
 from schemas.manifest import fingerprint, manifest_digest
 from schemas.prompt_kinds import PromptKind
 from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
-from train.model.seen_patients import SeenAmong
+from train.model.seen_patients import SeenAmong, seen_error
 from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.baselines import is_oracle
@@ -75,7 +74,7 @@ def evaluate(
     models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
     planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against, protocol.start_of)
     seen = seen_patients_of(store, tiles, predictors, protocol)
-    drawn = [models[0], *own_start(models[0], models, protocol.start_of)]
+    drawn = list(filter(None, (models[0], own_start(models[0], models, protocol.start_of))))
     # A box shows most of the outline, so a click shows better what a model knows.
     clicks: list[PromptKind] = [kind for kind in protocol.kinds if kind != "box"]
     panels = OverlayPanels(store, tiles, drawn, (clicks or protocol.kinds)[0])
@@ -132,12 +131,9 @@ def seen_patients_of(
         if not among:
             continue
         if protocol.split == "test" and not protocol.allow_seen:
-            shown = ", ".join((*among.trained, *among.validated)[:3])
-            raise ConfigError(
-                predictor.weights.path if predictor.weights else name,
-                f"was {among} ({shown})",
-                "score a store with the same splits as in training, or give --allow-seen, which marks each number",
-            )
+            where = predictor.weights.path if predictor.weights else name
+            remedy = "score a store with the same splits as in training, or give --allow-seen, which marks each number"
+            raise seen_error(where, among, remedy)
         found[name] = among
     return found
 
