@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -116,11 +115,13 @@ class RunLog:
         with self._may_be_full():
             kept: list[str] = []
             if kept_steps is not None and self._path.exists():
-                lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-                kept = [line for line in lines if _step_of(line) <= kept_steps]
-            for entry in map(json.loads, kept):
-                if "step_s" in entry:
-                    self.sums = self.sums.with_step(entry["epoch"], entry["loss"], entry["step_s"])
+                for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+                    entry = _entry_of(line)
+                    if entry is None or entry["step"] > kept_steps:
+                        continue
+                    kept.append(line)
+                    if "event" not in entry:
+                        self.sums = self.sums.with_step(entry["epoch"], entry["loss"], entry["step_s"])
             self._path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             self._file = self._path.open("a", encoding="utf-8")
             self._board = SummaryWriter(out / "tensorboard", purge_step=None if kept_steps is None else kept_steps + 1)
@@ -218,9 +219,14 @@ def read_steps(out: Path) -> list[StepRecord]:
     return [StepRecord(**entry) for entry in entries if "event" not in entry]
 
 
-def _step_of(line: str) -> float:
+def _entry_of(line: str) -> dict[str, Any] | None:
+    """Return the content of a line; None if its step or a number of the step is not there.
+
+    A kill or a disk error leaves such a line. It is removed from the log.
+    """
     try:
-        return int(json.loads(line)["step"])
+        entry = json.loads(line)
+        needed = ("step",) if "event" in entry else ("step", "epoch", "loss", "step_s")
+        return entry if all(isinstance(entry[key], int | float) for key in needed) else None
     except (KeyError, TypeError, ValueError):
-        # A kill or a disk error left a broken line. It is removed, because its step is unknown.
-        return math.inf
+        return None
