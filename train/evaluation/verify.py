@@ -25,8 +25,8 @@ _DIGITS = 12
 """Digits of a SHA-256 that a line shows."""
 
 
-_OLDER_FORM = (
-    "an older version wrote the report: report.html, overlays.png and the differences between models are not compared, "
+_OTHER_FORM = (
+    "another version wrote the report: report.html, overlays.png and the differences between models are not compared, "
     "all scores are"
 )
 
@@ -84,7 +84,7 @@ def verify_report(
         compared = compare_evaluations(folder, Path(again), tolerance, same_form=same_form)
     notes = list(_changes(made_by, repeated.result["made_by"]))
     if not same_form:
-        notes.append(_OLDER_FORM)
+        notes.append(_OTHER_FORM)
     return Verification(compared.differences, notes, compared.compared)
 
 

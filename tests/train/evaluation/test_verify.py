@@ -174,7 +174,7 @@ def test_report_of_an_older_version_says_what_is_not_compared(
     assert (found.differences, found.notes) == (
         [],
         [
-            "an older version wrote the report: report.html, overlays.png and the differences between models are not "
+            "another version wrote the report: report.html, overlays.png and the differences between models are not "
             "compared, all scores are"
         ],
     )
