@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -22,7 +20,7 @@ from train.choices import (
     SplitChoice,
     StoredChoice,
 )
-from train.command.flags import ImageSize, shown_on
+from train.command.flags import ImageSize, command_line, shown_on
 
 if TYPE_CHECKING:
     from train.propagate.run import PropagationSettings
@@ -197,10 +195,9 @@ def evaluate(
         allow_seen=allow_seen,
         device=device,
     )
-    command = shlex.join(["bcss-train", *sys.argv[1:]])
     lost = interrupted_as_line("no scores were written; run the same command to start again")
     with lost, progress_bar("evaluate", "tile") as bar:
-        found = run_evaluation(settings, out, command=command, workers=workers, on_tile=shown_on(bar))
+        found = run_evaluation(settings, out, command=command_line(), workers=workers, on_tile=shown_on(bar))
     print_scores(found.result)
     if threshold == "val":
         for name, value in found.result["protocol"]["thresholds"].items():

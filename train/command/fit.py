@@ -15,7 +15,7 @@ import typer
 from schemas.command.console import interrupted_as_line, printable, progress_bar, show_step
 from train.backbone.catalog import ModelSize
 from train.choices import BalanceChoice, DeviceChoice, PromptChoice, RecipeName
-from train.command.flags import multiple_of_32
+from train.command.flags import command_line, multiple_of_32
 
 if TYPE_CHECKING:
     from schemas.store.store import Store
@@ -205,7 +205,7 @@ def fit(
     if plan:
         _print_plan(opened, settings)
         return
-    command = shlex.join(["bcss-train", *sys.argv[1:]])
+    command = command_line()
     if curve:
         _fit_curve(opened, settings, curve, out, resume=resume, command=command)
         return

@@ -1,7 +1,9 @@
-"""Flags that several commands share, the checks of their values, and how a bar shows their progress."""
+"""Flags that several commands share, the checks of their values, their command line, and how a bar shows progress."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,11 @@ def multiple_of_32(value: int | None) -> int | None:
 
 
 ImageSize = Annotated[int | None, typer.Option(callback=multiple_of_32, help="Side of the network's input in pixels.")]
+
+
+def command_line() -> str:
+    """Return the command as a shell takes it, for a report."""
+    return shlex.join(["bcss-train", *sys.argv[1:]])
 
 
 def shown_on(bar: tqdm[Any]) -> Callable[[int, int], None]:
