@@ -17,12 +17,6 @@ from train.model.promptable import PromptableSam
 
 
 @pytest.fixture(scope="module")
-def store(short_store: Store) -> Store:
-    """The store with three validation tiles, because each run validates at least twice."""
-    return short_store
-
-
-@pytest.fixture(scope="module")
 def bare_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with one training patient and without negative points."""
     folder = tmp_path_factory.mktemp("bare")

@@ -3,6 +3,9 @@
 import inspect
 import json
 import re
+import sys
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -12,20 +15,16 @@ from schemas.store.store import Store
 from tests.programs import run_train
 from train import cli
 from train.backbone.sam2 import SAM2
+from train.command.fit import TileBar
 from train.config import FitConfig, flag_of, flags_as_settings
 
-
-@pytest.fixture(scope="module")
-def store(short_store: Store) -> Store:
-    """The store with three validation tiles, because each run validates at least twice."""
-    return short_store
+NANO = ("--model", "nano", "--image-size", 128, "--workers", 0, "--device", "cpu")
 
 
 def test_plan_prints_what_a_run_needs_and_makes_no_folder(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    flags = ("--model", "nano", "--image-size", 128, "--max-steps", 2, "--workers", 0, "--device", "cpu", "--plan")
     # typer ends a command that returns with status 0.
-    assert run_train(monkeypatch, "fit", store.path, *flags) == 0
+    assert run_train(monkeypatch, "fit", store.path, *NANO, "--max-steps", 2, "--plan") == 0
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert words == ["model", "trains", "data", "run", "memory", "batch", "time", "nothing"]
     assert list(tmp_path.iterdir()) == []
@@ -34,22 +33,8 @@ def test_plan_prints_what_a_run_needs_and_makes_no_folder(store: Store, tmp_path
 def test_next_commands_after_a_run_on_frames_follow_objects(
     sequences: Store, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    flags = (
-        "--model",
-        "nano",
-        "--image-size",
-        128,
-        "--frames",
-        2,
-        "--prompt",
-        "box",
-        "--max-steps",
-        1,
-        "--batch-size",
-        1,
-    )
-    run = tmp_path / "run"
-    assert run_train(monkeypatch, "fit", sequences.path, "--out", run, *flags, "--workers", 0, "--no-report") == 0
+    run, flags = tmp_path / "run", ("--frames", 2, "--prompt", "box", "--max-steps", 1, "--batch-size", 1)
+    assert run_train(monkeypatch, "fit", sequences.path, "--out", run, *NANO, *flags, "--no-report") == 0
     said = capsys.readouterr().out
     assert re.search(rf"next +bcss-train evaluate {sequences.path} --checkpoint \S+ --propagate --out \S+\n", said)
     assert re.search(r" +bcss-train predict \S+ FRAMES --first-mask MASK --out \S+\n", said)
@@ -57,21 +42,8 @@ def test_next_commands_after_a_run_on_frames_follow_objects(
 
 def test_fit_then_evaluate(store: Store, tmp_path: Path, monkeypatch, capsys) -> None:
     run, out = tmp_path / "run", tmp_path / "eval"
-    arguments = (
-        "--model",
-        "nano",
-        "--image-size",
-        128,
-        "--max-steps",
-        1,
-        "--workers",
-        0,
-        "--prompt",
-        "box",
-        "--device",
-        "cpu",
-    )
-    assert run_train(monkeypatch, "fit", store.path, "--out", run, *arguments) == 0
+    flags = ("--max-steps", 1, "--prompt", "box")
+    assert run_train(monkeypatch, "fit", store.path, "--out", run, *NANO, *flags) == 0
     checkpoint = run / "checkpoints" / "checkpoint.pt"
     said = capsys.readouterr().out
     assert str(checkpoint) in said
@@ -145,20 +117,34 @@ def test_help_of_freeze_names_every_preset() -> None:
 
 
 def test_debug_shows_the_time_of_each_stage(store: Store, tmp_path: Path, monkeypatch, caplog) -> None:
-    arguments = (
-        "--model",
-        "nano",
-        "--image-size",
-        128,
-        "--max-steps",
-        2,
-        "--workers",
-        0,
-        "--device",
-        "cpu",
-        "--no-report",
-    )
-    assert run_train(monkeypatch, "--debug", "fit", store.path, "--out", tmp_path / "run", *arguments) == 0
+    flags = ("--out", tmp_path / "run", *NANO, "--max-steps", 2, "--no-report")
+    assert run_train(monkeypatch, "--debug", "fit", store.path, *flags) == 0
     calls = {r.bcss_fields["stage"]: r.bcss_fields.get("calls") for r in caplog.records if hasattr(r, "bcss_fields")}
     assert calls["data wait"] == calls["forward, backward, update"] == 2
     assert {"set up", "validate", "save"} <= calls.keys()
+
+
+class Terminal(StringIO):
+    """What a terminal would show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "is_disabled"), [(Terminal, False), (Terminal, True), (StringIO, False)])
+def test_bar_of_tiles_is_shown_on_a_terminal_and_goes_away(
+    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], StringIO], is_disabled: bool
+) -> None:
+    shown = stream()
+    monkeypatch.setattr(sys, "stderr", shown)
+    bar = TileBar(type("Steps", (), {"disable": is_disabled})())
+    for doing in ("validate", "report"):
+        for done in (1, 2):
+            bar(doing, done, 2)
+    said = shown.getvalue()
+    if stream is StringIO or is_disabled:
+        assert said == ""
+        return
+    assert re.findall(r"(\w+): +0%\| *\| 0/2 \[", said) == ["validate", "report"]
+    # The bar of the next validation begins on an empty line.
+    assert re.search(r"\r +\r$", said)

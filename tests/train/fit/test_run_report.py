@@ -6,8 +6,7 @@ import html
 import json
 import re
 import shlex
-import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -17,13 +16,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from prep.build import build_store
-from prep.config import BuildConfig
-from prep.source.discover import RoiSource
-from prep.synthetic import write_sample
-from schemas.manifest import Split
-from schemas.store.store import Store, open_store
-from train.cli import main
+from schemas.store.store import Store
+from tests.programs import run_train
 from train.config import read_config
 from train.fit.state import Origin, start_run
 from train.fit.trainer import fit
@@ -35,19 +29,6 @@ if TYPE_CHECKING:
 
 FLAGS = ("--model", "nano", "--image-size", "128", "--batch-size", "36", "--workers", "0", "--device", "cpu")
 PROMPT = "box"
-
-
-@pytest.fixture(scope="module")
-def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store of two ROIs, one to train on and one to validate."""
-    folder = tmp_path_factory.mktemp("small")
-    write_sample(folder / "source", rois=2, size_px=160, seed=1)
-
-    def split(rois: list[RoiSource]) -> dict[str, Split]:
-        return {rois[0].patient: "train", rois[1].patient: "val"}
-
-    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=128), splitter=split)
-    return open_store(folder / "s.zarr")
 
 
 @contextmanager
@@ -70,14 +51,11 @@ def _scores(scores: list[float]) -> Generator[None]:
 def worse(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
     """A run of two epochs of which none beats the start: its folder, its command line and what it printed."""
     out = tmp_path_factory.mktemp("worse") / "my run"
-    command = ["bcss-train", "fit", small_store.path, "--out", str(out), *FLAGS, "--prompt", PROMPT, "--epochs", "2"]
+    command = ["fit", small_store.path, "--out", str(out), *FLAGS, "--prompt", PROMPT, "--epochs", "2"]
     printed = StringIO()
     with _scores([0.7, 0.7, 0.6]), redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", command)
-        with pytest.raises(SystemExit) as stop:
-            main()
-    assert not stop.value.code
-    return out, command, printed.getvalue()
+        assert run_train(patch, *command) == 0
+    return out, ["bcss-train", *command], printed.getvalue()
 
 
 def _rows(report: str, heading: str) -> list[list[str]]:
@@ -191,31 +169,3 @@ def test_report_fits_the_window(worse: tuple[Path, list[str], str], browser: Bro
     assert max(widths) <= width
     assert troubles == []
     context.close()
-
-
-class Terminal(StringIO):
-    """What a terminal would show."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("stream", "is_disabled"), [(Terminal, False), (Terminal, True), (StringIO, False)])
-def test_bar_of_tiles_is_shown_on_a_terminal_and_goes_away(
-    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], StringIO], is_disabled: bool
-) -> None:
-    from train.command.fit import TileBar
-
-    shown = stream()
-    monkeypatch.setattr(sys, "stderr", shown)
-    bar = TileBar(type("Steps", (), {"disable": is_disabled})())
-    for doing in ("validate", "report"):
-        for done in (1, 2):
-            bar(doing, done, 2)
-    said = shown.getvalue()
-    if stream is StringIO or is_disabled:
-        assert said == ""
-        return
-    assert re.findall(r"(\w+): +0%\| *\| 0/2 \[", said) == ["validate", "report"]
-    # The bar of the next validation begins on an empty line.
-    assert re.search(r"\r +\r$", said)

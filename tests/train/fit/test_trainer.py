@@ -13,7 +13,6 @@ from sam2.build_sam import build_sam2
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.source.discover import RoiSource
-from prep.synthetic import write_sample
 from schemas.errors import CheckpointError, ConfigError, TrainingError
 from schemas.manifest import Split
 from schemas.store.store import Store, open_store
@@ -55,19 +54,6 @@ FAST = FitConfig(
 )
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def small_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store of two ROIs, one to train on and one to validate."""
-    folder = tmp_path_factory.mktemp("small")
-    write_sample(folder / "source", rois=2, size_px=160, seed=1)
-
-    def split(rois: list[RoiSource]) -> dict[str, Split]:
-        return {rois[0].patient: "train", rois[1].patient: "val"}
-
-    build_store(folder / "source", folder / "s.zarr", BuildConfig(size_px=128), splitter=split)
-    return open_store(folder / "s.zarr")
 
 
 def _with(**changes: object) -> FitConfig:
