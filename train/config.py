@@ -67,7 +67,7 @@ class FitConfig(Settings):
         checkpoint_activations: Whether a trained encoder recomputes its activations to save memory.
         cache_features: Whether a frozen image encoder's features are kept beside the store and read instead of images.
         report: Whether report.html is written at the end. It takes one more validation, with the start and the
-            baselines. Without it, summary.json has no difference to the start.
+            baselines.
         augment: Settings of the augmentation of tiles.
         optimizer: Settings of AdamW and of its learning rates.
         lora: Settings of low-rank adapters.

@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from schemas.command.stage_timer import timed
+from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
 from train.choices import MEASURE_NAMES
 from train.fit.state import Run, WeightsKind, save_last
@@ -18,6 +20,9 @@ from train.model.promptable import PromptableSam
 from train.runtime.machine import Machine
 from train.runtime.random_state import rng_states, set_rng_states
 from train.runtime.run_log import RunLog
+from train.score.comparisons import against_start
+from train.score.initial_weights import UNTRAINED, ZERO_SHOT
+from train.score.score_table import ScoreTable
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +111,22 @@ def _score_weights(
     if is_best:
         run.best_score, run.epochs_since_best = score, 0
         run.best_weights = better if run.ema is not None else None
+        _compare_with_start(run, validation.tables)
     if machine.world.is_main:
         kind = better if len(found) > 1 else None
         took_s = log.sums.seconds + time.perf_counter() - began_s
         logger.info("%s", _line(run, epoch, score, kind, log.sums.mean_loss, took_s, is_best=is_best))
         if is_best:
             run.best_state(model).save(checkpoint.with_name("best.pt"))
+
+
+def _compare_with_start(run: Run, tables: dict[PromptKind, ScoreTable]) -> None:
+    """Keep the Dice of the start; later, keep the difference of the best weights to it."""
+    if not run.steps:
+        run.start_dice = {kind: torch.from_numpy(table.dice) for kind, table in tables.items()}
+    if run.start_dice is not None:
+        start = ZERO_SHOT if run.config.init else UNTRAINED
+        run.against_start = against_start("best", start, tables, run.start_dice)
 
 
 def _models(run: Run) -> dict[WeightsKind, PromptableSam]:

@@ -145,6 +145,7 @@ def _restore(run: Run, state: TrainState, path: Path) -> None:
     run.best_score = state.best_meter_values.get(run.best_score_name)
     run.best_weights = state.best_weights
     run.start_score, run.epochs_since_best = state.start_score, state.epochs_since_best
+    run.start_dice, run.against_start = state.start_dice, state.against_start
     run.scored_steps, run.val = state.scored_steps, state.val
     # The run keeps the `--init` that it was started with, even if another one is given now.
     run.config = FitConfig.model_validate(run.config.model_dump() | {"init": state.config.get("init")})

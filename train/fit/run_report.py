@@ -19,7 +19,7 @@ from train.model.names import without_dots
 from train.model.predictor import MaskPredictor
 from train.output.report import Fact, write_report
 from train.score.answers import tiles_with_objects
-from train.score.comparisons import own_start
+from train.score.comparisons import differences_from, own_start
 from train.score.evaluate import Evaluation, evaluate
 from train.score.initial_weights import load_initial_weights
 from train.score.protocol import ScoringProtocol
@@ -80,19 +80,7 @@ def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, 
 
 def _against_start(evaluation: Evaluation) -> dict[str, Any] | None:
     start = own_start(BEST, list(evaluation.result["models"]))
-    found = {
-        pair["prompt"]: {
-            "start": pair["minus"],
-            "dice": pair["class_mean"]["value"],
-            "interval": pair["class_mean"]["interval"],
-            "level": pair["class_mean"]["level"],
-            "patients": pair["class_mean"]["patients"],
-            "few_patients": pair["class_mean"]["few_patients"],
-        }
-        for pair in evaluation.result["paired"]
-        if pair["model"] == BEST and pair["minus"] == start
-    }
-    return found or None
+    return (differences_from(BEST, start, evaluation.result["paired"]) or None) if start else None
 
 
 def _data(store: Store) -> list[Fact]:

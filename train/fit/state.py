@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from schemas.prompt_kinds import PromptKind
 from train.backbone.nano_start import init_file
 from train.config import FitConfig
 from train.fit.average import moving_average
@@ -65,6 +67,8 @@ class Run:
             class mean, the primary number of an evaluation.
         best_weights: Whether `best.pt` has the weights of its step or their moving average; None without an average.
         start_score: Validation score before the first step; None if there is none, as in runs of older versions.
+        start_dice: float64 (n,) each, Dice of the start on the n validation objects, by prompt kind; None if not known.
+        against_start: The paired difference of `best.pt` minus the start, as in `summary.json`; None if there is none.
         epochs_since_best: Number of epochs since the best score.
         scored_steps: Number of steps done at the last validation; -1 before the start was validated.
         val: Scores of the last validation, by prompt kind.
@@ -86,6 +90,8 @@ class Run:
     best_by_objects: bool = False
     best_weights: WeightsKind | None = None
     start_score: float | None = None
+    start_dice: dict[PromptKind, Tensor] | None = None
+    against_start: dict[str, Any] | None = None
     epochs_since_best: int = 0
     scored_steps: int = -1
     val: dict[str, Any] | None = None
@@ -133,6 +139,8 @@ class Run:
             best_weights=self.best_weights,
             ema_warms_up=self.ema_warms_up,
             start_score=self.start_score,
+            start_dice=self.start_dice,
+            against_start=self.against_start,
             epochs_since_best=self.epochs_since_best,
             scored_steps=self.scored_steps,
             val=self.val,

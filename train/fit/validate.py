@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
 from train.config import FitConfig
 from train.model.predictor import MaskPredictor, evaluating
@@ -18,6 +19,7 @@ from train.runtime.distributed import World
 from train.score.answers import score_tiles
 from train.score.overlay_panels import OverlayPanels
 from train.score.protocol import ScoringProtocol
+from train.score.score_table import ScoreTable
 from train.score.tables import gather_scores, merge_tables, summarize
 from train.score.tile_answer import ScoredAnswer
 
@@ -34,10 +36,12 @@ class Validation:
 
     Attributes:
         scores: Scores by prompt kind, as in `metrics.json`.
+        tables: Scores of every object, by prompt kind.
         panels: Overlays of the first tiles, uint8 (H, W, 3) each.
     """
 
     scores: dict[str, Any]
+    tables: dict[PromptKind, ScoreTable]
     panels: list[NDArray[np.uint8]]
 
     def score(self, measure: str, *, by_objects: bool = False) -> float:
@@ -86,7 +90,8 @@ def validate(
         own = gather_scores(scored, [panels])
     gathered = world.gather((own, panels.pictures))
     tables = merge_tables([part for part, _ in gathered])
-    return Validation(summarize(tables, store)[MODEL], [picture for _, part in gathered for picture in part])
+    pictures = [picture for _, part in gathered for picture in part]
+    return Validation(summarize(tables, store)[MODEL], tables[MODEL], pictures)
 
 
 def _told(scored: Iterator[ScoredAnswer], tiles: int, on_tile: OnTile) -> Iterator[ScoredAnswer]:

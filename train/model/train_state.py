@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from schemas.errors import CheckpointError
+from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize
 from train.choices import MAX_SEED
 from train.model.checkpoint import Weights, load_checkpoint, save_checkpoint, trained_with
@@ -64,6 +65,10 @@ class TrainState(BaseModel):
     ema_warms_up: bool = False
     # The validation score before the first step: read by `--resume` for summary.json and the report.
     start_score: float | None = None
+    # The Dice of the start on every validation object: read by `--resume`, which compares later weights on them.
+    start_dice: dict[PromptKind, Tensor] | None = None
+    # The difference of `best.pt` minus the start: read by `--resume` for summary.json.
+    against_start: dict[str, Any] | None = None
     # The number of epochs since the best score, read by `--resume` for `--patience`.
     epochs_since_best: int
     # The number of steps at the last validation, -1 before the first: if an epoch has ended since, `--resume` first
@@ -92,13 +97,13 @@ class TrainState(BaseModel):
 
     def content(self) -> dict[str, Any]:
         """Return the tensors and plain Python values to save, by key; parts that the run does not have are left out."""
-        optional = ("adapter", "base_layers", "optimizer", "ema")
+        optional = ("adapter", "base_layers", "optimizer", "ema", "start_dice")
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in values.items() if name not in optional or value is not None}
 
     def without_training(self) -> TrainState:
-        """Return a copy without the optimizer and the average, which a file of chosen weights does not need."""
-        return self.model_copy(update={"optimizer": None, "ema": None})
+        """Return a copy without the optimizer, the average and the Dice of the start, which only `--resume` reads."""
+        return self.model_copy(update={"optimizer": None, "ema": None, "start_dice": None})
 
     def save(self, path: Path, keep_as: Path | None = None) -> None:
         """Write the checkpoint with `save_checkpoint`, which explains the arguments.

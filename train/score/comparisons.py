@@ -7,11 +7,12 @@ Simple Sequentially Rejective Multiple Test Procedure, 1979; intervals by Bonfer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
@@ -189,6 +190,50 @@ def paired_difference(first: ScoreTable, second: ScoreTable) -> dict[str, Any]:
         "ci95": object_mean(difference, first.patient).interval(),
         "n": len(difference),
         "better_on": float(np.mean(difference > 0)),
+    }
+
+
+def against_start(
+    model: str, start: str, scores: Mapping[PromptKind, ScoreTable], start_dice: Mapping[PromptKind, Tensor]
+) -> dict[str, Any]:
+    """Compare a model with its start on the same objects; the first prompt kind is the primary comparison.
+
+    Args:
+        model: Name of the model.
+        start: Name of its start.
+        scores: Scores of the model, by prompt kind.
+        start_dice: float64 (n,) each, Dice of the start on the same n objects, by prompt kind.
+
+    Returns:
+        What `differences_from` returns.
+    """
+    tables: Tables = {model: dict(scores), start: {}}
+    for kind, table in scores.items():
+        tables[start][kind] = replace(table, dice=start_dice[kind].numpy())
+    planned = [Comparison(model, start, kind) for kind in scores]
+    return differences_from(model, start, paired_differences(tables, planned))
+
+
+def differences_from(model: str, start: str, paired: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Choose the differences between a model and its start.
+
+    Args:
+        model: Name of the model.
+        start: Name of its start.
+        paired: What `paired_differences` returned.
+
+    Returns:
+        For each prompt kind, the difference of the class means with its interval and its number of patients.
+    """
+    kept = ("interval", "level", "patients", "few_patients")
+    return {
+        pair["prompt"]: {
+            "start": start,
+            "dice": pair["class_mean"]["value"],
+            **{key: pair["class_mean"][key] for key in kept},
+        }
+        for pair in paired
+        if (pair["model"], pair["minus"]) == (model, start)
     }
 
 

@@ -24,7 +24,7 @@ from train.model.train_state import RunStart, run_start
 
 logger = logging.getLogger(__name__)
 
-UNTRAINED = "baseline:untrained"
+UNTRAINED, ZERO_SHOT = "baseline:untrained", "baseline:zero_shot"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def load_initial_weights(
         predictor = _load_start(start, path, device)
         if predictor is None:
             continue
-        name = "baseline:zero_shot" if predictor.weights else UNTRAINED
+        name = ZERO_SHOT if predictor.weights else UNTRAINED
         name = name if name not in found else f"{name}:{model}"
         is_known = False
         if predictor.weights:

@@ -48,7 +48,7 @@ class Estimate:
         """Return the lower and the upper end of the interval, or None without a standard error."""
         if self.error is None:
             return None
-        # Imported only here, because the import takes long and a training run never asks for an interval.
+        # Imported only here, because the import takes long and most commands need no interval.
         from scipy import special
 
         reach = float(special.stdtrit(self.fewest - 1, (1 + level) / 2)) * self.error

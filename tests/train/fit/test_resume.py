@@ -187,6 +187,9 @@ def test_run_killed_in_validation_validates_when_resumed(
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if "event" in line] == [0, 1]
     assert summary["start_val"] is not None
+    # It is compared with the start that the killed process validated.
+    of_straight = json.loads((straight / "summary.json").read_text())["against_start"]
+    assert json.loads(json.dumps(summary["against_start"])) == of_straight
     assert (tmp_path / "checkpoints" / "best.pt").exists()
     assert_same_runs(tmp_path, straight)
 

@@ -137,17 +137,36 @@ def test_report_carries_the_command_line(worse: tuple[Path, list[str], str]) -> 
     assert html.unescape(made) == shlex.join(command)
 
 
-def test_report_says_that_best_is_the_last_step(small_store: Store, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def better(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run of one epoch that beats the start: its folder and its summary."""
+    out = tmp_path_factory.mktemp("better")
     flags = {"model": "nano", "image_size": 128, "batch_size": 36, "epochs": 1, "workers": 0, "prompt": PROMPT}
     with _scores([0.7, 0.8]):
-        summary = fit(small_store, read_config(None, flags), tmp_path / "better")
+        return out, fit(small_store, read_config(None, flags), out)
+
+
+def test_report_says_that_best_is_the_last_step(better: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = better
     assert (summary["best_val"], summary["best_is_start"]) == (0.8, False)
-    report = (tmp_path / "better" / "report.html").read_text()
+    report = (out / "report.html").read_text()
     said = "The last epoch was the best one, so best is also the last step."
     assert re.search(rf"</h1>\s*<p>{said}</p>", report)
     assert "last" not in {row[0] for row in _rows(report, "Scores")}
     # Nobody gave a command.
     assert "Made by" not in report
+
+
+def test_validation_finds_the_difference_to_the_start_that_the_report_finds(
+    better: tuple[Path, dict[str, Any]],
+) -> None:
+    out, summary = better
+    of_report = summary["against_start"][PROMPT]
+    # The report scores the start and `best.pt` again; a run without a report has only what its validations kept.
+    found = load_checkpoint(out / "checkpoints" / "checkpoint.pt")["against_start"][PROMPT]
+    assert found["dice"] != 0
+    for key in ("start", "dice", "patients", "few_patients"):
+        assert found[key] == of_report[key]
 
 
 @pytest.mark.parametrize("width", [1200, 400])

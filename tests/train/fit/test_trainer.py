@@ -300,7 +300,7 @@ def test_best_has_the_weights_of_the_epoch_with_the_best_score(
 
 def _validation(dice: float) -> Validation:
     overall = {"dice": dice, "iou": dice, "class_mean": {"dice": {"value": dice}, "iou": {"value": dice}}}
-    return Validation({"box": {"overall": overall, "classes": {}}}, [])
+    return Validation({"box": {"overall": overall, "classes": {}}}, {}, [])
 
 
 def test_validation_of_the_start_leaves_the_random_generators_alone(store: Store, monkeypatch, tmp_path: Path) -> None:
