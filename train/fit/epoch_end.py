@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from schemas.command.stage_timer import timed
@@ -123,7 +122,7 @@ def _score_weights(
 def _compare_with_start(run: Run, tables: dict[PromptKind, ScoreTable]) -> None:
     """Keep the Dice of the start; later, keep the difference of the best weights to it."""
     if not run.steps:
-        run.start_dice = {kind: torch.from_numpy(table.dice) for kind, table in tables.items()}
+        run.start_dice = {kind: table.dice.tolist() for kind, table in tables.items()}
     if run.start_dice is not None:
         start = ZERO_SHOT if run.config.init else UNTRAINED
         run.against_start = against_start("best", start, tables, run.start_dice)

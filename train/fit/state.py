@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from schemas.prompt_kinds import PromptKind
@@ -67,7 +66,7 @@ class Run:
             class mean, the primary number of an evaluation.
         best_weights: Whether `best.pt` has the weights of its step or their moving average; None without an average.
         start_score: Validation score before the first step; None if there is none, as in runs of older versions.
-        start_dice: float64 (n,) each, Dice of the start on the n validation objects, by prompt kind; None if not known.
+        start_dice: Dice of the start on every validation object, by prompt kind; None if it is not known.
         against_start: The paired difference of `best.pt` minus the start, as in `summary.json`; None if there is none.
         epochs_since_best: Number of epochs since the best score.
         scored_steps: Number of steps done at the last validation; -1 before the start was validated.
@@ -90,7 +89,7 @@ class Run:
     best_by_objects: bool = False
     best_weights: WeightsKind | None = None
     start_score: float | None = None
-    start_dice: dict[PromptKind, Tensor] | None = None
+    start_dice: dict[PromptKind, list[float]] | None = None
     against_start: dict[str, Any] | None = None
     epochs_since_best: int = 0
     scored_steps: int = -1

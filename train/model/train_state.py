@@ -66,7 +66,7 @@ class TrainState(BaseModel):
     # The validation score before the first step: read by `--resume` for summary.json and the report.
     start_score: float | None = None
     # The Dice of the start on every validation object: read by `--resume`, which compares later weights on them.
-    start_dice: dict[PromptKind, Tensor] | None = None
+    start_dice: dict[PromptKind, list[float]] | None = None
     # The difference of `best.pt` minus the start: read by `--resume` for summary.json.
     against_start: dict[str, Any] | None = None
     # The number of epochs since the best score, read by `--resume` for `--patience`.

@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
@@ -194,7 +193,7 @@ def paired_difference(first: ScoreTable, second: ScoreTable) -> dict[str, Any]:
 
 
 def against_start(
-    model: str, start: str, scores: Mapping[PromptKind, ScoreTable], start_dice: Mapping[PromptKind, Tensor]
+    model: str, start: str, scores: Mapping[PromptKind, ScoreTable], start_dice: Mapping[PromptKind, Sequence[float]]
 ) -> dict[str, Any]:
     """Compare a model with its start on the same objects; the first prompt kind is the primary comparison.
 
@@ -202,14 +201,14 @@ def against_start(
         model: Name of the model.
         start: Name of its start.
         scores: Scores of the model, by prompt kind.
-        start_dice: float64 (n,) each, Dice of the start on the same n objects, by prompt kind.
+        start_dice: Dice of the start on the same objects, by prompt kind.
 
     Returns:
         What `differences_from` returns.
     """
     tables: Tables = {model: dict(scores), start: {}}
     for kind, table in scores.items():
-        tables[start][kind] = replace(table, dice=start_dice[kind].numpy())
+        tables[start][kind] = replace(table, dice=np.array(start_dice[kind], np.float64))
     planned = [Comparison(model, start, kind) for kind in scores]
     return differences_from(model, start, paired_differences(tables, planned))
 
