@@ -51,13 +51,32 @@ class AutomaticOptions:
     batch_size: int | None = None
 
 
+@dataclass(frozen=True)
+class CandidateCounts:
+    """Numbers of candidate masks.
+
+    Attributes:
+        total: All candidates.
+        unlikely: Those whose IoU estimate is not above the threshold.
+        unstable: Of the others, those whose stability is below the threshold.
+    """
+
+    total: int = 0
+    unlikely: int = 0
+    unstable: int = 0
+
+    def __add__(self, other: CandidateCounts) -> CandidateCounts:
+        """Return the sums."""
+        return CandidateCounts(self.total + other.total, self.unlikely + other.unlikely, self.unstable + other.unstable)
+
+
 def find_all(
     predictor: MaskPredictor,
     views: Sequence[View],
     side: int,
     origin_xy: tuple[int, int],
     options: AutomaticOptions,
-) -> list[FoundObject]:
+) -> tuple[list[FoundObject], CandidateCounts]:
     """Find the objects of one window.
 
     Args:
@@ -68,14 +87,15 @@ def find_all(
         options: Settings of the search.
 
     Returns:
-        The objects; those with the best IoU estimates come first.
+        The objects, those with the best IoU estimates first, and how many candidates the thresholds left out.
     """
     points = torch.from_numpy(build_point_grid(options.clicks_per_side)).float() * side
     default = CPU_CLICKS_PER_PASS if predictor.device.type == "cpu" else CLICKS_PER_PASS
-    parts = [_of_clicks(predictor, views, some, side, options) for some in points.split(options.batch_size or default)]
-    parts = [part for part in parts if len(part[1])]
+    passes = [_of_clicks(predictor, views, some, side, options) for some in points.split(options.batch_size or default)]
+    counts = sum((each for _, each in passes), CandidateCounts())
+    parts = [part for part, _ in passes if len(part[1])]
     if not parts:
-        return []
+        return [], counts
     masks, ious, stability = (torch.cat(values) for values in zip(*parts, strict=True))
     boxes = batched_mask_to_box(masks).float()
     kept = batched_nms(boxes, ious, torch.zeros_like(ious), options.nms_iou)
@@ -84,16 +104,17 @@ def find_all(
         cut = FoundObject.cut(masks[row].numpy(), origin_xy, float(ious[row]), float(stability[row]))
         if cut is not None:
             found.append(cut)
-    return found
+    return found, counts
 
 
 @torch.inference_mode()
 def _of_clicks(
     predictor: MaskPredictor, views: Sequence[View], points: Tensor, side: int, options: AutomaticOptions
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[tuple[Tensor, Tensor, Tensor], CandidateCounts]:
     """Return masks, bool (n, S, S), IoU estimates and stability of the candidates that are good enough, on the CPU."""
     logits, ious = candidates(predictor, views, points, side)
     logits, ious = logits.flatten(0, 1), ious.flatten(0, 1)
+    total = len(ious)
     good = ious > options.iou_threshold if options.iou_threshold > 0 else torch.ones_like(ious, dtype=torch.bool)
     logits, ious = logits[good], ious[good]
     masks: list[Tensor] = []
@@ -103,10 +124,12 @@ def _of_clicks(
         stability.append(stability_of(full, options.threshold))
         masks.append((full > options.threshold).cpu())
     if not masks:
-        return torch.zeros(0, side, side, dtype=torch.bool), torch.zeros(0), torch.zeros(0)
+        none = torch.zeros(0, side, side, dtype=torch.bool), torch.zeros(0), torch.zeros(0)
+        return none, CandidateCounts(total, total)
     stable = torch.cat(stability).cpu()
     kept = stable >= options.stability_threshold
-    return torch.cat(masks)[kept], ious.float().cpu()[kept], stable[kept]
+    counts = CandidateCounts(total, total - len(ious), int((~kept).sum()))
+    return (torch.cat(masks)[kept], ious.float().cpu()[kept], stable[kept]), counts
 
 
 def candidates(predictor: MaskPredictor, views: Sequence[View], points: Tensor, side: int) -> tuple[Tensor, Tensor]:

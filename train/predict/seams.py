@@ -7,6 +7,9 @@ other objects are whole. Masks that agree where their windows overlap are masks 
 * A whole mask replaces a cut mask inside it, and is never extended.
 * If a whole mask lies inside another with a better IoU estimate, only the better one stays; otherwise both stay.
 
+A cut mask that agrees with no mask of another window is left out: its other part is not known. SAM 2's automatic mask
+generator, too, leaves out masks that the edges of its crops cut.
+
 Coordinates are x, y in pixels of the grid.
 """
 
@@ -35,7 +38,7 @@ MAX_SIDE_PX = 8192
 """Longest side of an object that is joined from parts. The limit keeps memory from growing with the slide."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Open:
     """An object that a later window may still extend.
 
@@ -43,11 +46,13 @@ class _Open:
         found: The object so far.
         windows: The windows that it was found in.
         cut: Whether it reaches a part of the image that none of these windows shows.
+        agreed: Whether a mask of another window agrees with it.
     """
 
     found: FoundObject
     windows: tuple[Box, ...]
     cut: bool
+    agreed: bool = False
 
 
 class SeamJoiner:
@@ -55,10 +60,11 @@ class SeamJoiner:
 
     Args:
         size_xy: Width and height of the grid.
+        windows_overlap: Whether windows overlap. If they do not, no mask can agree with another one, so all stay.
     """
 
-    def __init__(self, size_xy: tuple[int, int]) -> None:
-        self._size_xy = size_xy
+    def __init__(self, size_xy: tuple[int, int], *, windows_overlap: bool = True) -> None:
+        self._size_xy, self._windows_overlap = size_xy, windows_overlap
         self._open: list[_Open] = []
 
     def add(self, window: Box, objects: list[FoundObject]) -> None:
@@ -94,10 +100,13 @@ class SeamJoiner:
                 if joined is not None:
                     self._open.remove(before)
                     part = joined
+                before.agreed = part.agreed = True
             elif _takes_place(before, part):
                 return None
             elif _takes_place(part, before):
                 self._open.remove(before)
+            else:
+                before.agreed = part.agreed = True
         return part
 
     def _without_twice(self, part: _Open) -> _Open | None:
@@ -114,14 +123,18 @@ class SeamJoiner:
         Args:
             y: First row of pixels of the next row of windows.
         """
-        done = [item.found for item in self._open if max(window[3] for window in item.windows) <= y]
+        done = [item for item in self._open if max(window[3] for window in item.windows) <= y]
         self._open = [item for item in self._open if max(window[3] for window in item.windows) > y]
-        return in_order(done)
+        return self._known(done)
 
     def close(self) -> list[FoundObject]:
         """Return the remaining objects, the largest first."""
-        left, self._open = [item.found for item in self._open], []
-        return in_order(left)
+        left, self._open = self._open, []
+        return self._known(left)
+
+    def _known(self, items: list[_Open]) -> list[FoundObject]:
+        """Return the objects that are whole, or of which another window has a mask, too; the largest first."""
+        return in_order([item.found for item in items if item.agreed or not (item.cut and self._windows_overlap)])
 
     def _joined(self, first: _Open, second: _Open) -> _Open | None:
         """Return two masks of one object as one; None if that is too large, or both saw the same window."""

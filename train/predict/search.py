@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.model.predictor import MaskPredictor
-from train.predict.automatic import AutomaticOptions, find_all
+from train.predict.automatic import AutomaticOptions, CandidateCounts, find_all
 from train.predict.seams import SeamJoiner, in_order
 from train.predict.window_rows import WindowRows
 from train.results.found_object import Box, FoundObject
@@ -91,8 +91,8 @@ def search(
     if tissue is not None:
         empty = sum(not tissue.window(left, top, window_px).any() for top in tops for left in lefts)
         logger.info("%s: windows without tissue, which are not searched: %d", grid.source.path, empty)
-    joiner = SeamJoiner(grid.size_xy)
-    done = 0
+    joiner = SeamJoiner(grid.size_xy, windows_overlap=overlap > 0)
+    done, counts = 0, CandidateCounts()
 
     def large(objects: list[FoundObject]) -> list[FoundObject]:
         # A small part may belong to a large object, so nothing is left out before the parts are joined.
@@ -105,9 +105,10 @@ def search(
                 windows = _read_ahead(pool, grid, [(left, top) for left in lefts], window_px, tissue, readers)
                 found = (_in_window(predictor, grid, *window, options, tta=tta) for window in windows)
             else:
-                found = iter(kept)
+                found = ((objects, CandidateCounts()) for objects in kept)
             found_in_row: list[list[FoundObject]] = []
-            for left, objects in zip(lefts, found, strict=True):
+            for left, (objects, left_out) in zip(lefts, found, strict=True):
+                counts += left_out
                 found_in_row.append(objects)
                 if len(tops) * len(lefts) > 1:
                     joiner.add(_shown((left, top), window_px, grid), objects)
@@ -122,6 +123,22 @@ def search(
                 # With a single window there is nothing to join, so the result equals that of SAM 2's own rules.
                 yield from large(in_order(found_in_row[0]))
     yield from large(joiner.close())
+    if counts.total:
+        _log_counts(grid, counts, options)
+
+
+def _log_counts(grid: WorkingGrid, counts: CandidateCounts, options: AutomaticOptions) -> None:
+    """Say how many candidates each threshold left out, so that one knows which to change if objects are missing."""
+    logger.info(
+        "%s: %d candidate masks, of which %d have an IoU estimate of at most %g (--iou-threshold), and %d others "
+        "have a stability below %g (--stability-threshold)",
+        grid.source.path,
+        counts.total,
+        counts.unlikely,
+        options.iou_threshold,
+        counts.unstable,
+        options.stability_threshold,
+    )
 
 
 def _shown(origin_xy: tuple[int, int], side: int, grid: WorkingGrid) -> Box:
@@ -164,16 +181,17 @@ def _in_window(
     options: AutomaticOptions,
     *,
     tta: bool,
-) -> list[FoundObject]:
+) -> tuple[list[FoundObject], CandidateCounts]:
     if pixels is None:
-        return []
+        return [], CandidateCounts()
     (left, top), side = origin_xy, len(pixels)
     views = predictor.views(pixels, all_eight=tta)
     found: list[FoundObject] = []
     width, height = grid.size_xy
-    for item in find_all(predictor, views, side, origin_xy, options):
+    objects, counts = find_all(predictor, views, side, origin_xy, options)
+    for item in objects:
         # A window may be larger than its image.
         clipped = FoundObject.cut(item.within((left, top, width, height)), origin_xy, item.iou, item.stability)
         if clipped is not None:
             found.append(clipped)
-    return found
+    return found, counts

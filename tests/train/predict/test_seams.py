@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from train.predict import search as search_module
-from train.predict.automatic import AutomaticOptions
+from train.predict.automatic import AutomaticOptions, CandidateCounts
 from train.predict.seams import SeamJoiner
 from train.predict.search import starts
 from train.results.found_object import FoundObject
@@ -157,15 +157,35 @@ def test_nearly_whole_masks_are_found_once() -> None:
     assert [item.iou for item in joiner.close()] == [0.9]
 
 
+@pytest.mark.parametrize(("overlap", "kept"), [(True, 1), (False, 2)])
+def test_a_cut_mask_that_the_next_window_does_not_have_is_left_out(overlap: bool, kept: int) -> None:
+    # The first one touches the edge of the image only, so it is whole; the second one is cut by its window.
+    at_image_edge, cut = _strip(0, 30), np.zeros((64, 112), bool)
+    cut[50:60, 30:64] = True
+    objects = [FoundObject.cut(mask[:, :64], (0, 0), 0.9, 1.0) for mask in (at_image_edge, cut)]
+    joiner = SeamJoiner((112, 64), windows_overlap=overlap)
+    joiner.add((0, 0, 64, 64), [item for item in objects if item is not None])
+    joiner.add((48, 0, 112, 64), [])
+    found = joiner.close()
+    assert len(found) == kept
+    assert (0, 20, 30, 40) in [item.box for item in found]
+
+
+def test_parts_of_an_object_that_is_too_long_to_be_joined_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.predict.seams.MAX_SIDE_PX", 80)
+    found = _joined([(0, _strip(10, 64), 0.9), (48, _strip(48, 100), 0.8)])
+    assert [(item.box[0], item.box[2]) for item in found] == [(10, 64), (48, 100)]
+
+
 def test_small_parts_of_a_large_object_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     # Scale 2: the strip has 80 x 20 px, 1,600 px of the grid and 6,400 px of level 0, and no window shows as much.
     masks = [_strip(16, 96), np.zeros((64, 112), bool)]
     masks[1][50:60, 30:40] = True
 
-    def cut(_: object, __: object, side: int, origin_xy: tuple[int, int], ___: object) -> list[FoundObject]:
+    def cut(_: object, __: object, side: int, origin_xy: tuple[int, int], ___: object) -> Any:
         left, top = origin_xy
         parts = [FoundObject.cut(mask[top : top + side, left : left + side], origin_xy, 0.9, 1.0) for mask in masks]
-        return [part for part in parts if part is not None]
+        return [part for part in parts if part is not None], CandidateCounts()
 
     monkeypatch.setattr(search_module, "find_all", cut)
     grid = WorkingGrid.of(Picture(np.zeros((128, 224, 3), np.uint8), mpp_um=0.25), 0.5)
@@ -185,7 +205,9 @@ def test_windows_without_tissue_are_skipped_on_slides_only(
     source = Picture(pixels)
     source.is_slide = is_slide
     searched: list[int] = []
-    monkeypatch.setattr(search_module, "find_all", lambda *given: searched.append(given[3][0]) or [])
+    monkeypatch.setattr(
+        search_module, "find_all", lambda *given: searched.append(given[3][0]) or ([], CandidateCounts())
+    )
     predictor: Any = SimpleNamespace(views=lambda pixels, all_eight: [])
     caplog.set_level("INFO")
     assert list(search_module.search(predictor, WorkingGrid.of(source), 64, AutomaticOptions())) == []
