@@ -146,6 +146,20 @@ class _Oracle:
         return self._logits(views).repeat(len(coords), 1, 1, 1), torch.ones(len(coords), 1)
 
 
+def test_a_line_counts_the_candidates_that_each_threshold_left_out(
+    picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Boxes never exclude each other with --nms 1, so all masks that pass both thresholds are objects.
+    flags = ("--automatic", "--grid", "3", "--iou-threshold", "0.5", "--stability-threshold", "0.8", "--nms", "1")
+    caplog.set_level("INFO")
+    assert run_predict(monkeypatch, NANO_START, picture, "--out", tmp_path, *flags) == 0
+    (line,) = [message for message in caplog.messages if "candidate masks" in message]
+    total, unlikely, unstable = (int(number) for number in re.findall(r"(\d+) (?:candidate|have an IoU|others)", line))
+    assert total == 3 * 3 * 3
+    assert min(unlikely, unstable) > 0
+    assert total - unlikely - unstable == len(_rows(tmp_path)) > 0
+
+
 def test_click_on_a_large_object_gets_a_wider_window() -> None:
     image = np.zeros((400, 400, 3), np.uint8)
     image[64:224, 128:256] = 255
