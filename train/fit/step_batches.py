@@ -152,7 +152,7 @@ class StepBatches:
             batches, self._left = [], iter(())
             where = f"a loading process, at the tiles {self._sampler.tiles_of(first_batch, self._accumulate)}"
             failure = loading_error(where, error, "give --resume")
-        # Torch's error refers to the loader. After it is gone, the other loading processes end at once.
+        # Torch's error refers to the loader, so the failure is raised after it is gone.
         if failure:
             if self._machine.stop and self._machine.world.size == 1:
                 # Some schedulers send the signal to every process. This step has not begun, so nothing is lost.
@@ -166,6 +166,11 @@ class StepBatches:
         now_s = time.perf_counter()
         took_s, self._lap_began_s = now_s - self._lap_began_s, now_s
         return took_s
+
+    def close(self) -> None:
+        """End the loading processes, which otherwise live as long as an error whose traceback refers to the loader."""
+        self._left, self._ahead = iter(()), None
+        del self._loader
 
     def _begin(self, step: int) -> None:
         epoch, done = divmod(step, self._steps_per_epoch)

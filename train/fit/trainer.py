@@ -8,6 +8,7 @@ an uninterrupted run bit for bit, and the numbers of loading and training proces
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def fit(
     ):
         device = torch.device(device_type, world.gpu) if device_type == "cuda" else torch.device("cpu")
         with locked_by_first(out, world):
-            # The loading processes end when `_train` returns, before the report is made.
+            # The loading processes have ended when `_train` returns, before the report is made.
             run = _train(
                 store, config, out, Machine(world, device, stop), resume=resume, on_step=on_step, on_tile=on_tile
             )
@@ -109,7 +110,7 @@ def _train(
         write_json(out / "config.json", describe_run(store, run))
     # The log of a run that was saved after its start was validated keeps the line of that validation.
     kept_steps = run.steps if run.scored_steps >= 0 else None
-    with RunLog(out if is_main else None, kept_steps) as log:
+    with closing(prepared.batches), RunLog(out if is_main else None, kept_steps) as log:
         while not machine.must_stop():
             if policies.must_validate(run):
                 validate = end_epoch if run.steps else validate_start

@@ -2,6 +2,7 @@ import json
 import logging
 import re
 import signal
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -376,11 +377,14 @@ def test_error_of_a_loading_process_shows_only_its_cause(sample_source: Path, tm
     config = read_config(
         None, {"model": "nano", "image_size": 128, "device": "cpu", "workers": 1, "max_steps": 1, "report": False}
     )
+    before = set(active_children())
     with pytest.raises(TrainingError) as caught:
         fit(open_store(copy), config, tmp_path / "run")
     said = str(caught.value)
     cause = r"/.*copy.zarr/images row \d+: is missing; [^;]*"
     assert re.fullmatch(rf"a loading process, at the tiles \[[\d, ]+\]: {cause}; fix that, and give --resume", said)
+    # The loading process has ended, although the error still exists.
+    assert set(active_children()) <= before
 
 
 def test_class_weights_are_compared_with_the_classes(store: Store, tmp_path: Path, caplog) -> None:
