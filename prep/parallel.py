@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event as EventType
@@ -107,12 +108,41 @@ def _timed(run: TaskMap) -> TaskMap:
 def _begin_worker(begun: EventType) -> None:
     """Set up a worker process to end when its parent ends, because a killed build cannot stop its workers."""
     begun.set()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Ctrl-C reaches the workers, too. They must end without a traceback, and free their semaphores.
-        signal.signal(signal.SIGINT, _end_interrupted)
+    # Ctrl-C reaches the workers, too. It ends a task, but an idle worker waits until the parent ends it: if one died,
+    # the pool would kill the others, and they could not free their semaphores.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = parent_process()
     if parent is not None:
         Thread(target=_wait_and_end, args=(parent.sentinel,), daemon=True).start()
+
+
+@contextmanager
+def _interrupts_held() -> Generator[None]:
+    """Hold Ctrl-C back while processes start; they begin with it held back, and `_begin_worker` releases it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass(frozen=True)
+class _InterruptibleTask:
+    """A function that Ctrl-C ends in a worker process, without a traceback."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, task: Any, /) -> Any:
+        signal.signal(signal.SIGINT, _end_interrupted)
+        try:
+            return self.function(task)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_interrupted(_number: int, _frame: FrameType | None) -> None:
@@ -142,9 +172,13 @@ def _process_map(workers: int) -> Generator[TaskMap]:
     def run(function: Callable[[Any], Any], tasks: Iterable[Any], /) -> Iterator[Any]:
         listed = list(tasks)
         done = 0
+        # A build that runs in the background ignores Ctrl-C, and so do its workers.
+        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         try:
-            # `map` itself raises if a worker died while it was idle.
-            for result in executor.map(function, listed):
+            # `map` starts the processes. It raises if a worker died while it was idle.
+            with _interrupts_held():
+                results = executor.map(function if is_ignored else _InterruptibleTask(function), listed)
+            for result in results:
                 yield result
                 done += 1
         except BrokenProcessPool as error:

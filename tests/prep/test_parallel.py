@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager
 from multiprocessing import active_children
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 
 import pytest
 
@@ -211,6 +211,27 @@ def test_death_of_an_idle_worker_is_one_error() -> None:
             time.sleep(0.01)
         with pytest.raises(SourceError, match=r"a worker process, at 5 or one of the next 2: died"):
             list(run(_own_pid, range(5, 8)))
+
+
+def test_ctrl_c_ends_no_worker_that_starts_or_is_idle() -> None:
+    others = set(active_children())
+
+    def interrupt_workers() -> None:
+        while len(workers := set(active_children()) - others) < 2:
+            time.sleep(0.001)
+        for worker in workers:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGINT)
+
+    with task_map(1 + 1) as run:
+        starting = Thread(target=interrupt_workers)
+        starting.start()
+        assert len(list(run(_own_pid, range(4)))) == 4
+        starting.join()
+        interrupt_workers()
+        time.sleep(0.1)
+        # If an idle worker had ended, the pool would be broken, and would have killed the other one.
+        assert len(list(run(_own_pid, range(4)))) == 4
 
 
 def test_small_sources_are_built_by_one_process(tmp_path: Path) -> None:
