@@ -56,7 +56,7 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
         StoreError: Another build has locked the folder, or the folder belongs to another plan or to no build.
     """
     there = {path.name for path in folder.iterdir()} if folder.exists() else None
-    if there is not None and PLAN_FILE not in there and there - {LOCK_FILE, KEEP_FILE}:
+    if there is not None and PLAN_FILE not in there and not _is_bare(there):
         raise StoreError(
             folder, "is in the way and does not belong to a build", "move it away, or choose another --out"
         )
@@ -93,11 +93,13 @@ def remove_left_over(folder: Path, plan: dict[str, Any], before: Callable[[Path]
         plan: The plan of the store.
         before: Called with the folder once it is locked, before it is removed.
     """
-    if _begun_plan(folder) != _as_stored(plan):
+    half_removed = _is_half_removed(folder)
+    if not half_removed and _begun_plan(folder) != _as_stored(plan):
         return
     with _held(folder) as held:
         if held:
-            before(folder)
+            if not half_removed:
+                before(folder)
             _remove(folder)
 
 
@@ -122,7 +124,7 @@ def build_token(folder: Path) -> str:
 @contextmanager
 def _held(folder: Path) -> Generator[bool]:
     """Lock a working folder; yield False if it is in use or belongs to no build, so that it cannot be locked."""
-    if not (folder / PLAN_FILE).exists():
+    if not ((folder / PLAN_FILE).exists() or _is_half_removed(folder)):
         yield False
         return
     lock = FileLock(folder / LOCK_FILE)
@@ -135,6 +137,18 @@ def _held(folder: Path) -> Generator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _is_half_removed(folder: Path) -> bool:
+    """Return whether a folder has only what `_remove` removes last, so that a killed build must have left it."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    return bool(names) and _is_bare(names)
+
+
+def _is_bare(names: set[str]) -> bool:
+    """Return whether a working folder has no work and no plan, except one that a killed build was still writing."""
+    begun = {name for name in names if name.startswith(f"{PLAN_FILE}.") and name.endswith(".partial")}
+    return names - begun <= {LOCK_FILE, KEEP_FILE}
 
 
 def _replaced_place(folder: Path) -> Path | None:
@@ -150,6 +164,12 @@ def _remove(folder: Path) -> None:
     # Remove the large folders first: if this run is killed, the plan still tells which build owns the folder.
     _remove_work(folder)
     if not ((folder / KEEP_FILE).exists() or folder.is_symlink() or folder.is_mount()):
+        for path in folder.iterdir():
+            # The lock goes last: `_is_half_removed` knows the folder by it.
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK_FILE:
+                path.unlink()
         shutil.rmtree(folder)
         return
     for path in [*folder.glob("*.partial"), *(folder / name for name in (TOKEN_FILE, PLAN_FILE, LOCK_FILE, KEEP_FILE))]:

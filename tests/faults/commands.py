@@ -89,8 +89,8 @@ def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str
 
 
 def wait_for_work(process: WarmProcess, folder: Path) -> None:
-    """Wait until a build has made its first file, so that a fault hits the build and not the start of Python."""
-    while process.poll() is None and not any(folder.iterdir()):
+    """Wait until a build has locked its working folder, so that a fault hits the build and not the start of Python."""
+    while process.poll() is None and not any(folder.glob("*/*")):
         time.sleep(0.002)
 
 

@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from PIL import Image
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.place.local_store import publish_local
-from prep.place.workspace import PLAN_FILE, open_workspace
+from prep.place.workspace import PLAN_FILE, build_token, open_workspace, remove_left_over
 from schemas.errors import SourceError, StoreError
 from schemas.store.store import Store, open_store
 from tests.folders import bytes_of
@@ -86,6 +88,56 @@ def test_folder_of_a_build_killed_at_its_end_is_removed(
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_build_killed_while_it_writes_its_plan_is_begun_again(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    work = tmp_path / "s.zarr.partial"
+    work.mkdir()
+    (work / "lock").touch()
+    (work / f"{PLAN_FILE}.0123.partial").write_text('{"a"')
+    build_store(source, tmp_path / "s.zarr", SMALL)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_folder_that_was_removed_in_part_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    plan, stopped, calls = {"a": 1}, True, 0
+    for calls in count():
+        work = tmp_path / str(calls)
+        if kept:
+            work.mkdir()
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            with open_workspace(work, plan, start_again=False):
+                build_token(work)
+                (work / "rois" / "0").mkdir(parents=True)
+                _stop_after(calls, patch)
+            stopped = False
+        remove_left_over(work, plan, lambda _: None)
+        # A build that is killed between the last file and the folder leaves the empty folder.
+        assert list(work.iterdir() if work.exists() else ()) == []
+        assert work.exists() or not kept
+        if not stopped:
+            break
+    assert calls > 5
+
+
+def _stop_after(calls: int, patch: pytest.MonkeyPatch) -> None:
+    """Stop removing after this many calls, as `kill -9` would."""
+    left = iter(range(calls))
+
+    def stopping(remove: Callable[..., None]) -> Callable[..., None]:
+        def stop_or_remove(*path: Any, **options: Any) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            remove(*path, **options)
+
+        return stop_or_remove
+
+    patch.setattr(os, "unlink", stopping(os.unlink))
+    patch.setattr(os, "rmdir", stopping(os.rmdir))
+
+
 def _dies_at(call: str) -> str:
     """Source of a program that runs `bcss-prep`, and is killed at the first rename of `one` to `other` for which the
     condition is true."""
@@ -139,6 +191,7 @@ def test_folder_of_another_plan_or_program_stays(write_roi, tmp_path: Path) -> N
     out, work = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
     build_store(source, out, SMALL)
     work.mkdir()
+    (work / "notes").touch()
     for plan in ('{"a": 1}', "", None):
         if plan is None:
             (work / PLAN_FILE).unlink()
