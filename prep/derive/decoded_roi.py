@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from prep.config import ALL_CLASSES, BuildConfig
 from prep.derive.rims import rim_classes
-from prep.derive.segments import (
-    pixel_counts,
-)
+from prep.derive.segments import pixel_counts
 from prep.derive.tiles import resample
 from prep.source.colors import read_labels
 from prep.source.discover import RoiSource, size_mismatch

@@ -51,7 +51,7 @@ class Plan:
         val_tiles: Number of validation tiles with objects.
         steps_per_epoch: Steps of an epoch.
         steps: Steps of the run.
-        memory: StepMemory of a step.
+        memory: The memory of a step.
         most_objects: Objects of the fullest image, or of the fullest first frame of a window.
         timed: Rules of the run whose steps are timed. They are those of a smaller batch if the batch does not fit.
         step_s: Median seconds of a step of that run.

@@ -18,11 +18,7 @@ from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest
 from train.data.loader import training_dataset
 from train.fit.prepare import PreparedRun
-from train.runtime.device import (
-    memory_bytes,
-    peak_memory_bytes,
-    reset_peak_memory,
-)
+from train.runtime.device import memory_bytes, peak_memory_bytes, reset_peak_memory
 
 KEPT_FREE = 0.1
 """Share of the memory that the largest batch leaves free, for other programs and for batches that need more."""
@@ -30,14 +26,14 @@ KEPT_FREE = 0.1
 
 @dataclass(frozen=True)
 class StepMemory:
-    """StepMemory of a step, in bytes.
+    """The memory of a step, in bytes.
 
     Attributes:
         one_image: Measured peak with one image or window.
         two_images: Measured peak with two; None if two do not fit, or were not tried because they may not fit.
         batch: Measured peak with `images` images or windows; None if that many do not fit.
         images: Images or windows of a batch.
-        limit: StepMemory of the device that this process can use.
+        limit: Memory of the device that this process can use.
     """
 
     one_image: int

@@ -58,7 +58,7 @@ class CandidateCounts:
     Attributes:
         total: All candidates.
         unlikely: Those whose IoU estimate is not above the threshold.
-        unstable: Of the others, those whose stability is below the threshold.
+        unstable: Those that pass that threshold, but whose stability is below its own.
     """
 
     total: int = 0

@@ -67,7 +67,7 @@ def test_memory_grows_in_a_straight_line_with_the_images() -> None:
     # 18 of 20 GiB may be used: 2 for the first image, 1 for each of 16 more.
     assert memory.largest_batch == 17
     assert replace(memory, limit=GIB).largest_batch == 0
-    # Of two images alone, the second one takes 2 GiB.
+    # With two images, the second one takes 2 GiB.
     assert replace(memory, batch=None, images=64).largest_batch == 9
     assert replace(memory, batch=2 * GIB, images=1).largest_batch == 9
     # A batch that did not fit is larger than the largest one that does.
