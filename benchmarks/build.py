@@ -22,8 +22,8 @@ from PIL import Image
 from benchmarks.claims import Claim, hardware, medians, print_claims
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
+from prep.sample.write import write_sample
 from prep.source.discover import find_rois
-from prep.synthetic import write_sample
 from schemas.picture.decode import read_image, read_mask
 from schemas.store.store import open_store
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 from train.config import FitConfig, read_config
 from train.features.fill import filled_features

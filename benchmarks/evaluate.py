@@ -24,7 +24,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from benchmarks.claims import Claim, hardware, medians, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.points import Prompt
 from schemas.store.store import Store, open_store
 from train.model.predictor import MaskPredictor

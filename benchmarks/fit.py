@@ -28,7 +28,7 @@ from benchmarks.claims import Claim, hardware, print_claims
 from benchmarks.on_the_fly import OnTheFlyDataset
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 from train.config import FitConfig, read_config
 from train.data.collate import Batch, collate

@@ -23,7 +23,7 @@ from benchmarks.codecs import compare_codecs
 from benchmarks.on_the_fly import OnTheFlyDataset
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 from train.config import FitConfig
 from train.data.collate import collate

@@ -28,8 +28,8 @@ from torch import Tensor
 from benchmarks.claims import Claim, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
+from prep.sample.write import write_sample
 from prep.scene.folders import write_scenes
-from prep.synthetic import write_sample
 from schemas.store.store import Store, open_store
 from train.config import FitConfig, read_config
 from train.fit import forward as forward_module

@@ -29,7 +29,7 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from benchmarks.claims import Claim, hardware, medians, print_claims
-from prep.synthetic import draw_roi
+from prep.sample.flat_tissue import draw_flat
 from train.model.promptable import PromptableSam
 from train.predict import ImagePredictor
 from train.predict.automatic import AutomaticOptions
@@ -62,7 +62,7 @@ def main() -> None:
         return
     torch.manual_seed(0)
     model = PromptableSam("tiny", arguments.side).eval()
-    image, _ = draw_roi(TILES * arguments.side, TILES * arguments.side, np.random.default_rng(0))
+    image, _ = draw_flat(TILES * arguments.side, TILES * arguments.side, np.random.default_rng(0))
     claims = _measure_boxes(model, image, arguments.objects, arguments.repeats)
     claims += _measure_automatic(model, image[: arguments.side, : arguments.side], arguments.grid, arguments.repeats)
     print_claims(claims)
@@ -201,7 +201,7 @@ def _in_wide_windows(checkpoint: Path, path: Path) -> Path:
 
 def write_slide(path: Path, side: int) -> None:
     """Write a tiled pyramid of tissue that repeats, with a resolution of 0.25 um per pixel."""
-    texture, _ = draw_roi(TEXTURE_PX, TEXTURE_PX, np.random.default_rng(0))
+    texture, _ = draw_flat(TEXTURE_PX, TEXTURE_PX, np.random.default_rng(0))
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for factor in (1, 4, 16):
             size = TEXTURE_PX // factor

@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
 
 BUCKET, SIDE = "bench", 512

@@ -28,7 +28,7 @@ from benchmarks.claims import Claim, hardware, print_claims
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.files import WrittenFile, sha256_of
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from prep.write import shards
 from prep.write.checksums import write_checksums
 from prep.write.shards import chunk_path, create_array

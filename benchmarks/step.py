@@ -29,7 +29,7 @@ from benchmarks.claims import Claim, hardware, print_claims
 from benchmarks.published_step import PublishedStep
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 from train.backbone.catalog import ModelSize
 from train.config import FitConfig

@@ -40,8 +40,11 @@ def sample(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     look: Annotated[
-        Literal["plain", "varied", "glands"],
-        typer.Option(help="plain: always the same; varied: each ROI in its own way; glands: glands with pale centers."),
+        Literal["plain", "varied", "textured", "glands"],
+        typer.Option(
+            help="plain: always the same; varied: each ROI has its own colors; "
+            "textured: fibers and cells in two stains; glands: glands with pale centers."
+        ),
     ] = "plain",
     frames: Annotated[
         int | None,
@@ -49,8 +52,8 @@ def sample(
     ] = None,
 ) -> None:
     """Write a synthetic data set with file names and masks like those of BCSS, or sequences with --frames."""
+    from prep.sample.write import write_sample
     from prep.scene.folders import SIZE_PX, write_scenes
-    from prep.synthetic import write_sample
 
     if frames is None:
         stems = write_sample(out_dir, rois, size or 1536, seed, look)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Draw synthetic sequences, whose objects drift, deform, hide and come back; imports `prep.synthetic`."""
+"""Draw synthetic sequences, whose objects drift, deform, hide and come back; imports `prep.sample`."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prep.synthetic import Look
+from prep.sample.tissue_class import Look
 
 STRETCH = 0.2
 LOBES = (0.16, 0.1)

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from prep.sample.field import smooth_field
+from prep.sample.nuclei import draw_nuclei
+from prep.sample.tissue_class import LOOKS, STROMA, VESSEL, Look
 from prep.scene.moving_object import EXTENT, MovingObject, draw_object
-from prep.synthetic import LOOKS, STROMA, VESSEL, Look, draw_nuclei, smooth_field
 
 RADIUS = (0.07, 0.11)
 """Minimum and maximum mean radius of an object, as a fraction of the frame's height."""

@@ -12,7 +12,7 @@ import pytest
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from prep.verify import verify_store
 from schemas.errors import BcssError
 from schemas.layout import array_specs

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from prep.verify import verify_store
 from schemas.store.store import Store, open_store
 from tests.integration.pages import ROOT

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prep.cli import app as prep_app
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from train.cli import app
 
 

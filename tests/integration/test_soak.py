@@ -19,7 +19,7 @@ import torch
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 from train.config import FitConfig
 from train.data.loader import training_dataset, training_loader

@@ -14,7 +14,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from prep.verify import verify_store
 from schemas.errors import UnreachableError
 from schemas.store import store as store_module

@@ -13,7 +13,7 @@ from PIL import Image
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store, open_store
 from tests.train.sequences import drifting_store

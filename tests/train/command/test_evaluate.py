@@ -10,7 +10,7 @@ import zarr
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store
 from tests.programs import run_train
 from train.model.promptable import PromptableSam

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.errors import ConfigError, StoreError
 from schemas.store.store import Store, open_store
 from tests.warm_start import WarmProcess, run_warm

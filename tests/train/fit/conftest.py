@@ -6,8 +6,8 @@ import pytest
 
 from prep.build import build_store
 from prep.config import BuildConfig
+from prep.sample.write import write_sample
 from prep.source.discover import RoiSource
-from prep.synthetic import write_sample
 from schemas.manifest import Split
 from schemas.store.store import Store, open_store
 

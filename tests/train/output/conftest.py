@@ -6,7 +6,7 @@ import pytest
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.synthetic import write_sample
+from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 
 BuildRois = Callable[..., Store]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from prep.synthetic import draw_roi
+from prep.sample.flat_tissue import draw_flat
 from tests.folders import bytes_of
 from tests.train.predict.conftest import rectangle, run_predict, write_geojson
 from train.backbone.nano_start import NANO_START
@@ -37,7 +37,7 @@ SEARCH = ("--automatic", "--grid", "3", "--iou-threshold", "0.2", "--stability-t
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic tissue of 256 px at 0.25 um per pixel, which is one window of the start."""
     path = tmp_path_factory.mktemp("picture") / "roi.png"
-    Image.fromarray(draw_roi(SIDE, SIDE, np.random.default_rng(0))[0]).save(path)
+    Image.fromarray(draw_flat(SIDE, SIDE, np.random.default_rng(0))[0]).save(path)
     return path
 
 

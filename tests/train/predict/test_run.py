@@ -29,7 +29,7 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from prep.annotation.masks import plan_masks
 from prep.derive.tiles import resize_to_tile
-from prep.synthetic import draw_roi
+from prep.sample.flat_tissue import draw_flat
 from schemas.command import console
 from schemas.store.store import Store
 from tests.folders import bytes_of
@@ -82,7 +82,7 @@ def test_boxes_of_a_tile_give_the_masks_of_evaluation(
 
 def test_automatic_masks_of_a_tile_are_the_published_ones(trained_predictor: ImagePredictor) -> None:
     model = trained_predictor.model
-    roi, _ = draw_roi(256, 256, np.random.default_rng(0))
+    roi, _ = draw_flat(256, 256, np.random.default_rng(0))
     # Half the resolution, as in training, on a window of the network's size.
     image = np.asarray(cv2.resize(roi, (128, 128), interpolation=cv2.INTER_AREA), np.uint8)
 

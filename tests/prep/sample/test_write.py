@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prep.synthetic import STROMA, TUMOR, SampleLook, write_sample
+from prep.sample.tissue_class import STROMA, TUMOR
+from prep.sample.write import SampleLook, write_sample
 from schemas.errors import SourceError
 
 
@@ -35,9 +36,9 @@ def test_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_each_look_has_patients_of_its_own_and_glands_have_pale_centers(tmp_path: Path) -> None:
-    looks: tuple[SampleLook, ...] = ("plain", "varied", "glands")
+    looks: tuple[SampleLook, ...] = ("plain", "varied", "textured", "glands")
     stems = {look: write_sample(tmp_path / look, rois=2, size_px=256, seed=3, look=look) for look in looks}
-    assert len({name.split("_")[0] for names in stems.values() for name in names}) == 6
+    assert len({name.split("_")[0] for names in stems.values() for name in names}) == 8
     for name in stems["glands"]:
         with Image.open(tmp_path / "glands" / "masks" / f"{name}.png") as mask:
             labels = np.asarray(mask)
