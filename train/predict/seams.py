@@ -27,8 +27,8 @@ from train.results.found_object import Box, FoundObject, common_box, joint_box
 AGREEMENT = 0.5
 """Two masks are of one object if their IoU within the overlap of their windows is at least this."""
 
-DUPLICATE = 0.6
-"""Two masks are duplicates of one object if at least this share of each of them lies in the other one."""
+DUPLICATE = 0.5
+"""Two masks are duplicates of one object if more than this share of each lies in the other one."""
 
 EDGE_SHARE = 20 / 1024
 """A mask reaches an edge of its window if it is at most this share of the window away from it, as in SAM 2's automatic
@@ -203,7 +203,7 @@ def _takes_place(first: _Open, second: _Open) -> bool:
     """Return whether the first of two masks that agree stays, and the second one goes because it lies in the first."""
     if first.cut or (not second.cut and first.found.iou < second.found.iou):
         return False
-    return _common_px(first.found, second.found) >= DUPLICATE * second.found.area_px
+    return _common_px(first.found, second.found) > DUPLICATE * second.found.area_px
 
 
 def _common_px(first: FoundObject, second: FoundObject) -> int:
@@ -213,4 +213,4 @@ def _common_px(first: FoundObject, second: FoundObject) -> int:
 
 def _is_twice(first: FoundObject, second: FoundObject) -> bool:
     """Return whether most of each mask lies in the other one."""
-    return _common_px(first, second) >= DUPLICATE * max(first.area_px, second.area_px)
+    return _common_px(first, second) > DUPLICATE * max(first.area_px, second.area_px)

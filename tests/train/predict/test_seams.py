@@ -92,6 +92,14 @@ def test_stray_pixels_make_no_second_object() -> None:
     assert [(item.area_px, item.iou) for item in joiner.close()] == [(400, 0.9), (200, 0.8)]
 
 
+def test_mask_that_lies_in_a_better_one_and_is_more_than_half_of_it_is_a_duplicate() -> None:
+    better, part = _strip(10, 60), _strip(10, 37)
+    (kept,) = _joined([(0, better, 0.9), (0, part, 0.8)])
+    assert kept.area_px == 50 * 20
+    # A quarter of an object is another object.
+    assert len(_joined([(0, better, 0.9), (0, _strip(20, 33), 0.8)])) == 2
+
+
 def _joined(windows: list[tuple[int, NDArray[np.bool_], float]]) -> list[FoundObject]:
     """Add masks of a strip of 112 x 64 px, each cut to a window of 64 px and with an IoU estimate."""
     joiner = SeamJoiner((112, 64))
