@@ -54,20 +54,23 @@ SECOND = {
 
 
 CARD_NAMES = {"second/best": "this start", "baseline:zero_shot": "after the first training"}
+"""What the card calls the models of the evaluation."""
 
 HELD_ROIS = 20
 """ROIs of each look on which neither training is done."""
 
 STORES = {
     "varied": (),
-    # Some patients of its test split are in the first training, so only the held ROIs are scored.
+    # Some patients of its val and test splits are in the first training, so only the held ROIs are scored.
     "both": ("--split-fractions", "0.9,0.04,0.06", "--min-area", 300),
     "held": ("--split-fractions", "0,0,1", "--min-area", 300),
 }
 
 
 def train(out: Path, rois: tuple[int, int], steps: tuple[int, int]) -> None:
-    """Write the data, build the stores, train twice and evaluate; steps that are already done are not repeated.
+    """Write the data, build the stores, train twice and evaluate.
+
+    A second call draws the same data again, and continues the trainings.
 
     From random weights, textures alone are learned slowly, so the first training has flat colors.
 
@@ -76,10 +79,11 @@ def train(out: Path, rois: tuple[int, int], steps: tuple[int, int]) -> None:
         rois: Number of ROIs with flat colors, and with textures.
         steps: Steps of the first and of the second training.
     """
+    shutil.rmtree(out / "sources", ignore_errors=True)
     for look, count, seed in (("varied", rois[0], 1000), ("textured", rois[1], 2000)):
         flags = ("--rois", count + HELD_ROIS, "--size", 1024, "--seed", seed, "--look", look)
         _call("bcss-prep", "sample", out / look, *flags)
-        _sort(out / look, out / "sources", look, count)
+        _copy_sources(out / look, out / "sources", look, count)
     for name, flags in STORES.items():
         tiles = ("--size", 256, "--objects", "component", *flags)
         _call("bcss-prep", "build", out / "sources" / name, "--out", out / f"{name}.zarr", *tiles)
@@ -90,7 +94,7 @@ def train(out: Path, rois: tuple[int, int], steps: tuple[int, int]) -> None:
     _call("bcss-train", "evaluate", out / "held.zarr", "--checkpoint", weights, *flags)
 
 
-def _sort(sample: Path, sources: Path, look: str, count: int) -> None:
+def _copy_sources(sample: Path, sources: Path, look: str, count: int) -> None:
     """Copy the first ROIs of a sample to the sources of both trainings, and the others to those that are scored."""
     for file in sorted(sample.glob("*/*.png")):
         number = int(file.stem.split("-")[2][1:])
@@ -103,8 +107,7 @@ def _sort(sample: Path, sources: Path, look: str, count: int) -> None:
 def _fit(store: Path, run: Path, settings: Mapping[str, object], steps: int, *flags: object) -> None:
     file = run.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    resume = ["--resume"] if (run / "checkpoints" / "checkpoint.pt").exists() else []
-    _call("bcss-train", "fit", store, "--out", run, "--config", file, "--max-steps", steps, *flags, *resume)
+    _call("bcss-train", "fit", store, "--out", run, "--config", file, "--max-steps", steps, "--resume", *flags)
 
 
 def keep(out: Path) -> None:
@@ -123,7 +126,7 @@ def keep(out: Path) -> None:
     patients = max(scores["overall"]["patients"] for kinds in result["models"].values() for scores in kinds.values())
     size_mb = NANO_START.stat().st_size / 1e6
     side, steps = content["image_size"], content["steps"]
-    trained, validated = (len(content["patients"][kind]) for kind in ("trained", "validated"))
+    trained, validated = (set(content["patients"][kind]) for kind in ("trained", "validated"))
     card = f"""# The start `--init nano`
 
 `nano_start.pt` holds the weights of `nano` ({size_mb:.1f} MB, half precision, input of {side} px). They are **not**
@@ -133,8 +136,9 @@ It is meant for demonstrations, tests and laptops, and as a start for small fine
 * **Made by** `python -m benchmarks.nano_start OUT` and then `python -m benchmarks.nano_start OUT --keep`:
   {first["steps"]} steps on flat colors, then {steps} steps on both kinds of tissue, with the settings in that script.
 * **Data**: `bcss-prep sample --look varied` (each ROI has its own stain, nuclei and region sizes) and `--look textured`
-  (fibers and cells in two stains, so that a color alone tells no class). {trained} patients for training and
-  {validated} for validation, 1024 px per ROI, tiles of 256 px, each connected component an object. The patients' names
+  (fibers and cells in two stains, so that a color alone tells no class). {len(trained)} patients for training and
+  {len(validated)} for validation, {len(trained & validated)} of them for both, because the two trainings divide the
+  patients in different ways. 1024 px per ROI, tiles of 256 px, each connected component an object. The patients' names
   begin with N and T, and no other data of this project has them.
 * **License**: Apache-2.0, as this project.
 

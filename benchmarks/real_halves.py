@@ -5,11 +5,13 @@
 `--start nano` fine-tunes the start that comes with this project; `--start random` trains `tiny` from random weights.
 
 Each of the two ROIs in DATA is cut in two files whose patients have names of their own. Left halves are trained on,
-right ones held out. Both halves come from one slide, so this says nothing of other patients or hospitals; `--unseen`
-trains on one ROI alone and scores the other, whose patient nobody has seen. The weights
-of every 150 steps are scored, so that one can see how the held-out Dice rises; the last ones count. The boxes of the
-scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles of the store. The last
-line is JSON: a list of claim, value, goal, met.
+right ones held out. Both halves come from one slide, so this says nothing of other patients or hospitals.
+`--unseen ROI` trains on the left half of the other ROI alone and scores the right half of this one, in an OUT of its
+own.
+
+The weights of every 150 steps are scored, so that one can see how the held-out Dice rises; the last ones count. The
+boxes of the scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles of the
+store. The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -185,13 +187,21 @@ def train(store: Path, out: Path, start: str, steps: int) -> dict[str, Path]:
     return {str(step): kept / f"{step}.pt" for step in steps_kept}
 
 
+def evaluate(store: Path, weights: dict[str, Path], out: Path) -> dict[str, dict[str, float]]:
+    """Score weights, their start and the baselines; return the mean Dice by model and prompt kind."""
+    named = [part for step, path in weights.items() for part in ("--checkpoint", f"{step}={path}")]
+    _call("bcss-train", "evaluate", store, *named, "--out", out, "--tta", "--tolerance-um", 0, "--overwrite")
+    models = json.loads((out / "metrics.json").read_bytes())["models"]
+    return {name: {kind: means["overall"]["dice"] for kind, means in kinds.items()} for name, kinds in models.items()}
+
+
 def main() -> None:
     """Cut, build, train, score and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--start", choices=list(STARTS), default="nano")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--unseen", choices=list(FOLDERS.values()), help="train on the other ROI alone")
+    parser.add_argument("--unseen", choices=list(FOLDERS.values()), help="score this ROI, train on the other one")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     out: Path = arguments.out
@@ -200,21 +210,7 @@ def main() -> None:
     weights = train(build(source, "train"), out, arguments.start, arguments.steps)
     store = build(source, "held")
     last = str(arguments.steps)
-    named = [part for step, path in weights.items() for part in ("--checkpoint", f"{step}={path}")]
-    _call(
-        "bcss-train",
-        "evaluate",
-        store,
-        *named,
-        "--out",
-        out / "evaluation",
-        "--tta",
-        "--tolerance-um",
-        0,
-        "--overwrite",
-    )
-    models = json.loads((out / "evaluation" / "metrics.json").read_bytes())["models"]
-    dice = {name: {kind: means["overall"]["dice"] for kind, means in kinds.items()} for name, kinds in models.items()}
+    dice = evaluate(store, weights, out / "evaluation")
     print(hardware())
     for name, kinds in dice.items():
         print(f"{name:20} box {kinds['box']:.3f}  click {kinds['centroid']:.3f}")
@@ -228,28 +224,14 @@ def main() -> None:
         own, simple = rows.mean(0)
         print(f"{kind:16}{len(rows):4} objects of all tiles: mean Dice {own:.3f}, box or disc {simple:.3f}")
     whole, tiled, _ = found[~cut_by_edge].mean(0)
-    print_claims(
-        [
-            Claim("held-out halves, box, Dice over objects, each once", dice[last]["box"], GOAL_BOX),
-            Claim("held-out halves, click, Dice over objects, each once", dice[last]["centroid"], GOAL_CLICK),
-            Claim(
-                "held-out halves, box, Dice over the objects of all tiles",
-                float(in_tiles["box"][:, 0].mean()),
-                GOAL_BOX,
-            ),
-            Claim(
-                "held-out halves, click, Dice over the objects of all tiles",
-                float(in_tiles["centroid"][:, 0].mean()),
-                GOAL_CLICK,
-            ),
-            Claim(
-                "Dice in tiles minus on whole ROIs, objects that no tile cuts",
-                float(tiled - whole),
-                GOAL_WHOLE,
-                at_most=True,
-            ),
-        ]
-    )
+    claims: list[Claim] = []
+    goals: tuple[tuple[PromptKind, str, float], ...] = (("box", "box", GOAL_BOX), ("centroid", "click", GOAL_CLICK))
+    for kind, word, goal in goals:
+        of = f"held-out halves, {word}, Dice over"
+        claims.append(Claim(f"{of} objects, each once", dice[last][kind], goal))
+        claims.append(Claim(f"{of} the objects of all tiles", float(in_tiles[kind][:, 0].mean()), goal))
+    difference = "Dice in tiles minus on whole ROIs, objects that no tile cuts"
+    print_claims([*claims, Claim(difference, float(tiled - whole), GOAL_WHOLE, at_most=True)])
 
 
 if __name__ == "__main__":

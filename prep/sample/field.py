@@ -14,7 +14,7 @@ FIBER_STEP_PX = 3
 
 
 def smooth_field(height: int, width: int, grain_px: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """Smooth noise of unit variance, float32 (H, W), that changes over about `grain_px` pixels."""
+    """Smooth noise, float32 (H, W), that changes over about `grain_px` pixels; its standard deviation is about 0.85."""
     coarse = generator.normal(size=(height // grain_px + 4, width // grain_px + 4)).astype(np.float32)
     size = (coarse.shape[1] * grain_px, coarse.shape[0] * grain_px)
     return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC), np.float32)[
@@ -31,7 +31,7 @@ def speckles(height: int, width: int, grain_px: int, generator: np.random.Genera
 def fibers(
     angle: NDArray[np.float32], grain_px: int, steps: int, generator: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Speckles that are drawn out along a direction: the mean along a line through each pixel.
+    """Speckles that are drawn out along a direction: sums along a line through each pixel.
 
     Args:
         angle: float32 (H, W), the direction at each pixel in radians.
@@ -57,5 +57,7 @@ def fibers(
     return total / np.float32(total.std())
 
 
-def _at(field: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32], how: int) -> NDArray[np.float32]:
-    return np.asarray(cv2.remap(field, x, y, how, borderMode=cv2.BORDER_REFLECT), np.float32)
+def _at(
+    field: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32], interpolation: int
+) -> NDArray[np.float32]:
+    return np.asarray(cv2.remap(field, x, y, interpolation, borderMode=cv2.BORDER_REFLECT), np.float32)

@@ -72,7 +72,7 @@ def draw_flat(
     return np.clip(image + shade + noise, 0, 255).astype(np.uint8), labels
 
 
-def draw_flat_tissue(generator: np.random.Generator) -> FlatTissue:
+def random_flat_tissue(generator: np.random.Generator) -> FlatTissue:
     """Draw how the tissue of a ROI looks: its stain, and the nuclei and region sizes of its classes."""
     gain, offset = generator.uniform(0.75, 1.1, 3), generator.uniform(-20, 20, 3)
 

@@ -12,7 +12,14 @@ from prep.sample.tissue_class import Look
 def draw_nuclei(
     image: NDArray[np.uint8], region: NDArray[np.bool_], look: Look, generator: np.random.Generator
 ) -> None:
-    """Paint nuclei into an image, at random pixels of a region, as many as its look has in that area."""
+    """Paint nuclei at random pixels of a region, as many as its look has in that area.
+
+    Args:
+        image: uint8 (H, W, 3), RGB; changed in place.
+        region: bool (H, W).
+        look: Density, size and color of the nuclei.
+        generator: Draws places and turns.
+    """
     rows, columns = np.nonzero(region)
     count = int(len(rows) * look.nuclei / 10_000)
     if not count:

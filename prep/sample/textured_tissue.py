@@ -3,7 +3,8 @@
 Each pixel gets an amount of hematoxylin and of eosin; its color follows from them by the law of Beer and Lambert. The
 stains and the amounts differ from ROI to ROI, so a color alone does not tell a class. The labels are smoother than the
 tissue, as the outlines of pathologists are.
-Arrays are H, W; coordinates are x, y. 100 px are about 50 micrometers.
+Arrays are H, W; coordinates are x, y. Nuclei are half as large as the 0.25 micrometers per pixel of the
+file names would make them, so that a tile of 256 px shows as many cells as one of 512 px of a real ROI.
 Source of the stains: Ruifrok and Johnston, Quantification of histochemical staining by color deconvolution, 2001.
 """
 
@@ -25,6 +26,7 @@ HEAD_STARTS = {TUMOR: 0.3, STROMA: 0.35, LYMPHOCYTES: -0.2, NECROSIS: -0.3}
 """Each pixel gets the class whose random field, plus its head start, is the highest there."""
 
 Range = tuple[float, float]
+"""Lowest and highest value."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Texture:
 
 
 TEXTURES = {
+    # Never seen, because the corners are cut from the labels alone. Without it, the same seeds draw other tissue.
     OUTSIDE: Texture((0.3, 0.3), (0.05, 0.05), fibers=(0.2, 0.2), nuclei=Nuclei((2, 2), (6, 6), (2, 2))),
     TUMOR: Texture(
         (0.2, 0.5), (0.12, 0.4), cells=(0.05, 0.2), nuclei=Nuclei((8, 18), (7, 11), (1.1, 1.5), pale=(0.55, 1.0))
@@ -103,7 +106,7 @@ class _Canvas:
         tissue: uint8 (H, W), the class of each pixel.
         stains: float32 (H, W, 2), the amounts of hematoxylin and eosin.
         angle: float32 (H, W), the direction of the fibers in radians.
-        fibers: float32 (H, W), mean 0 and variance 1.
+        fibers: float32 (H, W), of unit variance.
         generator: Draws everything.
     """
 
@@ -139,7 +142,7 @@ def draw_textured(
     _paint_ground(canvas)
     _paint_nuclei(canvas)
     _open_gaps(canvas)
-    return _as_jpeg(_colored(canvas), generator), labels
+    return _through_jpeg(_colored(canvas), generator), labels
 
 
 def _draw_classes(
@@ -202,7 +205,7 @@ def _paint_nuclei(canvas: _Canvas) -> None:
 
 
 def _scatter(hematoxylin: NDArray[np.float32], region: NDArray[np.bool_], nuclei: Nuclei, canvas: _Canvas) -> None:
-    """Scatter nuclei over a region: one in each square of a grid, so that they crowd without lying in heaps."""
+    """Add nuclei to float32 (H, W): one in each square of a grid, so that they crowd without lying in heaps."""
     generator, (height, width) = canvas.generator, region.shape
     step = 100 / canvas.draw(nuclei.density) ** 0.5
     down, across = np.arange(0.0, height, step), np.arange(0.0, width, step)
@@ -239,8 +242,8 @@ def _open_gaps(canvas: _Canvas) -> None:
     generator = canvas.generator
     field = speckles(height, width, int(generator.integers(14, 40)), generator)
     field += 0.8 * float(generator.uniform(0, 1)) * canvas.fibers
-    least = np.quantile(field, 1 - generator.uniform(0.002, 0.06))
-    gaps = np.clip((field - least) * 4, 0, 1) * (canvas.tissue != LYMPHOCYTES)
+    threshold = np.quantile(field, 1 - generator.uniform(0.002, 0.06))
+    gaps = np.clip((field - threshold) * 4, 0, 1) * (canvas.tissue != LYMPHOCYTES)
     canvas.stains[:] *= 1 - cv2.GaussianBlur(np.asarray(gaps, np.float32), (0, 0), 1.2)[..., None]
 
 
@@ -256,7 +259,7 @@ def _colored(canvas: _Canvas) -> NDArray[np.uint8]:
     return np.clip(light + noise, 0, 255).astype(np.uint8)
 
 
-def _as_jpeg(image: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
+def _through_jpeg(image: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
     """Compress and decode an image, because slides are stored as JPEG."""
     quality = int(generator.integers(60, 95))
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -1,4 +1,4 @@
-"""The classes of synthetic tissue, and how each is painted where color tells them apart."""
+"""The classes of synthetic tissue, how each is painted where color tells them apart, and the corners outside of all."""
 
 from __future__ import annotations
 

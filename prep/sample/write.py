@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prep.sample.flat_tissue import PLAIN, draw_flat, draw_flat_tissue
+from prep.sample.flat_tissue import PLAIN, draw_flat, random_flat_tissue
 from prep.sample.glands import draw_glands
 from prep.sample.textured_tissue import draw_textured
 from schemas.classes import BCSS_CLASSES
@@ -66,7 +66,7 @@ def _draw(
         return draw_glands(height, width, generator)
     if look == "textured":
         return draw_textured(height, width, generator)
-    return draw_flat(height, width, generator, draw_flat_tissue(generator) if look == "varied" else PLAIN)
+    return draw_flat(height, width, generator, random_flat_tissue(generator) if look == "varied" else PLAIN)
 
 
 def _palettized(labels: NDArray[np.uint8]) -> Image.Image:

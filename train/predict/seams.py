@@ -27,6 +27,9 @@ from train.results.found_object import Box, FoundObject, common_box, joint_box
 AGREEMENT = 0.5
 """Two masks are of one object if their IoU within the overlap of their windows is at least this."""
 
+INSIDE = 0.6
+"""A mask lies inside another one if at least this share of it does: outlines of one object differ at its edge."""
+
 DUPLICATE = 0.5
 """Two masks are duplicates of one object if more than this share of each lies in the other one."""
 
@@ -203,7 +206,7 @@ def _takes_place(first: _Open, second: _Open) -> bool:
     """Return whether the first of two masks that agree stays, and the second one goes because it lies in the first."""
     if first.cut or (not second.cut and first.found.iou < second.found.iou):
         return False
-    return _common_px(first.found, second.found) > DUPLICATE * second.found.area_px
+    return _common_px(first.found, second.found) >= INSIDE * second.found.area_px
 
 
 def _common_px(first: FoundObject, second: FoundObject) -> int:
