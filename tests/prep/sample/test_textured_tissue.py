@@ -15,7 +15,7 @@ CLASSES = (TUMOR, STROMA, LYMPHOCYTES, NECROSIS)
 @pytest.fixture(scope="module")
 def rois() -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """Four ROIs."""
-    return [draw_textured(512, 576, np.random.default_rng([9, number])) for number in range(4)]
+    return [draw_textured(384, 432, np.random.default_rng([9, number])) for number in range(4)]
 
 
 def test_fibers_run_along_their_direction() -> None:
@@ -30,8 +30,8 @@ def test_fibers_run_along_their_direction() -> None:
 
 def test_labels_have_the_usual_classes(rois: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
     for image, labels in rois:
-        assert image.shape == (512, 576, 3)
-        assert labels.shape == (512, 576)
+        assert image.shape == (384, 432, 3)
+        assert labels.shape == (384, 432)
         assert labels[5, 5] == labels[-6, -6] == OUTSIDE
         assert set(np.unique(labels).tolist()) <= {*CLASSES, OUTSIDE, EXCLUDE, VESSEL}
     assert all(any((labels == code).mean() > 0.02 for _, labels in rois) for code in CLASSES)
@@ -63,7 +63,7 @@ def test_slides_have_gaps(rois: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 def _drawn_flat(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     generator = np.random.default_rng([9, number])
-    return draw_flat(512, 576, generator, random_flat_tissue(generator))
+    return draw_flat(384, 432, generator, random_flat_tissue(generator))
 
 
 def _share_told_by_color(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> float:
@@ -76,5 +76,5 @@ def _share_told_by_color(image: NDArray[np.uint8], labels: NDArray[np.uint8]) ->
 
 
 def test_same_generator_draws_the_same_bytes(rois: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
-    for again, before in zip(draw_textured(512, 576, np.random.default_rng([9, 0])), rois[0], strict=True):
+    for again, before in zip(draw_textured(384, 432, np.random.default_rng([9, 0])), rois[0], strict=True):
         np.testing.assert_array_equal(again, before)
