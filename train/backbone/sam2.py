@@ -7,7 +7,8 @@ is meant for tests, demonstrations and laptops.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 from train.backbone.description import Backbone, Network
 
@@ -44,14 +45,23 @@ NANO_OVERRIDES = (
 """The settings that `nano` changes in the tiny configuration."""
 
 
+@cache
+def _configuration(config_file: str, overrides: tuple[str, ...]) -> Any:
+    """Compose a configuration as `build_sam2` does; that takes longer than to build `nano` from it."""
+    from sam2 import build_sam
+
+    configuration = build_sam.compose(config_name=config_file, overrides=list(overrides))
+    build_sam.OmegaConf.resolve(configuration)
+    return configuration
+
+
 def _build(network: Network, image_size: int) -> SAM2Base:
     # Import sam2 only here: the import takes seconds, and `--help` must not wait for it.
-    from sam2.build_sam import build_sam2
+    from sam2 import build_sam
 
-    overrides = [f"++model.image_size={image_size}", *network.overrides]
-    # With postprocessing, SAM 2 would replace a single mask that is not stable by another candidate mask.
-    model = build_sam2(network.config_file, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=False)
-    return cast("SAM2Base", model)
+    # `build_sam2` would by default replace a single mask that is not stable by another candidate mask; this does not.
+    configuration = _configuration(network.config_file, (f"++model.image_size={image_size}", *network.overrides))
+    return cast("SAM2Base", build_sam.instantiate(configuration.model, _recursive_=True).eval())
 
 
 SAM2 = Backbone(

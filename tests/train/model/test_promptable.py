@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
+from train.backbone.catalog import ModelSize
 from train.backbone.sam2 import SAM2
 from train.config import FitConfig
 from train.data.collate import Batch
@@ -94,6 +96,24 @@ def test_impossible_freezes_are_refused(names: tuple[str, ...], message: str) ->
     model = PromptableSam("tiny", 128)
     with pytest.raises(ConfigError, match=message):
         model.freeze(names)
+
+
+@pytest.mark.parametrize("size", ["nano", "tiny"])
+def test_network_is_the_one_that_meta_builds(size: ModelSize) -> None:
+    network = SAM2.networks[size]
+    built: list[SAM2Base] = []
+    # The second one comes from the configuration of the first.
+    for _ in range(2):
+        torch.manual_seed(0)
+        built.append(PromptableSam(size, 128).sam)
+    torch.manual_seed(0)
+    overrides = ["++model.image_size=128", *network.overrides]
+    theirs = build_sam2(network.config_file, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=False)
+    assert built[0].image_encoder is not built[1].image_encoder
+    for own in built:
+        assert str(own) == str(theirs)
+        for name, weight in theirs.state_dict().items():
+            assert torch.equal(own.state_dict()[name], weight), name
 
 
 def _predictor(model: PromptableSam, tmp_path: Path) -> SAM2ImagePredictor:
