@@ -72,7 +72,7 @@ def train(out: Path, rois: tuple[int, int], steps: tuple[int, int]) -> None:
 
     A second call draws the same data again, and continues the trainings.
 
-    From random weights, textures alone are learned slowly, so the first training has flat colors.
+    The first training made the start before there were textures, and the second one continues from it.
 
     Args:
         out: The folder to write to.

@@ -263,4 +263,6 @@ def _through_jpeg(image: NDArray[np.uint8], generator: np.random.Generator) -> N
     """Compress and decode an image, because slides are stored as JPEG."""
     quality = int(generator.integers(60, 95))
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+    # IMREAD_COLOR_RGB needs a newer OpenCV than this project does.
+    blue_green_red = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(blue_green_red[..., ::-1])

@@ -112,6 +112,7 @@ def test_network_is_the_one_that_meta_builds(size: ModelSize) -> None:
     assert built[0].image_encoder is not built[1].image_encoder
     for own in built:
         assert str(own) == str(theirs)
+        assert own.training == theirs.training
         for name, weight in theirs.state_dict().items():
             assert torch.equal(own.state_dict()[name], weight), name
 

@@ -100,6 +100,16 @@ def test_mask_that_lies_in_a_better_one_and_is_more_than_half_of_it_is_a_duplica
     assert len(_joined([(0, better, 0.9), (0, _strip(20, 33), 0.8)])) == 2
 
 
+@pytest.mark.parametrize(("inside_px", "kept"), [(13, 1), (10, 2)])
+def test_whole_mask_replaces_a_cut_one_of_which_six_tenths_lie_inside_it(inside_px: int, kept: int) -> None:
+    # The windows share the columns 48 to 63. The second one sees the whole mask, and the first one a cut part of it.
+    cut = np.zeros((64, 112), bool)
+    cut[20:40, 64 - inside_px : 64] = True
+    cut[20:40, 44 : 64 - inside_px] = inside_px == 10
+    whole = _strip(64 - inside_px, 90)
+    assert len(_joined([(0, cut, 0.9), (48, whole, 0.8)])) == kept
+
+
 def _joined(windows: list[tuple[int, NDArray[np.bool_], float]]) -> list[FoundObject]:
     """Add masks of a strip of 112 x 64 px, each cut to a window of 64 px and with an IoU estimate."""
     joiner = SeamJoiner((112, 64))
