@@ -1,6 +1,7 @@
 """Train on halves of real ROIs and score the other halves; then predict the held ROI whole.
 
     BCSS_REAL_DATA=DATA python -m benchmarks.real_halves OUT [--start nano|random] [--steps 600] [--unseen ROI]
+                                                             [--drawn]
 
 `--start nano` fine-tunes the start that comes with this project; `--start random` trains `tiny` from random weights.
 
@@ -8,10 +9,12 @@ Each of the two ROIs in DATA is cut in two files whose patients have names of th
 right ones held out. Both halves come from one slide, so this says nothing of other patients or hospitals.
 `--unseen ROI` trains on the left half of the other ROI alone and scores the right half of this one, in an OUT of its
 own.
+`--drawn` also trains on tissue that is drawn on the masks in DATA whose images are not there. It also adds each left
+half a second time with two codes, tumor and other, unless these are its codes already.
 
-The weights of every 150 steps are scored, so that one can see how the held-out Dice rises; the last ones count. The
-boxes of the scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles of the
-store. The last line is JSON: a list of claim, value, goal, met.
+The weights after each quarter of the steps are scored, so that one can see how the held-out Dice rises; the last ones
+count. The boxes of the scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles
+of the store. The last line is JSON: a list of claim, value, goal, met.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.claims import Claim, hardware, print_claims
+from benchmarks.drawn_tissue import OTHER, draw_on_masks, tumor_alone
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import open_store
 from train.config import read_config
@@ -55,7 +59,12 @@ SIDES = {"train": ("1,0,0", 64), "held": ("0,0,1", 256)}
 
 The goals were set for a stride of 256 px. More training tiles show each object at more places of a tile."""
 
-KEEP_EVERY = 150
+DRAWN_TIMES = 4
+"""How often each mask without an image is drawn."""
+
+KEPT = 4
+"""How many weights of a run are scored."""
+
 STARTS = {"nano": {"init": "nano"}, "random": {"model": "tiny"}}
 """Settings of each start."""
 # A click lies in the middle of its object. After a free rotation, a zoom or a crop it often does not: none are drawn.
@@ -71,7 +80,6 @@ optimizer:
    ema_decay: 0.995}
 loss: {mask_weight: 5.0, dice_weight: 5.0}
 augment: {brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.1, grey: 0.2, stain: 0.7}
-save_every_steps: 150
 report: false
 """
 
@@ -90,8 +98,27 @@ def cut(data: Path, out: Path, unseen: str | None = None) -> None:
                 half = picture.width // 2
                 left, right = (0, half) if side == "train" else (half, picture.width)
                 picture.crop((left, 0, right, picture.height)).save(out / side / kind / f"{side}-{roi}.png")
-        rows = "".join(f"{side}-{roi},{side}-{roi}\n" for roi in rois.values())
-        (out / side / "patients.csv").write_text("frame_id,patient\n" + rows, encoding="utf-8")
+        _write_patients(out / side, {f"{side}-{roi}": f"{side}-{roi}" for roi in rois.values()})
+
+
+def add_drawn(data: Path, source: Path) -> None:
+    """Add drawn tissue to the training halves, and each half a second time with the codes of tumor and other."""
+    patients: dict[str, str] = {}
+    for mask in sorted((source / "masks").glob("train-????.png")):
+        labels, half = np.asarray(Image.open(mask)), mask.stem
+        patients[half] = half
+        if OTHER not in labels:
+            patients[f"{half}-tumor"] = half
+            Image.fromarray(tumor_alone(labels)).save(source / "masks" / f"{half}-tumor.png")
+            shutil.copyfile(source / "images" / mask.name, source / "images" / f"{half}-tumor.png")
+    # The right halves of the ROIs that are cut are scored, so nothing is drawn on their masks.
+    masks = sorted(path for path in data.glob("bcss/masks/*.png") if not any(r in path.name for r in FOLDERS.values()))
+    _write_patients(source, patients | draw_on_masks(masks, source, DRAWN_TIMES))
+
+
+def _write_patients(source: Path, patients: dict[str, str]) -> None:
+    rows = "".join(f"{name},{patient}\n" for name, patient in patients.items())
+    (source / "patients.csv").write_text("frame_id,patient\n" + rows, encoding="utf-8")
 
 
 def build(source: Path, side: str) -> Path:
@@ -170,15 +197,17 @@ def _call(program: str, *arguments: object) -> None:
 
 
 def train(store: Path, out: Path, start: str, steps: int) -> dict[str, Path]:
-    """Train, or continue a run, and return the weights of every 150 steps by their step, last ones last."""
+    """Train, or continue a run, and return the weights of each quarter by their step, last ones last."""
     (out / "settings.yaml").write_text(SETTINGS, encoding="utf-8")
-    config = read_config(out / "settings.yaml", {**STARTS[start], "max_steps": steps})
+    config = read_config(
+        out / "settings.yaml", {**STARTS[start], "max_steps": steps, "save_every_steps": steps // KEPT}
+    )
     last, kept = out / "run" / "checkpoints" / "checkpoint.pt", out / "kept"
     kept.mkdir(exist_ok=True)
 
     def keep(record: StepRecord, _total: int) -> None:
         before = record.step - 1
-        if before and before % KEEP_EVERY == 0:
+        if before and before % (steps // KEPT) == 0:
             shutil.copyfile(last, kept / f"{before}.pt")
 
     fit(open_store(str(store)), config, out / "run", resume=last.exists(), on_step=keep)
@@ -202,11 +231,15 @@ def main() -> None:
     parser.add_argument("--start", choices=list(STARTS), default="nano")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--unseen", choices=list(FOLDERS.values()), help="score this ROI, train on the other one")
+    parser.add_argument("--drawn", action="store_true", help="train also on tissue drawn on masks without images")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     out: Path = arguments.out
     source = out / "halves"
-    cut(Path(os.environ["BCSS_REAL_DATA"]), source, arguments.unseen)
+    data = Path(os.environ["BCSS_REAL_DATA"])
+    cut(data, source, arguments.unseen)
+    if arguments.drawn:
+        add_drawn(data, source / "train")
     weights = train(build(source, "train"), out, arguments.start, arguments.steps)
     store = build(source, "held")
     last = str(arguments.steps)

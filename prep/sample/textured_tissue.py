@@ -135,6 +135,20 @@ def draw_textured(
         Image uint8 (H, W, 3), RGB, and labels uint8 (H, W).
     """
     labels, tissue = _draw_classes(height, width, generator)
+    return paint_textured(tissue, generator), labels
+
+
+def paint_textured(tissue: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Paint tissue whose classes are known.
+
+    Args:
+        tissue: uint8 (H, W), for each pixel a class of `TEXTURES`.
+        generator: Draws everything.
+
+    Returns:
+        Image uint8 (H, W, 3), RGB.
+    """
+    height, width = tissue.shape
     turns = smooth_field(height, width, int(generator.integers(250, 500)), generator)
     angle = np.asarray(np.pi * (generator.uniform(0.3, 0.8) * turns + generator.uniform(0, 1)), np.float32)
     strands = fibers(angle, int(generator.integers(2, 5)), int(generator.integers(6, 16)), generator)
@@ -142,7 +156,7 @@ def draw_textured(
     _paint_ground(canvas)
     _paint_nuclei(canvas)
     _open_gaps(canvas)
-    return _through_jpeg(_colored(canvas), generator), labels
+    return _through_jpeg(_colored(canvas), generator)
 
 
 def _draw_classes(

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from prep.sample.field import fibers
 from prep.sample.flat_tissue import draw_flat, random_flat_tissue
-from prep.sample.textured_tissue import draw_textured
+from prep.sample.textured_tissue import draw_textured, paint_textured
 from prep.sample.tissue_class import EXCLUDE, LYMPHOCYTES, NECROSIS, OUTSIDE, STROMA, TUMOR, VESSEL
 
 CLASSES = (TUMOR, STROMA, LYMPHOCYTES, NECROSIS)
@@ -47,6 +47,14 @@ def test_nuclei_tell_classes_apart(rois: list[tuple[NDArray[np.uint8], NDArray[n
             sparse.append(float(dark[labels == STROMA].mean()))
     assert crowded
     assert np.mean(crowded) > 2 * np.mean(sparse)
+
+
+def test_tissue_is_painted_where_its_class_is() -> None:
+    tissue = np.full((256, 256), EXCLUDE, np.uint8)
+    tissue[:, 128:] = LYMPHOCYTES
+    image = paint_textured(tissue, np.random.default_rng(3))
+    assert image[:, :120].mean() > 215
+    assert image[:, 136:].mean() < 180
 
 
 def test_color_alone_does_not_tell_a_class(rois: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
