@@ -181,8 +181,9 @@ def test_old_checkpoints_are_evaluated(
 @pytest.mark.parametrize("name", NAMES)
 def test_old_weights_are_the_start(old_files: dict[str, Path], name: str) -> None:
     run = start_run(read_config(None, {"init": str(old_files[name]), "image_size": 128}), Origin("", 1, 1), CPU)
-    # The weights under `model` are taken: with adapters they are merged, and the average is not used.
-    then, now = _read(old_files[name])["model"], run.model.sam.state_dict()
+    # With adapters, the weights under `model` are merged. With an average, predictions are made with it.
+    content = _read(old_files[name])
+    then, now = (content.get("ema") or content)["model"], run.model.sam.state_dict()
     assert now.keys() == then.keys()
     assert all(torch.equal(now[key], weight) for key, weight in then.items())
 

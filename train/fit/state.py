@@ -15,7 +15,7 @@ from train.backbone.nano_start import init_file
 from train.config import FitConfig
 from train.fit.average import moving_average
 from train.fit.optimizer import make_optimizer
-from train.model.checkpoint import load_identified, load_weights
+from train.model.checkpoint import load_identified, load_weights, prediction_weights
 from train.model.lora import add_adapters, weights_of
 from train.model.promptable import PromptableSam
 from train.model.seen_patients import SeenPatients, seen_patients
@@ -178,7 +178,7 @@ def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
     if config.init:
         file = init_file(config.init)
         content, weights = load_identified(file)
-        load_weights(model, content["model"], file)
+        load_weights(model, prediction_weights(content, file), file)
         digest = weights.sha256
         seen = seen.joined(seen_patients(content, file))
     model.freeze((*config.freeze, *_without_gradient(config, model)))

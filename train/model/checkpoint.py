@@ -207,6 +207,20 @@ def trained_with(content: dict[str, Any], path: Path) -> tuple[ModelSize, int] |
     return cast("ModelSize", size), cast("int", image_size)
 
 
+def prediction_weights(content: dict[str, Any], path: Path) -> Weights:
+    """Return the weights that a checkpoint predicts with: the moving average if it has one.
+
+    Args:
+        content: The checkpoint.
+        path: Path of the checkpoint, for a log line.
+    """
+    average = content.get("ema")
+    if isinstance(average, dict) and isinstance(average.get("model"), dict):
+        logger.info("%s: the moving average of its weights is used", path)
+        return average["model"]
+    return content["model"]
+
+
 def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:
     """Load weights into a model; all names and shapes must agree.
 

@@ -11,7 +11,7 @@ import torch
 
 from schemas.errors import ConfigError
 from train.backbone.catalog import MODEL_SIZES, ModelSize, backbone_of
-from train.model.checkpoint import Weights, load_identified, load_weights, trained_with
+from train.model.checkpoint import Weights, load_identified, load_weights, prediction_weights, trained_with
 from train.model.names import NamedCheckpoint, name_checkpoints
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
@@ -62,12 +62,7 @@ def load_described(
     own_size, own_image_size = own or (found, image_size or OFFICIAL_IMAGE_SIZE)
     assert own_size is not None
     model = PromptableSam(own_size, own_image_size)
-    average = content.get("ema")
-    if isinstance(average, dict) and isinstance(average.get("model"), dict):
-        logger.info("%s: the moving average of its weights is used", path)
-        load_weights(model, average["model"], path)
-    else:
-        load_weights(model, content["model"], path)
+    load_weights(model, prediction_weights(content, path), path)
     seen = seen_patients(content, path)
     if seen is None and own is not None:
         logger.warning("%s does not record its patients: they may be among those that are scored", path)

@@ -14,7 +14,14 @@ import torch
 
 from train.backbone.catalog import ModelSize
 from train.backbone.nano_start import init_file, is_nano_start
-from train.model.checkpoint import WeightsFile, load_checkpoint, load_identified, load_weights, trained_with
+from train.model.checkpoint import (
+    WeightsFile,
+    load_checkpoint,
+    load_identified,
+    load_weights,
+    prediction_weights,
+    trained_with,
+)
 from train.model.loading import OFFICIAL_IMAGE_SIZE
 from train.model.names import FULL_SIZE, NamedCheckpoint
 from train.model.predictor import MaskPredictor
@@ -143,7 +150,7 @@ def _load_start(start: RunStart, path: Path, device: torch.device) -> MaskPredic
         logger.warning("%s was trained from %s, which has changed since: its zero-shot score is left out", path, init)
         return None
     model = _random_model(start)
-    load_weights(model, content["model"], init)
+    load_weights(model, prediction_weights(content, init), init)
     if is_nano_start(Path(start.init)):
         weights = replace(weights, path=start.init)
     return MaskPredictor(model.eval(), device, weights, seen_patients(content, init))

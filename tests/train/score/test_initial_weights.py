@@ -63,6 +63,18 @@ def test_start_is_the_seed_or_the_init_once_for_all(nano: PromptableSam, officia
     assert found["baseline:zero_shot"].weights == WeightsFile(str(official), _sha256(official))
 
 
+def test_a_run_begins_with_the_average_that_its_init_predicts_with(official: Path, tmp_path: Path) -> None:
+    content = load_checkpoint(official)
+    average = {key: weight + 1 if weight.is_floating_point() else weight for key, weight in content["model"].items()}
+    averaged = tmp_path / "averaged.pt"
+    save_checkpoint(averaged, {**content, "ema": {"model": average}})
+    path, run = _begin(tmp_path, "tuned", averaged)
+    start = load_initial_weights([path], CPU).predictors["baseline:zero_shot"]
+    for model in (run.model, start.model, load_predictor(averaged, CPU, "nano", 128).model):
+        weights = model.sam.state_dict()
+        assert all(torch.equal(weights[key], weight) for key, weight in average.items())
+
+
 def test_starts_from_a_file_that_is_gone_or_another_are_named_and_left_out(
     official: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
