@@ -244,25 +244,35 @@ def main() -> None:
     store = build(source, "held")
     last = str(arguments.steps)
     dice = evaluate(store, weights, out / "evaluation")
+    found = whole_roi_dice(source / "held", store, weights[last], out / "evaluation" / "objects.csv", last)
+    _print_scores(dice, last, found, tile_dice(store, weights[last]))
+
+
+def _print_scores(
+    dice: dict[str, dict[str, float]],
+    last: str,
+    whole_rois: NDArray[np.float64],
+    tiles: dict[PromptKind, NDArray[np.float64]],
+) -> None:
+    """Print what `evaluate`, `whole_roi_dice` and `tile_dice` found, and the claims."""
     print(hardware())
     for name, kinds in dice.items():
         print(f"{name:20} box {kinds['box']:.3f}  click {kinds['centroid']:.3f}")
-    found = whole_roi_dice(source / "held", store, weights[last], out / "evaluation" / "objects.csv", last)
-    cut_by_edge = found[:, 2] > 0
-    for name, rows in (("all", found), ("whole in a tile", found[~cut_by_edge]), ("cut by a tile", found[cut_by_edge])):
+    cut_by_edge = whole_rois[:, 2] > 0
+    groups = {"all": whole_rois, "whole in a tile": whole_rois[~cut_by_edge], "cut by a tile": whole_rois[cut_by_edge]}
+    for name, rows in groups.items():
         whole, tiled, _ = rows.mean(0)
         print(f"{name:16}{len(rows):4} objects: mean Dice {tiled:.3f} in tiles, {whole:.3f} on whole ROIs")
-    in_tiles = tile_dice(store, weights[last])
-    for kind, rows in in_tiles.items():
+    for kind, rows in tiles.items():
         own, simple = rows.mean(0)
         print(f"{kind:16}{len(rows):4} objects of all tiles: mean Dice {own:.3f}, box or disc {simple:.3f}")
-    whole, tiled, _ = found[~cut_by_edge].mean(0)
+    whole, tiled, _ = groups["whole in a tile"].mean(0)
     claims: list[Claim] = []
     goals: tuple[tuple[PromptKind, str, float], ...] = (("box", "box", GOAL_BOX), ("centroid", "click", GOAL_CLICK))
     for kind, word, goal in goals:
         of = f"held-out halves, {word}, Dice over"
         claims.append(Claim(f"{of} objects, each once", dice[last][kind], goal))
-        claims.append(Claim(f"{of} the objects of all tiles", float(in_tiles[kind][:, 0].mean()), goal))
+        claims.append(Claim(f"{of} the objects of all tiles", float(tiles[kind][:, 0].mean()), goal))
     difference = "Dice in tiles minus on whole ROIs, objects that no tile cuts"
     print_claims([*claims, Claim(difference, float(tiled - whole), GOAL_WHOLE, at_most=True)])
 

@@ -140,10 +140,12 @@ def _checked(content: object, path: Path) -> dict[str, Any]:
     content = with_weights(content, path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(path, "holds no weights under 'model'", "give a checkpoint of SAM 2 or of bcss-train")
-    for name, weight in cast("dict[object, object]", content["model"]).items():
-        if not isinstance(name, str) or not isinstance(weight, Tensor):
-            raise CheckpointError(path, f"holds {name!r:.80} under 'model', which is not a weight", "save it again")
     checked = cast("dict[str, Any]", content)
+    for place, weights in (("model", checked["model"]), ("ema", _average(checked) or {})):
+        for name, weight in cast("dict[object, object]", weights).items():
+            if not isinstance(name, str) or not isinstance(weight, Tensor):
+                what = f"holds {name!r:.80} under {place!r}, which is not a weight"
+                raise CheckpointError(path, what, "save it again")
     trained_with(checked, path)
     return checked
 
@@ -214,11 +216,16 @@ def prediction_weights(content: dict[str, Any], path: Path) -> Weights:
         content: The checkpoint.
         path: Path of the checkpoint, for a log line.
     """
+    average = _average(content)
+    if average is None:
+        return content["model"]
+    logger.info("%s: the moving average of its weights is used", path)
+    return average
+
+
+def _average(content: dict[str, Any]) -> Weights | None:
     average = content.get("ema")
-    if isinstance(average, dict) and isinstance(average.get("model"), dict):
-        logger.info("%s: the moving average of its weights is used", path)
-        return average["model"]
-    return content["model"]
+    return average["model"] if isinstance(average, dict) and isinstance(average.get("model"), dict) else None
 
 
 def load_weights(model: PromptableSam, weights: Weights, path: Path) -> None:

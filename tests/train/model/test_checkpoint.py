@@ -140,6 +140,7 @@ def test_compressed_archive_and_old_format_are_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"model": {"a": 3}}, "holds 'a' under 'model', which is not a weight"),
+        ({"model": {}, "ema": {"model": {"a": 3}}}, "holds 'a' under 'ema', which is not a weight"),
         ({"model": {5: torch.zeros(1)}}, "holds 5 under 'model', which is not a weight"),
         (
             {"model": {}, "model_size": "tiny", "image_size": 2**31},
