@@ -13,8 +13,8 @@ PLASMA_CELLS = 10
 
 
 def _write_mask(folder: Path, roi: str) -> Path:
-    """Write a mask of 1200 x 1200 px: tumor and plasma cells beside each other, and a lower part outside the ROI."""
-    mask = np.zeros((1200, 1200), np.uint8)
+    """Write a mask of 1200 x 640 px: tumor and plasma cells beside each other, and a lower part outside the ROI."""
+    mask = np.zeros((640, 1200), np.uint8)
     mask[:480, :600], mask[:480, 600:] = TUMOR, PLASMA_CELLS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"TCGA-A2-{roi}-DX1_xmin1_ymin1_MPP-0.2500.png"
@@ -36,7 +36,6 @@ def test_each_mask_is_drawn_with_its_codes_and_then_with_two(tmp_path: Path) -> 
     out = _folder(tmp_path / "out")
     patients = draw_on_masks([_write_mask(tmp_path, "A0AA")], out, times=2)
     assert set(patients.values()) == {"drawn-A0AA"}
-    # The pieces of the lower row lie outside of the ROI.
     assert len(patients) == 4
     codes: dict[str, set[int]] = {"0": set(), "1": set()}
     for name in patients:
@@ -77,3 +76,11 @@ def test_nothing_is_drawn_on_masks_of_scored_rois(tmp_path: Path) -> None:
             path.name for path in (source / "masks").glob("*.png")
         }
     assert _codes(source / "masks" / "train-A0D2-tumor.png") == {TUMOR, OTHER}
+
+
+def test_pieces_outside_of_the_roi_are_left_out(tmp_path: Path) -> None:
+    mask = np.zeros((640, 640), np.uint8)
+    mask[:128] = TUMOR
+    path = tmp_path / "TCGA-A2-A0AB-DX1_xmin1_ymin1_MPP-0.2500.png"
+    Image.fromarray(mask).save(path)
+    assert draw_on_masks([path], _folder(tmp_path / "out"), times=1) == {}
