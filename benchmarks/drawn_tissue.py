@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prep.sample.field import smooth_field
-from prep.sample.textured_tissue import paint_textured
+from prep.sample.textured_tissue import paint_textured, part_tumor
 from prep.sample.tissue_class import EXCLUDE, LYMPHOCYTES, NECROSIS, OUTSIDE, STROMA, TUMOR, VESSEL
 
 MOST_NOT_ANNOTATED = 0.6
@@ -85,9 +85,7 @@ def _with_details(labels: NDArray[np.uint8], generator: np.random.Generator) -> 
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     x, y = (np.float32(reach_px) * smooth_field(height, width, detail_px, generator) + at for at in (columns, rows))
     tissue = np.asarray(cv2.remap(labels, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT), np.uint8)
-    septum = generator.uniform(0, 0.12)
-    between = np.abs(smooth_field(height, width, 2 * detail_px, generator)) < septum
-    tissue[between & (tissue == TUMOR)] = STROMA
+    part_tumor(tissue, 2 * detail_px, generator.uniform(0, 0.12), generator)
     return tissue
 
 

@@ -174,9 +174,7 @@ def _draw_classes(
     fine = [field + detail * smooth_field(height, width, detail_px, generator) for field in coarse]
     codes = np.array(list(HEAD_STARTS), np.uint8)
     labels, tissue = codes[np.argmax(coarse, axis=0)], codes[np.argmax(fine, axis=0)]
-    # Thin strands of stroma part the tumor into nests. Nobody annotates them.
-    between = np.abs(smooth_field(height, width, 2 * detail_px, generator)) < septum
-    tissue[between & (tissue == TUMOR)] = STROMA
+    part_tumor(tissue, 2 * detail_px, septum, generator)
     for code, most, share in ((VESSEL, 5, 25), (EXCLUDE, 2, 20)):
         for _ in range(int(generator.integers(0, most + 1))):
             center = (int(generator.integers(0, width)), int(generator.integers(0, height)))
@@ -186,6 +184,20 @@ def _draw_classes(
                 cv2.ellipse(mask, center, axes, turn, 0, 360, code, -1)
     cut_corners(labels)
     return labels, tissue
+
+
+def part_tumor(tissue: NDArray[np.uint8], nest_px: int, septum: float, generator: np.random.Generator) -> None:
+    """Part the tumor into nests by thin strands of stroma, which nobody annotates.
+
+    Args:
+        tissue: uint8 (H, W), the class of each pixel; it is changed.
+        nest_px: Size of a nest in pixels.
+        septum: Width of the strands, as the height of a smooth field around 0 that becomes stroma; 0 parts nothing.
+        generator: Draws the field.
+    """
+    height, width = tissue.shape
+    between = np.abs(smooth_field(height, width, nest_px, generator)) < septum
+    tissue[between & (tissue == TUMOR)] = STROMA
 
 
 def _paint_ground(canvas: _Canvas) -> None:
