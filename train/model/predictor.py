@@ -6,7 +6,7 @@ Coordinates are x, y.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -148,7 +148,7 @@ class MaskPredictor:
         size_px: int | tuple[int, int] | None = None,
         mask_logits: Tensor | None = None,
     ) -> Prediction:
-        """Predict one mask per prompt; each candidate is averaged over the views before one is chosen.
+        """Predict one mask per prompt; each view chooses its own candidate, and these are averaged.
 
         Args:
             views: Features of the image from `views`.
@@ -159,7 +159,8 @@ class MaskPredictor:
             mask_logits: float32 (O, s/4, s/4), logits of a previous pass as additional prompts; None gives none.
 
         Returns:
-            For each object, the mean logits and the mean IoU estimate of the candidate whose mean estimate is best.
+            For each object, the mean over the views of the logits and of the IoU estimate of the candidate that has the
+            best estimate in its view.
 
         Raises:
             ConfigError: The size contradicts the image.
@@ -175,10 +176,8 @@ class MaskPredictor:
                 own_labels = labels[rows, : group.count].to(self.device)
                 places = rows.to(self.device)
                 before = None if mask_logits is None else mask_logits[places]
-                masks, estimates = self._mean_candidates(views, own_coords, own_labels, before)
-                best = estimates.argmax(1)
-                row = torch.arange(len(best), device=self.device)
-                logits[places], ious[places] = masks[row, best], estimates[row, best]
+                found = self._in_each_view(views, own_coords, own_labels, before)
+                logits[places], ious[places] = _mean(_best(*each) for each in found)
         return Prediction(logits, ious, (height, width))
 
     @torch.inference_mode()
@@ -192,38 +191,49 @@ class MaskPredictor:
             size_px: Side of the image that the coordinates refer to.
 
         Returns:
-            Mean logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates.
+            Mean logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates. Those of one number are averaged.
         """
         side = self.model.image_size
         scaled = scale_points(coords, (size_px, size_px), (side, side)).to(self.device)
-        return self._mean_candidates(views, scaled, labels.to(self.device), None)
+        return _mean(self._in_each_view(views, scaled, labels.to(self.device), None))
 
-    def _mean_candidates(
+    def _in_each_view(
         self, views: Sequence[View], coords: Tensor, labels: Tensor, mask_logits: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates, averaged over the views.
-
-        Candidates are averaged by their position, which is the same in all views. If each view chose its own best
-        candidate, masks of different parts of the tissue would be averaged.
-        """
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield logits (O, M, s/4, s/4) and IoU estimates (O, M) of each view, whose masks lie as in the image."""
         side = self.model.image_size
         first = torch.zeros(len(coords), dtype=torch.int64, device=self.device)
-        sums: tuple[Tensor, Tensor] | None = None
         for view in views:
             moved = view.orientation.points(coords, labels, (side, side))
             before = None if mask_logits is None else view.orientation.tensor(mask_logits)[:, None]
             features = view.features.of_objects(first)
             with evaluating(self.model), autocast(self.device):
                 found = self.model.decode(features, moved, labels, before)
-            logits, ious = view.orientation.inverse.tensor(found.logits.float()), found.ious.float()
-            sums = (logits, ious) if sums is None else (sums[0] + logits, sums[1] + ious)
-        assert sums is not None
-        return sums[0] / len(views), sums[1] / len(views)
+            yield view.orientation.inverse.tensor(found.logits.float()), found.ious.float()
 
     def _objects_per_pass(self) -> int:
         if self.device.type != "cpu":
             return OBJECTS_PER_PASS
         return min(max(CPU_PIXELS_PER_PASS // self.model.image_size**2, 1), OBJECTS_PER_PASS)
+
+
+def _best(logits: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (O, s/4, s/4) and IoU estimate (O,) of the candidate that has the best estimate.
+
+    Views do not choose a number together, because the candidates of one number may be different parts of the tissue: in
+    a model that began with random weights, no number has a meaning of its own.
+    """
+    best = ious.argmax(1)
+    row = torch.arange(len(best), device=best.device)
+    return logits[row, best], ious[row, best]
+
+
+def _mean(views: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the mean logits and the mean IoU estimates of the views, of which only one is in memory."""
+    (logits, ious), count = next(views), 1
+    for more_logits, more_ious in views:
+        logits, ious, count = logits + more_logits, ious + more_ious, count + 1
+    return logits / count, ious / count
 
 
 def _size_hw(size_px: int | tuple[int, int] | None, image_hw: tuple[int, int] | None) -> tuple[int, int]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,22 +170,35 @@ def test_checkpoint_of_another_network_is_refused(nano: PromptableSam, tmp_path:
     assert load_predictors([ours], CPU, "nano", 128)["ours"].model.image_size == 128
 
 
-def test_one_candidate_is_chosen_over_all_views(nano: PromptableSam, store: Store) -> None:
+def test_each_view_chooses_its_own_candidate(
+    nano: PromptableSam, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     predictor, record = MaskPredictor(nano, CPU), store[0]
     views = predictor.views(record.image, all_eight=True)
     coords, labels = torch.tensor([[[40.0, 60.0]], [[90.0, 30.0]]]), torch.ones(2, 1, dtype=torch.int32)
     found = predictor.predict(views, coords, labels)
-    side = nano.image_size
+    side, decode = nano.image_size, nano.decode
     logits, ious = [], []
     for view in views:
         scaled = scale_points(coords, (128, 128), (side, side))
         points = view.orientation.points(scaled, labels, (side, side))
         with torch.inference_mode():
             candidates = nano.eval().decode(view.features.of_objects(torch.zeros(2, dtype=torch.int64)), points, labels)
-        logits.append(view.orientation.inverse.tensor(candidates.logits))
-        ious.append(candidates.ious)
-    mean = torch.stack(ious).mean(0)
-    assert mean.shape[1] == 3
-    best = mean.argmax(1)
-    torch.testing.assert_close(found.ious, mean[[0, 1], best])
-    torch.testing.assert_close(found.logits, torch.stack(logits).mean(0)[[0, 1], best], atol=1e-4, rtol=1e-4)
+        assert candidates.ious.shape == (2, 3)
+        best = candidates.ious.argmax(1)
+        logits.append(view.orientation.inverse.tensor(candidates.logits)[[0, 1], best])
+        ious.append(candidates.ious[[0, 1], best])
+    torch.testing.assert_close(found.ious, torch.stack(ious).mean(0))
+    torch.testing.assert_close(found.logits, torch.stack(logits).mean(0), atol=1e-4, rtol=1e-4)
+
+    # What number a candidate has in a view changes nothing.
+    calls = iter(range(len(views)))
+
+    def renumbered(*arguments: Any) -> Any:
+        candidates, by = decode(*arguments), next(calls) % 3
+        return replace(candidates, logits=candidates.logits.roll(by, 1), ious=candidates.ious.roll(by, 1))
+
+    monkeypatch.setattr(nano, "decode", renumbered)
+    again = predictor.predict(views, coords, labels)
+    assert torch.equal(again.logits, found.logits)
+    assert torch.equal(again.ious, found.ious)
