@@ -7,10 +7,10 @@
 
 Each of the two ROIs in DATA is cut in two files whose patients have names of their own. Left halves are trained on,
 right ones held out. Both halves come from one slide, so this says nothing of other patients or hospitals.
-`--unseen ROI` trains on the left half of the other ROI alone and scores the right half of this one, in an OUT of its
-own.
-`--drawn` also trains on tissue that is drawn on the masks in DATA whose images are not there. It also adds each left
-half a second time with two codes, tumor and other, unless these are its codes already.
+`--unseen ROI` trains on the whole other ROI alone, as much real tissue as two halves, and scores the right half of this
+one, in an OUT of its own.
+`--drawn` also trains on tissue that is drawn on the masks in DATA whose images are not there. It also adds each
+training image a second time with two codes, tumor and other, unless these are its codes already.
 
 The weights after each quarter of the steps are scored, so that one can see how the held-out Dice rises; the last ones
 count. The boxes of the scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles
@@ -87,7 +87,7 @@ report: false
 def cut(data: Path, out: Path, unseen: str | None = None) -> None:
     """Write the halves to `out/train` and `out/held`; each half is a patient of its own.
 
-    If a ROI is unseen, nothing of it is trained on, and only its right half is held out.
+    If a ROI is unseen, the other one is trained on as a whole, and only the right half of the unseen one is held out.
     """
     for side in SIDES:
         rois = {folder: roi for folder, roi in FOLDERS.items() if unseen is None or (roi == unseen) == (side == "held")}
@@ -96,21 +96,22 @@ def cut(data: Path, out: Path, unseen: str | None = None) -> None:
             for folder, roi in rois.items():
                 picture = Image.open(next((data / folder / kind).glob(f"*{roi}*")))
                 half = picture.width // 2
-                left, right = (0, half) if side == "train" else (half, picture.width)
+                left = half if side == "held" else 0
+                right = half if side == "train" and unseen is None else picture.width
                 picture.crop((left, 0, right, picture.height)).save(out / side / kind / f"{side}-{roi}.png")
         _write_patients(out / side, {f"{side}-{roi}": f"{side}-{roi}" for roi in rois.values()})
 
 
 def add_drawn(data: Path, source: Path) -> None:
-    """Add drawn tissue to the training halves, and each half a second time with the codes of tumor and other."""
+    """Add drawn tissue to what is trained on, and each image a second time with the codes of tumor and other."""
     patients: dict[str, str] = {}
     for mask in sorted((source / "masks").glob("train-????.png")):
-        labels, half = np.asarray(Image.open(mask)), mask.stem
-        patients[half] = half
+        labels, name = np.asarray(Image.open(mask)), mask.stem
+        patients[name] = name
         if OTHER not in labels:
-            patients[f"{half}-tumor"] = half
-            Image.fromarray(tumor_alone(labels)).save(source / "masks" / f"{half}-tumor.png")
-            shutil.copyfile(source / "images" / mask.name, source / "images" / f"{half}-tumor.png")
+            patients[f"{name}-tumor"] = name
+            Image.fromarray(tumor_alone(labels)).save(source / "masks" / f"{name}-tumor.png")
+            shutil.copyfile(source / "images" / mask.name, source / "images" / f"{name}-tumor.png")
     # The right halves of the ROIs that are cut are scored, so nothing is drawn on their masks.
     masks = sorted(path for path in data.glob("bcss/masks/*.png") if not any(r in path.name for r in FOLDERS.values()))
     _write_patients(source, patients | draw_on_masks(masks, source, DRAWN_TIMES))

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.drawn_tissue import OTHER, draw_on_masks
-from benchmarks.real_halves import add_drawn
+from benchmarks.real_halves import add_drawn, cut
 from prep.sample.tissue_class import EXCLUDE, LYMPHOCYTES, STROMA, TUMOR
 
 PLASMA_CELLS = 10
@@ -84,3 +84,23 @@ def test_pieces_outside_of_the_roi_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "TCGA-A2-A0AB-DX1_xmin1_ymin1_MPP-0.2500.png"
     Image.fromarray(mask).save(path)
     assert draw_on_masks([path], _folder(tmp_path / "out"), times=1) == {}
+
+
+def test_an_unseen_roi_is_scored_and_the_other_one_trained_on_as_a_whole(tmp_path: Path) -> None:
+    for folder, roi, value in (("bcss", "A0D2", 10), ("bcss_tumor", "A1G6", 20)):
+        for kind in ("images", "masks"):
+            (tmp_path / folder / kind).mkdir(parents=True)
+            columns = np.tile(np.arange(6, dtype=np.uint8), (4, 1)) + value
+            Image.fromarray(columns).save(tmp_path / folder / kind / f"TCGA-A2-{roi}.png")
+
+    def written(unseen: str | None) -> dict[str, list[int]]:
+        out = tmp_path / f"out-{unseen}"
+        cut(tmp_path, out, unseen)
+        return {path.stem: np.asarray(Image.open(path))[0].tolist() for path in out.glob("*/images/*.png")}
+
+    left, right = [10, 11, 12], [13, 14, 15]
+    other_left, other_right = [20, 21, 22], [23, 24, 25]
+    halves = {"train-A0D2": left, "held-A0D2": right, "train-A1G6": other_left, "held-A1G6": other_right}
+    assert written(None) == halves
+    assert written("A0D2") == {"train-A1G6": other_left + other_right, "held-A0D2": right}
+    assert written("A1G6") == {"train-A0D2": left + right, "held-A1G6": other_right}
