@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.claims import Claim, hardware, print_claims
+from benchmarks.whole_run import fit_whole
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.sample.write import write_sample
@@ -26,7 +27,6 @@ from schemas.store.store import Store, open_store
 from train.config import FitConfig, read_config
 from train.features.fill import filled_features
 from train.fit.state import Origin, start_run
-from train.fit.trainer import fit
 from train.runtime.device import pick_device
 from train.runtime.distributed import World
 from train.runtime.run_log import StepRecord, read_steps
@@ -149,8 +149,8 @@ def _measure(store: Store, config: FitConfig, out: Path) -> Measured:
     cache = filled_features(model, store, config, tiles, World(), device, StopRequest())
     fill_s = time.perf_counter() - start
     del model
-    fit(store, config, out / "plain")
-    fit(store, config.model_copy(update={"cache_features": True}), out / "cached")
+    fit_whole(store, config, out / "plain")
+    fit_whole(store, config.model_copy(update={"cache_features": True}), out / "cached")
     plain, cached = read_steps(out / "plain"), read_steps(out / "cached")
     differences = [abs(one.loss - two.loss) / one.loss for one, two in zip(plain, cached, strict=True)]
     return Measured(_rate(plain), _rate(cached), fill_s, cache.view_bytes, len(tiles), differences)

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.claims import Claim, hardware, print_claims
 from benchmarks.on_the_fly import OnTheFlyDataset
+from benchmarks.whole_run import fit_whole
 from prep.build import BuildOptions, build_store
 from prep.config import BuildConfig
 from prep.sample.write import write_sample
@@ -36,7 +37,6 @@ from train.data.dataset import SampleRequest, TileDataset
 from train.data.loader import sample_options
 from train.fit.state import Origin, start_run
 from train.fit.step import TrainStep
-from train.fit.trainer import fit
 from train.runtime.distributed import World
 from train.runtime.run_log import StepRecord, read_steps
 from train.score.answers import tiles_with_objects
@@ -125,7 +125,7 @@ def _measure(store: Store, source: Path, config: FitConfig, out: Path, arguments
     epoch = -(-len(tiles_with_objects(store, "train")) // config.batch_size)
     warm_up = _in_whole_epochs(WARM_UP, epoch)
     total = warm_up + _in_whole_epochs(arguments.steps, epoch)
-    fit(store, config.model_copy(update={"max_steps": total}), out, on_step=note)
+    fit_whole(store, config.model_copy(update={"max_steps": total}), out, on_step=note)
     steps = read_steps(out)[warm_up:]
     seconds = sum(step.step_s for step in steps)
     device = torch.device(arguments.device)

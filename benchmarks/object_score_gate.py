@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.claims import Claim, print_claims
+from benchmarks.whole_run import fit_whole
 from prep.build import build_store
 from prep.config import BuildConfig
 from prep.sample.write import write_sample
@@ -36,7 +37,6 @@ from train.fit import forward as forward_module
 from train.fit import state as run_module
 from train.fit.optimizer import set_learning_rates
 from train.fit.prepare import prepare_run
-from train.fit.trainer import fit
 from train.loss.pixel_terms import upsample
 from train.loss.prediction import MaskPrediction
 from train.model.memory import FrameAnswer, FrameMemory
@@ -154,7 +154,7 @@ def _losses(store: Store, out: Path, seed: int, steps: int, *, gated: bool) -> l
     config = FitConfig(
         image_size=128, prompt="centroid", max_steps=steps, epochs=1000, workers=0, seed=seed, device="cpu"
     )
-    fit(store, config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 3e-4})}), out)
+    fit_whole(store, config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 3e-4})}), out)
     return [record.loss for record in read_steps(out)]
 
 

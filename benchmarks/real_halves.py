@@ -35,10 +35,10 @@ from PIL import Image
 
 from benchmarks.claims import Claim, hardware, print_claims
 from benchmarks.drawn_tissue import OTHER, draw_on_masks, tumor_alone
+from benchmarks.whole_run import fit_whole
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import open_store
 from train.config import read_config
-from train.fit.trainer import fit
 from train.predict import load_predictor
 from train.predict.prompted import predict_asked
 from train.predict.settings import PromptOptions
@@ -211,7 +211,7 @@ def train(store: Path, out: Path, start: str, steps: int) -> dict[str, Path]:
         if before and before % (steps // KEPT) == 0:
             shutil.copyfile(last, kept / f"{before}.pt")
 
-    fit(open_store(str(store)), config, out / "run", resume=last.exists(), on_step=keep)
+    fit_whole(open_store(str(store)), config, out / "run", resume=last.exists(), on_step=keep)
     shutil.copyfile(last, kept / f"{steps}.pt")
     steps_kept = sorted(int(path.stem) for path in kept.glob("*.pt"))
     return {str(step): kept / f"{step}.pt" for step in steps_kept}
