@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -191,11 +192,14 @@ class MaskPredictor:
             size_px: Side of the image that the coordinates refer to.
 
         Returns:
-            Mean logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates. Those of one number are averaged.
+            Mean logits (O, M, s/4, s/4) and IoU estimates (O, M) of the M candidates of the first view. Each other view
+            adds its candidate that is most like them.
         """
         side = self.model.image_size
         scaled = scale_points(coords, (size_px, size_px), (side, side)).to(self.device)
-        return _mean(self._in_each_view(views, scaled, labels.to(self.device), None))
+        found = self._in_each_view(views, scaled, labels.to(self.device), None)
+        first = next(found)
+        return _mean(chain([first], (_most_like(first[0], *each) for each in found)))
 
     def _in_each_view(
         self, views: Sequence[View], coords: Tensor, labels: Tensor, mask_logits: Tensor | None
@@ -226,6 +230,22 @@ def _best(logits: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
     best = ious.argmax(1)
     row = torch.arange(len(best), device=best.device)
     return logits[row, best], ious[row, best]
+
+
+def _most_like(wanted: Tensor, logits: Tensor, ious: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits and IoU estimates of the candidates whose masks have the highest IoU with those of `wanted`.
+
+    The shapes of all are (O, M, s/4, s/4) and (O, M).
+    """
+    row = torch.arange(len(logits), device=logits.device)
+    chosen: list[tuple[Tensor, Tensor]] = []
+    for number in range(wanted.shape[1]):
+        mask, others = wanted[:, number, None] > 0, logits > 0
+        overlap, union = (mask & others).sum((2, 3)), (mask | others).sum((2, 3))
+        # Two empty masks are alike.
+        best = ((overlap + 1) / (union + 1)).argmax(1)
+        chosen.append((logits[row, best], ious[row, best]))
+    return torch.stack([found for found, _ in chosen], 1), torch.stack([estimate for _, estimate in chosen], 1)
 
 
 def _mean(views: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

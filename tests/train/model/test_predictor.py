@@ -202,3 +202,35 @@ def test_each_view_chooses_its_own_candidate(
     again = predictor.predict(views, coords, labels)
     assert torch.equal(again.logits, found.logits)
     assert torch.equal(again.ious, found.ious)
+
+
+def test_candidates_of_the_straight_image_are_averaged_with_those_most_like_them(
+    nano: PromptableSam, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, record = MaskPredictor(nano, CPU), store[0]
+    views = predictor.views(record.image, all_eight=True)
+    coords, labels = torch.tensor([[[40.0, 60.0]], [[90.0, 30.0]]]), torch.ones(2, 1, dtype=torch.int32)
+    logits, ious = predictor.candidates(views, coords, labels, 128)
+    alone = [predictor.candidates([view], coords, labels, 128) for view in views]
+    wanted = alone[0][0] > 0
+    for row in range(2):
+        for number in range(3):
+            picked: list[tuple[torch.Tensor, torch.Tensor]] = []
+            for found, estimates in alone:
+                masks = found[row] > 0
+                overlap = (masks & wanted[row, number]).sum((1, 2)) + 1
+                best = int((overlap / ((masks | wanted[row, number]).sum((1, 2)) + 1)).argmax())
+                picked.append((found[row, best], estimates[row, best]))
+            torch.testing.assert_close(logits[row, number], torch.stack([mask for mask, _ in picked]).mean(0))
+            torch.testing.assert_close(ious[row, number], torch.stack([each for _, each in picked]).mean())
+
+    # What number a candidate has in the other views changes nothing.
+    decode, calls = nano.decode, iter(range(len(views)))
+
+    def renumbered(*arguments: Any) -> Any:
+        candidates, by = decode(*arguments), next(calls) % 3
+        return replace(candidates, logits=candidates.logits.roll(by, 1), ious=candidates.ious.roll(by, 1))
+
+    monkeypatch.setattr(nano, "decode", renumbered)
+    again = predictor.candidates(views, coords, labels, 128)
+    torch.testing.assert_close(again, (logits, ious))
