@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,17 @@ def test_checkpoint_of_another_network_is_refused(nano: PromptableSam, tmp_path:
     assert load_predictors([ours], CPU, "nano", 128)["ours"].model.image_size == 128
 
 
+def _renumber_in_each_view(nano: PromptableSam, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the candidates of the second view other numbers than those of the first, and so on."""
+    decode, calls = nano.decode, count()
+
+    def renumbered(*arguments: Any) -> Any:
+        candidates, by = decode(*arguments), next(calls) % 3
+        return replace(candidates, logits=candidates.logits.roll(by, 1), ious=candidates.ious.roll(by, 1))
+
+    monkeypatch.setattr(nano, "decode", renumbered)
+
+
 def test_each_view_chooses_its_own_candidate(
     nano: PromptableSam, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +189,7 @@ def test_each_view_chooses_its_own_candidate(
     views = predictor.views(record.image, all_eight=True)
     coords, labels = torch.tensor([[[40.0, 60.0]], [[90.0, 30.0]]]), torch.ones(2, 1, dtype=torch.int32)
     found = predictor.predict(views, coords, labels)
-    side, decode = nano.image_size, nano.decode
+    side = nano.image_size
     logits, ious = [], []
     for view in views:
         scaled = scale_points(coords, (128, 128), (side, side))
@@ -192,13 +204,7 @@ def test_each_view_chooses_its_own_candidate(
     torch.testing.assert_close(found.logits, torch.stack(logits).mean(0), atol=1e-4, rtol=1e-4)
 
     # What number a candidate has in a view changes nothing.
-    calls = iter(range(len(views)))
-
-    def renumbered(*arguments: Any) -> Any:
-        candidates, by = decode(*arguments), next(calls) % 3
-        return replace(candidates, logits=candidates.logits.roll(by, 1), ious=candidates.ious.roll(by, 1))
-
-    monkeypatch.setattr(nano, "decode", renumbered)
+    _renumber_in_each_view(nano, monkeypatch)
     again = predictor.predict(views, coords, labels)
     assert torch.equal(again.logits, found.logits)
     assert torch.equal(again.ious, found.ious)
@@ -225,12 +231,6 @@ def test_candidates_of_the_straight_image_are_averaged_with_those_most_like_them
             torch.testing.assert_close(ious[row, number], torch.stack([each for _, each in picked]).mean())
 
     # What number a candidate has in the other views changes nothing.
-    decode, calls = nano.decode, iter(range(len(views)))
-
-    def renumbered(*arguments: Any) -> Any:
-        candidates, by = decode(*arguments), next(calls) % 3
-        return replace(candidates, logits=candidates.logits.roll(by, 1), ious=candidates.ious.roll(by, 1))
-
-    monkeypatch.setattr(nano, "decode", renumbered)
+    _renumber_in_each_view(nano, monkeypatch)
     again = predictor.candidates(views, coords, labels, 128)
     torch.testing.assert_close(again, (logits, ious))
