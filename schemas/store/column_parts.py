@@ -6,6 +6,7 @@ A part is what one file of the column holds, some thousand rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ ReadPart = Callable[[str, int], NDArray[Any]]
 
 
 class ColumnParts:
-    """The parts of columns that were used last.
+    """The parts of columns that were used last. Several threads may read them.
 
     Args:
         read_part: Reads and checks a part that is not in memory.
@@ -30,6 +31,8 @@ class ColumnParts:
         self._read_part = read_part
         self._left_bytes = kept_bytes
         self._kept: dict[tuple[str, int], NDArray[Any]] = {}
+        # To check a part, `read_part` may read another one.
+        self._lock = RLock()
 
     def rows(self, path: str, start: int, stop: int, part_rows: int) -> NDArray[Any]:
         """Return rows of a column, read-only.
@@ -51,12 +54,13 @@ class ColumnParts:
 
     def _part(self, path: str, number: int) -> NDArray[Any]:
         key = path, number
-        part = self._kept.pop(key, None)
-        if part is None:
-            part = self._read_part(path, number)
-            self._left_bytes -= part.nbytes
-            while self._left_bytes < 0 and self._kept:
-                self._left_bytes += self._kept.pop(next(iter(self._kept))).nbytes
-        # A dict keeps the order of insertion, so the part that was used last comes last.
-        self._kept[key] = part
-        return part
+        with self._lock:
+            part = self._kept.pop(key, None)
+            if part is None:
+                part = self._read_part(path, number)
+                self._left_bytes -= part.nbytes
+                while self._left_bytes < 0 and self._kept:
+                    self._left_bytes += self._kept.pop(next(iter(self._kept))).nbytes
+            # A dict keeps the order of insertion, so the part that was used last comes last.
+            self._kept[key] = part
+            return part

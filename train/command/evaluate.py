@@ -144,7 +144,7 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation in that folder.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Data-loading processes; 0 loads in the main process.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read tiles ahead.")] = 1,
     device: Annotated[DeviceChoice, typer.Option(help="auto uses CUDA if it is available.")] = "auto",
 ) -> None:
     """Score checkpoints and baselines on the same objects, with the same prompts."""

@@ -20,7 +20,7 @@ def verify(
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest difference of two equal numbers; another device needs about 0.01.")
     ] = 0.0,
-    workers: Annotated[int, typer.Option(min=0, help="Data-loading processes; 0 loads in the main process.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Threads that read tiles ahead.")] = 1,
     device: Annotated[
         DeviceChoice | None, typer.Option(help="Device to score on.", show_default="that of the evaluation")
     ] = None,

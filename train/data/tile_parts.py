@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
 
-from torch.utils.data import DataLoader, Dataset
-
-from schemas.errors import TrainingError
 from schemas.record import Record
 from schemas.store.store import Store
-from train.runtime.loading_process import loading_error, prepare_process
 
 MAX_PART_BYTES = 1 << 26
 """Maximum size of the segments of a part; 64 objects at 1024 px have this size.
@@ -48,47 +45,28 @@ def read_parts(store: Store, indices: Sequence[int], workers: int) -> Iterator[t
     Args:
         store: The store.
         indices: Indices of the tiles.
-        workers: Number of processes that read; 0 reads in this process.
+        workers: Number of threads, each of which reads one part ahead; 0 reads each part when it is needed.
 
     Raises:
         StoreError: A tile is damaged.
-        TrainingError: A worker process read a damaged tile, or died.
     """
-    loader = DataLoader(
-        cast("Dataset[Record]", _PartReader(store)),
-        batch_size=None,
-        sampler=tile_parts(store, indices),
-        num_workers=workers,
-        collate_fn=_unchanged,
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=prepare_process,
-    )
-    records = iter(loader)
-    try:
-        for part in tile_parts(store, indices):
-            failure: TrainingError | None = None
-            try:
-                yield part, next(records)
-            except RuntimeError as error:
-                failure = loading_error(f"a loading process, at the tile {part.index}", error, "repeat the command")
-            if failure:
-                raise failure
-    finally:
-        # The loading processes end with the last reference to the iterator, which torch's error would hold. The garbage
-        # collector would end them at any later time, and wait five seconds for them.
-        del records
+    waiting: deque[tuple[TilePart, Future[Record]]] = deque()
+
+    def first() -> tuple[TilePart, Record]:
+        part, record = waiting.popleft()
+        return part, record.result()
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        try:
+            for part in tile_parts(store, indices):
+                waiting.append((part, pool.submit(_record, store, part)))
+                if len(waiting) > workers:
+                    yield first()
+            while waiting:
+                yield first()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class _PartReader:
-    """Reads the record of a part, in a loading process."""
-
-    store: Store
-
-    def __getitem__(self, part: TilePart) -> Record:
-        return self.store.tile(part.index).record(set(part.object_ids))
-
-
-def _unchanged(record: Any) -> Any:
-    """Replace the loader's own collation, which would turn arrays into tensors."""
-    return record
+def _record(store: Store, part: TilePart) -> Record:
+    return store.tile(part.index).record(set(part.object_ids))

@@ -27,7 +27,7 @@ def run_evaluation(
     out: Path,
     *,
     command: str = "",
-    workers: int = 0,
+    workers: int = 1,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score models and baselines, and write `metrics.json`, the report and the other files.
@@ -36,7 +36,7 @@ def run_evaluation(
         settings: What is scored, and how.
         out: The folder to write to; its files are replaced.
         command: The command line, for the report; empty leaves it out.
-        workers: Number of processes that read tiles; 0 reads them in this process.
+        workers: Number of threads that read tiles ahead.
         on_tile: Function called with the number of finished tiles and the number of all tiles.
 
     Raises:

@@ -51,7 +51,7 @@ def verify_report(
     *,
     device: DeviceChoice | None = None,
     tolerance: float = 0.0,
-    workers: int = 0,
+    workers: int = 1,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Verify the files that `bcss-train evaluate` wrote.
@@ -62,7 +62,7 @@ def verify_report(
         folder: The `--out` of the evaluation. Nothing in it is changed.
         device: Device to score on; None takes the one that the evaluation was asked to use.
         tolerance: Largest difference of two numbers that count as equal.
-        workers: Number of processes that read tiles; 0 reads them in this process.
+        workers: Number of threads that read tiles ahead.
         on_tile: Function called with the number of finished tiles and the number of all tiles.
 
     Raises:

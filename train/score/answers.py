@@ -80,7 +80,7 @@ def score_tiles(
     indices: Sequence[int],
     predictors: dict[str, MaskPredictor],
     protocol: ScoringProtocol,
-    workers: int = 0,
+    workers: int = 1,
 ) -> Iterator[ScoredAnswer]:
     """Ask every model and baseline about every tile under every prompt kind, and score each answer.
 
@@ -94,7 +94,7 @@ def score_tiles(
         indices: Indices of the tiles.
         predictors: The models by name.
         protocol: What the models are asked and how their answers are scored.
-        workers: Number of processes that read tiles; 0 reads them in this process.
+        workers: Number of threads that read tiles ahead.
     """
     radius_px = disc_radius_px(store) if "disc" in protocol.baselines else 0.0
     once = ScoredOnce(store, tiles_with_objects(store, protocol.split, may_be_empty=True))

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from schemas.manifest import fingerprint, manifest_digest
 from schemas.prompt_kinds import PromptKind
-from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.seen_patients import SeenAmong, seen_error
-from train.runtime.loading_process import deaths_as_errors
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.baselines import is_oracle
 from train.score.comparisons import own_start, paired_differences, planned_comparisons, with_best_baseline
@@ -50,7 +48,7 @@ def evaluate(
     predictors: dict[str, MaskPredictor],
     protocol: ScoringProtocol,
     *,
-    workers: int = 0,
+    workers: int = 1,
     sinks: tuple[ScoredAnswerSink, ...] = (),
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -60,7 +58,7 @@ def evaluate(
         store: The store with the tiles and prompts.
         predictors: The models by name; if there are none, only the baselines are scored.
         protocol: What the models are asked and how their answers are scored.
-        workers: Number of processes that read tiles; 0 reads them in this process.
+        workers: Number of threads that read tiles ahead.
         sinks: Objects that receive every scored answer, and are closed after the last one.
         on_tile: Function called with the number of finished tiles and the number of all tiles.
 
@@ -69,7 +67,6 @@ def evaluate(
         ConfigError: A model was trained or validated on patients of the test split, or `protocol.primary` is not one of
             the comparisons.
     """
-    refuse_while_imported("evaluate")
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
     models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
     planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against, protocol.start_of)
@@ -79,10 +76,9 @@ def evaluate(
     clicks: list[PromptKind] = [kind for kind in protocol.kinds if kind != "box"]
     panels = OverlayPanels(store, tiles, drawn, (clicks or protocol.kinds)[0])
     progress = _Progress(len(tiles), on_tile)
-    with deaths_as_errors("repeat the command"):
-        moved = JitteredScores()
-        scored = moved.apart_from(score_tiles(store, tiles, predictors, protocol, workers))
-        tables = gather_scores(scored, (*sinks, progress, panels))
+    moved = JitteredScores()
+    scored = moved.apart_from(score_tiles(store, tiles, predictors, protocol, workers))
+    tables = gather_scores(scored, (*sinks, progress, panels))
     for sink in sinks:
         sink.close()
     result: dict[str, Any] = {

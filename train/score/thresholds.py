@@ -22,7 +22,7 @@ CANDIDATE_THRESHOLDS = tuple(sorted(np.linspace(-3, 3, 25).tolist(), key=abs))
 
 
 def with_thresholds(
-    wanted: str, store: Store, predictors: dict[str, MaskPredictor], protocol: ScoringProtocol, workers: int = 0
+    wanted: str, store: Store, predictors: dict[str, MaskPredictor], protocol: ScoringProtocol, workers: int = 1
 ) -> ScoringProtocol:
     """Return the protocol with a threshold for each model and prompt kind.
 
@@ -31,7 +31,7 @@ def with_thresholds(
         store: The store with the validation tiles.
         predictors: The models by name.
         protocol: The protocol that the models are scored under.
-        workers: Number of processes that read tiles; 0 reads them in this process.
+        workers: Number of threads that read tiles ahead.
 
     Raises:
         ConfigError: `wanted` is neither a number nor `val`, or the scored split contains the validation split.

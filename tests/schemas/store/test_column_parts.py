@@ -1,5 +1,7 @@
 import shutil
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -104,3 +106,18 @@ def test_memory_is_bounded_and_the_last_used_part_stays() -> None:
     tracemalloc.stop()
     assert peak < 6 << 20
     assert read == list(range(64))
+
+
+def test_threads_read_each_part_once() -> None:
+    read: list[int] = []
+
+    def read_part(_path: str, number: int) -> np.ndarray:
+        read.append(number)
+        time.sleep(0.01)
+        return np.full(4, number)
+
+    parts = ColumnParts(read_part)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: parts.rows("x", 4 * number, 4 * number + 4, 4).tolist(), [0, 1] * 8))
+    assert found == [[0] * 4, [1] * 4] * 8
+    assert sorted(read) == [0, 1]

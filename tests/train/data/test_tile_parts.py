@@ -3,6 +3,7 @@
 import tracemalloc
 from dataclasses import fields
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 
 from prep.build import build_store
 from prep.config import BuildConfig
+from schemas.record import Record
 from schemas.store.store import Store, open_store
 from tests.folders import bytes_of
 from train.choices import BASELINES
 from train.data import tile_parts
-from train.data.tile_parts import read_parts
+from train.data.tile_parts import TilePart, read_parts
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.output.object_pictures import object_pictures
@@ -52,6 +54,19 @@ def test_parts_have_every_object_once(components: Store, monkeypatch: pytest.Mon
         joined = np.concatenate([getattr(record, name) for _, record in parts])
         np.testing.assert_array_equal(joined, getattr(whole, name))
     assert all(np.array_equal(record.image, whole.image) for _, record in parts)
+
+
+def test_threads_read_at_once_and_keep_the_order(components: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_three = Barrier(3, timeout=60)
+
+    def record(store: Store, part: TilePart) -> Record:
+        all_three.wait()
+        return store[part.index]
+
+    monkeypatch.setattr(tile_parts, "_record", record)
+    parts = list(read_parts(components, range(6), workers=3))
+    assert [part.index for part, _ in parts] == [*range(6)]
+    assert all(np.array_equal(record.image, components[part.index].image) for part, record in parts)
 
 
 def test_an_evaluation_in_parts_writes_the_same_files_and_pictures(
