@@ -15,7 +15,7 @@ from schemas.command.stage_timer import timed
 from schemas.errors import TrainingError
 from train.data.collate import Batch
 from train.data.sampler import EpochSampler
-from train.runtime.loading_process import loading_error
+from train.runtime.loading_process import loading_error, start_loading
 from train.runtime.machine import Machine
 
 
@@ -176,7 +176,7 @@ class StepBatches:
         epoch, done = divmod(step, self._steps_per_epoch)
         self._sampler.epoch, self._sampler.first_batch = epoch, done * self._accumulate
         try:
-            self._left = iter(self._loader)
+            self._left = start_loading(self._loader)
         except OSError as error:
             # Loading processes keep their locks as files in shared memory.
             where = f"--workers {self._loader.num_workers}"

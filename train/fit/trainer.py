@@ -29,7 +29,6 @@ from train.fit.validate import OnTile
 from train.runtime.device import failed_compilation_as_error, out_of_memory_as_error, pick_device
 from train.runtime.distributed import open_world
 from train.runtime.folder_lock import locked_by_first
-from train.runtime.loading_process import deaths_as_errors
 from train.runtime.machine import Machine
 from train.runtime.run_log import RunLog, StepRecord
 from train.runtime.stop import stop_on_signals
@@ -75,7 +74,6 @@ def fit(
         stop_on_signals() as stop,
         out_of_memory_as_error(config),
         failed_compilation_as_error(config),
-        deaths_as_errors("give --resume"),
     ):
         device = torch.device(device_type, world.gpu) if device_type == "cuda" else torch.device("cpu")
         with locked_by_first(out, world):

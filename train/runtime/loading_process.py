@@ -1,4 +1,4 @@
-"""Set up the processes that load data, and report their failures."""
+"""Start and set up the processes that load data, and report their failures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numcodecs.blosc
+import torch
+from torch.utils.data import DataLoader
 
 from schemas.errors import TrainingError
 from schemas.script_guard import GUARD_REMEDY, is_script
@@ -53,24 +56,32 @@ def _in_one_line(where: str, error: RuntimeError, then: str) -> TrainingError:
     return TrainingError(where, f"failed ({last})", f"try fewer --workers, or 0, and {then}")
 
 
-@contextmanager
-def deaths_as_errors(then: str) -> Generator[None]:
-    """Turn torch's error about a killed loading process into a message of one line.
+def start_loading(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start the loading processes of a loader, so that only the next item reports the death of one.
 
-    Torch raises that error from a signal handler, so it can come from any line that the training process runs.
+    If the main thread starts them, torch handles the signal that tells of a death: it raises its error at whatever line
+    the main thread runs. If that line takes a lock, the lock is never released, and the training hangs. Torch sets no
+    such handler in another thread. It also looks for dead processes while it waits for an item, every five seconds.
 
     Args:
-        then: What the user should do after fixing the cause.
+        loader: The loader.
+
+    Returns:
+        The iterator of the loader.
 
     Raises:
-        TrainingError: A loading process was killed.
+        OSError: The processes cannot be started.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise loading_error("a loading process", error, then) from error
+    # Each thread has its own GPU. The one of this thread is where torch pins memory.
+    gpu = torch.cuda.current_device() if loader.pin_memory else None
+
+    def start() -> Iterator[Any]:
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+        return iter(loader)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(start).result()
 
 
 def prepare_process(_worker: int = 0) -> None:

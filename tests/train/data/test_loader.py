@@ -1,14 +1,17 @@
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields
+from multiprocessing import active_children
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
-from schemas.errors import TrainingError
 from train.config import FitConfig
 from train.data.dataset import SampleOptions
 from train.data.loader import sample_options
-from train.runtime.loading_process import deaths_as_errors
+from train.runtime.loading_process import start_loading
 
 # Arrays as large as those of a tile, made and freed as a loading process does.
 _FAULTS = """
@@ -39,17 +42,30 @@ def test_a_loading_process_keeps_the_pages_that_a_tile_frees() -> None:
     assert faults["prepared"] < faults["plain"] / 10
 
 
-def test_death_of_a_loading_process_is_one_line_wherever_it_is_told() -> None:
-    """Torch's handler of signals raises it at any line of the training."""
-    with (
-        pytest.raises(
-            TrainingError, match=r"a loading process: failed .*Killed.*; try fewer --workers, or 0, and resume"
-        ),
-        deaths_as_errors("resume"),
-    ):
-        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
-    with pytest.raises(RuntimeError, match="CUDA"), deaths_as_errors("resume"):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+class _Slow(Dataset[int]):
+    """Numbers, of which only the first comes at once."""
+
+    def __getitem__(self, index: int) -> int:
+        time.sleep(60 if index else 0)
+        return index
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_death_of_a_loading_process_is_told_only_by_the_next_item() -> None:
+    """Torch's handler of the signal would raise at any line, also at one that has just taken a lock."""
+    others, before = set(active_children()), signal.getsignal(signal.SIGCHLD)
+    loader = DataLoader(_Slow(), batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    items = start_loading(loader)
+    assert next(items) == 0
+    (process,) = set(active_children()) - others
+    process.kill()
+    process.join()
+    time.sleep(0.1)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):
+        next(items)
 
 
 def test_samples_are_made_as_the_run_says() -> None:
