@@ -1,7 +1,7 @@
 """Train on halves of real ROIs and score the other halves; then predict the held ROI whole.
 
     BCSS_REAL_DATA=DATA python -m benchmarks.real_halves OUT [--start nano|random] [--steps 600] [--unseen ROI]
-                                                             [--drawn]
+                                                             [--drawn] [--drawn-first STEPS]
 
 `--start nano` fine-tunes the start that comes with this project; `--start random` trains `tiny` from random weights.
 
@@ -11,6 +11,7 @@ right ones held out. Both halves come from one slide, so this says nothing of ot
 one, in an OUT of its own.
 `--drawn` also trains on tissue that is drawn on the masks in DATA whose images are not there. It also adds each
 training image a second time with two codes, tumor and other, unless these are its codes already.
+`--drawn-first STEPS` trains on such tissue alone before it trains on anything real.
 
 The weights after each quarter of the steps are scored, so that one can see how the held-out Dice rises; the last ones
 count. The boxes of the scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles
@@ -27,6 +28,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +61,8 @@ SIDES = {"train": ("1,0,0", 64), "held": ("0,0,1", 256)}
 
 The goals were set for a stride of 256 px. More training tiles show each object at more places of a tile."""
 
-DRAWN_TIMES = 4
-"""How often each mask without an image is drawn."""
+DRAWN_TIMES, ALONE_TIMES = 4, 8
+"""How often each mask without an image is drawn: beside real tissue, and alone."""
 
 KEPT = 4
 """How many weights of a run are scored."""
@@ -112,9 +114,21 @@ def add_drawn(data: Path, source: Path) -> None:
             patients[f"{name}-tumor"] = name
             Image.fromarray(tumor_alone(labels)).save(source / "masks" / f"{name}-tumor.png")
             shutil.copyfile(source / "images" / mask.name, source / "images" / f"{name}-tumor.png")
-    # The right halves of the ROIs that are cut are scored, so nothing is drawn on their masks.
-    masks = sorted(path for path in data.glob("bcss/masks/*.png") if not any(r in path.name for r in FOLDERS.values()))
-    _write_patients(source, patients | draw_on_masks(masks, source, DRAWN_TIMES))
+    _write_patients(source, patients | draw_on_masks(_masks_to_draw_on(data), source, DRAWN_TIMES))
+
+
+def train_on_drawn(data: Path, out: Path, start: Mapping[str, str], steps: int) -> dict[str, str]:
+    """Train a start further, on drawn tissue alone, and return the settings of the start that this gives."""
+    for kind in ("images", "masks"):
+        (out / "train" / kind).mkdir(parents=True, exist_ok=True)
+    _write_patients(out / "train", draw_on_masks(_masks_to_draw_on(data), out / "train", ALONE_TIMES))
+    weights = train(build(out, "train"), out, start, steps)
+    return {"model": start.get("model", "nano"), "init": str(weights[str(steps)])}
+
+
+def _masks_to_draw_on(data: Path) -> list[Path]:
+    """The right halves of the ROIs that are cut are scored, so nothing is drawn on their masks."""
+    return sorted(path for path in data.glob("bcss/masks/*.png") if not any(r in path.name for r in FOLDERS.values()))
 
 
 def _write_patients(source: Path, patients: dict[str, str]) -> None:
@@ -197,12 +211,10 @@ def _call(program: str, *arguments: object) -> None:
     subprocess.run([str(Path(sys.executable).parent / program), *map(str, arguments)], check=True)
 
 
-def train(store: Path, out: Path, start: str, steps: int) -> dict[str, Path]:
+def train(store: Path, out: Path, start: Mapping[str, str], steps: int) -> dict[str, Path]:
     """Train, or continue a run, and return the weights of each quarter by their step, last ones last."""
     (out / "settings.yaml").write_text(SETTINGS, encoding="utf-8")
-    config = read_config(
-        out / "settings.yaml", {**STARTS[start], "max_steps": steps, "save_every_steps": steps // KEPT}
-    )
+    config = read_config(out / "settings.yaml", {**start, "max_steps": steps, "save_every_steps": steps // KEPT})
     last, kept = out / "run" / "checkpoints" / "checkpoint.pt", out / "kept"
     kept.mkdir(exist_ok=True)
 
@@ -233,6 +245,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--unseen", choices=list(FOLDERS.values()), help="score this ROI, train on the other one")
     parser.add_argument("--drawn", action="store_true", help="train also on tissue drawn on masks without images")
+    parser.add_argument("--drawn-first", type=int, default=0, metavar="STEPS", help="train on drawn tissue alone first")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     out: Path = arguments.out
@@ -241,7 +254,10 @@ def main() -> None:
     cut(data, source, arguments.unseen)
     if arguments.drawn:
         add_drawn(data, source / "train")
-    weights = train(build(source, "train"), out, arguments.start, arguments.steps)
+    start = STARTS[arguments.start]
+    if arguments.drawn_first:
+        start = train_on_drawn(data, out / "drawn", start, arguments.drawn_first)
+    weights = train(build(source, "train"), out, start, arguments.steps)
     store = build(source, "held")
     last = str(arguments.steps)
     dice = evaluate(store, weights, out / "evaluation")
