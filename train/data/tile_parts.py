@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from schemas.record import Record
 from schemas.store.store import Store
+from train.runtime.read_ahead import read_ahead
 
 MAX_PART_BYTES = 1 << 26
 """Maximum size of the segments of a part; 64 objects at 1024 px have this size.
@@ -50,22 +51,8 @@ def read_parts(store: Store, indices: Sequence[int], workers: int) -> Iterator[t
     Raises:
         StoreError: A tile is damaged.
     """
-    waiting: deque[tuple[TilePart, Future[Record]]] = deque()
-
-    def first() -> tuple[TilePart, Record]:
-        part, record = waiting.popleft()
-        return part, record.result()
-
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        try:
-            for part in tile_parts(store, indices):
-                waiting.append((part, pool.submit(_record, store, part)))
-                if len(waiting) > workers:
-                    yield first()
-            while waiting:
-                yield first()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from read_ahead(pool, partial(_record, store), tile_parts(store, indices), workers)
 
 
 def _record(store: Store, part: TilePart) -> Record:

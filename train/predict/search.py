@@ -6,10 +6,10 @@ Coordinates are x, y in pixels of the grid.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from train.predict.automatic import AutomaticOptions, CandidateCounts, find_all
 from train.predict.seams import SeamJoiner, in_order
 from train.predict.window_rows import WindowRows
 from train.results.found_object import Box, FoundObject
+from train.runtime.read_ahead import read_ahead
 from train.slide.tissue import TissueMask
 from train.slide.working_grid import WorkingGrid
 
@@ -102,7 +103,8 @@ def search(
         for number, top in enumerate(tops):
             kept = rows.load(number) if rows else None
             if kept is None:
-                windows = _read_ahead(pool, grid, [(left, top) for left in lefts], window_px, tissue, readers)
+                origins = [(left, top) for left in lefts]
+                windows = read_ahead(pool, partial(_pixels, grid, window_px, tissue), origins, readers)
                 found = (_in_window(predictor, grid, *window, options, tta=tta) for window in windows)
             else:
                 found = ((objects, CandidateCounts()) for objects in kept)
@@ -147,30 +149,13 @@ def _shown(origin_xy: tuple[int, int], side: int, grid: WorkingGrid) -> Box:
     return left, top, min(left + side, width), min(top + side, height)
 
 
-def _read_ahead(
-    pool: ThreadPoolExecutor,
-    grid: WorkingGrid,
-    origins: list[tuple[int, int]],
-    side: int,
-    tissue: TissueMask | None,
-    readers: int,
-) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8] | None]]:
-    """Yield windows with their pixels, in order; a window without tissue has None instead of pixels."""
-
-    def read(origin: tuple[int, int]) -> NDArray[np.uint8] | None:
-        if tissue is not None and not tissue.window(*origin, side).any():
-            return None
-        return grid.read(*origin, side)
-
-    waiting: deque[tuple[tuple[int, int], Future[NDArray[np.uint8] | None]]] = deque()
-    for origin in origins:
-        waiting.append((origin, pool.submit(read, origin)))
-        # Only a few windows are read ahead, so that memory does not grow with the length of the row.
-        if len(waiting) > readers:
-            place, pixels = waiting.popleft()
-            yield place, pixels.result()
-    for place, pixels in waiting:
-        yield place, pixels.result()
+def _pixels(
+    grid: WorkingGrid, side: int, tissue: TissueMask | None, origin_xy: tuple[int, int]
+) -> NDArray[np.uint8] | None:
+    """Read the pixels of a window, uint8 (side, side, 3); None if it has no tissue."""
+    if tissue is not None and not tissue.window(*origin_xy, side).any():
+        return None
+    return grid.read(*origin_xy, side)
 
 
 def _in_window(

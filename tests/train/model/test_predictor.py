@@ -11,7 +11,7 @@ from schemas.errors import CheckpointError, ConfigError
 from schemas.points import PointLabel
 from schemas.store.store import Store
 from train.model.loading import load_predictors
-from train.model.predictor import MaskPredictor, Prediction
+from train.model.predictor import MaskPredictor, Prediction, View
 from train.model.promptable import PromptableSam
 from train.score.answers import tile_prompts
 from train.transforms.geometry import crop, resize, scale_points
@@ -171,6 +171,15 @@ def test_checkpoint_of_another_network_is_refused(nano: PromptableSam, tmp_path:
     assert load_predictors([ours], CPU, "nano", 128)["ours"].model.image_size == 128
 
 
+TWO_CLICKS = torch.tensor([[[40.0, 60.0]], [[90.0, 30.0]]]), torch.ones(2, 1, dtype=torch.int32)
+"""Coordinates and labels of one click for each of two objects."""
+
+
+def _eight_views(nano: PromptableSam, store: Store) -> tuple[MaskPredictor, list[View]]:
+    predictor = MaskPredictor(nano, CPU)
+    return predictor, predictor.views(store[0].image, all_eight=True)
+
+
 def _renumber_in_each_view(nano: PromptableSam, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the candidates of the second view other numbers than those of the first, and so on."""
     decode, calls = nano.decode, count()
@@ -185,9 +194,8 @@ def _renumber_in_each_view(nano: PromptableSam, monkeypatch: pytest.MonkeyPatch)
 def test_each_view_chooses_its_own_candidate(
     nano: PromptableSam, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor, record = MaskPredictor(nano, CPU), store[0]
-    views = predictor.views(record.image, all_eight=True)
-    coords, labels = torch.tensor([[[40.0, 60.0]], [[90.0, 30.0]]]), torch.ones(2, 1, dtype=torch.int32)
+    predictor, views = _eight_views(nano, store)
+    coords, labels = TWO_CLICKS
     found = predictor.predict(views, coords, labels)
     side = nano.image_size
     logits, ious = [], []
@@ -213,9 +221,8 @@ def test_each_view_chooses_its_own_candidate(
 def test_candidates_of_the_straight_image_are_averaged_with_those_most_like_them(
     nano: PromptableSam, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predictor, record = MaskPredictor(nano, CPU), store[0]
-    views = predictor.views(record.image, all_eight=True)
-    coords, labels = torch.tensor([[[40.0, 60.0]], [[90.0, 30.0]]]), torch.ones(2, 1, dtype=torch.int32)
+    predictor, views = _eight_views(nano, store)
+    coords, labels = TWO_CLICKS
     logits, ious = predictor.candidates(views, coords, labels, 128)
     alone = [predictor.candidates([view], coords, labels, 128) for view in views]
     wanted = alone[0][0] > 0
