@@ -61,6 +61,9 @@ def _difference(store: Store, plan: BuildInputs) -> str | None:
         if roi.sequence and places[roi.frame_id] != (roi.sequence, roi.frame_number):
             return f"other frame numbers or sequences ({roi.frame_id} differs)"
     check_sizes(store)
+    described = _described_otherwise(store, plan)
+    if described is not None:
+        return described
     held = dict(zip(store.column("tiles/patient").tolist(), store.column("tiles/split").tolist(), strict=True))
     for patient, split in held.items():
         if plan.splits.get(patient) != split:
@@ -71,4 +74,22 @@ def _difference(store: Store, plan: BuildInputs) -> str | None:
         for path, sha256 in zip(roi.paths, built[roi.frame_id], strict=True):
             if sha256_of(path) != sha256:
                 return f"different content of {path}"
+    return None
+
+
+def _described_otherwise(store: Store, plan: BuildInputs) -> str | None:
+    """Say which ROI has another patient, institution or resolution in a store than in a plan; None if none has."""
+    mpp_um = {source.frame_id: source.mpp_um for source in store.manifest.sources}
+    columns = [store.column(f"tiles/{name}").tolist() for name in ("frame_id", "patient", "institution")]
+    known = {frame_id: (patient, institution) for frame_id, patient, institution in zip(*columns, strict=True)}
+    for roi in plan.rois:
+        if roi.mpp_um != mpp_um[roi.frame_id]:
+            was, now = (f"{mpp} um per pixel" if mpp else "unknown" for mpp in (mpp_um[roi.frame_id], roi.mpp_um))
+            return f"another resolution of {roi.frame_id} (it was {was} and would be {now})"
+        # A ROI all of whose tiles were left out has no row.
+        patient, institution = known.get(roi.frame_id, (roi.patient, roi.institution))
+        if patient != roi.patient:
+            return f"another patient of {roi.frame_id} (it was {patient} and would be {roi.patient})"
+        if institution != roi.institution:
+            return f"another institution of {roi.frame_id} (it was {institution} and would be {roi.institution})"
     return None

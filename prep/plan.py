@@ -49,7 +49,7 @@ class BuildInputs:
             "tool_version": version("bcss-sam2"),
             "source": str(self.source_dir),
             "config": self.config.model_dump(mode="json"),
-            "rois": [roi.frame_id for roi in self.rois],
+            "rois": [[roi.frame_id, roi.patient, roi.institution, roi.mpp_um] for roi in self.rois],
             "splits": self.splits,
         }
         if self.config.sequences:

@@ -129,8 +129,49 @@ def test_store_with_other_patients_is_not_up_to_date(write_roi, tmp_path: Path) 
     build_store(source, tmp_path / "s.zarr", SMALL)
     # As long as the earlier name, so that the size of the file does not change.
     cast("zarr.Array", zarr.open_group(tmp_path / "s.zarr", mode="r+")["tiles/patient"])[:] = "b"
-    with pytest.raises(StoreError, match=r"was built from other splits .patient b was in train and would be in None"):
+    with pytest.raises(StoreError, match=r"was built from another patient of a .it was b and would be a"):
         build_store(source, tmp_path / "s.zarr", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("p2,X,0.5", "another patient of a (it was p1 and would be p2)"),
+        ("p1,Y,0.5", "another institution of a (it was X and would be Y)"),
+        ("p1,X,0.25", "another resolution of a (it was 0.5 um per pixel and would be 0.25 um per pixel)"),
+        ("p1,X,", "another resolution of a (it was 0.5 um per pixel and would be unknown)"),
+    ],
+)
+def test_store_is_not_up_to_date_after_its_table_was_corrected(
+    write_roi, tmp_path: Path, row: str, message: str
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    table, out = source / "cases.csv", tmp_path / "s.zarr"
+
+    def write(values: str) -> None:
+        head = "image,mask,patient,institution,mpp_um,split"
+        table.write_text(f"{head}\nimages/a.png,masks/a.png,{values},train\n", encoding="utf-8")
+
+    write("p1,X,0.5")
+    build_store(table, out, SMALL)
+    write(row)
+    with pytest.raises(StoreError, match=re.escape(f"was built from {message}")):
+        build_store(table, out, SMALL)
+
+
+def test_prepared_rois_are_not_reused_after_their_patient_was_corrected(write_roi, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        source = write_roi(name, np.full((40, 40), 1, np.uint8))
+    whole = (source / "images" / "c.png").read_bytes()
+    (source / "images" / "c.png").write_bytes(whole[:-20])
+    with pytest.raises(SourceError):
+        build_store(source, tmp_path / "s.zarr", SMALL, patients={"a": "p1", "b": "p1", "c": "p2"})
+    assert len(list(tmp_path.glob("*/rois/*/staged.json"))) == 2
+    (source / "images" / "c.png").write_bytes(whole)
+    # The splits of the two patients stay as they were.
+    again = BuildOptions(overwrite=True)
+    build_store(source, tmp_path / "s.zarr", SMALL, again, patients={"a": "p1", "b": "p2", "c": "p2"})
+    assert open_store(tmp_path / "s.zarr").column("tiles/patient").tolist() == ["p1", "p2", "p2"]
 
 
 def test_message_names_the_roi_that_is_only_in_the_folder(write_roi, tmp_path: Path) -> None:
