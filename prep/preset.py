@@ -186,6 +186,10 @@ def _instance_rules(given: GivenRules) -> DatasetRules:
             what = "names several classes, but nothing gives the class of an instance"
             raise ConfigError("--class-map", what, "give --class-mask or --instance-classes")
         one = named[0] if named else OBJECT
+        same = ("", ALL_CLASSES, str(one.code), str(one.name).lower())
+        if (given.classes or "").strip().lower() not in same:
+            what = "chooses among classes, but nothing gives the class of an instance"
+            raise ConfigError("--classes", what, "leave it out, or give --class-mask or --instance-classes")
         return DatasetRules("instances", "instance", (one.code,), ignore, (one,))
     rules = _rules(replace(given, ignore=None), "instances", _with_background(given.class_map), ALL_CLASSES, ())
     return DatasetRules("instances", "instance", rules.classes, ignore, rules.class_map)

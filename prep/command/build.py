@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prep.build import BuildProgress
     from prep.config import BuildConfig
     from prep.source.class_map import ClassEntry
+    from prep.source.discover import DataSet
     from prep.source.split import SplitRule
 
 
@@ -201,7 +202,7 @@ def build(
         mask_suffix=mask_suffix,
         unpaired=unpaired,
         class_masks=class_mask,
-        instance_classes=_instance_classes(instance_classes, rules.class_map),
+        instance_classes=_instance_classes(instance_classes, data, rules.class_map),
         nearest_color=nearest_color,
         sequences=data.has_sequences,
         layout=layout,
@@ -248,13 +249,20 @@ def _class_map(class_map: Path | None, colors: Path | None, nearest_color: bool)
     return entries
 
 
-def _instance_classes(path: Path | None, class_map: tuple[ClassEntry, ...]) -> tuple[tuple[str, int, int], ...]:
+def _instance_classes(
+    path: Path | None, data: DataSet, class_map: tuple[ClassEntry, ...]
+) -> tuple[tuple[str, int, int], ...]:
     """Return the class code of each instance in the table of --instance-classes."""
     from prep.config import parse_codes
     from prep.source.instances import read_instance_classes
+    from schemas.errors import ConfigError
 
     if path is None:
         return ()
+    masks = [roi.class_mask_path for roi in data.rois if roi.class_mask_path]
+    if masks:
+        what = f"gives the classes of instances, and so do masks such as {masks[0]}"
+        raise ConfigError("--instance-classes", what, "choose one")
     named = read_instance_classes(path)
     codes = {name: parse_codes(name, class_map)[0] for name in set(named.values())}
     return tuple((roi, number, codes[name]) for (roi, number), name in sorted(named.items()))

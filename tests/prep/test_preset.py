@@ -166,3 +166,11 @@ def test_manifest_of_an_earlier_version_keeps_its_digest(store: Store) -> None:
     old = store.manifest.model_copy(update={"dataset": None, "split_method": None})
     assert not {"dataset", "split_method"} & old.model_dump(mode="json").keys()
     assert {"dataset", "split_method"} <= store.manifest.model_dump(mode="json").keys()
+
+
+@pytest.mark.parametrize("classes", ["1,2", "nucleus", "2"])
+def test_classes_cannot_be_chosen_where_nothing_gives_the_class_of_an_instance(classes: str) -> None:
+    with pytest.raises(ConfigError, match=r"--classes: chooses among classes, but nothing gives the class"):
+        dataset_rules([], GivenRules(objects="instance", classes=classes))
+    for same in ("all", "1", "object"):
+        assert dataset_rules([], GivenRules(objects="instance", classes=same)).classes == (1,)

@@ -110,6 +110,10 @@ def test_class_mask_and_table_give_the_same_classes(tmp_path: Path, monkeypatch:
         numbers, found = store.column("objects/source_id"), store.column("objects/class_id")
         np.testing.assert_array_equal(found, np.where(numbers % 3 == 0, 3, 5))
         assert verify_store(store) == []
+    both = ("--class-mask", "classes", "--instance-classes", str(tmp_path / "ids.csv"))
+    assert "--instance-classes: gives the classes of instances, and so do masks such as" in _error(
+        tmp_path / "d", tmp_path / "b.zarr", *both, *named
+    )
     one = _build(monkeypatch, tmp_path / "d", tmp_path / "o.zarr", "--class-mask", "classes", *named, "--classes", "3")
     assert set((one.column("objects/source_id") % 3).tolist()) == {0}
     # Instances of other classes are background.
