@@ -16,6 +16,9 @@ from schemas.manifest import SPLITS
 from schemas.store.store import Store
 
 THUMBNAIL_PX = 400
+VIEW_FILE = ".bcss-prep-view"
+"""Marks the folders that this module writes, so that no other page is overwritten."""
+
 _IN_WORDS: dict[Layer, str] = {
     "fill": "Tint: segment.",
     "outline": "Line: outline of a segment.",
@@ -80,12 +83,14 @@ def write_view(
     Raises:
         StoreError: The folder contains other files.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "index.html").exists():
+    if out.exists() and any(out.iterdir()) and not _is_view(out):
         raise StoreError(out, "contains other files", "name a new folder with --out")
     count = min(limit or len(store), len(store))
     indices = [number * len(store) // count for number in range(count)]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / VIEW_FILE).touch()
     for name in ("tiles", "thumbnails"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+        (out / name).mkdir(exist_ok=True)
     colors = {info.code: info.color for info in store.manifest.classes}
     paths: list[Path] = []
     figures: list[str] = []
@@ -102,6 +107,11 @@ def write_view(
             on_tile(number, count)
     (out / "index.html").write_text(_page(store, figures, layers), encoding="utf-8")
     return paths
+
+
+def _is_view(folder: Path) -> bool:
+    """Return whether an earlier call wrote a folder; earlier versions left no mark."""
+    return (folder / VIEW_FILE).exists() or all((folder / name).exists() for name in ("tiles", "thumbnails"))
 
 
 def _figure(store: Store, index: int) -> str:

@@ -82,7 +82,19 @@ def test_page_filters_by_split_and_class_in_a_browser(store: Store, tmp_path: Pa
     assert page.locator("#shown").text_content() == f"{expected} of {len(store)} tiles"
 
 
-def test_folder_with_other_files_is_left_alone(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
+@pytest.mark.parametrize("name", ["notes.txt", "index.html"])
+def test_folder_with_other_files_is_left_alone(store: Store, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
     with pytest.raises(StoreError, match="contains other files"):
         write_view(store, tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_interrupted_view_is_drawn_again(store: Store, tmp_path: Path) -> None:
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_view(store, tmp_path / "view", limit=2, on_tile=interrupt)
+    assert len(write_view(store, tmp_path / "view", limit=2)) == 2
+    assert (tmp_path / "view" / "index.html").is_file()
