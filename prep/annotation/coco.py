@@ -5,6 +5,7 @@ Source: the format's page, https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from prep.annotation.runs import checked_runs
 from prep.annotation.shapes import Annotations, Polygon, Shape, ring
 from schemas.errors import SourceError
 from schemas.limits import MAX_CODE, MAX_ROI_PX
+
+logger = logging.getLogger(__name__)
 
 
 class _Image(BaseModel):
@@ -78,9 +81,7 @@ def read_coco(path: Path, content: dict[str, Any]) -> Annotations:
     )
     if len(set(names.values())) < len(coco.categories) or len(found.shapes) < len(coco.images):
         raise SourceError(path, "lists a category or an image twice", "give each its own id and name")
-    # 0 is background in a mask.
-    if all(0 < number <= MAX_CODE for number in names):
-        found.codes = {name: number for number, name in names.items()}
+    found.codes = _codes(path, names)
     for number, annotation in enumerate(coco.annotations):
         where = f"{path} annotation {number}"
         image, name = images.get(annotation.image_id), names.get(annotation.category_id)
@@ -93,6 +94,18 @@ def read_coco(path: Path, content: dict[str, Any]) -> Annotations:
         else:
             found.shapes[image.file_name].append(shape)
     return found
+
+
+def _codes(path: Path, names: dict[int, str]) -> dict[str, int]:
+    """Return the code of each category: its id, or the next number if an id is 0, which is background in a mask."""
+    first = min(names, default=1)
+    shift = 1 if first == 0 else 0
+    if first < 0 or max(names, default=1) + shift > MAX_CODE:
+        logger.info("%s: its ids cannot be codes of a mask, so its categories are numbered by name", path)
+        return {name: number for number, name in enumerate(sorted(names.values()), start=1)}
+    if shift:
+        logger.info("%s: it has a category 0, so each code is the id of its category plus 1", path)
+    return {name: number + shift for number, name in names.items()}
 
 
 def _shape(where: str, annotation: _Annotation, name: str, size: tuple[int, int]) -> Shape | None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from geojson_pydantic import MultiPolygon
 from geojson_pydantic import Polygon as GeoPolygon
-from geojson_pydantic.geometries import Geometry
+from geojson_pydantic.geometries import Geometry, GeometryCollection
 
 from prep.annotation.shapes import Annotations, Polygon, Shape
 from schemas.errors import SourceError
@@ -65,7 +65,10 @@ def read_geojson(path: Path, content: Any) -> Annotations:
 
 
 def _polygons(where: str, geometry: Geometry | None) -> tuple[Polygon, ...] | None:
-    """The polygons of a geometry; None for points and lines."""
+    """The polygons of a geometry and of the geometries in it; None if there are only points and lines."""
+    if isinstance(geometry, GeometryCollection):
+        inside = [_polygons(where, part) or () for part in geometry.geometries]
+        return tuple(polygon for polygons in inside for polygon in polygons) or None
     if isinstance(geometry, GeoPolygon):
         parts = [geometry.coordinates]
     elif isinstance(geometry, MultiPolygon):
@@ -73,7 +76,8 @@ def _polygons(where: str, geometry: Geometry | None) -> tuple[Polygon, ...] | No
     else:
         return None
     polygons = tuple(Polygon(*_rings(rings)) for rings in parts if rings)
-    if not all(np.isfinite(polygon.outer).all() for polygon in polygons):
+    lines = [line for polygon in polygons for line in (polygon.outer, *polygon.holes)]
+    if not all(np.isfinite(line).all() for line in lines):
         raise SourceError(where, "has a coordinate that is not a number", "export it again")
     return polygons or None
 

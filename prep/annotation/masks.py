@@ -96,6 +96,7 @@ def write_masks(
     plan = plan_masks(annotations, images, class_map)
     drawn = DrawnMasks()
     # Write to a folder beside it and rename that at the end, so that the output folder is complete when it appears.
+    out = out.resolve()
     partial = out.with_name(f"{out.name}.{uuid4().hex}.partial")
     partial.mkdir(parents=True)
     try:
@@ -229,15 +230,21 @@ def _write(
         raise SourceError(path.stem, f"has {highest} instances, but a mask holds at most {MAX_CODE}", "cut the image")
     mask = np.zeros((height, width), np.uint8 if highest < 256 else np.uint16)
     names = {value: name for name, value in codes.items()} if not instances else classes
-    for value, area in zip(values, areas, strict=True):
+    # The number of the area that each pixel shows.
+    shown = np.zeros((height, width), np.uint16 if len(areas) <= MAX_CODE else np.uint32)
+    for number, (value, area) in enumerate(zip(values, areas, strict=True), start=1):
         window, pixels = area.pixels(height, width)
         part = mask[window]
         _count_covered(part[pixels], value, names, drawn.covered_px)
         part[pixels] = value
+        shown[window][pixels] = number
         drawn.areas[area.class_name] += 1
-    left = set(np.unique(mask).tolist())
-    drawn.hidden += sum(value not in left for value in values)
+    for number in set(range(1, len(areas) + 1)) - set(np.unique(shown).tolist()):
+        window, pixels = areas[number - 1].pixels(height, width)
+        # An area that another one of its class covers is still in the mask.
+        drawn.hidden += not (mask[window][pixels] == values[number - 1]).any()
     drawn.images += 1
+    left = set(np.unique(mask).tolist())
     Image.fromarray(mask).save(path)
     return [(path.stem, value, name) for value, name in sorted(classes.items()) if value in left]
 

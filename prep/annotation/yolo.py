@@ -47,7 +47,9 @@ def read_yolo(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Annotations
             if line.strip():
                 code, outline = _parsed(f"{path} line {number}", line)
                 name = names.get(code, f"class_{code}")
-                found.codes[name] = code + 1
+                if found.codes.setdefault(name, code + 1) != code + 1:
+                    what = f"has the class {code}, whose name {name} is also that of the class {found.codes[name] - 1}"
+                    raise SourceError(f"{path} line {number}", what, "give each class a name of its own")
                 shapes.append(Shape(name, (Polygon(outline * np.array(size)),)))
     return found
 

@@ -269,3 +269,63 @@ def test_command_says_what_it_drew(tmp_path: Path, images: Path, monkeypatch, ca
     assert "stroma covers 400 px of tumor: later outlines lie above earlier ones" in printed
     assert "1 outlines left no pixel" in printed
     assert "--class-map" in printed
+
+
+def test_each_outline_without_a_pixel_is_counted(tmp_path: Path, images: Path) -> None:
+    far = [[70, 5], [90, 5], [90, 25], [70, 25]]
+    features = [_feature([_closed(ring)], "tumor") for ring in (SQUARE, far, TRIANGLE, TRIANGLE)]
+    # The last one hides both triangles of tumor; the square of tumor stays.
+    features.append(_feature([_closed(TRIANGLE)], "stroma"))
+    path = _write(tmp_path, _geojson(*features), "a.geojson")
+    assert write_masks(path, images, tmp_path / "out").hidden == 3
+    # An outline that another one of its class covers is in the mask.
+    twice = _write(tmp_path, _geojson(*[_feature([_closed(SQUARE)], "tumor")] * 2), "b.geojson")
+    assert write_masks(twice, images, tmp_path / "same").hidden == 0
+
+
+def test_areas_of_a_collection_are_drawn_and_a_hole_of_no_numbers_is_refused(tmp_path: Path, images: Path) -> None:
+    area = _feature([_closed(SQUARE)], "tumor")
+    area["geometry"] = {
+        "type": "GeometryCollection",
+        "geometries": [{"type": "Point", "coordinates": [1, 2]}, area["geometry"]],
+    }
+    write_masks(_write(tmp_path, _geojson(area), "a.geojson"), images, tmp_path / "out")
+    np.testing.assert_array_equal(_read(tmp_path / "out" / "a.png"), _expected())
+    hole: Any = [[20, 20], [float("nan"), 20], [25, 25]]
+    path = _write(tmp_path, _geojson(_feature([_closed(SQUARE), _closed(hole)], "tumor")), "b.geojson")
+    with pytest.raises(SourceError, match="feature 0: has a coordinate that is not a number"):
+        write_masks(path, images, tmp_path / "none")
+
+
+def test_category_0_shifts_all_codes_whether_it_is_used_or_not(
+    tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    flat = [value for point in SQUARE for value in point]
+    for used in (3, 0):
+        content = _coco({"segmentation": [flat], "category_id": used}, categories=(0, 3, 9))
+        write_masks(_write(tmp_path, content), images, tmp_path / f"out {used}")
+        assert (tmp_path / f"out {used}" / "classes.tsv").read_text().split("\n")[1:4] == [
+            "1\tclass 0\t",
+            "4\tclass 3\t",
+            "10\tclass 9\t",
+        ]
+        np.testing.assert_array_equal(_read(tmp_path / f"out {used}" / "a.png"), _expected() * (used + 1))
+    assert "it has a category 0, so each code is the id of its category plus 1" in caplog.text
+
+
+def test_two_classes_of_yolo_with_one_name_are_refused(tmp_path: Path, images: Path) -> None:
+    labels = _write(tmp_path, "0 .1 .1 .5 .1 .5 .5\n1 .1 .1 .5 .1 .5 .5\n", "labels/a.txt").parent
+    (labels / "classes.txt").write_text("cell\ncell\n")
+    with pytest.raises(SourceError, match="class 1, whose name cell is also that of the class 0"):
+        write_masks(labels, images, tmp_path / "out")
+
+
+def test_masks_can_be_written_to_the_current_folder(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path, _geojson(_feature([_closed(SQUARE)], "tumor")), "a.geojson")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_masks(path, images, Path())
+    np.testing.assert_array_equal(_read(tmp_path / "here" / "a.png"), _expected())
