@@ -15,7 +15,7 @@ import numpy as np
 
 from schemas.errors import ConfigError
 from schemas.prompt_kinds import PromptKind
-from train.choices import BASELINES
+from train.choices import BASELINES, BaselineName
 from train.model.names import BASELINE
 from train.score.baselines import is_oracle
 from train.score.score_table import ScoreTable
@@ -75,7 +75,8 @@ def planned_comparisons(
         models: Names of models and baselines.
         kinds: The prompt kinds.
         primary: Model, model to subtract and prompt kind of the comparison that was chosen before scoring; None takes
-            the first model against its start under the first prompt kind.
+            the first model against its start under the first prompt kind, or else against the baseline that sees as
+            much of the truth as the prompt.
         against: Models or baselines that each model is compared with, in place of starts and baselines.
         start_of: The name of each model's start, for models that have one; None takes the first start that is scored.
 
@@ -100,16 +101,28 @@ def planned_comparisons(
         pairs = list(combinations(own, 2))
     made = [Comparison(model, minus, kind) for kind in kinds for model, minus in pairs]
     if primary is None:
-        of_start = [pair for pair in made if pair.model == made[0].model and pair.minus.startswith(STARTS)]
-        first = (of_start or made)[:1]
+        first = _usual_primary(made)
     else:
         # Two models may be compared, too, if that was chosen before scoring.
         possible = [Comparison(m, minus, kind) for kind in kinds for m in models for minus in models if m != minus]
-        first = [pair for pair in possible if (pair.model, pair.minus, pair.kind) == primary]
+        # The names of models may contain commas, so the whole texts are compared.
+        first = [pair for pair in possible if str(pair) == ",".join(primary)]
         if not first:
             named = "; ".join(map(str, made[:6])) or "a checkpoint with --checkpoint"
             raise ConfigError(f"--primary {','.join(primary)}", "is not a comparison", f"give one of these: {named}")
     return first + [pair for pair in made if pair not in first]
+
+
+def _usual_primary(made: Sequence[Comparison]) -> list[Comparison]:
+    """Return the first model's comparison with its start, or else with the best baseline that is fair; in a list."""
+    if not made:
+        return []
+    model, kind = made[0].model, made[0].kind
+    of_start = [pair for pair in made if pair.model == model and pair.minus.startswith(STARTS)]
+    # Which baseline is best is not known before scoring. A disc is harder to beat than the whole image.
+    fair: list[BaselineName] = [name for name in ("box", "disc", "image") if not is_oracle(name, kind)]
+    rivals = [Comparison(model, f"{BASELINE}{name}", kind) for name in fair]
+    return ([*of_start, *(pair for pair in rivals if pair in made)] or list(made))[:1]
 
 
 def with_best_baseline(planned: Sequence[Comparison], tables: Tables, against: Sequence[str] = ()) -> list[Comparison]:

@@ -76,7 +76,8 @@ class ScoredOnce:
         """Return for each object of the store whether it is scored, bool (n,).
 
         If two tiles show the same part of a component, the boxes of its two objects overlap. The largest object of each
-        component is kept, and then every smaller one whose box overlaps no kept box.
+        component is kept, and then every smaller one whose box overlaps no kept box of another tile. Objects of one
+        tile share no pixel, even if their boxes overlap.
         """
         column = self._store.column
         kept = np.ones(len(column("objects/tile_index")), bool)
@@ -97,7 +98,8 @@ class ScoredOnce:
         for start, end in zip(starts[repeated].tolist(), ends[repeated].tolist(), strict=True):
             taken: list[int] = []
             for place in range(start, end):
-                if any(_overlap(boxes[place], boxes[other]) for other in taken):
+                tile = places[order[place]]
+                if any(places[order[k]] != tile and _overlap(boxes[place], boxes[k]) for k in taken):
                     kept[order[place]] = False
                 else:
                     taken.append(place)

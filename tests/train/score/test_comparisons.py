@@ -149,6 +149,19 @@ def test_without_a_start_the_first_comparison_is_primary() -> None:
     assert [(entry["minus"], entry["role"]) for entry in found] == [("b", "primary")]
 
 
+@pytest.mark.parametrize(("kind", "rival"), [("box", "box"), ("centroid", "disc"), ("multi_point", "disc")])
+def test_without_a_start_the_primary_rival_sees_no_more_than_the_prompt(kind: Any, rival: str) -> None:
+    names = ["model", "baseline:box", "baseline:image", "baseline:disc"]
+    primary = planned_comparisons(names, (kind,))[0]
+    assert (primary.model, primary.minus, primary.kind) == ("model", f"baseline:{rival}", kind)
+
+
+def test_the_primary_comparison_may_name_a_model_with_commas() -> None:
+    names = ["lr1e-4,wd0.1/best", "baseline:box"]
+    asked = "lr1e-4,wd0.1/best,baseline:box,box"
+    assert str(planned_comparisons(names, ("box",), tuple(asked.split(",")))[0]) == asked
+
+
 def test_equal_models_rarely_differ() -> None:
     names = ["a", "b", "c", "d"]
     kinds: list[Any] = ["box", "centroid"]

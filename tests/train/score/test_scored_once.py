@@ -10,6 +10,7 @@ import pytest
 from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store.store import Store, open_store
+from tests.conftest import WriteRoi
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.protocol import ScoringProtocol
 from train.score.scored_once import ScoredOnce
@@ -104,6 +105,18 @@ def test_a_whole_component_is_scored_where_it_is_whole(by_component: Store) -> N
         rows = [row for row, own in enumerate(names) if own == name and kept[row]]
         assert len(rows) == 1
         assert whole[rows[0]]
+
+
+def test_pieces_of_one_tile_are_all_scored_even_if_their_boxes_overlap(tmp_path: Path, write_roi: WriteRoi) -> None:
+    # A U that stands on the border of two tiles: the upper one shows its arms, one of them bent around the other.
+    mask = np.zeros((256, 128), np.uint8)
+    mask[40:140, 20:30] = mask[40:50, 20:100] = mask[70:140, 60:70] = mask[130:140, 20:70] = 1
+    source = write_roi("TCGA-A1-0001-01Z-00-DX1", mask)
+    store = _store(source, tmp_path / "u.zarr", objects="component", stride_px=128, min_area_px=1)
+    once = ScoredOnce(store, range(len(store)))
+    kept = [once.kept(store[index]) for index in range(len(store))]
+    assert [len(each) for each in kept] == [2, 1]
+    assert all(each.all() for each in kept)
 
 
 def test_tiles_that_do_not_overlap_are_scored_as_they_are(store: Store) -> None:
