@@ -12,7 +12,7 @@ from train.evaluation.repeats import repeated_runs, runs_of
 from train.evaluation.settings import EvaluationSettings
 from train.model.loading import load_predictors
 from train.model.names import name_checkpoints
-from train.output.evaluation_files import write_evaluation
+from train.output.evaluation_files import remove_optional, write_evaluation
 from train.output.report import run_of, write_report
 from train.output.writers import WrittenModels, evaluation_writers, roi_scorer
 from train.runtime.device import pick_device
@@ -34,7 +34,7 @@ def run_evaluation(
 
     Args:
         settings: What is scored, and how.
-        out: The folder to write to; its files are replaced.
+        out: The folder to write to; the files of an earlier evaluation are replaced.
         command: The command line, for the report; empty leaves it out.
         workers: Number of threads that read tiles ahead.
         on_tile: Function called with the number of finished tiles and the number of all tiles.
@@ -54,6 +54,7 @@ def run_evaluation(
     runs = runs_of(named)
     protocol = with_thresholds(settings.threshold, store, predictors, protocol, workers)
     with locked_folder(out):
+        remove_optional(out)
         models = WrittenModels(settings.baseline_masks)
         sinks = evaluation_writers(store, out, models, save_masks=settings.save_masks)
         rois = roi_scorer(store, out, models, protocol.tolerance_um) if settings.stitch else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from schemas.errors import ConfigError
 from schemas.overlay import side_by_side
 from train.output.captions import with_caption
+from train.output.model_folders import ModelFolders
 from train.score.evaluate import Evaluation
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
@@ -19,6 +21,10 @@ from train.statistics.click_counts import IOU_GOALS, clicks_needed
 
 COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.startswith(("clicks_", "surface_curve")))
 """Columns of `objects.csv` after the model and the prompt kind."""
+
+
+NUMBERS = ("metrics.json", "objects.csv", "overlays.png", "report.html")
+"""Files of each evaluation but one of sequences."""
 
 
 def check_new(out: Path, *, overwrite: bool) -> None:
@@ -30,6 +36,36 @@ def check_new(out: Path, *, overwrite: bool) -> None:
     for numbers in (out / "metrics.json", out / "propagation.json"):
         if numbers.exists() and not overwrite:
             raise ConfigError(numbers, "belongs to an earlier evaluation", "give --overwrite, or choose another --out")
+
+
+def remove_optional(out: Path) -> None:
+    """Remove the files of an earlier evaluation that the next one may not write: masks, scores of ROIs, propagation.
+
+    Nothing else in the folder is touched.
+    """
+    for name in ("propagation.json", "propagation.csv"):
+        (out / name).unlink(missing_ok=True)
+    try:
+        earlier = json.loads((out / "metrics.json").read_bytes())
+        settings, models = earlier["settings"], list(earlier["models"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # The folder is new, or holds a part of a file. Then nobody knows what else belongs to an evaluation.
+        return
+    if settings["save_masks"] or settings["stitch"]:
+        for name in ("rois.csv", "classes.json", "masks/truth.json"):
+            (out / name).unlink(missing_ok=True)
+    for name in [*["masks"] * settings["save_masks"], *["stitched"] * settings["stitch"]]:
+        folder_of = ModelFolders()
+        for folder in filter(Path.is_dir, (out / name / folder_of(model) for model in models)):
+            shutil.rmtree(folder)
+        if (out / name).is_dir() and not any((out / name).iterdir()):
+            (out / name).rmdir()
+
+
+def remove_numbers(out: Path) -> None:
+    """Remove the other files of an earlier evaluation, which one of sequences does not write."""
+    for name in NUMBERS:
+        (out / name).unlink(missing_ok=True)
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:

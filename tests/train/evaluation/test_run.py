@@ -72,3 +72,18 @@ def test_picture_has_the_start_of_the_first_run_beside_it(made: Path, numbers: d
     start, model = pixels[:, :512], pixels[:, 512:1024]
     assert np.array_equal(start[:512], model[:512])
     assert not np.array_equal(start[512 : 512 + 76], model[512 : 512 + 76])
+
+
+def test_the_next_evaluation_leaves_no_file_of_the_earlier_one(store: Store, tmp_path: Path) -> None:
+    asked = EvaluationSettings(store=store.path, baselines=("image",), baseline_masks=("image",), split="val")
+    asked = asked.model_copy(update={"prompts": ("box",), "tolerance_um": 0, "device": "cpu"})
+    # This folder already has masks that no evaluation wrote.
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "own.png").touch()
+    run_evaluation(asked.model_copy(update={"save_masks": True, "stitch": True}), tmp_path)
+    assert (tmp_path / "masks" / "baseline_image").is_dir()
+    assert (tmp_path / "stitched" / "baseline_image").is_dir()
+    run_evaluation(asked, tmp_path)
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock")
+    assert left == ["masks", "metrics.json", "objects.csv", "overlays.png", "report.html"]
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["own.png"]
