@@ -178,20 +178,22 @@ def is_finished(run: CurveRun, store: Store) -> bool:
     """Return whether a run is complete and was trained on this store with these settings."""
     try:
         summary = _summary(run)
-        described = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
         is_same = read_config(run.folder / "config.json", {}) == run.config
+        checkpoint = load_checkpoint(run.folder / "checkpoints" / "checkpoint.pt")
     except (OSError, ValueError, BcssError):
         # Nothing was written yet, or a kill left a part of a file.
         return False
-    is_of_store = described.get("store_fingerprint") == store.manifest.config_fingerprint
+    # A build may have replaced the store by one of other ROIs with the same settings.
+    is_of_store = checkpoint["origin"]["data_sha256"] == store.manifest.complete.checksums_sha256
     if summary["stopped_by"] is not None:
         return False
     steps = summary["steps"]
     # A summary may be that of a shorter run, which was then continued and killed.
+    is_last = checkpoint["steps"] == steps
     is_whole = run.config.patience > 0 or steps == run.config.total_steps(round(steps / summary["epochs"]))
     # The report is written last.
     has_report = not run.config.report or (run.folder / "report.html").is_file()
-    return is_same and is_of_store and is_whole and has_report and run.weights.is_file()
+    return is_same and is_of_store and is_last and is_whole and has_report and run.weights.is_file()
 
 
 def _summary(run: CurveRun) -> dict[str, Any]:

@@ -130,6 +130,24 @@ def test_a_run_that_was_stopped_before_its_first_step_or_its_report_is_not_finis
     assert not is_finished(with_report, store)
 
 
+@pytest.mark.parametrize("changed", ["store", "steps"])
+def test_run_of_another_store_or_one_that_was_continued_and_killed_is_not_finished(
+    store: Store, curve: dict[str, Any], module_path: Path, tmp_path: Path, changed: str
+) -> None:
+    del curve
+    shutil.copytree(module_path / "patients_1", tmp_path / "patients_1")
+    path = tmp_path / "patients_1" / "checkpoints" / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    if changed == "store":
+        # As after `build --overwrite` with more ROIs and the same settings.
+        content["origin"]["data_sha256"] = "0" * 64
+    else:
+        content["steps"] += 1
+    torch.save(content, path)
+    runs = curve_runs(store, FAST, [1], tmp_path)
+    assert not is_finished(runs[0], store)
+
+
 @pytest.mark.parametrize("counts", [[0], [99], [1, 7]])
 def test_number_of_patients_must_be_in_the_store(store: Store, tmp_path: Path, counts: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"--curve .*: has a number of patients .*give numbers from 1 to 4"):

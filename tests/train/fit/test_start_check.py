@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from schemas.store.store import Store
+from train.data.collate import Batch, collate
+from train.fit import start_check
 from train.fit.start_check import LEAST_DICE, check_against_predictor
 from train.model.promptable import PromptableSam
+from train.transforms.sample import Sample
 
 CPU = torch.device("cpu")
 
@@ -41,3 +44,18 @@ def test_fault_in_the_training_path_gives_a_warning(tiny: PromptableSam, store: 
         dice = check_against_predictor(model, store, 0, CPU)
     assert dice < LEAST_DICE
     assert "DISAGREES WITH SAM2ImagePredictor ON TILE 0" in caplog.text
+
+
+def test_only_a_few_objects_are_compared(tiny: PromptableSam, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def noted(samples: list[Sample]) -> Batch:
+        batch = collate(samples)
+        seen.append(batch.num_objects)
+        return batch
+
+    monkeypatch.setattr(start_check, "collate", noted)
+    monkeypatch.setattr(start_check, "MOST_OBJECTS", 1)
+    tile = next(index for index in range(len(store)) if len(store.tile(index).classes) > 1)
+    assert check_against_predictor(copy.deepcopy(tiny), store, tile, CPU) >= LEAST_DICE
+    assert seen == [1]
