@@ -21,6 +21,9 @@ from train.model.checkpoint import Weights
 from train.model.loading import check_network, load_described
 from train.model.wrappers import own_metadata
 
+FOLDER_FILES = ("README.md", "config.json", "model.safetensors", "processor_config.json")
+"""Files of a folder for `transformers`."""
+
 
 def export_checkpoint(
     checkpoint: Path,
@@ -50,10 +53,12 @@ def export_checkpoint(
 
     Raises:
         CheckpointError: The checkpoint cannot be read, or the result cannot be written.
-        ConfigError: The result exists, or the network is not known or another one than the caller names.
+        ConfigError: The result exists, or something else is in its place; or the network is not known or another one
+            than the caller names.
     """
-    if out.exists() and not overwrite:
-        raise ConfigError(out, "already exists", "choose another --out, or give --overwrite")
+    # A path such as `.` has no name beside which the partial result could be written.
+    out = out.resolve()
+    _check_place(out, checkpoint, target, overwrite=overwrite)
     predictor, content = load_described(checkpoint, torch.device("cpu"), size, image_size)
     model = predictor.model
     check_network([model], size, image_size)
@@ -76,6 +81,27 @@ def export_checkpoint(
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     return _appear(out, write)
+
+
+def _check_place(out: Path, checkpoint: Path, target: ExportFormat, *, overwrite: bool) -> None:
+    """Refuse to replace anything other than an earlier export.
+
+    Raises:
+        ConfigError: Something is in the way.
+    """
+    if not out.exists():
+        return
+    if out.is_dir() != (target == "transformers"):
+        what, wanted = ("is a folder", "a file") if out.is_dir() else ("is a file", "a folder")
+        raise ConfigError(out, what, f"name {wanted} with --out")
+    if not overwrite:
+        raise ConfigError(out, "already exists", "choose another --out, or give --overwrite")
+    if out.is_dir():
+        others = sorted({path.name for path in out.iterdir()} - set(FOLDER_FILES))
+        if others:
+            raise ConfigError(out, f"holds other files than an export, such as {others[0]}", "choose another --out")
+    elif checkpoint.exists() and out.samefile(checkpoint):
+        raise ConfigError(out, "is the checkpoint itself", "choose another --out")
 
 
 def _appear(out: Path, write: Callable[[Path], object]) -> Path:

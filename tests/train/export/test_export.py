@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from schemas.errors import CheckpointError, ConfigError
 from schemas.store.store import Store
+from tests.folders import bytes_of
 from train.backbone.catalog import MODEL_SIZES, ModelSize
 from train.backbone.sam2 import NANO_OVERRIDES
+from train.choices import ExportFormat
 from train.cli import main
 from train.export.export import export_checkpoint
 from train.export.model_card import model_card
@@ -228,3 +231,32 @@ def test_full_disk_leaves_the_earlier_export(checkpoint: Path, tmp_path: Path, m
         export_checkpoint(checkpoint, out, "transformers", overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+def test_only_an_earlier_export_is_replaced(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+    def refused(out: Path, target: ExportFormat, message: str) -> None:
+        before = bytes_of(tmp_path)
+        with pytest.raises(ConfigError, match=message):
+            export_checkpoint(checkpoint, out, target, overwrite=True)
+        assert bytes_of(tmp_path) == before
+        assert checkpoint.is_file()
+
+    (tmp_path / "hub" / ".git").mkdir(parents=True)
+    (tmp_path / "hub" / ".git" / "HEAD").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    refused(checkpoint.parent, "weights", "is a folder; name a file with --out")
+    refused(tmp_path / "hub", "safetensors", "is a folder")
+    refused(tmp_path / "hub", "transformers", "holds other files than an export, such as .git")
+    refused(tmp_path / "file", "transformers", "is a file; name a folder with --out")
+    refused(checkpoint, "weights", "is the checkpoint itself")
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "config.json").write_text("old")
+    export_checkpoint(checkpoint, copy, "transformers", overwrite=True)
+    assert bytes_of(copy) == bytes_of(folder)
+
+
+def test_the_folder_may_be_the_current_one(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hf").mkdir()
+    monkeypatch.chdir(tmp_path / "hf")
+    export_checkpoint(checkpoint, Path(), "transformers", overwrite=True)
+    assert (tmp_path / "hf" / "model.safetensors").is_file()
