@@ -15,6 +15,14 @@ INSTANCES_FILE = "instances.csv"
 """Name of the table of classes that is written beside masks of instances."""
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a name can be written as UTF-8.
+
+    Python turns bytes of file names that are not UTF-8 into lone surrogates, and JSON may also contain some.
+    """
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
 def bounded_name(stem: str, ending: str) -> str:
     """Return `stem + ending`, shortened if a file system would refuse it.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from schemas.errors import BcssError, SourceError, joined
-from schemas.file_names import CLASS_MAP_FILE, INSTANCES_FILE
+from schemas.file_names import CLASS_MAP_FILE, INSTANCES_FILE, is_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class _Files:
     problems: list[BcssError] = field(default_factory=list[BcssError])
 
     def add(self, path: Path, key: Key, root: Path) -> None:
-        if not _is_text(path.relative_to(root.parent).as_posix()):
+        if not is_utf8(path.relative_to(root.parent).as_posix()):
             self.problems.append(
                 SourceError(path, "has a name that is not UTF-8, but names in the store are", "rename it")
             )
@@ -289,12 +289,3 @@ def _say_skipped(folder: Path, skipped: list[str], endings: tuple[str, ...], suf
     if skipped:
         kind = ", ".join(endings) + (f" files that end in {suffix}" if suffix else " files")
         logger.warning("%s: %d entries are not %s and are left out, such as %s", folder, len(skipped), kind, skipped[0])
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        # Python represents bytes that the file system's encoding cannot decode as lone surrogates.
-        return False
-    return True

@@ -95,12 +95,12 @@ def predict(
     """Segment images and slides, from prompts or without; repeat the command to continue after an interruption."""
     import torch
 
-    from schemas.errors import ConfigError
     from train.predict.automatic import AutomaticOptions
     from train.predict.image_predictor import load_predictor
     from train.predict.run import predict_images
     from train.predict.settings import PredictSettings
     from train.prompts.prompts_of_images import PromptsOfImages
+    from train.results.place import check_place
     from train.runtime.device import pick_device
     from train.runtime.distributed import NO_TIMEOUT, open_world, told_once, use_own_gpu
     from train.runtime.folder_lock import locked_by_first
@@ -130,9 +130,7 @@ def predict(
         overwrite,
     )
     files = find_sources(sources)
-    if any(path.is_dir() and path.resolve() == out.resolve() for path in sources):
-        what = f"is the folder of the images {out}, where the next command would take results for images"
-        raise ConfigError("--out", what, "choose another folder")
+    check_place(out, sources, files, prompts)
     asked = PromptsOfImages.read(prompts) if prompts else None
     interrupted = interrupted_as_line("finished work is kept; run the same command to continue")
     found: list[ImageSummary] = []

@@ -131,7 +131,7 @@ def _widened(
             what = "%s: the object %s is cut, because it reaches an edge of the widest window, %d px; %s"
             logger.warning(what, grid.source.path, item.name, window.side, TOO_LARGE_REMEDY)
             break
-        wider = window_of((*item.positive[0], *item.positive[0]), grid.size_xy, side)
+        wider = window_of(item.extent, grid.size_xy, side)
         window = Window(wider.left, wider.top, side)
         (found,) = _ask_window(predictor, grid, window, [item], options)
     if found is None or window.side == options.window_px:

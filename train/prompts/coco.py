@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from schemas.errors import SourceError
 from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject, checked_box
+from train.prompts.image_names import file_names
 from train.prompts.object_class import ObjectClass
 
 
@@ -54,7 +55,8 @@ def coco_prompts(path: Path, content: Any) -> Asked:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise SourceError(path, f"is not a COCO file ({place}: {first['msg']})", FORMATS_REMEDY) from error
-    names = {image.id: Path(image.file_name.replace("\\", "/")).name for image in coco.images}
+    name_of = file_names(path, (image.file_name for image in coco.images))
+    names = {image.id: name_of[image.file_name] for image in coco.images}
     kinds = {category.id: ObjectClass(category.name) for category in coco.categories}
     found: Asked = {name: [] for name in names.values()}
     for number, annotation in enumerate(coco.annotations, start=1):

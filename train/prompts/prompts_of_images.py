@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError, SourceError
+from schemas.file_names import is_utf8
 from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject
 from train.prompts.coco import coco_prompts
 from train.prompts.geojson import geojson_prompts
@@ -57,6 +58,9 @@ class PromptsOfImages:
             asked = {"": geojson_prompts(path, content)} if is_qupath else coco_prompts(path, content)
         if not any(asked.values()):
             raise SourceError(path, "holds no prompt", FORMATS_REMEDY)
+        for item in (item for items in asked.values() for item in items):
+            if not is_utf8(item.name) or (item.kind and not is_utf8(item.kind.name)):
+                raise SourceError(path, f"has the object {item.name!r}, whose name or class is not text", "rename it")
         return cls(path, asked, is_qupath)
 
     def by_image(self, images: Sequence[Path]) -> dict[Path, list[AskedObject]]:

@@ -16,6 +16,7 @@ import numpy as np
 from schemas.command.settings_file import read_settings_file
 from schemas.errors import SourceError
 from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject, checked_box
+from train.prompts.image_names import file_names
 from train.prompts.object_class import ObjectClass
 
 
@@ -35,12 +36,13 @@ def table_prompts(path: Path) -> Asked:
     columns = set(rows[0][1]) if rows else set[str]()
     if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
         raise SourceError(path, "lacks a required column", FORMATS_REMEDY)
+    name_of = file_names(path, ((row.get("image") or "").strip() for _, row in rows))
     found: dict[tuple[str, str | int], AskedObject] = {}
     for number, row in rows:
         where = f"{path} line {number}"
         cells = {key: (value or "").strip() for key, value in row.items() if key}
         # Each row without a name is an object of its own.
-        key = (Path(cells.get("image", "")).name, cells["object"] or number)
+        key = (name_of[cells.get("image", "")], cells["object"] or number)
         kind = ObjectClass(cells["class"]) if cells.get("class") else None
         asked = found.get(key) or AskedObject(cells["object"] or str(number), None, (), kind)
         if cells.get("x0"):

@@ -166,7 +166,8 @@ class CocoFile:
 
     def __init__(self, path: Path, grid: WorkingGrid, kinds: Iterable[ObjectClass]) -> None:
         self._grid = grid
-        self._ids = {kind.name: number for number, kind in enumerate(kinds, start=2)}
+        names = [kind.name for kind in kinds if kind.name != NO_CLASS]
+        self._ids = {name: number for number, name in enumerate(names, start=2)}
         categories = [{"id": 1, "name": NO_CLASS}, *({"id": n, "name": name} for name, n in self._ids.items())]
         image = {"id": 1, "file_name": grid.source.path.name, "width": grid.region[2], "height": grid.region[3]}
         head = f'{{"images": [{json.dumps(image)}], "categories": {json.dumps(categories)}, "annotations": ['

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, SourceError
+from schemas.file_names import is_utf8
 from schemas.picture.decode import image_header, read_image
 from schemas.picture.orientation import UPRIGHT
 from schemas.picture.picture_file import open_picture
@@ -111,6 +112,19 @@ class Slide:
         self.size_xy: tuple[int, int] = self._slide.dimensions
         self.mpp_um = _mpp(self._slide.properties)
         self.qupath_origin_xy = _qupath_origin(self._slide.properties)
+        if self._slide.properties.get("openslide.vendor") == "generic-tiff":
+            self._check_plain(_tiff(path))
+
+    def _check_plain(self, content: TiffContent | None) -> None:
+        """Refuse a tiled TIFF of several images, and search a gray one everywhere, as an image without tiles."""
+        if content is None:
+            return
+        first, *others = content.pages
+        if any(page.size == first.size for page in others):
+            what = f"has {len(content.pages)} pages, and only the first would be read"
+            raise SourceError(self.path, what, "save the one you need in its own file")
+        # Background is told from tissue by its color.
+        self.is_slide = content.samples >= 3
 
     def read(self, left: int, top: int, width: int, height: int, out_xy: tuple[int, int]) -> NDArray[np.uint8]:
         """Read a part from the smallest level that is large enough; see `ImageSource`."""
@@ -202,6 +216,9 @@ def find_sources(paths: list[Path]) -> list[Path]:
             found.append(path)
         else:
             raise SourceError(path, "does not exist", "check the path")
+    for path in found:
+        if not path.stem.strip(".") or not is_utf8(path.name):
+            raise SourceError(path, "has a name that files of results cannot have", "rename it")
     stems = [path.stem for path in found]
     twice = [path for path in found if stems.count(path.stem) > 1]
     if twice:

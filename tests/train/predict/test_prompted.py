@@ -80,3 +80,18 @@ def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, ca
     (found_inside,) = predict_asked(cast("Any", _Scripted()), small, [asked[2]], PromptOptions(64))
     assert found_inside is not None
     assert len(caplog.messages) == 2
+
+
+def test_all_clicks_stay_in_a_wider_window() -> None:
+    asked_with: list[int] = []
+
+    class Counting(_Everywhere):
+        def predict(self, views: Any, coords: Any, labels: Any, side: int, mask_logits: Any) -> Prediction:
+            asked_with.extend((labels >= 0).sum(1).tolist())
+            return super().predict(views, coords, labels, side, mask_logits)
+
+    grid = WorkingGrid.of(Picture(np.zeros((2000, 2000, 3), np.uint8)))
+    clicks = AskedObject("1", None, (((1150.0, 900.0), True), ((1393.0, 900.0), True)))
+    predict_asked(cast("Any", Counting()), grid, [clicks], PromptOptions(256))
+    assert len(asked_with) > 2
+    assert set(asked_with) == {2}

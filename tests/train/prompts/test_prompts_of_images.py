@@ -155,6 +155,22 @@ def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp
         ("a.csv", "object,x,y,label\n1,2,3,5\n", "has label '5'"),
         ("a.csv", "image,object,x,y\nt.png,1,2,3\n,2,4,5\n", "names an image in some rows only"),
         ("a.csv", "object,x,y,label\n1,2,3,0\n", "neither a box nor a click"),
+        ("a.csv", "image,object,x,y\np1/t.png,1,2,3\np2\\t.png,2,4,5\n", "names p1/t.png and p2/t.png, two images"),
+        (
+            "a.json",
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "p1/t.png"}, {"id": 2, "file_name": "p2/t.png"}],
+                    "annotations": [{"image_id": 1, "bbox": [10, 10, 5, 2]}],
+                }
+            ),
+            "names p1/t.png and p2/t.png, two images with the same file name",
+        ),
+        (
+            "a.json",
+            json.dumps({**rectangle((1, 2, 3, 4)), "properties": {"name": "\ud800x"}}),
+            "whose name or class is not text",
+        ),
         (
             "a.csv",
             "image,object,x0,y0,x1,y1\nt,1,1,1,9,9\n\nt,1,2,2,8,8\n",

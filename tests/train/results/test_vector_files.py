@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from train.prompts.object_class import ObjectClass
 from train.results.found_object import FoundObject
 from train.results.placed_object import placed
-from train.results.vector_files import CsvFile
+from train.results.vector_files import NO_CLASS, CocoFile, CsvFile
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 
@@ -29,3 +32,18 @@ def test_csv_has_plain_numbers(tmp_path: Path) -> None:
     with (tmp_path / "a.csv").open(newline="") as rows:
         (row,) = csv.DictReader(rows)
     assert [row[name] for name in ("x0", "y0", "x1", "y1", "area_px")] == ["1.5", "1.5", "2000", "1502", "3002249.25"]
+
+
+def test_coco_lists_each_category_once(tmp_path: Path) -> None:
+    grid = WorkingGrid.of(Picture(np.zeros((8, 8, 3), np.uint8)))
+    kinds = [ObjectClass(NO_CLASS), ObjectClass("tumor")]
+    file = CocoFile(tmp_path / "a.json", grid, kinds)
+    for kind in (*kinds, None):
+        found = FoundObject.cut(np.ones((2, 2), bool), (1, 1), 0.9, 1.0)
+        assert found is not None
+        for item in placed([replace(found, kind=kind)], grid):
+            file.add(item)
+    file.close()
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["categories"] == [{"id": 1, "name": "object"}, {"id": 2, "name": "tumor"}]
+    assert [row["category_id"] for row in content["annotations"]] == [1, 2, 1]

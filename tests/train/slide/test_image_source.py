@@ -1,13 +1,15 @@
 """Which files are found, how they are opened, and the resolution that they state."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from schemas.errors import SourceError
-from train.slide.image_source import Picture, find_sources, open_source
+from train.slide.image_source import Picture, Slide, find_sources, open_source
 
 
 def _write(path: Path) -> np.ndarray:
@@ -43,6 +45,31 @@ def test_folder_that_cannot_be_predicted_is_refused(tmp_path: Path, names: tuple
         (tmp_path / name).touch()
     with pytest.raises(SourceError, match=message):
         find_sources([tmp_path])
+
+
+@pytest.mark.parametrize("name", ["...png", b"caf\xe9.png"])
+def test_name_that_results_cannot_have_is_refused(tmp_path: Path, name: str | bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.touch()
+    with pytest.raises(SourceError, match="has a name that files of results cannot have; rename it"):
+        find_sources([path])
+
+
+@pytest.mark.parametrize(("channels", "is_slide"), [(3, True), (1, False)])
+def test_gray_tiled_file_is_searched_everywhere(tmp_path: Path, channels: int, is_slide: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, channels), np.uint8)
+    kind = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", pixels.squeeze(), tile=(128, 128), photometric=kind)
+    source = open_source(tmp_path / "a.tif")
+    assert isinstance(source, Slide)
+    assert source.is_slide == is_slide
+
+
+def test_tiled_file_of_two_images_is_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 256, 256, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(128, 128), photometric="rgb")
+    with pytest.raises(SourceError, match="has 2 pages, and only the first would be read"):
+        open_source(tmp_path / "a.tif")
 
 
 def test_absent_file_is_refused(tmp_path: Path) -> None:

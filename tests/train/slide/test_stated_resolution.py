@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ X_RESOLUTION, ASCII = 282, 2
 def test_tagged_resolution_counts_unless_it_is_a_printers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, tile, kind, resolution, unit, mpp_um
 ) -> None:
+    caplog.set_level(logging.INFO)
     path = tmp_path / "a.tif"
     pixels = np.zeros((32, 32, 3), np.uint8)
     tifffile.imwrite(path, pixels, tile=tile, photometric="rgb", resolution=resolution, resolutionunit=unit)

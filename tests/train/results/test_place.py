@@ -1,0 +1,39 @@
+"""Results never replace the images and prompts that they were made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import ConfigError
+from train.results.place import check_place
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two images, beside a link to it."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for name in ("a.png", "b.png", "a.geojson", "boxes.csv"):
+        (tmp_path / "data" / name).touch()
+    return tmp_path
+
+
+def test_results_do_not_go_among_several_images(folder: Path) -> None:
+    images = [folder / "data" / name for name in ("a.png", "b.png")]
+    for sources in ([folder / "data"], images):
+        for out in ("data", "link"):
+            with pytest.raises(ConfigError, match="is the folder of the images"):
+                check_place(folder / out, sources, images, None)
+    check_place(folder / "out", images, images, None)
+    check_place(folder / "data", images[:1], images[:1], None)
+
+
+def test_results_do_not_replace_prompts(folder: Path) -> None:
+    image = [folder / "data" / "a.png"]
+    for prompts in ("data/a.geojson", "link/a.geojson", "data"):
+        with pytest.raises(ConfigError, match="is the folder of the prompts"):
+            check_place(folder / "data", image, image, folder / prompts)
+    check_place(folder / "data", image, image, folder / "data" / "boxes.csv")
+    check_place(folder / "out", image, image, folder / "data" / "a.geojson")

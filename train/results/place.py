@@ -1,0 +1,33 @@
+"""Check that results can be written to a folder without replacing what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.errors import ConfigError
+
+
+def check_place(out: Path, sources: Sequence[Path], images: Sequence[Path], prompts: Path | None) -> None:
+    """Refuse a folder of results that holds the images or the prompts.
+
+    Args:
+        out: The folder of results.
+        sources: The files and folders that the user gave.
+        images: The images among them and in them. A single image may lie in `out`.
+        prompts: The file or folder of prompts, if there is one.
+
+    Raises:
+        ConfigError: A result could replace a file of prompts, or the next command would take results for images.
+    """
+    place, remedy = out.resolve(), "choose another folder"
+    folders = [path if path.is_dir() else path.parent for path in sources if path.is_dir() or len(images) > 1]
+    if any(folder.resolve() == place for folder in folders):
+        what = f"is the folder of the images {out}, where the next command would take results for images"
+        raise ConfigError("--out", what, remedy)
+    if prompts is None:
+        return
+    # Results have the stem of their image, and so do most files of prompts.
+    has_name = any(prompts.name.startswith(f"{image.stem}.") for image in images)
+    if prompts.resolve() == place or (has_name and prompts.parent.resolve() == place):
+        raise ConfigError("--out", f"is the folder of the prompts {prompts}, which results could replace", remedy)
