@@ -15,13 +15,14 @@ from pathlib import Path
 
 from schemas.errors import BcssError, ConfigError, SourceError, joined
 from train.predict.image_predictor import ImagePredictor
-from train.predict.one_image import PredictProgress, predict_image
+from train.predict.one_image import WORK_FOLDER, PredictProgress, predict_image
 from train.predict.settings import PredictSettings
 from train.prompts.asked_object import AskedObject
 from train.prompts.prompts_of_images import PromptsOfImages
 from train.prompts.region import in_region
 from train.results.done_record import ImageSummary, check_done, summaries, summary_of
 from train.results.page import PAGE_FILE, write_page
+from train.results.place import check_unknown
 from train.runtime.distributed import World
 from train.slide.image_source import is_turned, read_header
 
@@ -143,6 +144,9 @@ def _jobs(
             own = in_region(own, path, header.size_xy, settings.region, origin_xy)
         digest = _digest(predictor, source, settings, own)
         check_done(out, path, digest, overwrite=settings.overwrite)
+        # A kill may have left results without a record. Then the working folder is still there.
+        if not settings.overwrite and not (out / WORK_FOLDER / path.stem).exists():
+            check_unknown(out, path, settings.formats)
         jobs.append(_Job(path, own, digest))
     return jobs, problems
 

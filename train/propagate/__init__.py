@@ -1,1 +1,1 @@
-"""Follow objects through the frames of a sequence, and score their masks; imports `train.score` and below."""
+"""Follow objects through the frames of a sequence, and score their masks; imports `train.output` and below."""

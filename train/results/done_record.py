@@ -100,13 +100,18 @@ def _is_whole(out: Path, record: DoneRecord) -> bool:
     return all((out / name).is_file() for name in record.summary.files)
 
 
+def files_of(out: Path, path: Path) -> tuple[str, ...]:
+    """Return the names of the files that an image's record names; none if it has no record."""
+    record = _record(out, path.stem)
+    return tuple(Path(name).name for name in record.summary.files) if record else ()
+
+
 def remove_files(out: Path, path: Path) -> tuple[str, ...]:
     """Remove the files that an image's record names, and return their names.
 
     The record stays, so that a killed removal can be repeated.
     """
-    record = _record(out, path.stem)
-    names = tuple(Path(name).name for name in record.summary.files) if record else ()
+    names = files_of(out, path)
     for name in names:
         (out / name).unlink(missing_ok=True)
     return names

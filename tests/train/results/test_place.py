@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigError
-from train.results.place import check_place
+from train.choices import RESULT_FORMATS
+from train.results.done_record import DoneRecord, ImageSummary, write_record
+from train.results.place import check_place, check_unknown
 
 
 @pytest.fixture
@@ -37,3 +39,14 @@ def test_results_do_not_replace_prompts(folder: Path) -> None:
             check_place(folder / "data", image, image, folder / prompts)
     check_place(folder / "data", image, image, folder / "data" / "boxes.csv")
     check_place(folder / "out", image, image, folder / "data" / "a.geojson")
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.csv", "a.labels.png", "a.overlay.jpg", "a.coco.json", "index.html"])
+def test_files_that_no_prediction_wrote_are_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"{name}: is in the way, and no earlier prediction wrote it"):
+        check_unknown(tmp_path, Path("x/a.png"), RESULT_FORMATS)
+    check_unknown(tmp_path, Path("x/b.png"), ("csv",))
+    summary = ImageSummary(name="a", objects=0, classes={}, empty=0, seconds=1, pixels=1, files=(name,))
+    write_record(tmp_path, DoneRecord(digest="", summary=summary))
+    check_unknown(tmp_path, Path("x/a.png"), RESULT_FORMATS)
