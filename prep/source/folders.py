@@ -249,7 +249,7 @@ def _without_partner(
             if folders.may_lack_mask:
                 continue
             wanted = root.masks / f"{place}{folders.mask_suffix}.png"
-            remedy = "add the mask or move the image away"
+            remedy = "add the mask, or leave out all such files with --unpaired skip"
             longer = sorted(
                 stem[len(key[1]) :] for folder, stem in masks if folder == key[0] and stem.startswith(key[1])
             )
@@ -258,7 +258,8 @@ def _without_partner(
             yield SourceError(images[key], f"has no mask {wanted}", remedy)
         else:
             wanted = root.images / f"{place}{folders.image_suffix}.png"
-            yield SourceError(masks[key], f"has no image {wanted}", "add the image or move the mask away")
+            remedy = "add the image, or leave out all such files with --unpaired skip"
+            yield SourceError(masks[key], f"has no image {wanted}", remedy)
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:

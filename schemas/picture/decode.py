@@ -149,7 +149,7 @@ def _pillow_codes(picture: PictureFile, image: Image.Image) -> NDArray[Any]:
         # Pillow keeps the byte order of a big-endian file; `astype` converts it to the order of this machine.
         return values.astype(np.uint16) if values.dtype.itemsize == 2 else values
     what = f"is a color image (mode {image.mode}), but a mask has one class code per pixel"
-    remedy = "save it palettized or gray, with the code as pixel value, or give --colors if its colors are the classes"
+    remedy = "save it palettized or gray, with the code as pixel value, or give bcss-prep its --colors"
     raise SourceError(path, what, remedy)
 
 
