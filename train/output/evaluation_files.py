@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -28,14 +29,20 @@ NUMBERS = ("metrics.json", "objects.csv", "overlays.png", "report.html")
 
 
 def check_new(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds an earlier evaluation.
+    """Refuse a folder that holds an earlier evaluation, or other files with the names of an evaluation's.
 
     Raises:
-        ConfigError: The folder holds an evaluation, and `overwrite` is false.
+        ConfigError: The folder holds such a file, and `overwrite` is false.
     """
+    if overwrite:
+        return
     for numbers in (out / "metrics.json", out / "propagation.json"):
-        if numbers.exists() and not overwrite:
+        if numbers.exists():
             raise ConfigError(numbers, "belongs to an earlier evaluation", "give --overwrite, or choose another --out")
+    for path in (out / name for name in NUMBERS):
+        if path.exists():
+            what = "is in the way, and no finished evaluation wrote it"
+            raise ConfigError(path, what, "choose another --out, or give --overwrite to replace it")
 
 
 def remove_optional(out: Path) -> None:
@@ -45,18 +52,16 @@ def remove_optional(out: Path) -> None:
     """
     for name in ("propagation.json", "propagation.csv"):
         (out / name).unlink(missing_ok=True)
-    try:
-        earlier = json.loads((out / "metrics.json").read_bytes())
-        settings, models = earlier["settings"], list(earlier["models"])
-    except (OSError, ValueError, KeyError, TypeError):
-        # The folder is new, or holds a part of a file. Then nobody knows what else belongs to an evaluation.
+    earlier = _earlier(out)
+    if earlier is None:
         return
+    settings = earlier["settings"]
     if settings["save_masks"] or settings["stitch"]:
         for name in ("rois.csv", "classes.json", "masks/truth.json"):
             (out / name).unlink(missing_ok=True)
     for name in [*["masks"] * settings["save_masks"], *["stitched"] * settings["stitch"]]:
         folder_of = ModelFolders()
-        for folder in filter(Path.is_dir, (out / name / folder_of(model) for model in models)):
+        for folder in filter(Path.is_dir, (out / name / folder_of(model) for model in earlier["models"])):
             shutil.rmtree(folder)
         if (out / name).is_dir() and not any((out / name).iterdir()):
             (out / name).rmdir()
@@ -64,8 +69,19 @@ def remove_optional(out: Path) -> None:
 
 def remove_numbers(out: Path) -> None:
     """Remove the other files of an earlier evaluation, which one of sequences does not write."""
-    for name in NUMBERS:
-        (out / name).unlink(missing_ok=True)
+    if _earlier(out) is not None:
+        for name in NUMBERS:
+            (out / name).unlink(missing_ok=True)
+
+
+def _earlier(out: Path) -> dict[str, Any] | None:
+    """Return the numbers of the evaluation in a folder; None if it holds none, or only a part of the file."""
+    try:
+        earlier = json.loads((out / "metrics.json").read_bytes())
+        is_whole = {"save_masks", "stitch"} <= earlier["settings"].keys() and isinstance(earlier["models"], dict)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return earlier if is_whole else None
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:

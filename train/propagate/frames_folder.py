@@ -22,6 +22,9 @@ from train.propagate.video import VIDEO_SUFFIXES, count_frames, is_video, read_v
 NOT_OBJECTS = (0, 255)
 """Mask values that are not objects: background, and pixels that are ignored."""
 
+FRAMES_FILE = ".bcss-train-frames"
+"""Marks the folders that `predict_frames` writes, so that masks of others are not replaced."""
+
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 _LAST_DIGITS = re.compile(r"\d+$")
 
@@ -40,11 +43,13 @@ def find_frames(folder: Path) -> list[Path]:
         )
     numbered: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in _SUFFIXES:
+        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
             continue
         digits = _LAST_DIGITS.search(path.stem)
         if digits is None or int(digits[0]) in numbered:
-            what = "does not end in a frame number" if digits is None else "has the number of another frame"
+            what = "does not end in a frame number"
+            if digits is not None:
+                what = f"has the frame number of {numbered[int(digits[0])].name}"
             raise SourceError(path, what, "name each frame as in 00000.jpg")
         numbered[int(digits[0])] = path
     if not numbered:
@@ -58,6 +63,8 @@ def predict_frames(
     first_mask: Path,
     out: Path,
     on_frame: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Follow the objects of the first frame's mask through all frames, and write one mask for each frame.
 
@@ -69,13 +76,15 @@ def predict_frames(
             have the values and the palette of the first mask. Where objects overlap, a pixel belongs to the one with
             the highest logit.
         on_frame: Function called with the number of finished frames and the number of all frames.
+        overwrite: Whether files may be replaced that no earlier call wrote.
 
     Returns:
         The written files.
 
     Raises:
         SourceError: A file cannot be read, the mask has no object, or a frame has another size than the mask.
-        ConfigError: The results would lie among the frames or the masks.
+        ConfigError: The results would lie among the frames or the masks, or would replace files that no earlier call
+            wrote.
     """
     mask = read_mask(first_mask)
     values = np.setdiff1d(np.unique(mask), NOT_OBJECTS)
@@ -85,9 +94,14 @@ def predict_frames(
         raise ConfigError(out, "holds frames or masks that results could replace", "choose another --out")
     palette = _palette(first_mask)
     names, frames = _frames_of(source)
+    taken = next((path for name in names if (path := out / f"{name}.png").exists()), None)
+    if taken is not None and not overwrite and not (out / FRAMES_FILE).exists():
+        what = "is in the way, and no earlier prediction wrote it"
+        raise ConfigError(taken, what, "choose another --out, or give --overwrite to replace it")
     images = (_of_size(where, image, mask.shape, first_mask) for where, image in frames)
     masks = follow(predictor, images, mask == values[:, None, None], len(names))
     out.mkdir(parents=True, exist_ok=True)
+    (out / FRAMES_FILE).touch()
     written: list[Path] = []
     for name, logits in zip(names, masks, strict=True):
         codes = np.where(logits.max(0) > 0, values[logits.argmax(0)], 0).astype(mask.dtype)

@@ -37,6 +37,7 @@ def write_scores(
         "split": split,
         "prompt": kind,
         "outline_tolerance": OUTLINE_TOLERANCE,
+        "objects": "those on the first frame that shows an object",
         "frames": "those with a mask after the first prompt, without the last frame",
     }
     result = {"protocol": protocol, "models": summarize(scores)}

@@ -1,12 +1,14 @@
 """Score masks that were followed through the sequences of a store, by the rules of DAVIS.
 
 The prompts are on the first frame that shows an object. J and F are means over the frames after it, without the last
-one and without frames that have no mask. An object counts as one number, whatever its number of frames.
+one and without frames that have no mask. An object counts as one number, whatever its number of frames. Objects that
+appear after that first frame have no prompt and are not scored.
 Axes: O objects, S pixels per side of a tile.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,8 @@ from train.propagate.follow import FirstMasks, FirstPoints, follow
 from train.score.answers import tiles_with_objects
 from train.transforms.geometry import mask_box
 from train.transforms.sample import pad_prompts
+
+logger = logging.getLogger(__name__)
 
 BASELINES = ("baseline:mask", "baseline:box")
 """The masks of the first frame, and their filled boxes, copied to all other frames."""
@@ -76,6 +80,11 @@ class _Followable:
         """Numbers of the frames that are scored: all that have a mask, without the first and the last frame."""
         return [number for number in range(1, len(self.tiles) - 1) if self.labeled[number]]
 
+    @property
+    def late(self) -> int:
+        """Number of objects that the first frame does not show; they have no prompt."""
+        return len({track for tile in self.tiles for track in tile.tracks.values()} - {*self.tiles[0].tracks.values()})
+
     def truth(self, number: int) -> Masks:
         """Return the masks of the first frame's objects in a frame, bool (O, S, S); empty where one is hidden."""
         tile, rows = self.tiles[number], {track: row for row, track in enumerate(self.tiles[0].tracks.values())}
@@ -107,9 +116,13 @@ def score_sequences(
     if not store.sequences:
         raise StoreError(store.path, "has no sequences", "build it with `--sequences`, or leave --propagate out")
     found: list[ObjectScore] = []
+    late = 0
     for followable in _followables(store, split):
+        late += followable.late
         for name, masks in _answers(followable, predictors, kind):
             found += _scores(followable, name, masks)
+    if late:
+        logger.warning("objects that appear after the prompts of their sequence are not scored: %d", late)
     if not found:
         what = f"has no sequence in the split {split!r} with three frames from its first object on"
         raise StoreError(store.path, what, "the first and the last frame are not scored; choose another --split")

@@ -1,6 +1,7 @@
 """One evaluation of two runs, each beside its own start."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.config import FitConfig
 from train.evaluation.run import run_evaluation
 from train.evaluation.settings import EvaluationSettings
 from train.fit.state import Origin, start_run
+from train.output.evaluation_files import check_new, remove_numbers, remove_optional
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,23 @@ def test_the_next_evaluation_leaves_no_file_of_the_earlier_one(store: Store, tmp
     left = sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock")
     assert left == ["masks", "metrics.json", "objects.csv", "overlays.png", "report.html"]
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["own.png"]
+
+
+@pytest.mark.parametrize("name", ["report.html", "objects.csv", "overlays.png"])
+def test_files_of_others_are_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "metrics.jsonl").write_text("that of a run")
+    with pytest.raises(ConfigError, match=f"{name}: is in the way, and no finished evaluation wrote it"):
+        check_new(tmp_path, overwrite=False)
+    check_new(tmp_path, overwrite=True)
+    remove_optional(tmp_path)
+    remove_numbers(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_numbers_of_an_evaluation_do_not_stay_beside_those_of_sequences(made: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(made, tmp_path / "copy")
+    with pytest.raises(ConfigError, match="belongs to an earlier evaluation"):
+        check_new(folder, overwrite=False)
+    remove_numbers(folder)
+    assert [path.name for path in folder.iterdir() if path.name != ".lock"] == []

@@ -45,11 +45,11 @@ def test_masks_have_the_values_and_the_palette_of_the_first(nano: PromptableSam,
 
 
 def test_frames_are_sorted_by_number(tmp_path: Path) -> None:
-    for name in ("f10.jpg", "f9.png", "f100.JPG", "notes.txt"):
+    for name in ("f10.jpg", "f9.png", "f100.JPG", "notes.txt", "._f9.png"):
         (tmp_path / name).touch()
     assert [path.name for path in find_frames(tmp_path)] == ["f9.png", "f10.jpg", "f100.JPG"]
     (tmp_path / "g9.png").touch()
-    with pytest.raises(SourceError, match="has the number of another frame"):
+    with pytest.raises(SourceError, match=r"g9.png: has the frame number of f9.png"):
         find_frames(tmp_path)
 
 
@@ -91,3 +91,18 @@ def test_flags_of_images_are_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["predict", str(tmp_path / "nano.pt"), str(tmp_path), *flags])
     assert done.exit_code == 2
     assert "--tta has no effect with --first-mask" in " ".join(done.output.replace("\u2502", " ").split())
+
+
+def test_files_of_others_are_replaced_only_if_told(nano: PromptableSam, tmp_path: Path) -> None:
+    frames = write_drifting(tmp_path, sequences=1, frames=3) / "images" / "s0"
+    first, out = _mask(tmp_path), tmp_path / "o"
+    predictor = MaskPredictor(nano, torch.device("cpu"))
+    out.mkdir()
+    (out / "00002.png").write_text("mine")
+    with pytest.raises(ConfigError, match=r"00002.png: is in the way, and no earlier prediction wrote it"):
+        predict_frames(predictor, frames, first, out)
+    assert [path.name for path in out.iterdir()] == ["00002.png"]
+    assert (out / "00002.png").read_text() == "mine"
+    written = predict_frames(predictor, frames, first, out, overwrite=True)
+    # The same command may be repeated.
+    assert predict_frames(predictor, frames, first, out) == written

@@ -8,8 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from prep.build import build_store
+from prep.config import BuildConfig
 from schemas.errors import StoreError
-from schemas.store.store import Store
+from schemas.store.store import Store, open_store
+from tests.sequences import moving_mask, write_sequences
 from tests.train.sequences import drifting_mask
 from train.cli import app
 from train.model.predictor import MaskPredictor
@@ -76,3 +79,15 @@ def test_command_writes_j_and_f(sequences: Store, nano: PromptableSam, tmp_path:
     for flags in (["--tta"], ["--prompt", "mixed"]):
         refused = CliRunner().invoke(app, ["evaluate", sequences.path, *named, *out, "--overwrite", *flags])
         assert refused.exit_code == 2
+
+
+def test_objects_without_a_prompt_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = {number: moving_mask(number) for number in range(4)}
+    # Object 7 appears only in the second frame.
+    frames[0] = np.where(frames[0] == 7, 0, frames[0]).astype(np.uint8)
+    source = write_sequences(tmp_path / "source", {"s": dict(frames)})
+    config = BuildConfig.model_validate({"size_px": 128, "layout": "resize", "sequences": True})
+    build_store(source, tmp_path / "s.zarr", config)
+    scores = score_sequences(open_store(tmp_path / "s.zarr"), {}, "all", "mask")
+    assert {score.track for score in scores} == {1}
+    assert caplog.messages[-1] == "objects that appear after the prompts of their sequence are not scored: 1"
