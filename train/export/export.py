@@ -71,7 +71,7 @@ def export_checkpoint(
         data = predictor.trained_on.content() if predictor.trained_on else None
         known = own_metadata({"model_size": model.size, "image_size": model.image_size, "trained_on": data})
         return _appear(out, lambda path: _save_safetensors(weights, path, known))
-    card = model_card(checkpoint, content, model, predictor.weights, evaluation)
+    card = model_card(checkpoint, content, model, predictor.weights, evaluation, out.name)
 
     def write(folder: Path) -> None:
         folder.mkdir()

@@ -22,7 +22,12 @@ Row = tuple[str, str, str, str, int, int]
 
 
 def model_card(
-    checkpoint: Path, content: Mapping[str, Any], model: PromptableSam, weights: WeightsFile, evaluation: Path | None
+    checkpoint: Path,
+    content: Mapping[str, Any],
+    model: PromptableSam,
+    weights: WeightsFile,
+    evaluation: Path | None,
+    folder: str,
 ) -> str:
     """Write the model card of a checkpoint.
 
@@ -32,6 +37,7 @@ def model_card(
         model: The model with the weights of the checkpoint.
         weights: Path and digest of the checkpoint's file.
         evaluation: Result folder of `bcss-train evaluate`; None shows the scores of the last validation.
+        folder: Name of the folder that `transformers` loads.
 
     Returns:
         Markdown text with the header that model hubs read.
@@ -49,6 +55,7 @@ def model_card(
     )
     return environment.get_template("model_card.md.j2").render(
         name=_name(checkpoint),
+        folder=folder,
         size=model.size,
         image_size=model.image_size,
         version=version("bcss-sam2"),

@@ -196,7 +196,7 @@ def test_card_is_named_after_the_run_from_any_folder(
 ) -> None:
     (tmp_path / "our_run" / "evaluation").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "our_run" / "evaluation")
-    card = model_card(Path("../checkpoints/best.pt"), {}, model, WeightsFile("best.pt", "5a" * 32), None)
+    card = model_card(Path("../checkpoints/best.pt"), {}, model, WeightsFile("best.pt", "5a" * 32), None, "hub")
     assert "\n# our_run\n" in card
 
 
@@ -249,7 +249,7 @@ def test_only_an_earlier_export_is_replaced(checkpoint: Path, folder: Path, tmp_
     refused(tmp_path / "hub", "transformers", "holds other files than an export, such as .git")
     refused(tmp_path / "file", "transformers", "is a file; name a folder with --out")
     refused(checkpoint, "weights", "is the checkpoint itself")
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    copy = Path(shutil.copytree(folder, tmp_path / "again" / folder.name))
     (copy / "config.json").write_text("old")
     export_checkpoint(checkpoint, copy, "transformers", overwrite=True)
     assert bytes_of(copy) == bytes_of(folder)
