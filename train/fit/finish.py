@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from schemas.command.stage_timer import timed
+from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.fit.state import Run
 from train.fit.validate import OnTile
 from train.runtime.device import peak_memory_bytes
-from train.runtime.run_log import StepRecord, read_steps
+from train.runtime.run_log import METRICS_FILE, StepRecord, read_steps
 
 
 def finish_run(
@@ -54,6 +55,21 @@ def finish_run(
         summary["against_start"] = of_report or run.against_start
         write_json(out / "summary.json", summary)
     return summary
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that has files with the names of a run's, unless a run has described itself there.
+
+    Raises:
+        ConfigError: A file of something else would be replaced.
+    """
+    try:
+        is_own = "store_fingerprint" in json.loads((out / "config.json").read_bytes())
+    except (OSError, ValueError, TypeError, RecursionError):
+        is_own = False
+    for name in () if is_own else ("config.json", METRICS_FILE, "summary.json", "report.html"):
+        if (out / name).exists():
+            raise ConfigError(out / name, "is in the way, and no earlier run wrote it", "choose another --out")
 
 
 def describe_run(store: Store, run: Run) -> dict[str, Any]:

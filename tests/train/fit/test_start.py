@@ -1,10 +1,14 @@
-"""What a run imports before its first step."""
+"""What a run imports before its first step, and which folders it refuses."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from schemas.errors import ConfigError
 from schemas.store.store import Store
+from train.fit.finish import check_free
 
 NOT_NEEDED = ("matplotlib", "scipy", "jinja2", "torchvision", "sam2.sam2_image_predictor", "sam2.sam2_video_predictor")
 SCRIPT = f"""
@@ -32,3 +36,13 @@ def test_the_first_step_waits_only_for_modules_that_it_needs(store: Store, tmp_p
     command = [sys.executable, "-c", SCRIPT, store.path, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "1 []\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json", "report.html"])
+def test_a_run_replaces_no_file_of_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=f"{name}: is in the way, and no earlier run wrote it"):
+        check_free(tmp_path)
+    # A run that was killed before its first checkpoint may be started again.
+    (tmp_path / "config.json").write_text('{"store_fingerprint": "x"}')
+    check_free(tmp_path)
