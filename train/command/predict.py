@@ -35,7 +35,7 @@ def _formats(text: str) -> str:
     return text
 
 
-_FLAGS_OF_FRAMES = ("checkpoint", "sources", "out", "first_mask", "model", "image_size", "device")
+_FLAGS_OF_FRAMES = ("checkpoint", "sources", "out", "first_mask", "model", "image_size", "device", "overwrite")
 _FLAGS_OF_SEARCH = ("grid", "overlap", "iou_threshold", "stability_threshold", "nms", "batch_size", "workers")
 
 
@@ -90,7 +90,7 @@ def predict(
     model: Annotated[ModelSize | None, typer.Option(help="Network of an official checkpoint.")] = None,
     image_size: ImageSize = None,
     device: Annotated[DeviceChoice, typer.Option(help="auto uses CUDA if it is available.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other results and files in the way.")] = False,
 ) -> None:
     """Segment images and slides, from prompts or without; repeat the command to continue after an interruption."""
     import torch
@@ -110,7 +110,7 @@ def predict(
         raise typer.BadParameter("give one of --prompts, --automatic and --first-mask")
     if first_mask is not None:
         _refuse_flags(context, "--first-mask", lambda name: name in _FLAGS_OF_FRAMES)
-        _predict_frames(checkpoint, sources, first_mask, out, (device, model, image_size))
+        _predict_frames(checkpoint, sources, first_mask, out, (device, model, image_size), overwrite=overwrite)
         return
     if prompts is not None:
         _refuse_flags(context, "--prompts", lambda name: name not in _FLAGS_OF_SEARCH)
@@ -130,7 +130,7 @@ def predict(
         overwrite,
     )
     files = find_sources(sources)
-    check_place(out, sources, files, prompts)
+    check_place(out, files, prompts)
     asked = PromptsOfImages.read(prompts) if prompts else None
     interrupted = interrupted_as_line("finished work is kept; run the same command to continue")
     found: list[ImageSummary] = []
@@ -158,6 +158,8 @@ def _predict_frames(
     first_mask: Path,
     out: Path,
     network: tuple[DeviceChoice, ModelSize | None, int | None],
+    *,
+    overwrite: bool,
 ) -> None:
     """Follow the objects of the first frame's mask through a folder of frames or a video."""
     from train.model.loading import check_network, load_predictor
@@ -177,7 +179,7 @@ def _predict_frames(
             bar.total = total
             bar.update(done - bar.n)
 
-        written = predict_frames(predictor, sources[0], first_mask, out, show)
+        written = predict_frames(predictor, sources[0], first_mask, out, show, overwrite=overwrite)
     typer.echo(printable(f"{len(written)} masks in {out}"))
 
 

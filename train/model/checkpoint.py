@@ -88,6 +88,11 @@ def save_checkpoint(path: Path, content: dict[str, Any], keep_as: Path | None = 
         raise CheckpointError(path, f"cannot be written ({error})", "free space or choose another --out") from error
 
 
+def is_input_side(side_px: int) -> bool:
+    """Return whether a network of this project can have an input of this side."""
+    return 128 <= side_px <= MAX_IMAGE_SIZE and side_px % 32 == 0
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint into CPU memory; it must hold a state dict under `model`.
 
@@ -108,6 +113,10 @@ def load_identified(path: Path) -> tuple[dict[str, Any], WeightsFile]:
 
 
 def _load(path: Path, *, hashed: bool) -> tuple[dict[str, Any], str]:
+    if path.is_dir():
+        inside = [path / name for name in ("checkpoints/best.pt", "checkpoints/checkpoint.pt", "best.pt")]
+        file = next((name for name in inside if name.is_file()), "the file of a checkpoint, as RUN/checkpoints/best.pt")
+        raise CheckpointError(path, "is a folder", f"give {file}")
     try:
         with path.open("rb") as file:
             check_no_pointer(path, file.read(64))
@@ -202,7 +211,7 @@ def trained_with(content: dict[str, Any], path: Path) -> tuple[ModelSize, int] |
     if (size, image_size) == (None, None):
         return None
     is_size = isinstance(size, str) and size in MODEL_SIZES
-    is_side = isinstance(image_size, int) and 128 <= image_size <= MAX_IMAGE_SIZE and image_size % 32 == 0
+    is_side = isinstance(image_size, int) and is_input_side(image_size)
     if not is_size or not is_side:
         what = f"has an invalid model_size {size!r:.40} or image_size {image_size!r:.40}"
         raise CheckpointError(path, what, "save or download it again")

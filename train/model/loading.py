@@ -11,7 +11,15 @@ import torch
 
 from schemas.errors import ConfigError
 from train.backbone.catalog import MODEL_SIZES, ModelSize, backbone_of
-from train.model.checkpoint import Weights, load_identified, load_weights, prediction_weights, trained_with
+from train.choices import MAX_IMAGE_SIZE
+from train.model.checkpoint import (
+    Weights,
+    is_input_side,
+    load_identified,
+    load_weights,
+    prediction_weights,
+    trained_with,
+)
 from train.model.names import NamedCheckpoint, name_checkpoints
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
@@ -53,6 +61,11 @@ def load_described(
     Returns:
         The predictor, and the content of the file.
     """
+    if size is not None and size not in MODEL_SIZES:
+        raise ConfigError(f"model {size!r}", "is unknown", f"use one of {', '.join(MODEL_SIZES)}")
+    if image_size is not None and not is_input_side(image_size):
+        what = "is no side of a network's input"
+        raise ConfigError(f"image size {image_size}", what, f"give a multiple of 32 from 128 to {MAX_IMAGE_SIZE}")
     content, weights = load_identified(path)
     own = trained_with(content, path)
     found = size or recognized(content["model"])
@@ -64,8 +77,6 @@ def load_described(
     model = PromptableSam(own_size, own_image_size)
     load_weights(model, prediction_weights(content, path), path)
     seen = seen_patients(content, path)
-    if seen is None and own is not None:
-        logger.warning("%s does not record its patients: they may be among those that are scored", path)
     return MaskPredictor(model.eval(), device, weights, seen, trained_on(content, path)), content
 
 
@@ -81,7 +92,7 @@ def load_predictors(
     size: ModelSize | None = None,
     image_size: int | None = None,
 ) -> dict[str, MaskPredictor]:
-    """Load several checkpoints for prediction.
+    """Load several checkpoints for scoring; a warning names those of this project that do not record their patients.
 
     Args:
         checkpoints: The checkpoints; those without a name get one from `name_checkpoints`.
@@ -100,7 +111,12 @@ def load_predictors(
     paths = [item for item in checkpoints if isinstance(item, Path)]
     unnamed = iter(name_checkpoints([str(path) for path in paths]))
     named = [item if isinstance(item, NamedCheckpoint) else next(unnamed) for item in checkpoints]
-    found = {item.name: load_predictor(item.path, device, size, image_size) for item in named}
+    found: dict[str, MaskPredictor] = {}
+    for item in named:
+        found[item.name], content = load_described(item.path, device, size, image_size)
+        if found[item.name].seen is None and trained_with(content, item.path) is not None:
+            what = "%s does not record its patients: they may be among those that are scored"
+            logger.warning(what, item.path)
     check_network([predictor.model for predictor in found.values()], size, image_size)
     return found
 

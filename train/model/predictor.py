@@ -120,7 +120,8 @@ class MaskPredictor:
     def model_input(self, image: NDArray[np.uint8]) -> Tensor:
         """Resize an image, uint8 (H, W, 3), to the square that the model sees, uint8 (1, 3, S, S) on its device."""
         size = self.model.image_size
-        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None]
+        # Torch does not take an array with a negative stride, as an image that was flipped or read as BGR has.
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device).permute(2, 0, 1)[None]
         if pixels.shape[-2:] != (size, size):
             resized = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True)
             pixels = resized.round().clamp(0, 255).to(torch.uint8)

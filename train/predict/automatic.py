@@ -16,6 +16,7 @@ from sam2.utils.amg import batched_mask_to_box, build_point_grid
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from schemas.errors import ConfigError
 from train.loss.pixel_terms import upsample
 from train.model.predictor import MaskPredictor, View
 from train.predict.tile_ask import stability_of
@@ -49,6 +50,16 @@ class AutomaticOptions:
     min_area_px: int = 1
     threshold: float = 0.0
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a grid without clicks.
+
+        Raises:
+            ConfigError: There is no click.
+        """
+        if self.clicks_per_side < 1:
+            what = f"has {self.clicks_per_side} clicks along a side"
+            raise ConfigError("AutomaticOptions", what, "give a grid of at least one click")
 
 
 @dataclass(frozen=True)

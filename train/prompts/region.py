@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import ConfigError, SourceError
-from train.prompts.asked_object import AskedObject, is_in, touches
+from train.prompts.asked_object import Area, AskedObject, is_in, touches
 from train.slide.working_grid import WorkingGrid
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,10 @@ def in_region(
             what = f"has the prompt {item.name} outside, at {away[0] - origin_xy[0]}, {away[1] - origin_xy[1]}"
             remedy = f"give coordinates in its {size_xy[0]} x {size_xy[1]} pixels of level 0"
             raise SourceError(path, what, remedy)
+    cut = [item.name for item in asked if item.box is not None and _reaches_out(item.box, size_xy)]
+    if cut:
+        size = f"{size_xy[0]} x {size_xy[1]} px"
+        logger.warning("%s: boxes that reach outside its %s: %d, such as %s", path, size, len(cut), cut[0])
     if region is None:
         return asked
     left, top, width, height = region
@@ -69,6 +73,12 @@ def in_region(
     if len(found) < len(asked):
         logger.warning("%s: prompts outside --region that are left out: %d", path, len(asked) - len(found))
     return found
+
+
+def _reaches_out(box: Area, size_xy: tuple[int, int]) -> bool:
+    """Return whether a box ends more than a pixel outside an image; programs round to whole pixels in many ways."""
+    left, top, right, bottom = box
+    return min(left, top) < -1 or right > size_xy[0] + 1 or bottom > size_xy[1] + 1
 
 
 def on_grid(asked: Sequence[AskedObject], grid: WorkingGrid) -> Iterator[AskedObject]:

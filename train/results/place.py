@@ -20,21 +20,19 @@ _ENDINGS: dict[ResultFormat, tuple[str, ...]] = {
 """How the names of results end, after the stem of the image."""
 
 
-def check_place(out: Path, sources: Sequence[Path], images: Sequence[Path], prompts: Path | None) -> None:
+def check_place(out: Path, images: Sequence[Path], prompts: Path | None) -> None:
     """Refuse a folder of results that holds the images or the prompts.
 
     Args:
         out: The folder of results.
-        sources: The files and folders that the user gave.
-        images: The images among them and in them. A single image may lie in `out`.
+        images: The images that are predicted.
         prompts: The file or folder of prompts, if there is one.
 
     Raises:
         ConfigError: A result could replace a file of prompts, or the next command would take results for images.
     """
     place, remedy = out.resolve(), "choose another folder"
-    folders = [path if path.is_dir() else path.parent for path in sources if path.is_dir() or len(images) > 1]
-    if any(folder.resolve() == place for folder in folders):
+    if any(image.parent.resolve() == place for image in images):
         what = f"is the folder of the images {out}, where the next command would take results for images"
         raise ConfigError("--out", what, remedy)
     if prompts is None:

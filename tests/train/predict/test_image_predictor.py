@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from schemas.errors import BcssError
-from train.predict import ImagePredictor
+from schemas.errors import BcssError, CheckpointError, ConfigError
+from train.predict import ImagePredictor, load_predictor
 from train.predict.automatic import AutomaticOptions
 
 ALL = "geojson,masks,coco,csv,overlay"
@@ -75,3 +77,33 @@ def test_only_rgb_of_eight_bits_is_an_image(predictor: ImagePredictor, wrong: An
 def test_wrong_prompts_from_python_are_named(predictor: ImagePredictor, wrong: Any, message: str) -> None:
     with pytest.raises(BcssError, match=f"predict: .*{message}"):
         predictor.predict(np.zeros((90, 300, 3), np.uint8), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"size": "foo"}, "model 'foo': is unknown"), *[({"image_size": n}, f"size {n}: is no") for n in (0, -5, 100)]],
+)
+def test_network_that_does_not_exist_is_refused(checkpoint: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_predictor(checkpoint, "cpu", **wrong)
+
+
+def test_grid_without_clicks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has 0 clicks along a side"):
+        AutomaticOptions(0)
+
+
+def test_image_may_be_flipped_or_read_as_bgr(predictor: ImagePredictor) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    flipped = image[::-1, :, ::-1]
+    (view,), (copied,) = predictor.views(flipped), predictor.views(flipped.copy())
+    assert torch.equal(view.features.embedding, copied.features.embedding)
+
+
+def test_folder_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="run: is a folder; give the file of a checkpoint, as RUN/checkpoints"):
+        load_predictor(tmp_path / "run", "cpu")
+    (tmp_path / "run" / "checkpoints" / "best.pt").symlink_to(checkpoint)
+    with pytest.raises(CheckpointError, match=r"run: is a folder; give .*run/checkpoints/best.pt"):
+        load_predictor(tmp_path / "run", "cpu")

@@ -107,6 +107,13 @@ def test_prompts_outside_a_region_are_counted(caplog: pytest.LogCaptureFixture) 
         in_region([straddling], path, (100, 80), (40, 40, 60, 20))
 
 
+def test_boxes_that_reach_outside_the_image_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    boxes = [(-1.0, 0.0, 101.0, 50.0), (10.0, 10.0, 12000.0, 50.0), (-40.0, 10.0, 50.0, 50.0)]
+    asked = [AskedObject(str(number), box) for number, box in enumerate(boxes)]
+    assert in_region(asked, Path("a.png"), (100, 50), None) == asked
+    assert caplog.messages == ["a.png: boxes that reach outside its 100 x 50 px: 2, such as 1"]
+
+
 def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:
     for name in ("t.geojson", "t.json"):
         write_geojson(tmp_path / name, [rectangle((1, 2, 30, 40))])

@@ -22,23 +22,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_results_do_not_go_among_several_images(folder: Path) -> None:
+def test_results_do_not_go_among_images(folder: Path) -> None:
     images = [folder / "data" / name for name in ("a.png", "b.png")]
-    for sources in ([folder / "data"], images):
-        for out in ("data", "link"):
+    for out in ("data", "link"):
+        for some in (images, images[:1]):
             with pytest.raises(ConfigError, match="is the folder of the images"):
-                check_place(folder / out, sources, images, None)
-    check_place(folder / "out", images, images, None)
-    check_place(folder / "data", images[:1], images[:1], None)
+                check_place(folder / out, some, None)
+    check_place(folder / "out", images, None)
 
 
 def test_results_do_not_replace_prompts(folder: Path) -> None:
-    image = [folder / "data" / "a.png"]
+    image = [folder / "slides" / "a.svs"]
     for prompts in ("data/a.geojson", "link/a.geojson", "data"):
         with pytest.raises(ConfigError, match="is the folder of the prompts"):
-            check_place(folder / "data", image, image, folder / prompts)
-    check_place(folder / "data", image, image, folder / "data" / "boxes.csv")
-    check_place(folder / "out", image, image, folder / "data" / "a.geojson")
+            check_place(folder / "data", image, folder / prompts)
+    check_place(folder / "data", image, folder / "data" / "boxes.csv")
+    check_place(folder / "out", image, folder / "data" / "a.geojson")
 
 
 @pytest.mark.parametrize("name", ["a.geojson", "a.csv", "a.labels.png", "a.overlay.jpg", "a.coco.json", "index.html"])
