@@ -109,7 +109,7 @@ def evaluate(
     ] = 2.0,
     zero_shot: Annotated[
         bool,
-        typer.Option("--zero-shot/--no-zero-shot", help="Also score the weights that a checkpoint was trained from."),
+        typer.Option("--zero-shot/--no-zero-shot", help="Also score the weights of the start; not with --propagate."),
     ] = True,
     primary: Annotated[
         str | None,
