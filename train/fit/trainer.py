@@ -99,7 +99,7 @@ def _train(
         raise CheckpointError(
             checkpoint, "belongs to an earlier run", "give --resume to continue it, or choose another --out"
         )
-    if is_main and not checkpoint.exists() and not previous_of(checkpoint).exists():
+    if not checkpoint.exists() and not previous_of(checkpoint).exists():
         check_free(out)
     with timed("set up"):
         prepared = prepare_run(store, config, machine, checkpoint if resume else None)

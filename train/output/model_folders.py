@@ -17,7 +17,9 @@ class ModelFolders:
     def __call__(self, model: str) -> str:
         """Return the folder name of a model, which is the same at each call."""
         if model not in self._names:
-            plain = name = bounded_name(model.replace("/", "_").replace(":", "_"), "")
+            # A name of dots alone would be the folder itself or the one above it.
+            safe = model.replace("/", "_").replace(":", "_") if model.strip(".") else f"model{model}"
+            plain = name = bounded_name(safe, "")
             number = 2
             while name in self._names.values():
                 name, number = bounded_name(plain, f"_{number}"), number + 1
