@@ -165,11 +165,6 @@ class BuildConfig(BaseModel):
         if gone:
             what = f"names {gone[0]}, which the class map merges into {self.merges[gone[0]]}"
             raise ConfigError("--classes", what, "name that code instead")
-        hidden = [code for code in self.ignore if self.merges.get(code, code) not in self.ignore]
-        if hidden:
-            what = f"names {hidden[0]}, which the class map merges into {self.merges[hidden[0]]}"
-            rest = ",".join(str(code) for code in self.ignore if code not in hidden) or "none"
-            raise ConfigError("--ignore", what, f"give --ignore {rest}, or change the class map")
         # The ignored values of sequences are not classes.
         both = set[int]() if self.sequences else set(named) & set(self.ignore)
         if both:

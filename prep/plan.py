@@ -79,8 +79,10 @@ def plan_build(
     Raises:
         SourceError: A file has no partner, cannot be read, or differs from its partner in size. One error lists all
             such problems.
-        ConfigError: The patients cannot be divided as the user asks.
+        ConfigError: The patients cannot be divided as the user asks, or the class map merges an ignored code into one
+            that counts.
     """
+    _check_ignored(config)
     data = source if isinstance(source, DataSet) else read_source(source, config.folders, patients)
     if data.has_sequences != config.sequences:
         what = "holds sequences" if data.has_sequences else "holds no sequences"
@@ -95,6 +97,19 @@ def plan_build(
     rule = splitter or default_rule(rois, config.dataset)
     method = rule.method if isinstance(rule, SplitRule) else "a function of the caller"
     return BuildInputs(data.root, config, rois, rule(rois), tuple(specs), method)
+
+
+def _check_ignored(config: BuildConfig) -> None:
+    """Refuse to merge an ignored code into one that counts. Stores of earlier versions may have such settings.
+
+    Raises:
+        ConfigError: There is such a code.
+    """
+    hidden = [code for code in config.ignore if config.merges.get(code, code) not in config.ignore]
+    if hidden:
+        what = f"names {hidden[0]}, which the class map merges into {config.merges[hidden[0]]}"
+        rest = ",".join(str(code) for code in config.ignore if code not in hidden) or "none"
+        raise ConfigError("--ignore", what, f"give --ignore {rest}, or change the class map")
 
 
 def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | None = None) -> DataSet:

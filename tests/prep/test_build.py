@@ -16,6 +16,7 @@ from PIL import Image
 
 from prep.build import BuildOptions, BuildProgress, build_store
 from prep.config import BuildConfig
+from prep.source.class_map import ClassEntry
 from prep.source.discover import RoiSource
 from prep.verify import verify_store
 from schemas.errors import ConfigError, SourceError, StoreError
@@ -172,6 +173,19 @@ def test_prepared_rois_are_not_reused_after_their_patient_was_corrected(write_ro
     again = BuildOptions(overwrite=True)
     build_store(source, tmp_path / "s.zarr", SMALL, again, patients={"a": "p1", "b": "p2", "c": "p2"})
     assert open_store(tmp_path / "s.zarr").column("tiles/patient").tolist() == ["p1", "p2", "p2"]
+
+
+def test_an_ignored_code_cannot_be_merged_into_one_that_counts(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.repeat(np.array([1, 2, 7, 15], np.uint8), 16)[:, None].repeat(64, 1))
+    # The settings themselves are valid, because `verify` reads those of older stores.
+    merged = BuildConfig(size_px=64, class_map=(ClassEntry(code=7, into=2), ClassEntry(code=15, into=2)))
+    with pytest.raises(ConfigError, match=r"--ignore: names 7, which the class map merges into 2; give --ignore 0, or"):
+        build_store(source, tmp_path / "s.zarr", merged)
+    build_store(source, tmp_path / "s.zarr", merged.model_copy(update={"ignore": (0,)}))
+    assert not open_store(tmp_path / "s.zarr")[0].ignore.any()
+    inside = BuildConfig(size_px=64, class_map=(ClassEntry(code=7, into=15),))
+    build_store(source, tmp_path / "i.zarr", inside)
+    assert open_store(tmp_path / "i.zarr")[0].ignore.sum() == 32 * 64
 
 
 def test_message_names_the_roi_that_is_only_in_the_folder(write_roi, tmp_path: Path) -> None:

@@ -49,11 +49,3 @@ def test_ranges_of_codes() -> None:
     for text in ("3-1", "1-70000", "1-", "-1", "1-2-3"):
         with pytest.raises(ConfigError, match="is neither a code"):
             parse_codes(text)
-
-
-def test_an_ignored_code_cannot_be_merged_into_one_that_counts() -> None:
-    merged = (ClassEntry(code=7, into=2), ClassEntry(code=15, into=2))
-    with pytest.raises(ConfigError, match=r"--ignore: names 7, which the class map merges into 2; give --ignore 0, or"):
-        BuildConfig(class_map=merged)
-    assert BuildConfig(class_map=merged, ignore=(0,)).ignore == (0,)
-    assert BuildConfig(class_map=(ClassEntry(code=7, into=15),)).ignore == (0, 7, 15)
