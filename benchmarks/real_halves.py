@@ -1,7 +1,7 @@
 """Train on halves of real ROIs and score the other halves; then predict the held ROI whole.
 
     BCSS_REAL_DATA=DATA python -m benchmarks.real_halves OUT [--start nano|random] [--steps 600] [--unseen ROI]
-                                                             [--drawn] [--drawn-first STEPS]
+                                                             [--drawn] [--drawn-first STEPS] [--seed 0]
 
 `--start nano` fine-tunes the start that comes with this project; `--start random` trains `tiny` from random weights.
 
@@ -12,6 +12,7 @@ one, in an OUT of its own.
 `--drawn` also trains on tissue that is drawn on the masks in DATA whose images are not there. It also adds each
 training image a second time with two codes, tumor and other, unless these are its codes already.
 `--drawn-first STEPS` trains on such tissue alone before it trains on anything real.
+`--seed` sets the seed of both trainings; what is drawn and how halves are cut stays the same.
 
 The weights after each quarter of the steps are scored, so that one can see how the held-out Dice rises; the last ones
 count. The boxes of the scored objects are then asked on the whole held ROIs, where windows lie otherwise than the tiles
@@ -117,13 +118,13 @@ def add_drawn(data: Path, source: Path) -> None:
     _write_patients(source, patients | draw_on_masks(_masks_to_draw_on(data), source, DRAWN_TIMES))
 
 
-def train_on_drawn(data: Path, out: Path, start: Mapping[str, str], steps: int) -> dict[str, str]:
+def train_on_drawn(data: Path, out: Path, start: Mapping[str, object], steps: int) -> dict[str, object]:
     """Train a start further, on drawn tissue alone, and return the settings of the start that this gives."""
     for kind in ("images", "masks"):
         (out / "train" / kind).mkdir(parents=True, exist_ok=True)
     _write_patients(out / "train", draw_on_masks(_masks_to_draw_on(data), out / "train", ALONE_TIMES))
     weights = train(build(out, "train"), out, start, steps)
-    return {"model": start.get("model", "nano"), "init": str(weights[str(steps)])}
+    return {**start, "model": start.get("model", "nano"), "init": str(weights[str(steps)])}
 
 
 def _masks_to_draw_on(data: Path) -> list[Path]:
@@ -211,7 +212,7 @@ def _call(program: str, *arguments: object) -> None:
     subprocess.run([str(Path(sys.executable).parent / program), *map(str, arguments)], check=True)
 
 
-def train(store: Path, out: Path, start: Mapping[str, str], steps: int) -> dict[str, Path]:
+def train(store: Path, out: Path, start: Mapping[str, object], steps: int) -> dict[str, Path]:
     """Train, or continue a run, and return the weights of each quarter by their step, last ones last."""
     (out / "settings.yaml").write_text(SETTINGS, encoding="utf-8")
     config = read_config(out / "settings.yaml", {**start, "max_steps": steps, "save_every_steps": steps // KEPT})
@@ -246,6 +247,7 @@ def main() -> None:
     parser.add_argument("--unseen", choices=list(FOLDERS.values()), help="score this ROI, train on the other one")
     parser.add_argument("--drawn", action="store_true", help="train also on tissue drawn on masks without images")
     parser.add_argument("--drawn-first", type=int, default=0, metavar="STEPS", help="train on drawn tissue alone first")
+    parser.add_argument("--seed", type=int, default=0, help="seed of order, prompts and colors")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     out: Path = arguments.out
@@ -254,7 +256,7 @@ def main() -> None:
     cut(data, source, arguments.unseen)
     if arguments.drawn:
         add_drawn(data, source / "train")
-    start = STARTS[arguments.start]
+    start: dict[str, object] = {**STARTS[arguments.start], "seed": arguments.seed}
     if arguments.drawn_first:
         start = train_on_drawn(data, out / "drawn", start, arguments.drawn_first)
     weights = train(build(source, "train"), out, start, arguments.steps)
