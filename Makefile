@@ -11,13 +11,19 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help env demo test lint types format constraints licenses audit test-faults test-slow test-soak test-oldest test-newest same-as clean
 help:
-	@echo 'make demo    environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
-	@echo 'make test    environment, lint, types, tests'
-	@echo 'make audit   look up known vulnerabilities of the pinned versions (needs network)'
-	@echo 'make test-slow    tests of compiled models, killed processes and unusual machines (ten minutes)'
-	@echo 'make test-faults  long tests of kills, full disks, dead servers and hostile files (half an hour)'
-	@echo 'make format  format the sources with ruff'
-	@echo 'make clean   remove the demonstration and the caches, not the environment'
+	@echo 'make demo             environment, synthetic data, store, a small fine-tuning on the CPU, evaluation'
+	@echo 'make test             environment, lint, types, tests'
+	@echo 'make test-slow        tests of compiled models, killed processes and unusual machines (ten minutes)'
+	@echo 'make test-faults      long tests of kills, full disks, dead servers and hostile files (half an hour)'
+	@echo 'make test-soak        memory stays flat over 20,000 samples (ten minutes)'
+	@echo 'make test-oldest      tests with the lower bounds of pyproject.toml'
+	@echo 'make test-newest      tests with the newest versions'
+	@echo 'make same-as REV=...  compare stores, losses and scores with those of a revision'
+	@echo 'make format           format the sources with ruff'
+	@echo 'make audit            look up known vulnerabilities of the pinned versions (needs network)'
+	@echo 'make licenses         write docs/dependencies.md'
+	@echo 'make constraints      pin the versions again'
+	@echo 'make clean            remove the demonstration and the caches, not the environment'
 
 env: $(VENV)/.ready
 

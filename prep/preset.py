@@ -122,7 +122,7 @@ def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
 def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]:
     """Return the preset, and why it was chosen."""
     if given.preset != "auto":
-        return given.preset, "as told"
+        return given.preset, "given by --dataset"
     if given.sequences:
         return "instances", "sequences"
     if given.objects == "instance":

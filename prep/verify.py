@@ -48,7 +48,7 @@ def verify_store(store: Store, on_progress: Callable[[int, int], None] | None = 
 
     Args:
         store: The store.
-        on_progress: Called with the number of checked files and tiles, and the number of all.
+        on_progress: Called with the number of checked files and tiles and with their total number.
 
     Returns:
         All problems; an empty list for a store without any.

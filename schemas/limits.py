@@ -1,4 +1,7 @@
-"""Maximum sizes that a store or a source may claim. A larger claim means damage or malice, and allocates nothing."""
+"""Maximum sizes that a store or a source may claim.
+
+A file that claims more is damaged or hostile; it is refused before memory is allocated.
+"""
 
 MAX_TILE_PX = 1 << 14
 """Maximum side of a tile in pixels."""

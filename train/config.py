@@ -156,7 +156,11 @@ class FitConfig(Settings):
 
     def _check_single_images(self) -> None:
         if self.prompt == "mask":
-            raise ConfigError("--prompt mask", "gives the mask that single images train on", "use it with --frames")
+            raise ConfigError(
+                "--prompt mask",
+                "would give the model the mask that it should predict",
+                "give --frames, for example --frames 4",
+            )
         for name, is_set in (
             ("--frame-stride", self.frame_stride > 1),
             ("--reverse", self.reverse > 0),

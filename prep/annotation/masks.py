@@ -85,7 +85,7 @@ def write_masks(
             for masks of instances.
         class_map: The codes of classes, so that several calls use the same codes.
         instances: Whether mask values number the instances of each image from 1; otherwise they are class codes.
-        on_image: Called with the number of drawn images, and the number of all.
+        on_image: Called with the number of drawn images and with their total number.
 
     Raises:
         SourceError: An annotation or an image cannot be used. All problems are in one error, and nothing is written.

@@ -87,17 +87,17 @@ def build(
         float | None,
         typer.Option(
             callback=_positive,
-            help="Resample ROIs to this many micrometers per pixel; file names give their own resolution.",
+            help="Resample ROIs to this resolution in micrometers per pixel. Their own is read from their file names.",
         ),
     ] = None,
     source_mpp: Annotated[
         float | None,
         typer.Option(
-            callback=_positive, help="Micrometers per pixel of ROIs without it in their names (as MPP-0.2500)."
+            callback=_positive, help="Micrometers per pixel of ROIs whose file names do not state it (as MPP-0.2500)."
         ),
     ] = None,
     min_tissue: Annotated[
-        float, typer.Option(min=0, max=1, help="Leave out tiles with a smaller share of pixels that are not ignored.")
+        float, typer.Option(min=0, max=1, help="Leave out tiles where a smaller share of the pixels is not ignored.")
     ] = 0.0,
     objects: Annotated[
         Literal["label", "component", "instance"] | None,

@@ -116,9 +116,9 @@ class _Canvas:
     fibers: NDArray[np.float32]
     generator: np.random.Generator
 
-    def draw(self, of: Range) -> float:
-        """Draw a number of a range."""
-        return float(self.generator.uniform(*of))
+    def draw(self, bounds: Range) -> float:
+        """Draw a number from a range."""
+        return float(self.generator.uniform(*bounds))
 
 
 def draw_textured(

@@ -187,15 +187,15 @@ def _root(folder: Path, folders: Folders, patient: str) -> _Root:
 def _read(root: _Root, folders: Folders) -> tuple[_Files, _Files, _Files]:
     """Return the images, masks and masks of classes of one root."""
     images, masks, class_masks = _Files(), _Files(), _Files()
-    of_image, of_mask = folders.image_suffix, folders.mask_suffix
+    image_suffix, mask_suffix = folders.image_suffix, folders.mask_suffix
     if root.is_shared:
-        if not (of_image or of_mask):
+        if not (image_suffix or mask_suffix):
             what = "holds images and masks together, and nothing tells them apart"
             raise SourceError(root.images, what, "give --mask-suffix, such as _mask")
         for path, folder in _files(root.images):
-            is_mask = path.stem.endswith(of_mask) if of_mask else not path.stem.endswith(of_image)
-            suffix = of_mask if is_mask else of_image
-            _sort(
+            is_mask = path.stem.endswith(mask_suffix) if mask_suffix else not path.stem.endswith(image_suffix)
+            suffix = mask_suffix if is_mask else image_suffix
+            _add_or_skip(
                 masks if is_mask else images,
                 path,
                 folder,
@@ -205,34 +205,31 @@ def _read(root: _Root, folders: Folders) -> tuple[_Files, _Files, _Files]:
             )
     else:
         for files, place, suffix, endings in (
-            (images, root.images, of_image, IMAGE_SUFFIXES),
-            (masks, root.masks, of_mask, MASK_SUFFIXES),
+            (images, root.images, image_suffix, IMAGE_SUFFIXES),
+            (masks, root.masks, mask_suffix, MASK_SUFFIXES),
         ):
             _check_folder(place, root, folders)
             for path, folder in _files(place):
-                _sort(files, path, folder, suffix, endings, place)
+                _add_or_skip(files, path, folder, suffix, endings, place)
             _say_skipped(place, files.skipped, endings, suffix)
             if not files.paths and not files.problems and not root.patient:
                 ending = f" that ends in {suffix}" if suffix else ""
                 raise SourceError(place, f"contains no {', '.join(endings)} file{ending}", "put the ROIs there")
     if root.class_masks is not None:
         for path, folder in _files(root.class_masks):
-            suffix = of_mask if of_mask and path.stem.endswith(of_mask) else ""
-            _sort(class_masks, path, folder, suffix, MASK_SUFFIXES, root.class_masks)
+            suffix = mask_suffix if mask_suffix and path.stem.endswith(mask_suffix) else ""
+            _add_or_skip(class_masks, path, folder, suffix, MASK_SUFFIXES, root.class_masks)
     return images, masks, class_masks
 
 
 def _check_folder(place: Path, root: _Root, folders: Folders) -> None:
     """Refuse a missing folder, except in a patient's folder: there, files are reported as lacking a partner."""
     if not place.is_dir() and not root.patient:
-        flag = "--images" if place == root.images else "--masks"
         other = ", or give --mask-suffix for masks beside images" if not folders.mask_suffix else ""
-        raise SourceError(
-            place, "is not a folder", f"name the folders with --images and --masks{other}" if flag else ""
-        )
+        raise SourceError(place, "is not a folder", f"name the folders with --images and --masks{other}")
 
 
-def _sort(files: _Files, path: Path, folder: str, suffix: str, endings: tuple[str, ...], root: Path) -> None:
+def _add_or_skip(files: _Files, path: Path, folder: str, suffix: str, endings: tuple[str, ...], root: Path) -> None:
     """Add a file, or count it as skipped if it is of another kind."""
     if path.suffix.lower() not in endings or not path.stem.endswith(suffix):
         files.skipped.append(path.name)

@@ -191,7 +191,7 @@ ZSTD = RowCodec(
     has_checksum=True,
 )
 """The codec of everything except images: labels, packed masks, and columns."""
-# No build writes this one; `benchmarks/loader.py` uses it to measure how long decompression takes.
+# No build writes this one; `benchmarks/codecs.py` reads an uncompressed store for comparison.
 UNCOMPRESSED = RowCodec(compress=lambda row: row.tobytes(), decompress=_copy, content_size=len)
 
 IMAGE_CODECS: dict[CodecName, RowCodec] = {"fast": BLOSC, "small": JPEG_XL}

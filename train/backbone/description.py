@@ -46,8 +46,8 @@ class Backbone:
         memory_modules: Names of the modules that only sequences of frames use and train.
         memory_vectors: Names of the parameters outside those modules that only sequences of frames train.
         mask_pointer: Name of the layer that only masks given in a first frame use.
-        freeze_presets: Names of the modules that each preset freezes, by the name of the preset. The preset is named
-            after the parts that it still trains, except `memory`, which freezes the memory.
+        freeze_presets: Names of the modules that each preset freezes, by the name of the preset. `decoder_only` and
+            `decoder_and_neck` name what is still trained, `memory` and `none` name what is frozen.
         encoder: Name of the image encoder.
         trunk: Name of the encoder's trunk; its learning rate decreases from the last layer to the first.
         trunk_block: Regular expression that matches a parameter in a block of the trunk; its group is the number of

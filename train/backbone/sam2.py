@@ -81,7 +81,6 @@ SAM2 = Backbone(
     mask_pointer="mask_downsample",
     freeze_presets={
         "none": (),
-        "all": (),
         "decoder_only": ("image_encoder", "sam_prompt_encoder", "no_mem_embed"),
         "decoder_and_neck": ("image_encoder.trunk", "sam_prompt_encoder", "no_mem_embed"),
         "memory": (*_MEMORY_MODULES, *_MEMORY_VECTORS),

@@ -68,11 +68,13 @@ def evaluate(
         typer.Option(
             metavar="|".join(BASELINES),
             callback=_baselines,
-            help="Score only these. With a checkpoint, all are scored, and the masks of these are written, too.",
+            help="Baseline to score; may be repeated. With --checkpoint, all baselines are scored, and --save-masks "
+            "and --stitch also write the masks of the named ones.",
         ),
     ] = None,
     model: Annotated[
-        ModelSize | None, typer.Option(help="Network of official checkpoints, if their weights do not tell it.")
+        ModelSize | None,
+        typer.Option(help="Network of official checkpoints, if it cannot be found from their weights."),
     ] = None,
     image_size: ImageSize = None,
     split: Annotated[
@@ -109,7 +111,10 @@ def evaluate(
     ] = 2.0,
     zero_shot: Annotated[
         bool,
-        typer.Option("--zero-shot/--no-zero-shot", help="Also score the weights of the start; not with --propagate."),
+        typer.Option(
+            "--zero-shot/--no-zero-shot",
+            help="Also score the weights that training started from; not with --propagate.",
+        ),
     ] = True,
     primary: Annotated[
         str | None,

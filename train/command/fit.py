@@ -127,8 +127,8 @@ def fit(
     freeze: Annotated[
         str | None,
         typer.Option(
-            help="Modules to freeze, or a preset: decoder_only, decoder_and_neck and all name what is trained, "
-            "memory freezes what only frames train."
+            help="Modules to freeze, or a preset: decoder_only and decoder_and_neck train only these parts, memory "
+            "freezes what only sequences train, none freezes nothing."
         ),
     ] = None,
     lora: Annotated[

@@ -58,7 +58,7 @@ def finish_run(
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder that has files with the names of a run's, unless a run has described itself there.
+    """Refuse a folder whose files a run would replace, unless an earlier run wrote them.
 
     Raises:
         ConfigError: A file of something else would be replaced.

@@ -64,7 +64,7 @@ def load_described(
     if size is not None and size not in MODEL_SIZES:
         raise ConfigError(f"model {size!r}", "is unknown", f"use one of {', '.join(MODEL_SIZES)}")
     if image_size is not None and not is_input_side(image_size):
-        what = "is no side of a network's input"
+        what = "is not a valid input size"
         raise ConfigError(f"image size {image_size}", what, f"give a multiple of 32 from 128 to {MAX_IMAGE_SIZE}")
     content, weights = load_identified(path)
     own = trained_with(content, path)

@@ -25,11 +25,11 @@ COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.sta
 
 
 NUMBERS = ("metrics.json", "objects.csv", "overlays.png", "report.html")
-"""Files of each evaluation but one of sequences."""
+"""Files that every evaluation writes, except with `--propagate`."""
 
 
 def check_new(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds an earlier evaluation, or other files with the names of an evaluation's.
+    """Refuse a folder that holds an earlier evaluation, or other files that an evaluation would replace.
 
     Raises:
         ConfigError: The folder holds such a file, and `overwrite` is false.
@@ -68,7 +68,7 @@ def remove_optional(out: Path) -> None:
 
 
 def remove_numbers(out: Path) -> None:
-    """Remove the other files of an earlier evaluation, which one of sequences does not write."""
+    """Remove the files of an earlier evaluation that `--propagate` does not write."""
     if _earlier(out) is not None:
         for name in NUMBERS:
             (out / name).unlink(missing_ok=True)

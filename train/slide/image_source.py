@@ -218,7 +218,7 @@ def find_sources(paths: list[Path]) -> list[Path]:
             raise SourceError(path, "does not exist", "check the path")
     for path in found:
         if not path.stem.strip(".") or not is_utf8(path.name):
-            raise SourceError(path, "has a name that files of results cannot have", "rename it")
+            raise SourceError(path, "has a name that result files cannot have", "rename it")
     stems = [path.stem for path in found]
     twice = [path for path in found if stems.count(path.stem) > 1]
     if twice:

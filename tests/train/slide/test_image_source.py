@@ -51,7 +51,7 @@ def test_folder_that_cannot_be_predicted_is_refused(tmp_path: Path, names: tuple
 def test_name_that_results_cannot_have_is_refused(tmp_path: Path, name: str | bytes) -> None:
     path = tmp_path / os.fsdecode(name)
     path.touch()
-    with pytest.raises(SourceError, match="has a name that files of results cannot have; rename it"):
+    with pytest.raises(SourceError, match="has a name that result files cannot have; rename it"):
         find_sources([path])
 
 
