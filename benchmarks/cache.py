@@ -26,7 +26,7 @@ from prep.sample.write import write_sample
 from schemas.store.store import Store, open_store
 from train.config import FitConfig, read_config
 from train.features.fill import filled_features
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.runtime.device import pick_device
 from train.runtime.distributed import World
 from train.runtime.run_log import StepRecord, read_steps
@@ -144,7 +144,7 @@ def _measure(store: Store, config: FitConfig, out: Path) -> Measured:
     if (config.max_steps or 0) <= epoch:
         raise SystemExit(f"--steps: the first epoch has {epoch}, and only later ones are measured; give more")
     device = pick_device(config.device)
-    model = start_run(config, Origin("", 1, 1), device).model
+    model = start_run(config, RunIdentity("", 1, 1), device).model
     start = time.perf_counter()
     cache = filled_features(model, store, config, tiles, World(), device, StopRequest())
     fill_s = time.perf_counter() - start

@@ -35,7 +35,7 @@ from train.config import FitConfig, read_config
 from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest, TileDataset
 from train.data.loader import sample_options
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.runtime.distributed import World
 from train.runtime.run_log import StepRecord, read_steps
@@ -152,7 +152,7 @@ def _rate(config: FitConfig, batches: Iterator[Batch], steps: int, epoch: int, d
 
     Batches that are loaded in parallel arrive together: one step waits for all, so no single step shows their cost.
     """
-    run = start_run(config, Origin("", config.batch_size, 1), device)
+    run = start_run(config, RunIdentity("", config.batch_size, 1), device)
     if config.compile:
         run.model.compile_parts()
     step = TrainStep(run.model, run.optimizer, config, World(), device)

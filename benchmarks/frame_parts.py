@@ -24,7 +24,7 @@ from benchmarks.claims import Claim, hardware, print_claims
 from benchmarks.frames import FRAMES, GOAL_GROWTH, drifting_batch
 from train.config import FitConfig
 from train.fit import step as step_module
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.runtime.distributed import World
 
@@ -134,7 +134,7 @@ def measure(settings: dict[str, Any], frames: int) -> Times:
         }
     )
     device = torch.device("cpu")
-    run = start_run(config, Origin("", 1, 1), device)
+    run = start_run(config, RunIdentity("", 1, 1), device)
     step, batch, clock = TrainStep(run.model, run.optimizer, config, World(), device), drifting_batch(config), Clock()
     clock.record(run.model, "encode_levels", ENCODER)
     for name, part in METHODS.items():

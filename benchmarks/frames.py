@@ -21,7 +21,7 @@ import torch
 from benchmarks.claims import Claim, hardware, print_claims
 from train.config import FitConfig
 from train.data.collate import Batch, collate
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.runtime.device import peak_memory_bytes, pick_device
 from train.runtime.distributed import World
@@ -67,7 +67,7 @@ def measure(settings: dict[str, Any], frames: int) -> tuple[float, float, float]
         }
     )
     device = pick_device("auto")
-    run = start_run(config, Origin("", config.batch_size, 1), device)
+    run = start_run(config, RunIdentity("", config.batch_size, 1), device)
     step = TrainStep(run.model, run.optimizer, config, World(), device)
     batch = drifting_batch(config)
     took: list[tuple[float, float]] = []

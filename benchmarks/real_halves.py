@@ -43,9 +43,9 @@ from schemas.prompt_kinds import PromptKind
 from schemas.store.store import open_store
 from train.config import read_config
 from train.predict import load_predictor
-from train.predict.prompted import predict_asked
+from train.predict.prompted import predict_prompted
 from train.predict.settings import PromptOptions
-from train.prompts.asked_object import AskedObject
+from train.prompts.object_prompt import ObjectPrompt
 from train.runtime.run_log import StepRecord
 from train.score.answers import tile_prompts, tiles_with_objects
 from train.score.baselines import baseline_masks, disc_radius_px
@@ -165,10 +165,10 @@ def whole_roi_dice(source: Path, store_path: Path, checkpoint: Path, objects: Pa
         grid = WorkingGrid.of(Picture(np.asarray(Image.open(source / "images" / f"{roi}.png").convert("RGB"))))
         truths = [_truth(store, int(row["tile_index"]), int(row["object_id"])) for row in wanted]
         asked = [
-            AskedObject(str(n), (x0 + x, y0 + y, x1 + 1 + x, y1 + 1 + y))
+            ObjectPrompt(str(n), (x0 + x, y0 + y, x1 + 1 + x, y1 + 1 + y))
             for n, (_, (x, y), (x0, y0, x1, y1)) in enumerate(truths)
         ]
-        found = predict_asked(predictor, grid, asked, PromptOptions(predictor.window_px, tta=True))
+        found = predict_prompted(predictor, grid, asked, PromptOptions(predictor.window_px, tta=True))
         for row, item, (truth, (x, y), _) in zip(wanted, found, truths, strict=True):
             side = len(truth)
             mask = np.zeros_like(truth) if item is None else item.within((x, y, x + side, y + side))

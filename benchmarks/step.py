@@ -36,7 +36,7 @@ from train.config import FitConfig
 from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest, TileDataset
 from train.data.loader import sample_options
-from train.fit.state import Origin, Run, start_run
+from train.fit.state import Run, RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.model.promptable import PromptableSam
 from train.runtime.device import autocast
@@ -108,7 +108,7 @@ def main() -> None:
 
 def _compare(store: Store, config: FitConfig, device: torch.device, arguments: argparse.Namespace) -> list[Claim]:
     batch = _batch(store, config).to(device)
-    weights = start_run(config, Origin("", config.batch_size, 1), torch.device("cpu")).model.state_dict()
+    weights = start_run(config, RunIdentity("", config.batch_size, 1), torch.device("cpu")).model.state_dict()
     frozen = bool(config.freeze)
     name = f"{config.model}, {'frozen' if frozen else 'full'}, {config.corrections} corrections"
     theirs = _measure_published(config, weights, batch, arguments.steps, device)
@@ -169,7 +169,7 @@ def _start(config: FitConfig, weights: dict[str, Tensor], device: torch.device) 
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    run = start_run(config, Origin("", config.batch_size, 1), device)
+    run = start_run(config, RunIdentity("", config.batch_size, 1), device)
     run.model.load_state_dict(weights)
     return run
 

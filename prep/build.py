@@ -20,7 +20,7 @@ from prep.place.destination import check_replaceable, linked_place, occupied
 from prep.place.local_store import publish_local, recover
 from prep.place.object_store import publish_remote, remote_lock, remove_lock
 from prep.place.workspace import build_token, open_workspace, remove_left_over
-from prep.plan import BuildInputs, plan_build
+from prep.plan import BuildPlan, plan_build
 from prep.source.discover import DataSet
 from prep.source.split import Splitter
 from prep.write.assemble import STORE_DIR, assemble
@@ -109,7 +109,7 @@ def build_store(
     location = linked_place(normal_location(destination))
     work_dir = _work_dir(location, options)
     plan = plan_build(source, config, splitter, patients)
-    with _failures_named(location), remote_errors(location):
+    with _os_errors_as_store_errors(location), remote_errors(location):
         recover(location, work_dir)
         built = None if options.overwrite else built_store(location, plan)
         if built is not None:
@@ -138,7 +138,7 @@ def _work_dir(location: str, options: BuildOptions) -> Path:
 
 
 @contextmanager
-def _failures_named(location: str) -> Generator[None]:
+def _os_errors_as_store_errors(location: str) -> Generator[None]:
     """Turn an OSError into an error that names the file, or the store if no file is known."""
     try:
         yield
@@ -151,7 +151,7 @@ def _failures_named(location: str) -> Generator[None]:
         ) from error
 
 
-def _build_in(work: Path, location: str, plan: BuildInputs, options: BuildOptions) -> Manifest:
+def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions) -> Manifest:
     """Build in a locked working folder."""
     tasks = _roi_tasks(work / "rois", plan, options)
     with ExitStack() as stack:
@@ -170,7 +170,7 @@ def _build_in(work: Path, location: str, plan: BuildInputs, options: BuildOption
     return manifest
 
 
-def _why_ignored(plan: BuildInputs, manifest: Manifest) -> str:
+def _why_ignored(plan: BuildPlan, manifest: Manifest) -> str:
     """Say what to check if many pixels are ignored: frames without a mask, the tile size, or the ignored codes."""
     unlabeled = sum(source.mask is None for source in manifest.kept)
     if unlabeled > MUCH_IGNORED * len(manifest.kept):
@@ -181,7 +181,7 @@ def _why_ignored(plan: BuildInputs, manifest: Manifest) -> str:
     return "check --ignore"
 
 
-def _roi_tasks(folder: Path, plan: BuildInputs, options: BuildOptions) -> list[RoiTask]:
+def _roi_tasks(folder: Path, plan: BuildPlan, options: BuildOptions) -> list[RoiTask]:
     folder.mkdir(exist_ok=True)
     digest = plan.digest[:8]
     return [
@@ -229,7 +229,7 @@ def _reported(
         yield folder
 
 
-def _check_splits(plan: BuildInputs, folders: list[RoiFolder]) -> None:
+def _check_splits(plan: BuildPlan, folders: list[RoiFolder]) -> None:
     """Check which splits have objects, now that it is known which ROIs are left out.
 
     Raises:

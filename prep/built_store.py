@@ -5,7 +5,7 @@ from __future__ import annotations
 from prep.changed_settings import changed_settings
 from prep.files import sha256_of
 from prep.place.destination import check_replaceable, occupied
-from prep.plan import BuildInputs
+from prep.plan import BuildPlan
 from prep.write.checksums import check_sizes
 from prep.write.roi_folder import recorded_digests
 from schemas.errors import StoreError
@@ -13,7 +13,7 @@ from schemas.manifest import fingerprint
 from schemas.store.store import Store, open_store
 
 
-def built_store(location: str, plan: BuildInputs) -> Store | None:
+def built_store(location: str, plan: BuildPlan) -> Store | None:
     """Open the store at a location.
 
     Args:
@@ -40,7 +40,7 @@ def built_store(location: str, plan: BuildInputs) -> Store | None:
     return store
 
 
-def _difference(store: Store, plan: BuildInputs) -> str | None:
+def _difference(store: Store, plan: BuildPlan) -> str | None:
     """Say how a store differs from a plan; None if it does not.
 
     Cheap comparisons come first. Hashing the sources comes last.
@@ -77,7 +77,7 @@ def _difference(store: Store, plan: BuildInputs) -> str | None:
     return None
 
 
-def _described_otherwise(store: Store, plan: BuildInputs) -> str | None:
+def _described_otherwise(store: Store, plan: BuildPlan) -> str | None:
     """Say which ROI has another patient, institution or resolution in a store than in a plan; None if none has."""
     mpp_um = {source.frame_id: source.mpp_um for source in store.manifest.sources}
     columns = [store.column(f"tiles/{name}").tolist() for name in ("frame_id", "patient", "institution")]

@@ -10,7 +10,7 @@ import typer
 from prep.command.build import build
 from prep.command.help_groups import BUILD, BUILD_EXAMPLES
 from prep.command.masks import masks
-from schemas.command.console import interrupted_as_line, printable, progress_bar, run_command, show_version
+from schemas.command.console import interrupted_as_line, printable, progress_bar, run_command, show_version, shown_on
 from schemas.command.plain_help import register
 
 app = typer.Typer(
@@ -95,12 +95,7 @@ def verify(store: Annotated[str, typer.Argument(help="Path or URL of a store.")]
 
     opened = open_store(store)
     with interrupted_as_line("nothing was changed"), progress_bar("verify", "check") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        problems = verify_store(opened, show)
+        problems = verify_store(opened, shown_on(bar))
     for problem in problems:
         typer.echo(printable(f"{problem.where}: {problem.what}"))
     if problems:
@@ -128,13 +123,8 @@ def view(
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(LAYERS)}", param_hint="--show")
     with interrupted_as_line("the same command draws all tiles again"), progress_bar("draw", "tile") as bar:
-
-        def on_tile(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
         chosen: list[Layer] = [layer for layer in LAYERS if layer in show.split(",")]
-        paths = write_view(open_store(store), out, limit, on_tile, chosen)
+        paths = write_view(open_store(store), out, limit, shown_on(bar), chosen)
     typer.echo(f"{len(paths)} tiles: open {printable(out / 'index.html')}")
 
 

@@ -34,17 +34,17 @@ DASK_LOCAL = "local"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Cores that this process may use; a scheduler may give it fewer than the machine has."""
 
-BYTES_A_PROCESS = 8 << 20
+BYTES_PER_PROCESS = 8 << 20
 """Bytes of source files for each process. One takes 0.7 s to start; in that time one process builds 8 MB of JPEG files
 or 24 MB of PNG files."""
 
 DASK_TIMEOUT_S = 15
 """Seconds to wait for a scheduler."""
 
-DASK_LOOK_S = 10.0
+DASK_CHECK_EVERY_S = 10.0
 """Seconds without a result, after which the build asks the scheduler whether it has any workers."""
 
-_LOGGERS_OF_LOSS = ("distributed.client", "distributed.batched")
+_CONNECTION_LOGGERS = ("distributed.client", "distributed.batched")
 """Loggers to which Dask writes a traceback when it loses the scheduler."""
 
 
@@ -58,7 +58,7 @@ class TaskMap(Protocol):
 
 def useful_processes(files: Iterable[Path]) -> int:
     """Return how many processes build a store soonest: one for each core, or fewer if the source files are small."""
-    return min(CORES, max(1, sum(map(_size_of, files)) // BYTES_A_PROCESS))
+    return min(CORES, max(1, sum(map(_size_of, files)) // BYTES_PER_PROCESS))
 
 
 def _size_of(file: Path) -> int:
@@ -225,7 +225,7 @@ def _dask_map(address: str, workers: int) -> Generator[TaskMap]:
         futures = client.map(function, list(tasks), pure=False)
         return (_result(client, future) for future in futures)
 
-    with _silent(_LOGGERS_OF_LOSS):
+    with _silent(_CONNECTION_LOGGERS):
         try:
             yield run
         except KilledWorker as error:
@@ -255,7 +255,7 @@ def _result(client: Any, future: Any) -> Any:
         done.set()
 
     future.add_done_callback(wake)
-    while not done.wait(DASK_LOOK_S):
+    while not done.wait(DASK_CHECK_EVERY_S):
         scheduler = client.scheduler_info()
         # Without a connection, the client does not know the workers.
         if not said and scheduler.get("workers") == {}:

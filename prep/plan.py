@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class BuildInputs:
+class BuildPlan:
     """What a build is made from.
 
     Attributes:
@@ -67,7 +67,7 @@ def plan_build(
     config: BuildConfig,
     splitter: Splitter | None = None,
     patients: Mapping[str, str] | None = None,
-) -> BuildInputs:
+) -> BuildPlan:
     """Find the ROIs, compare the headers of their files, and divide the patients.
 
     Args:
@@ -96,7 +96,7 @@ def plan_build(
     specs = array_specs(config.size_px, label_dtype, config.point_counts, config.objects, has_sequences=has_sequences)
     rule = splitter or default_rule(rois, config.dataset)
     method = rule.method if isinstance(rule, SplitRule) else "a function of the caller"
-    return BuildInputs(data.root, config, rois, rule(rois), tuple(specs), method)
+    return BuildPlan(data.root, config, rois, rule(rois), tuple(specs), method)
 
 
 def _check_ignored(config: BuildConfig) -> None:

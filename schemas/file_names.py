@@ -1,10 +1,11 @@
-"""File names that are built from other names and must stay within the limits of file systems."""
+"""What file names say, and names that must stay within the limits of file systems."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 
-MAX_NAME_BYTES = 255
+MAX_FILE_NAME_BYTES = 255
 """Longest file name, in bytes of UTF-8, on Linux and macOS."""
 
 
@@ -13,6 +14,14 @@ CLASS_MAP_FILE = "classes.tsv"
 
 INSTANCES_FILE = "instances.csv"
 """Name of the table of classes that is written beside masks of instances."""
+
+_MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
+
+
+def mpp_in_name(name: str) -> float | None:
+    """Return the micrometers per pixel in a name, as in `MPP-0.2500`; None if the name has none, or has 0."""
+    found = _MPP.search(name)
+    return float(found["um"]) or None if found else None
 
 
 def is_utf8(name: str) -> bool:
@@ -29,7 +38,7 @@ def bounded_name(stem: str, ending: str) -> str:
     A shortened stem ends in `~` and eight hexadecimal digits of the whole stem's SHA-256, so that two long stems that
     begin alike get different names.
     """
-    room = MAX_NAME_BYTES - len(ending.encode())
+    room = MAX_FILE_NAME_BYTES - len(ending.encode())
     if len(stem.encode()) <= room:
         return stem + ending
     mark = "~" + hashlib.sha256(stem.encode()).hexdigest()[:8]

@@ -27,7 +27,7 @@ MAX_CHUNK_BYTES = 1 << 30
 MAX_FILE_BYTES = MAX_CHUNK_BYTES + (1 << 26)
 """Maximum size of a file that is read whole, and of an encoded chunk. Data that does not compress may become larger."""
 
-MAX_NAME_BYTES = 4096
+MAX_COLUMN_NAME_BYTES = 4096
 """Maximum length of a name in a column in bytes: the longest path that Linux allows."""
 
 MAX_ROI_PX = 1 << 29

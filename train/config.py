@@ -15,7 +15,7 @@ from schemas.prompt_kinds import PromptKind
 from train.backbone.catalog import ModelSize, backbone_of
 from train.backbone.nano_start import NANO, NANO_IMAGE_SIZE
 from train.choices import MAX_IMAGE_SIZE, MAX_SEED, BalanceChoice, DeviceChoice, PromptChoice, RecipeName, prompt_kinds
-from train.recipes import tell_overridden, with_recipe
+from train.recipes import warn_of_overridden, with_recipe
 from train.settings import LoraConfig, LossConfig, OptimizerConfig, Settings
 from train.settings_yaml import read_yaml
 from train.transforms.augment import AugmentConfig
@@ -219,7 +219,7 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
     values = read_yaml(path) if path else {}
     for key in ECHO_KEYS:
         values.pop(key, None)
-    tell_overridden(overrides, values, path)
+    warn_of_overridden(overrides, values, path)
     for key, value in overrides.items():
         if value is not None:
             *parents, last = key.split(".")

@@ -92,7 +92,7 @@ def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def tell_overridden(flags: Mapping[str, Any], values: Mapping[str, Any], path: Path | None) -> None:
+def warn_of_overridden(flags: Mapping[str, Any], values: Mapping[str, Any], path: Path | None) -> None:
     """Log which settings of the recipe of the command line the settings file overrides with another value.
 
     A run's `config.json` holds every setting, so with that file a recipe would do nothing, and nobody would know.

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import yaml
 
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
+from schemas.text_file import read_text_file
 
 MAX_YAML_BYTES = 1 << 18
 """Largest settings file. All settings take 2 KB, and the YAML reader, written in Python, needs seconds for 200 KB."""
@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file cannot be read, is too large, or is not a YAML mapping.
     """
-    text = read_settings_file(path, "write `key: value` lines", MAX_YAML_BYTES)
+    text = read_text_file(path, "write `key: value` lines", MAX_YAML_BYTES)
     try:
         # This loader is a SafeLoader: it makes only plain values, and never an object that a tag names.
         content = yaml.load(text, _PlainLoader)

@@ -12,8 +12,8 @@ from prep.annotation.geojson import is_geojson, read_geojson
 from prep.annotation.labelme import read_labelme
 from prep.annotation.shapes import Annotations
 from prep.annotation.yolo import read_yolo
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import BcssError, SourceError, joined
+from schemas.text_file import read_text_file
 
 MAX_JSON_BYTES = 1 << 31
 """Maximum size of a file of annotations: about two million cells from QuPath."""
@@ -29,7 +29,8 @@ def read_annotations(source: Path, sizes: Mapping[str, tuple[int, int]]) -> Anno
         sizes: Width and height of each image by its stem.
 
     Raises:
-        SourceError: A file cannot be used. All problems are in one error.
+        SourceError: Files cannot be used. All problems of a folder are in one error.
+        ConfigError: A file that is given alone is unreadable, too large or not UTF-8.
     """
     if source.is_file():
         return _read_json(source)
@@ -44,7 +45,7 @@ def read_annotations(source: Path, sizes: Mapping[str, tuple[int, int]]) -> Anno
     for path in files:
         try:
             _add(path, found, _read_json(path))
-        except SourceError as error:
+        except BcssError as error:
             problems.append(error)
     if problems:
         raise joined(source, problems)
@@ -52,7 +53,7 @@ def read_annotations(source: Path, sizes: Mapping[str, tuple[int, int]]) -> Anno
 
 
 def _read_json(path: Path) -> Annotations:
-    text = read_settings_file(path, _REMEDY, MAX_JSON_BYTES)
+    text = read_text_file(path, _REMEDY, MAX_JSON_BYTES)
     try:
         content: Any = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -14,9 +14,9 @@ import numpy as np
 import yaml
 
 from prep.annotation.shapes import Annotations, Polygon, Shape
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import SourceError
 from schemas.limits import MAX_CODE
+from schemas.text_file import read_text_file
 
 _NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt")
 _REMEDY = "each line is a class and an outline: 0 x1 y1 x2 y2 x3 y3"
@@ -34,6 +34,7 @@ def read_yolo(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Annotations
 
     Raises:
         SourceError: A line is not an outline, or the file with the class names is not YAML.
+        ConfigError: A file is unreadable, too large or not UTF-8.
     """
     names = _class_names(folder)
     found = Annotations()
@@ -43,7 +44,7 @@ def read_yolo(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> Annotations
         # If the image is missing, its size is unknown and the outlines cannot be drawn; the caller reports the image.
         size = sizes.get(path.stem, (1, 1))
         shapes = found.shapes.setdefault(path.stem, [])
-        for number, line in enumerate(read_settings_file(path, _REMEDY).splitlines(), start=1):
+        for number, line in enumerate(read_text_file(path, _REMEDY).splitlines(), start=1):
             if line.strip():
                 code, outline = _parsed(f"{path} line {number}", line)
                 name = names.get(code, f"class_{code}")
@@ -78,7 +79,7 @@ def _class_names(folder: Path) -> dict[int, str]:
 
 
 def _names_in(path: Path) -> dict[int, str]:
-    text = read_settings_file(path, "give the names of the classes")
+    text = read_text_file(path, "give the names of the classes")
     if path.suffix == ".txt":
         return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
     try:

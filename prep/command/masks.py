@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.command.console import interrupted_as_line, printable, progress_bar
+from schemas.command.console import interrupted_as_line, printable, progress_bar, shown_on
 
 
 def masks(
@@ -29,12 +29,7 @@ def masks(
 
     entries = read_class_map(class_map) if class_map else ()
     with interrupted_as_line("nothing was written"), progress_bar("draw", "image") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        drawn = write_masks(annotations, images, out, entries, instances=instances, on_image=show)
+        drawn = write_masks(annotations, images, out, entries, instances=instances, on_image=shown_on(bar))
     for name, count in drawn.areas.most_common():
         typer.echo(f"{printable(name)}: {count} outlines")
     for (lower, upper), count in drawn.covered_px.most_common():

@@ -16,8 +16,8 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schemas.classes import ClassInfo, Color, describe_class
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
+from schemas.text_file import read_text_file
 
 _ALIASES = {"GT_code": "code", "label": "name"}
 
@@ -67,7 +67,7 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
         ConfigError: The file is absent or malformed, has a code or a name twice, or merges a code into one that is
             itself merged.
     """
-    text = read_settings_file(path, "give a TSV or JSON file")
+    text = read_text_file(path, "give a TSV or JSON file")
     try:
         rows = _json_rows(text) if path.suffix.lower() == ".json" else _tsv_rows(text)
         entries = tuple(ClassEntry.model_validate(row) for row in rows)

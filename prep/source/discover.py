@@ -12,14 +12,13 @@ from pathlib import Path
 from prep.source.folders import DEFAULT_FOLDERS, Folders, Pair, find_pairs
 from prep.source.side_file import check_joined, with_stems
 from schemas.errors import SourceError, joined
+from schemas.file_names import mpp_in_name
 from schemas.manifest import Split
 
 logger = logging.getLogger(__name__)
 
 # BCSS file names start with a barcode: TCGA-<tissue source site>-<participant>-...
 _TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])", re.IGNORECASE)
-
-_MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
 
 NO_FRAME = -1
@@ -149,12 +148,6 @@ def of_barcode(name: str) -> tuple[str, str]:
     return (barcode["patient"].upper(), barcode["institution"].upper()) if barcode else ("", "")
 
 
-def mpp_of(name: str) -> float | None:
-    """Return the micrometers per pixel in a name, as in `MPP-0.2500`; None if the name has none, or has 0."""
-    mpp = _MPP.search(name)
-    return float(mpp["um"]) or None if mpp else None
-
-
 def _named(source_dir: Path, pairs: list[Pair]) -> dict[str, Pair]:
     """Name each pair by its stem, or by its folder and stem if stems repeat."""
     count = Counter(pair.stem for pair in pairs)
@@ -178,5 +171,5 @@ def _describe(name: str, pair: Pair, given: str | None) -> RoiSource:
         patient, institution = of_barcode(folder)
         patient = patient or pair.patient
     return RoiSource(
-        name, pair.image, pair.mask, given or patient or name, institution, mpp_of(pair.stem), pair.class_mask
+        name, pair.image, pair.mask, given or patient or name, institution, mpp_in_name(pair.stem), pair.class_mask
     )

@@ -12,10 +12,11 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from prep.source.discover import DataSet, RoiSource, mpp_of, of_barcode
+from prep.source.discover import DataSet, RoiSource, of_barcode
 from prep.source.folders import Folders, Pair, find_pairs
 from prep.source.side_file import check_joined, with_stems
 from schemas.errors import BcssError, SourceError, joined
+from schemas.file_names import mpp_in_name
 from schemas.limits import MAX_FRAME_NUMBER
 
 _LAST_DIGITS = re.compile(r"[0-9]+$")
@@ -121,7 +122,7 @@ def _frame(pair: Pair, number: int) -> RoiSource:
         pair.mask,
         patient or pair.folder,
         institution,
-        mpp_of(pair.stem) or mpp_of(pair.folder),
+        mpp_in_name(pair.stem) or mpp_in_name(pair.folder),
         pair.class_mask,
         sequence=pair.folder,
         frame_number=number,

@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError
+from schemas.text_file import read_text_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
     Raises:
         ConfigError: The file cannot be read.
     """
-    text = read_settings_file(path, remedy)
+    text = read_text_file(path, remedy)
     header = text.partition("\n")[0]
     delimiter = next((mark for mark in ",;\t" if mark in header), ",")
     try:

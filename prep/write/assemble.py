@@ -12,7 +12,7 @@ import zarr
 
 from prep.config import BuildConfig
 from prep.parallel import TaskMap
-from prep.plan import BuildInputs
+from prep.plan import BuildPlan
 from prep.write.checksums import write_checksums
 from prep.write.roi_folder import RoiFolder, chunk_file, load_columns
 from prep.write.shards import ChunkRun, ShardTask, chunk_path, create_array, rows_per_shard, write_shard
@@ -25,7 +25,7 @@ from schemas.manifest import Completion, Manifest, fingerprint, with_own_digest
 STORE_DIR = "store"
 
 
-def assemble(work: Path, folders: list[RoiFolder], plan: BuildInputs, run: TaskMap) -> Manifest:
+def assemble(work: Path, folders: list[RoiFolder], plan: BuildPlan, run: TaskMap) -> Manifest:
     """Write a whole store to `work / STORE_DIR`.
 
     Args:
@@ -136,7 +136,7 @@ def _shard_tasks(
 
 
 def _complete(
-    store_dir: Path, folders: list[RoiFolder], kept: list[RoiFolder], plan: BuildInputs, checksums_sha256: str
+    store_dir: Path, folders: list[RoiFolder], kept: list[RoiFolder], plan: BuildPlan, checksums_sha256: str
 ) -> Manifest:
     """Write the manifest, with the completion record in it, into the finished group."""
     group = zarr.open_group(store_dir, mode="r+")

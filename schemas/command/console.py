@@ -94,6 +94,16 @@ def progress_bar(desc: str, unit: str, *, silent: bool = False) -> Generator[tqd
         yield bar
 
 
+def shown_on(bar: tqdm[Any]) -> Callable[[int, int], None]:
+    """Return a function that shows the number of finished parts and the number of all parts on a bar."""
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return show
+
+
 def show_step(bar: tqdm[Any], step: int, total: int, postfix: str) -> None:
     """Move a bar to a step of a run. The time left comes from the steps after the first one that the bar is told of.
 

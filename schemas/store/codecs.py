@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from schemas.codec_names import CodecName
-from schemas.limits import MAX_CHUNK_BYTES, MAX_NAME_BYTES
+from schemas.limits import MAX_CHUNK_BYTES, MAX_COLUMN_NAME_BYTES
 from schemas.store.jpegxl import JpegXlCodec, decode_jpegxl, encode_jpegxl
 from schemas.store.shards import has_plain_index, with_crc32c, without_crc32c
 
@@ -142,7 +142,7 @@ def check_content_size(size_bytes: int, chunk_spec: ChunkSpec) -> None:
     rows = math.prod(chunk_spec.shape)
     dtype = chunk_spec.dtype.to_native_dtype()
     if dtype.kind in "OT":
-        sound = size_bytes <= min(4 + rows * (4 + MAX_NAME_BYTES), MAX_CHUNK_BYTES)
+        sound = size_bytes <= min(4 + rows * (4 + MAX_COLUMN_NAME_BYTES), MAX_CHUNK_BYTES)
     else:
         sound = size_bytes == rows * dtype.itemsize
     if not sound:

@@ -20,7 +20,7 @@ from tests.faults.guard import Guard, bounded_memory
 from tests.faults.mutations import documents, mutated
 from train.config import FitConfig
 from train.fit.resume import restore_run
-from train.fit.state import Origin, Run, start_run
+from train.fit.state import Run, RunIdentity, start_run
 from train.model.checkpoint import load_checkpoint, load_weights, trained_with
 from train.model.promptable import PromptableSam
 
@@ -86,7 +86,7 @@ def with_mutated_pickle(data: bytes, draw: random.Random) -> bytes:
 def untrained() -> Run:
     """A run before its first step."""
     config = FitConfig(model="nano", image_size=128, device="cpu")
-    return start_run(config, Origin("0" * 64, 4, 3), torch.device("cpu"))
+    return start_run(config, RunIdentity("0" * 64, 4, 3), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

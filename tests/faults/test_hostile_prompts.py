@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from schemas.errors import BcssError
 from tests.faults.mutations import documents
 from tests.faults.test_hostile_annotations import COCO, GEOJSON
-from train.predict.tile_ask import as_prompt
 from train.predict.window import window_of
+from train.predict.window_prediction import as_prompt
 from train.prompts.prompts_of_images import PromptsOfImages
 
 COCO_BOXES = {**COCO, "annotations": [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 5, 6]}]}

@@ -20,7 +20,7 @@ from train.config import FitConfig
 from train.fit.trainer import fit
 from train.loss.pixel_terms import upsample
 from train.model.checkpoint import load_checkpoint
-from train.model.loading import load_predictor
+from train.model.loading import load_mask_predictor
 from train.runtime.device import pick_device
 from train.runtime.run_log import read_steps
 from train.settings import OptimizerConfig
@@ -135,7 +135,7 @@ def test_meta_loads_the_checkpoint_and_its_predictor_gives_the_same_masks(run: t
     # The predictor's own feature sizes are for a 1024 px input.
     sizes = [(IMAGE_SIZE // step, IMAGE_SIZE // step) for step in (4, 8, 16)]
     theirs._bb_feat_sizes = sizes  # pyright: ignore[reportPrivateUsage]
-    ours = load_predictor(path, pick_device("cpu"))
+    ours = load_mask_predictor(path, pick_device("cpu"))
     overlaps = []
     for record in [store[0], store[len(store) // 2]]:
         theirs.set_image(record.image)
@@ -155,7 +155,7 @@ def test_meta_loads_the_checkpoint_and_its_predictor_gives_the_same_masks(run: t
 
 def test_training_path_gives_the_logits_of_the_predictor(run: tuple[Store, Path]) -> None:
     store, out = run
-    ours = load_predictor(out / "checkpoints" / "checkpoint.pt", pick_device("cpu"))
+    ours = load_mask_predictor(out / "checkpoints" / "checkpoint.pt", pick_device("cpu"))
     record = store[1]
     prompts = list(store.prompts(1, "box").values())
     views = ours.views(record.image)

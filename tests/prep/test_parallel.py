@@ -19,7 +19,7 @@ import prep
 from prep.build import BuildOptions, build_store
 from prep.cli import main
 from prep.config import BuildConfig
-from prep.parallel import BYTES_A_PROCESS, CORES, TaskMap, task_map, useful_processes
+from prep.parallel import BYTES_PER_PROCESS, CORES, TaskMap, task_map, useful_processes
 from schemas.errors import ConfigError, SourceError
 from schemas.store.store import Store
 from tests.dask_cluster import Cluster
@@ -105,7 +105,7 @@ def test_scheduler_that_dies_between_two_rounds_is_the_same_error(
 
     # The client looks for the scheduler this long before it closes; meanwhile the build asks for workers.
     monkeypatch.setattr("prep.parallel.DASK_TIMEOUT_S", 2)
-    monkeypatch.setattr("prep.parallel.DASK_LOOK_S", 0.1)
+    monkeypatch.setattr("prep.parallel.DASK_CHECK_EVERY_S", 0.1)
     with pytest.raises(SourceError, match=r"the scheduler of --dask tcp://.*: has stopped"):
         go_on_without()
 
@@ -118,7 +118,7 @@ def test_scheduler_without_workers_is_logged_and_waited_for(
         cluster.add_worker()
         return True
 
-    monkeypatch.setattr("prep.parallel.DASK_LOOK_S", 0.2)
+    monkeypatch.setattr("prep.parallel.DASK_CHECK_EVERY_S", 0.2)
     for worker in cluster.workers:
         worker.kill()
         worker.wait()
@@ -243,9 +243,9 @@ def test_small_sources_are_built_by_one_process(tmp_path: Path) -> None:
         return path
 
     assert useful_processes([]) == 1
-    assert useful_processes([tmp_path / "absent.png", file(0, BYTES_A_PROCESS - 1)]) == 1
-    assert useful_processes([file(1, BYTES_A_PROCESS), file(2, BYTES_A_PROCESS)]) == min(CORES, 2)
-    assert useful_processes([file(3, 1000 * BYTES_A_PROCESS)]) == CORES
+    assert useful_processes([tmp_path / "absent.png", file(0, BYTES_PER_PROCESS - 1)]) == 1
+    assert useful_processes([file(1, BYTES_PER_PROCESS), file(2, BYTES_PER_PROCESS)]) == min(CORES, 2)
+    assert useful_processes([file(3, 1000 * BYTES_PER_PROCESS)]) == CORES
 
 
 @pytest.mark.parametrize(("flags", "wanted"), [([], 1), (["--workers", "3"], 3)])

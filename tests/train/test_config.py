@@ -11,7 +11,7 @@ from schemas.store.store import Store
 from train.backbone.sam2 import SAM2
 from train.config import FitConfig, read_config
 from train.fit.finish import describe_run, write_json
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 
 
 def _yaml(folder: Path, text: str) -> Path:
@@ -39,7 +39,7 @@ def test_dumped_configuration_can_be_read_again(tmp_path: Path) -> None:
 def test_config_json_of_a_run_can_be_read_again(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     config = FitConfig(epochs=3, image_size=128)
-    write_json(path, describe_run(store, start_run(config, Origin("", 1, 1), torch.device("cpu"))))
+    write_json(path, describe_run(store, start_run(config, RunIdentity("", 1, 1), torch.device("cpu"))))
     assert {"init_sha256", "store", "versions"} <= json.loads(path.read_text()).keys()
     assert read_config(path, {}) == config
 

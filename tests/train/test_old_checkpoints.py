@@ -19,7 +19,7 @@ from schemas import Store, open_store
 from tests.tools.checkpoint_form import make_checkpoint
 from train.cli import main
 from train.config import read_config
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.trainer import fit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -180,7 +180,7 @@ def test_old_checkpoints_are_evaluated(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_old_weights_are_the_start(old_files: dict[str, Path], name: str) -> None:
-    run = start_run(read_config(None, {"init": str(old_files[name]), "image_size": 128}), Origin("", 1, 1), CPU)
+    run = start_run(read_config(None, {"init": str(old_files[name]), "image_size": 128}), RunIdentity("", 1, 1), CPU)
     # With adapters, the weights under `model` are merged. With an average, predictions are made with it.
     content = _read(old_files[name])
     then, now = (content.get("ema") or content)["model"], run.model.sam.state_dict()

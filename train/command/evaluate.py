@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from schemas.command.console import interrupted_as_line, printable, progress_bar
+from schemas.command.console import interrupted_as_line, printable, progress_bar, shown_on
 from train.backbone.catalog import ModelSize
 from train.choices import (
     BASELINES,
@@ -20,7 +20,7 @@ from train.choices import (
     SplitChoice,
     StoredChoice,
 )
-from train.command.flags import ImageSize, command_line, shown_on
+from train.command.flags import ImageSize, command_line, refuse_flags
 
 if TYPE_CHECKING:
     from train.propagate.run import PropagationSettings
@@ -53,7 +53,14 @@ def _shares(text: str | None) -> str | None:
     return text
 
 
+_FLAGS_OF_PROPAGATION = (
+    *("store", "out", "checkpoint", "model", "image_size", "split", "prompt", "propagate", "allow_seen"),
+    *("overwrite", "device"),
+)
+
+
 def evaluate(
+    context: typer.Context,
     store: Annotated[str, typer.Argument(help="Store that bcss-prep built: a path or a URL.")],
     out: Annotated[Path, typer.Option(help="Folder for metrics.json, report.html and overlays.png.")],
     checkpoint: Annotated[
@@ -156,21 +163,18 @@ def evaluate(
     from train.evaluation.run import run_evaluation
     from train.evaluation.settings import EvaluationSettings
     from train.output.console_table import print_scores
-    from train.output.evaluation_files import check_new
+    from train.output.evaluation_files import check_no_evaluation
     from train.propagate.run import PropagationSettings
 
     if not checkpoint and not baseline:
         raise typer.BadParameter("give at least one --checkpoint or --baseline")
-    check_new(out, overwrite=overwrite)
+    check_no_evaluation(out, overwrite=overwrite)
     if propagate:
-        scores = threshold != "0" or tolerance_um != 2.0 or primary or against
-        asked = negatives or tta or corrections or jitter or save_masks or stitch
-        if baseline or len(prompt or ()) > 1 or scores or asked:
-            remedy = "leave out baselines and the flags of other prompts, scores and masks"
-            raise typer.BadParameter(f"--propagate works with --checkpoint, --split and one --prompt; {remedy}")
-        kind = (prompt or ["box"])[0]
-        if kind not in PROPAGATED_PROMPTS:
-            raise typer.BadParameter(f"--propagate takes one of {', '.join(PROPAGATED_PROMPTS)}, not {kind}")
+        refuse_flags(context, "--propagate", lambda name: name in _FLAGS_OF_PROPAGATION)
+        kind, *others = prompt or ["box"]
+        if others or kind not in PROPAGATED_PROMPTS:
+            given = " and ".join((kind, *others))
+            raise typer.BadParameter(f"--propagate takes one of {', '.join(PROPAGATED_PROMPTS)}, not {given}")
         models = tuple(checkpoint or ())
         _propagate(PropagationSettings(store, models, kind, split, allow_seen, model, image_size, device), out)
         return

@@ -1,16 +1,13 @@
-"""Flags that several commands share, the checks of their values, their command line, and how a bar shows progress."""
+"""Flags that several commands share, the checks of flags, and the command line."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 
 def multiple_of_32(value: int | None) -> int | None:
@@ -28,11 +25,18 @@ def command_line() -> str:
     return shlex.join(["bcss-train", *sys.argv[1:]])
 
 
-def shown_on(bar: tqdm[Any]) -> Callable[[int, int], None]:
-    """Return a function that shows the number of finished parts and the number of all parts on a bar."""
+def refuse_flags(context: typer.Context, with_flag: str, has_effect: Callable[[str], bool]) -> None:
+    """Refuse flags on the command line that another flag makes useless.
 
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+    Args:
+        context: The command that runs.
+        with_flag: The other flag.
+        has_effect: Says whether a parameter, by its name in Python, has an effect beside that flag.
 
-    return show
+    Raises:
+        typer.BadParameter: A flag without an effect was given.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if source is not None and source.name == "COMMANDLINE" and not has_effect(str(parameter.name)):
+            raise typer.BadParameter(f"{parameter.opts[0]} has no effect with {with_flag}; leave it out")

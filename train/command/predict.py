@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from schemas.command.console import interrupted_as_line, printable, progress_bar
+from schemas.command.console import interrupted_as_line, printable, progress_bar, shown_on
 from train.backbone.catalog import ModelSize
 from train.choices import RESULT_FORMATS, DeviceChoice
-from train.command.flags import ImageSize
+from train.command.flags import ImageSize, refuse_flags
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -37,13 +36,6 @@ def _formats(text: str) -> str:
 
 _FLAGS_OF_FRAMES = ("checkpoint", "sources", "out", "first_mask", "model", "image_size", "device", "overwrite")
 _FLAGS_OF_SEARCH = ("grid", "overlap", "iou_threshold", "stability_threshold", "nms", "batch_size", "workers")
-
-
-def _refuse_flags(context: typer.Context, with_flag: str, has_effect: Callable[[str], bool]) -> None:
-    for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        if source is not None and source.name == "COMMANDLINE" and not has_effect(str(parameter.name)):
-            raise typer.BadParameter(f"{parameter.opts[0]} has no effect with {with_flag}; leave it out")
 
 
 def predict(
@@ -100,20 +92,20 @@ def predict(
     from train.predict.run import predict_images
     from train.predict.settings import PredictSettings
     from train.prompts.prompts_of_images import PromptsOfImages
-    from train.results.place import check_place
+    from train.results.out_folder import check_out_folder
     from train.runtime.device import pick_device
-    from train.runtime.distributed import NO_TIMEOUT, open_world, told_once, use_own_gpu
+    from train.runtime.distributed import NO_TIMEOUT, open_world, raised_once, use_own_gpu
     from train.runtime.folder_lock import locked_by_first
     from train.slide.image_source import find_sources
 
     if sum((automatic, prompts is not None, first_mask is not None)) != 1:
         raise typer.BadParameter("give one of --prompts, --automatic and --first-mask")
     if first_mask is not None:
-        _refuse_flags(context, "--first-mask", lambda name: name in _FLAGS_OF_FRAMES)
+        refuse_flags(context, "--first-mask", lambda name: name in _FLAGS_OF_FRAMES)
         _predict_frames(checkpoint, sources, first_mask, out, (device, model, image_size), overwrite=overwrite)
         return
     if prompts is not None:
-        _refuse_flags(context, "--prompts", lambda name: name not in _FLAGS_OF_SEARCH)
+        refuse_flags(context, "--prompts", lambda name: name not in _FLAGS_OF_SEARCH)
     options = AutomaticOptions(grid, iou_threshold, stability_threshold, nms, min_area, threshold, batch_size)
     part = tuple(int(value) for value in region.split(",")) if region else None
     settings = PredictSettings(
@@ -130,7 +122,7 @@ def predict(
         overwrite,
     )
     files = find_sources(sources)
-    check_place(out, files, prompts)
+    check_out_folder(out, files, prompts)
     asked = PromptsOfImages.read(prompts) if prompts else None
     interrupted = interrupted_as_line("finished work is kept; run the same command to continue")
     found: list[ImageSummary] = []
@@ -141,7 +133,7 @@ def predict(
         predictor = load_predictor(checkpoint, chosen, model, image_size)
         try:
             with (
-                told_once(world),
+                raised_once(world),
                 locked_by_first(out, world),
                 progress_bar("predict", "window" if automatic else "object", silent=not world.is_main) as bar,
             ):
@@ -162,7 +154,7 @@ def _predict_frames(
     overwrite: bool,
 ) -> None:
     """Follow the objects of the first frame's mask through a folder of frames or a video."""
-    from train.model.loading import check_network, load_predictor
+    from train.model.loading import check_network, load_mask_predictor
     from train.propagate.frames_folder import predict_frames
     from train.runtime.device import pick_device
     from train.runtime.folder_lock import locked_folder
@@ -170,16 +162,11 @@ def _predict_frames(
     if len(sources) != 1:
         raise typer.BadParameter("--first-mask needs one folder of frames or one video")
     device, model, image_size = network
-    predictor = load_predictor(checkpoint, pick_device(device), model, image_size)
+    predictor = load_mask_predictor(checkpoint, pick_device(device), model, image_size)
     check_network([predictor.model], model, image_size)
     lost = interrupted_as_line("the masks of the frames so far are kept; run the same command to start again")
     with lost, locked_folder(out), progress_bar("predict", "frame") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        written = predict_frames(predictor, sources[0], first_mask, out, show, overwrite=overwrite)
+        written = predict_frames(predictor, sources[0], first_mask, out, shown_on(bar), overwrite=overwrite)
     typer.echo(printable(f"{len(written)} masks in {out}"))
 
 

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from schemas.command.console import interrupted_as_line, printable, progress_bar
+from schemas.command.console import interrupted_as_line, printable, progress_bar, shown_on
 from train.choices import DeviceChoice
-from train.command.flags import shown_on
 
 SHOWN = 20
 """Largest number of differences that are printed."""

@@ -30,7 +30,8 @@ from train.fit.finish import write_json
 from train.fit.trainer import OnStep, fit
 from train.fit.validate import OnTile
 from train.model.checkpoint import load_checkpoint
-from train.model.loading import load_predictor
+from train.model.loading import load_mask_predictor
+from train.model.names import BASELINE
 from train.model.predictor import MaskPredictor
 from train.model.seen_patients import seen_error, seen_patients
 from train.runtime.device import pick_device
@@ -204,7 +205,7 @@ def _scored(
     store: Store, runs: Sequence[CurveRun], split: SplitChoice, device: torch.device, on_tile: OnTile | None
 ) -> dict[str, Any]:
     """Score all models, their start and the baselines on the same objects; return the content of `curve.json`."""
-    predictors: dict[str, MaskPredictor] = {run.model: load_predictor(run.weights, device) for run in runs}
+    predictors: dict[str, MaskPredictor] = {run.model: load_mask_predictor(run.weights, device) for run in runs}
     starts = load_initial_weights([runs[0].weights], device).predictors
     config = runs[0].config
     protocol = ScoringProtocol(split, config.prompt_kinds, config.negatives)
@@ -230,7 +231,7 @@ def _scored(
             for run in runs
         ],
         "start": {model: kinds for model, kinds in scores.items() if model.startswith(STARTS)},
-        "baselines": {f"baseline:{name}": scores[f"baseline:{name}"] for name in protocol.baselines},
+        "baselines": {f"{BASELINE}{name}": scores[f"{BASELINE}{name}"] for name in protocol.baselines},
         "oracles": result["oracles"],
     }
 

@@ -16,13 +16,13 @@ from schemas.errors import ConfigError
 from schemas.picture.decode import read_image
 from train.evaluation.page import page_parts
 
-NUMBERS, OBJECTS, ROIS = "metrics.json", "objects.csv", "rois.csv"
+SCORES_FILE, OBJECTS, ROIS = "metrics.json", "objects.csv", "rois.csv"
 REPORT, OVERLAYS = "report.html", "overlays.png"
 
 _DESCRIBES = ("settings", "made_by")
 """Keys of `metrics.json` that are compared before the scoring, or differ between machines."""
 
-_OF_FORM = ("paired", "overlays_beside")
+_FORMAT_KEYS = ("paired", "overlays_beside")
 """Keys of `metrics.json` whose values an older form defines in another way."""
 
 _MISSING = "nothing"
@@ -42,7 +42,7 @@ class Comparison:
 
 
 def compare_evaluations(
-    recorded: Path, repeated: Path, tolerance: float = 0.0, *, same_form: bool = True
+    recorded: Path, repeated: Path, tolerance: float = 0.0, *, same_format: bool = True
 ) -> Comparison:
     """Compare the files of an evaluation with those of its repetition.
 
@@ -51,13 +51,14 @@ def compare_evaluations(
         repeated: Folder of the repetition.
         tolerance: Largest difference of two numbers that count as equal. The report rounds its numbers, so the page and
             its pictures are compared only with a tolerance of 0.
-        same_form: Whether both have the same `FORM`. If not, only the scores that both have are compared.
+        same_format: Whether the files of both have the same `FORMAT_VERSION`. If not, only the scores that both have
+            are compared.
 
     Raises:
         ConfigError: A file of the evaluation cannot be read.
     """
     found = Comparison([])
-    for place, ours, theirs in _values(recorded, repeated, same_form=same_form, with_report=tolerance == 0):
+    for place, ours, theirs in _values(recorded, repeated, same_format=same_format, with_report=tolerance == 0):
         found.compared += 1
         if not _equal(ours, theirs, tolerance):
             found.differences.append(f"{place}: {_shown(ours)} in the report, {_shown(theirs)} when scored again")
@@ -70,7 +71,7 @@ def read_numbers(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is absent or damaged.
     """
-    path = folder / NUMBERS
+    path = folder / SCORES_FILE
     try:
         numbers = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
@@ -80,19 +81,19 @@ def read_numbers(folder: Path) -> dict[str, Any]:
     return numbers
 
 
-def _values(recorded: Path, repeated: Path, *, same_form: bool, with_report: bool) -> Iterator[tuple[str, Any, Any]]:
+def _values(recorded: Path, repeated: Path, *, same_format: bool, with_report: bool) -> Iterator[tuple[str, Any, Any]]:
     """Yield place, recorded value and repeated value of everything that either evaluation has."""
     ours, theirs = (
         {key: part for key, part in read_numbers(folder).items() if key not in _DESCRIBES}
         for folder in (recorded, repeated)
     )
-    if not same_form:
+    if not same_format:
         ours, theirs = _shared(ours, theirs), _shared(theirs, ours)
-    yield from _of_trees(NUMBERS, ours, theirs)
+    yield from _of_trees(SCORES_FILE, ours, theirs)
     yield from _of_tables(OBJECTS, recorded, repeated)
     if (repeated / ROIS).exists():
         yield from _of_tables(ROIS, recorded, repeated)
-    if with_report and same_form:
+    if with_report and same_format:
         yield from _of_pages(recorded, repeated)
         yield OVERLAYS, _pixels(recorded / OVERLAYS), _pixels(repeated / OVERLAYS)
 
@@ -101,7 +102,7 @@ def _shared(ours: Any, theirs: Any) -> Any:
     """Return the part of the first JSON value whose keys the second has, too."""
     if not isinstance(ours, dict) or not isinstance(theirs, dict):
         return ours
-    return {key: _shared(ours[key], theirs[key]) for key in ours if key in theirs and key not in _OF_FORM}
+    return {key: _shared(ours[key], theirs[key]) for key in ours if key in theirs and key not in _FORMAT_KEYS}
 
 
 def _of_trees(place: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:

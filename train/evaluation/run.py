@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from schemas.store.store import open_store
-from train.evaluation.origin import made_by
+from train.evaluation.provenance import made_by
 from train.evaluation.repeats import repeated_runs, runs_of
 from train.evaluation.settings import EvaluationSettings
 from train.model.loading import load_predictors

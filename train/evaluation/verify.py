@@ -15,8 +15,8 @@ from schemas.errors import ConfigError
 from schemas.store.store import open_store
 from train.backbone.nano_start import init_file
 from train.choices import DeviceChoice
-from train.evaluation.compare import NUMBERS, compare_evaluations, read_numbers
-from train.evaluation.origin import FORM
+from train.evaluation.compare import SCORES_FILE, compare_evaluations, read_numbers
+from train.evaluation.provenance import FORMAT_VERSION
 from train.evaluation.run import run_evaluation
 from train.evaluation.settings import EvaluationSettings
 from train.score.evaluate import store_digest
@@ -25,7 +25,7 @@ _DIGITS = 12
 """Digits of a SHA-256 that a line shows."""
 
 
-_OTHER_FORM = (
+_OTHER_FORMAT = (
     "another version wrote the report: report.html, overlays.png and the differences between models are not compared, "
     "all scores are"
 )
@@ -80,16 +80,16 @@ def verify_report(
         repeated = run_evaluation(
             settings, Path(again), command=made_by.get("command", ""), workers=workers, on_tile=on_tile
         )
-        same_form = made_by.get("form") == FORM
-        compared = compare_evaluations(folder, Path(again), tolerance, same_form=same_form)
+        same_format = made_by.get("form") == FORMAT_VERSION
+        compared = compare_evaluations(folder, Path(again), tolerance, same_format=same_format)
     notes = list(_changes(made_by, repeated.result["made_by"]))
-    if not same_form:
-        notes.append(_OTHER_FORM)
+    if not same_format:
+        notes.append(_OTHER_FORMAT)
     return Verification(compared.differences, notes, compared.compared)
 
 
 def _settings(folder: Path, numbers: dict[str, Any]) -> EvaluationSettings:
-    path = folder / NUMBERS
+    path = folder / SCORES_FILE
     if "settings" not in numbers:
         raise ConfigError(path, "does not record the settings, since an older version wrote it", "evaluate again")
     try:

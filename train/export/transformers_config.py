@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from train.model.promptable import PromptableSam
+from train.model.promptable import CHANNEL_MEAN, CHANNEL_STD, PromptableSam
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's RGB channels; SAM 2 normalizes images with them."""
 
 PAD_POINT = -10
 BILINEAR = 2
@@ -99,7 +96,7 @@ def processor_config(image_size: int) -> dict[str, Any]:
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
-            "image_mean": list(MEAN),
-            "image_std": list(STD),
+            "image_mean": list(CHANNEL_MEAN),
+            "image_std": list(CHANNEL_STD),
         },
     }

@@ -14,7 +14,7 @@ from schemas.errors import ConfigError
 from schemas.store.store import Store
 from train.fit.state import Run
 from train.fit.validate import OnTile
-from train.runtime.device import peak_memory_bytes
+from train.runtime.device import device_name, peak_memory_bytes
 from train.runtime.run_log import METRICS_FILE, StepRecord, read_steps
 
 
@@ -57,7 +57,7 @@ def finish_run(
     return summary
 
 
-def check_free(out: Path) -> None:
+def check_replaces_only_own(out: Path) -> None:
     """Refuse a folder whose files a run would replace, unless an earlier run wrote them.
 
     Raises:
@@ -110,7 +110,7 @@ def _summary(run: Run, steps: list[StepRecord], device: torch.device, stopped_by
         "images_per_s": sum(record.images for record in steady) / seconds if seconds else None,
         "data_wait_fraction": sum(record.data_wait_s for record in steady) / seconds if seconds else None,
         "peak_memory_bytes": peak_memory_bytes(device),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "objects_dropped": sum(record.dropped for record in steps),
         "maps_skipped": sum(record.skipped for record in steps),
         "seconds": run.elapsed_s,

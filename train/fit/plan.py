@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from schemas.errors import ConfigError
 from schemas.store.store import Store
@@ -24,6 +23,7 @@ from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.step_memory import KEPT_FREE, StepMemory, measured_memory
 from train.fit.validate import validate
 from train.runtime.device import (
+    device_name,
     failed_compilation_as_error,
     out_of_memory_as_error,
     pick_device,
@@ -177,7 +177,7 @@ def plan_run(store: Store, config: FitConfig) -> Plan:
         step_s = _step_seconds(prepared)
     return Plan(
         config=config,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         trained_parts=trained_parts,
         frozen=frozen,
         train_tiles=len(tiles),

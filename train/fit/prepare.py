@@ -21,7 +21,7 @@ from train.features.fill import check_cacheable, filled_features
 from train.fit.policies import Policies
 from train.fit.resume import readable_checkpoint, restore_run
 from train.fit.start_check import check_against_predictor
-from train.fit.state import Origin, Run, start_run
+from train.fit.state import Run, RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.fit.step_batches import StepBatches
 from train.model.acceleration import recompute_activations
@@ -89,7 +89,7 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
     dataset = training_dataset(store, config, windows)
     per_epoch = -(-len(sampler) // accumulate)
     global_batch = config.batch_size * accumulate * world.size
-    origin = Origin(store.manifest.complete.checksums_sha256, global_batch, per_epoch)
+    origin = RunIdentity(store.manifest.complete.checksums_sha256, global_batch, per_epoch)
     run = _begin_or_resume(store, config, origin, int(train_tiles[0]), machine, checkpoint)
     if windows is not None:
         parts = ", ".join(run.model.trained_parts())
@@ -152,7 +152,7 @@ def _check_class_weights(store: Store, config: FitConfig) -> None:
 
 
 def _begin_or_resume(
-    store: Store, config: FitConfig, origin: Origin, first_tile: int, machine: Machine, checkpoint: Path | None
+    store: Store, config: FitConfig, origin: RunIdentity, first_tile: int, machine: Machine, checkpoint: Path | None
 ) -> Run:
     """Build the model and its optimizer; if there is a last checkpoint, restore them from it."""
     # Only the main process looks for the checkpoint, because a damaged file is renamed.

@@ -44,7 +44,7 @@ FREE_SETTINGS = {
 SPLIT_SETTINGS = {"batch_size", "optimizer.accumulate"}
 """Settings that may change together with the number of processes, if the images per step stay the same."""
 
-RISE_WORTH_SAYING = 1.05
+LEARNING_RATE_RISE_TO_WARN = 1.05
 """A resumed run warns if its learning rate rises by more than this factor."""
 
 
@@ -110,7 +110,7 @@ def _warn_of_longer_schedule(run: Run, state: TrainState) -> None:
     before = FitConfig.model_validate({**FitConfig().model_dump(), **_known(state.config)})
     steps = [config.total_steps(run.origin.steps_per_epoch) for config in (before, run.config)]
     was, now = (schedule_factor(run.steps, total, run.config.optimizer) for total in steps)
-    if now > was * RISE_WORTH_SAYING:
+    if now > was * LEARNING_RATE_RISE_TO_WARN:
         logger.warning(
             "the run now has %d steps instead of %d, so the learning rate rises from %.0f%% to %.0f%% of its peak, and "
             "falls again until the new end",

@@ -14,7 +14,7 @@ from train.choices import MEASURE_NAMES
 from train.config import FitConfig, setting_keys
 from train.fit.state import Run
 from train.fit.validate import OnTile
-from train.model.loading import load_predictor
+from train.model.loading import load_mask_predictor
 from train.model.names import without_dots
 from train.model.predictor import MaskPredictor
 from train.output.report import Fact, write_report
@@ -72,7 +72,7 @@ def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, 
     best, last = checkpoints / "best.pt", checkpoints / "checkpoint.pt"
     found: dict[str, MaskPredictor] = {}
     if best.is_file():
-        found[BEST] = load_predictor(best, device)
+        found[BEST] = load_mask_predictor(best, device)
     if not found or run.epochs_since_best or run.best_weights == "raw":
         found[LAST] = MaskPredictor(run.averaged_model, device, seen=run.seen)
     return found | (load_initial_weights([last], device).predictors if last.is_file() else {})

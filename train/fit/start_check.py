@@ -66,7 +66,7 @@ def check_against_predictor(model: PromptableSam, store: Store, tile: int, devic
         # Meta's code uses torch.jit.script, which newer versions of torch deprecate; users can do nothing about it.
         warnings.filterwarnings("ignore", message="`torch.jit.script")
         theirs = SAM2ImagePredictor(model.sam)
-    theirs._bb_feat_sizes = [(side // step, side // step) for step in (4, 8, 16)]  # pyright: ignore[reportPrivateUsage]
+    theirs._bb_feat_sizes = [(side // step, side // step) for step in model.backbone.level_strides]  # pyright: ignore[reportPrivateUsage]
     coords = scale_points(batch.point_coords[0], (side, side), (size, size)).numpy()
     with autocast(device):
         theirs.set_image(image)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunIdentity:
     """Data and batches of a run; they must be the same when the run is resumed.
 
     Attributes:
@@ -76,7 +76,7 @@ class Run:
     config: FitConfig
     model: PromptableSam
     optimizer: torch.optim.Optimizer
-    origin: Origin
+    origin: RunIdentity
     ema: AveragedModel | None = None
     init_sha256: str | None = None
     seen: SeenPatients = field(default_factory=SeenPatients)
@@ -156,7 +156,7 @@ class Run:
         return self.state().model_copy(update=weights_of(model)).without_training()
 
 
-def start_run(config: FitConfig, origin: Origin, device: torch.device) -> Run:
+def start_run(config: FitConfig, origin: RunIdentity, device: torch.device) -> Run:
     """Build the model with the weights of `--init` or with seeded random weights, and build its optimizer.
 
     Args:

@@ -20,7 +20,7 @@ from schemas.script_guard import refuse_while_imported
 from schemas.store.store import Store
 from train.config import FitConfig
 from train.fit.epoch_end import end_epoch, validate_start
-from train.fit.finish import check_free, describe_run, finish_run, write_json
+from train.fit.finish import check_replaces_only_own, describe_run, finish_run, write_json
 from train.fit.optimizer import set_learning_rates
 from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.state import Run, previous_of, save_last
@@ -100,7 +100,7 @@ def _train(
             checkpoint, "belongs to an earlier run", "give --resume to continue it, or choose another --out"
         )
     if not checkpoint.exists() and not previous_of(checkpoint).exists():
-        check_free(out)
+        check_replaces_only_own(out)
     with timed("set up"):
         prepared = prepare_run(store, config, machine, checkpoint if resume else None)
     run, policies = prepared.run, prepared.policies

@@ -69,7 +69,7 @@ def smallest_levels(sam: Any, backbone: Backbone, image_size_px: int) -> tuple[L
     return tuple(levels)
 
 
-def kept_levels(sam: Any, backbone: Backbone, pixels: Tensor, levels: Sequence[Level]) -> list[Tensor]:
+def encode_kept_levels(sam: Any, backbone: Backbone, pixels: Tensor, levels: Sequence[Level]) -> list[Tensor]:
     """Compute the stored forms, each (B, side, side, C), of normalized images (B, 3, S, S)."""
     stages = sam.image_encoder.trunk(pixels)
     outputs, _ = sam.image_encoder.neck(stages)
@@ -85,7 +85,7 @@ def kept_levels(sam: Any, backbone: Backbone, pixels: Tensor, levels: Sequence[L
 
 
 def completed_levels(sam: Any, backbone: Backbone, kept: Sequence[Tensor], levels: Sequence[Level]) -> list[Tensor]:
-    """Complete stored forms to the levels (B, 32, S/4, S/4), (B, 64, S/8, S/8) and (B, 256, S/16, S/16)."""
+    """Complete stored forms to the levels (B, C/8, S/4, S/4), (B, C/4, S/8, S/8) and (B, C, S/16, S/16)."""
     convolutions = sam.image_encoder.neck.convs
     completed: list[Tensor] = []
     for number, (level, values) in enumerate(zip(levels, kept, strict=True)):

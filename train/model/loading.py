@@ -32,7 +32,7 @@ OFFICIAL_IMAGE_SIZE = 1024
 """Side of the input in pixels at which Meta trained the official checkpoints."""
 
 
-def load_predictor(
+def load_mask_predictor(
     path: Path, device: torch.device, size: ModelSize | None = None, image_size: int | None = None
 ) -> MaskPredictor:
     """Load a checkpoint for prediction.
@@ -56,7 +56,7 @@ def load_described(
 ) -> tuple[MaskPredictor, dict[str, Any]]:
     """Load a checkpoint with everything that it records.
 
-    Arguments and errors are those of `load_predictor`.
+    Arguments and errors are those of `load_mask_predictor`.
 
     Returns:
         The predictor, and the content of the file.

@@ -19,11 +19,11 @@ from schemas.errors import ConfigError
 from train.backbone.catalog import ModelSize, backbone_of
 from train.loss.prediction import MaskPrediction
 from train.model.acceleration import begin_recorded_call, compile_parts, fix_all_but_rows
-from train.model.encoder_levels import Level, completed_levels, kept_levels, smallest_levels
+from train.model.encoder_levels import Level, completed_levels, encode_kept_levels, smallest_levels
 
-# Mean and standard deviation of ImageNet's RGB channels, as in SAM 2's training.
-_CHANNEL_MEAN = (0.485, 0.456, 0.406)
-_CHANNEL_STD = (0.229, 0.224, 0.225)
+CHANNEL_MEAN = (0.485, 0.456, 0.406)
+CHANNEL_STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's RGB channels; SAM 2 normalizes images with them."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class PromptableSam(nn.Module):
         self.image_size = image_size
         self.backbone = backbone_of(size)
         self.sam = self.backbone.build(self.backbone.networks[size], image_size)
-        self.register_buffer("channel_mean", torch.tensor(_CHANNEL_MEAN)[:, None, None] * 255, persistent=False)
-        self.register_buffer("channel_std", torch.tensor(_CHANNEL_STD)[:, None, None] * 255, persistent=False)
+        self.register_buffer("channel_mean", torch.tensor(CHANNEL_MEAN)[:, None, None] * 255, persistent=False)
+        self.register_buffer("channel_std", torch.tensor(CHANNEL_STD)[:, None, None] * 255, persistent=False)
         self._frozen: tuple[nn.Module, ...] = ()
         self._compiled = False
         self._recorded = False
@@ -151,7 +151,11 @@ class PromptableSam(nn.Module):
         return ImageFeatures(coarse, (fine, middle))
 
     def encode_levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode images to what the decoder takes: (B, 32, S/4, S/4), (B, 64, S/8, S/8) and (B, 256, S/16, S/16)."""
+        """Encode images to what the decoder takes, from the finest level to the coarsest.
+
+        Returns:
+            (B, C/8, S/4, S/4), (B, C/4, S/8, S/8) and (B, C, S/16, S/16); C is 256 in Meta's networks and 64 in `nano`.
+        """
         # Look this up in each call, because adapters may be added after modules were frozen.
         trained = any(parameter.requires_grad for parameter in self.sam.image_encoder.parameters())
         if self._recorded and self.training:
@@ -171,7 +175,7 @@ class PromptableSam(nn.Module):
     def encode_kept(self, images: Tensor) -> list[Tensor]:
         """Encode images (B, 3, S, S) with values from 0 to 255 to the forms of `kept_levels`, without a gradient."""
         with torch.no_grad():
-            return kept_levels(self.sam, self.backbone, self._normalized(images), self.kept_levels)
+            return encode_kept_levels(self.sam, self.backbone, self._normalized(images), self.kept_levels)
 
     def encode_from(self, kept: Sequence[Tensor]) -> ImageFeatures:
         """Complete the output of `encode_kept`, with a gradient for the trained layers that follow."""

@@ -13,7 +13,7 @@ from schemas.errors import CheckpointError
 from schemas.limits import MAX_TILE_PX
 from schemas.manifest import Manifest
 
-SAME_MPP = 0.01
+ROI_MPP_TOLERANCE = 0.01
 """Largest relative difference of two resolutions that count as one."""
 
 
@@ -64,7 +64,7 @@ class TrainedOn(BaseModel):
 
 
 def _is_same(mpp_um: float, other: float | None) -> bool:
-    return other is not None and abs(other - mpp_um) <= SAME_MPP * mpp_um
+    return other is not None and abs(other - mpp_um) <= ROI_MPP_TOLERANCE * mpp_um
 
 
 def trained_on(content: Mapping[str, Any], path: Path) -> TrainedOn | None:

@@ -24,11 +24,11 @@ COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.sta
 """Columns of `objects.csv` after the model and the prompt kind."""
 
 
-NUMBERS = ("metrics.json", "objects.csv", "overlays.png", "report.html")
+EVALUATION_FILES = ("metrics.json", "objects.csv", "overlays.png", "report.html")
 """Files that every evaluation writes, except with `--propagate`."""
 
 
-def check_new(out: Path, *, overwrite: bool) -> None:
+def check_no_evaluation(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds an earlier evaluation, or other files that an evaluation would replace.
 
     Raises:
@@ -39,7 +39,7 @@ def check_new(out: Path, *, overwrite: bool) -> None:
     for numbers in (out / "metrics.json", out / "propagation.json"):
         if numbers.exists():
             raise ConfigError(numbers, "belongs to an earlier evaluation", "give --overwrite, or choose another --out")
-    for path in (out / name for name in NUMBERS):
+    for path in (out / name for name in EVALUATION_FILES):
         if path.exists():
             what = "is in the way, and no finished evaluation wrote it"
             raise ConfigError(path, what, "choose another --out, or give --overwrite to replace it")
@@ -67,10 +67,10 @@ def remove_optional(out: Path) -> None:
             (out / name).rmdir()
 
 
-def remove_numbers(out: Path) -> None:
+def remove_evaluation_files(out: Path) -> None:
     """Remove the files of an earlier evaluation that `--propagate` does not write."""
     if _earlier(out) is not None:
-        for name in NUMBERS:
+        for name in EVALUATION_FILES:
             (out / name).unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from schemas.store.store import Store
-from train.model.names import without_dots
+from train.model.names import BASELINE, without_dots
 from train.model.predictor import MaskPredictor
 from train.output.console_table import ORACLE_NOTE, SEEN_MARK, mark_of
 from train.output.interval_text import class_mean_interval, interval_text
@@ -132,7 +132,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
             "model": model,
             "prompt": kind,
             "class_name": name,
-            "is_baseline": model.startswith("baseline:"),
+            "is_baseline": model.startswith(BASELINE),
             "cells": _cells(means, mark_of(result, model, kind)),
         }
         for model, kinds in result["models"].items()
@@ -144,15 +144,15 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     used = [True, True, *(any(cell.text != "-" for cell in column) for column in columns)]
     for row in rows:
         row["cells"] = [cell for cell, shown in zip(row["cells"], used[2:], strict=True) if shown]
-    asked = result["protocol"]
+    protocol = result["protocol"]
     return {
-        "facts": _facts(asked),
-        "weights": [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in asked["weights"].items()],
+        "facts": _facts(protocol),
+        "weights": [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in protocol["weights"].items()],
         "command": result.get("made_by", {}).get("command", ""),
         "heads": [head for head, shown in zip(_HEADS, used, strict=True) if shown],
         "rows": rows,
         "classes": list(dict.fromkeys([OVERALL, *(row["class_name"] for row in rows)])),
-        "clicks": [_click_row(model, kind, scores["overall"], seen) for model, kind, scores in _asked(result)],
+        "clicks": [_click_row(model, kind, scores["overall"], seen) for model, kind, scores in _with_clicks(result)],
         "goals": IOU_GOALS,
         "notes": [
             *(f"{SEEN_MARK} {name} was {patients['said']}" for name, patients in seen.items()),
@@ -165,13 +165,13 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
             for group in result.get("repeats", [])
             for kind, spread in group["prompts"].items()
         ],
-        "places": result.get("institutions", {}).get("patients", {}),
+        "patients_by_institution": result.get("institutions", {}).get("patients", {}),
         "institutions": list(_institution_rows(result)),
         "pairs": [_pair(pair, result) for pair in result["paired"]],
     }
 
 
-def _asked(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _with_clicks(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the model, the prompt kind and the scores where clicks were simulated; baselines get no clicks."""
     for model, kinds in result["models"].items():
         for kind, scores in kinds.items():

@@ -69,16 +69,16 @@ class Panel:
         return text[text.index("<svg") :]
 
 
-def panel(title: str, height_in: float, told: Sequence[tuple[str, str]] = ()) -> Panel:
+def panel(title: str, height_in: float, notes: Sequence[tuple[str, str]] = ()) -> Panel:
     """Begin a panel.
 
     Args:
         title: Its title, which may take several lines.
         height_in: Height of the axes in inches.
-        told: Lines of text below the title, each with its color.
+        notes: Lines of text below the title, each with its color.
     """
     lines = [(line, "#222222", "bold") for line in textwrap.wrap(title, CHARACTERS) or [""]]
-    lines += [(line, color, "normal") for text, color in told for line in textwrap.wrap(text, CHARACTERS)]
+    lines += [(line, color, "normal") for text, color in notes for line in textwrap.wrap(text, CHARACTERS)]
     top_in = len(lines) * LINE_IN + 0.1
     total_in = top_in + height_in + _BOTTOM_IN
     figure = Figure(figsize=(WIDTH_IN, total_in))

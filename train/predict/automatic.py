@@ -19,7 +19,7 @@ from torchvision.ops import batched_nms
 from schemas.errors import ConfigError
 from train.loss.pixel_terms import upsample
 from train.model.predictor import MaskPredictor, View
-from train.predict.tile_ask import stability_of
+from train.predict.window_prediction import stability_of
 from train.results.found_object import FoundObject
 
 CLICKS_PER_PASS = 64
@@ -112,7 +112,7 @@ def find_all(
     kept = batched_nms(boxes, ious, torch.zeros_like(ious), options.nms_iou)
     found: list[FoundObject] = []
     for row in kept.tolist():
-        cut = FoundObject.cut(masks[row].numpy(), origin_xy, float(ious[row]), float(stability[row]))
+        cut = FoundObject.from_mask(masks[row].numpy(), origin_xy, float(ious[row]), float(stability[row]))
         if cut is not None:
             found.append(cut)
     return found, counts

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from schemas.errors import ConfigError
 from train.backbone.catalog import ModelSize
-from train.model.loading import check_network
-from train.model.loading import load_predictor as load_mask_predictor
+from train.model.loading import check_network, load_mask_predictor
 from train.model.predictor import MaskPredictor, Prediction, View
 from train.predict.automatic import AutomaticOptions
-from train.predict.prompted import predict_asked
+from train.predict.prompted import predict_prompted
 from train.predict.search import search
 from train.predict.settings import PromptOptions
-from train.prompts.asked_object import AskedObject, Xy
+from train.prompts.object_prompt import ObjectPrompt, Xy
 from train.prompts.region import outside
 from train.results.found_object import FoundObject
 from train.slide.image_source import Picture
@@ -118,7 +117,7 @@ class ImagePredictor(MaskPredictor):
                 what = f"got a prompt of object {item.name} outside the image, at {away[0]}, {away[1]}"
                 raise ConfigError("predict", what, f"give x below {image.shape[1]} and y below {image.shape[0]}")
         grid = WorkingGrid.of(Picture(image))
-        found = predict_asked(self, grid, asked, PromptOptions(self.window_px))
+        found = predict_prompted(self, grid, asked, PromptOptions(self.window_px))
         return _as_arrays(found, image.shape[0], image.shape[1])
 
     def automatic(self, image: NDArray[np.uint8], options: AutomaticOptions | None = None) -> ImageMasks:
@@ -177,7 +176,7 @@ def _check_image(where: str, image: Any) -> None:
     raise ConfigError(where, f"got {got}", "give the image as uint8 (H, W, 3), RGB with values of 0 to 255")
 
 
-def _asked(boxes: ArrayLike | None, points: Rows | None, labels: Rows | None) -> list[AskedObject]:
+def _asked(boxes: ArrayLike | None, points: Rows | None, labels: Rows | None) -> list[ObjectPrompt]:
     if boxes is None and points is None:
         raise ConfigError("predict", "got neither boxes nor points", "give boxes=, points=, or both")
     own_boxes = None if boxes is None else _rows("boxes", boxes, 4)
@@ -189,7 +188,7 @@ def _asked(boxes: ArrayLike | None, points: Rows | None, labels: Rows | None) ->
     if labels is not None and (points is None or len(labels) != count):
         what = f"got labels for {len(labels)} objects, but points for {0 if points is None else count}"
         raise ConfigError("predict", what, "give both for each")
-    asked: list[AskedObject] = []
+    asked: list[ObjectPrompt] = []
     for number in range(count):
         box = None
         if own_boxes is not None:
@@ -198,7 +197,7 @@ def _asked(boxes: ArrayLike | None, points: Rows | None, labels: Rows | None) ->
             if right < left or bottom < top:
                 raise ConfigError("predict", f"got box {number} with its ends first", "give left, top, right, bottom")
         clicks = () if points is None else _clicks(number, points[number], None if labels is None else labels[number])
-        item = AskedObject(str(number), box, clicks)
+        item = ObjectPrompt(str(number), box, clicks)
         if box is None and not item.positive:
             raise ConfigError(
                 "predict", f"got neither box nor click on object {number}", "give a box, or a click with label 1"

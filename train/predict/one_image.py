@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from train.predict.image_predictor import ImagePredictor
-from train.predict.prompted import predict_asked
+from train.predict.prompted import predict_prompted
 from train.predict.search import search
 from train.predict.settings import PredictSettings, PromptOptions
 from train.predict.window_rows import WindowRows
-from train.prompts.asked_object import AskedObject
 from train.prompts.object_class import ObjectClass
+from train.prompts.object_prompt import ObjectPrompt
 from train.prompts.region import on_grid
 from train.results.done_record import DoneRecord, ImageSummary, remove_files, write_record
 from train.results.found_object import FoundObject
@@ -26,7 +26,7 @@ from train.slide.image_source import ImageSource, open_source
 from train.slide.working_grid import WorkingGrid
 
 WORK_FOLDER = ".work"
-SAME_MPP = 0.02
+RESAMPLE_MPP_TOLERANCE = 0.02
 """Images are not resampled if two resolutions differ by at most this share: scanners write 0.499 for 0.5."""
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def predict_image(
     path: Path,
     out: Path,
     settings: PredictSettings,
-    asked: Sequence[AskedObject],
+    asked: Sequence[ObjectPrompt],
     digest: str,
     on_progress: Callable[[PredictProgress], None] | None = None,
 ) -> ImageSummary:
@@ -120,7 +120,7 @@ def grid_of(predictor: ImagePredictor, source: ImageSource, settings: PredictSet
         what = "has no usable resolution; the resolution of training is used (--source-mpp changes that)"
         logger.warning("%s %s: %g um per pixel", source.path, what, mpp_um)
         source.mpp_um = mpp_um
-    if mpp_um is not None and source.mpp_um is not None and abs(source.mpp_um / mpp_um - 1) <= SAME_MPP:
+    if mpp_um is not None and source.mpp_um is not None and abs(source.mpp_um / mpp_um - 1) <= RESAMPLE_MPP_TOLERANCE:
         mpp_um = None
     return WorkingGrid.of(source, mpp_um, settings.region)
 
@@ -129,7 +129,7 @@ def _objects(
     predictor: ImagePredictor,
     grid: WorkingGrid,
     settings: PredictSettings,
-    asked: Sequence[AskedObject],
+    asked: Sequence[ObjectPrompt],
     rows: WindowRows,
     on_progress: Callable[[PredictProgress], None] | None,
 ) -> Iterator[FoundObject]:
@@ -157,7 +157,7 @@ def _objects(
         return
     moved = list(on_grid(asked, grid))
     options = PromptOptions(predictor.window_px, settings.tta, settings.threshold)
-    for found in predict_asked(predictor, grid, moved, options, show):
+    for found in predict_prompted(predictor, grid, moved, options, show):
         if found is not None and found.area_px * grid.level0_px >= settings.min_area_px:
             yield found
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from train.model.predictor import MaskPredictor
 from train.predict.refine import refined
 from train.predict.settings import PromptOptions
-from train.predict.tile_ask import as_prompt, ask
 from train.predict.window import WIDEST_PX, Window, window_of
-from train.prompts.asked_object import AskedObject
+from train.predict.window_prediction import as_prompt, predict_window
+from train.prompts.object_prompt import ObjectPrompt
 from train.results.found_object import FoundObject
 from train.slide.working_grid import WorkingGrid
 
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 TOO_LARGE_REMEDY = "work at a lower resolution (--mpp)"
 
 
-def predict_asked(
+def predict_prompted(
     predictor: MaskPredictor,
     grid: WorkingGrid,
-    asked: Sequence[AskedObject],
+    asked: Sequence[ObjectPrompt],
     options: PromptOptions,
     on_window: Callable[[int, int, int], None] | None = None,
 ) -> list[FoundObject | None]:
@@ -80,13 +80,13 @@ def predict_asked(
 
 
 def _ask_window(
-    predictor: MaskPredictor, grid: WorkingGrid, window: Window, asked: Sequence[AskedObject], options: PromptOptions
+    predictor: MaskPredictor, grid: WorkingGrid, window: Window, asked: Sequence[ObjectPrompt], options: PromptOptions
 ) -> list[FoundObject | None]:
     """Predict objects in one window; a wide window is read at lower resolution, and its masks are enlarged."""
     factor = options.window_px / window.side
     prompts = [_in_window(item, window, factor, options.window_px) for item in asked]
     views = predictor.views(grid.read(window.left, window.top, window.side, options.window_px), all_eight=options.tta)
-    ious, masks, stability = ask(predictor, views, prompts, options.window_px, options.threshold)
+    ious, masks, stability = predict_window(predictor, views, prompts, options.window_px, options.threshold)
     found: list[FoundObject | None] = []
     for iou, mask, stable in zip(ious.tolist(), masks, stability.tolist(), strict=True):
         if window.side != options.window_px:
@@ -96,7 +96,7 @@ def _ask_window(
     return found
 
 
-def _in_window(item: AskedObject, window: Window, factor: float, side: int) -> tuple[list[list[float]], list[int]]:
+def _in_window(item: ObjectPrompt, window: Window, factor: float, side: int) -> tuple[list[list[float]], list[int]]:
     box = None
     if item.box is not None:
         offsets = (window.left, window.top) * 2
@@ -111,14 +111,14 @@ def _clipped(
     """Return the object of a window's mask, without the part outside the image."""
     width, height = grid.size_xy
     inside = mask[: max(height - window.top, 0), : max(width - window.left, 0)]
-    return FoundObject.cut(inside, (window.left, window.top), iou, stability)
+    return FoundObject.from_mask(inside, (window.left, window.top), iou, stability)
 
 
 def _widened(
     predictor: MaskPredictor,
     grid: WorkingGrid,
     window: Window,
-    item: AskedObject,
+    item: ObjectPrompt,
     found: FoundObject | None,
     options: PromptOptions,
 ) -> FoundObject | None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from train.model.predictor import MaskPredictor
 from train.predict.settings import PromptOptions
-from train.predict.tile_ask import as_prompt, ask
 from train.predict.window import Window
+from train.predict.window_prediction import as_prompt, predict_window
 from train.results.found_object import FoundObject
 from train.slide.working_grid import WorkingGrid
 
@@ -53,7 +53,7 @@ def refined(
                 after = _refined_window(predictor, grid, window, before, options)
                 inner = after[_shifted(rows, window.top), _shifted(columns, window.left)]
                 mask[here] = np.where(near[here], inner, mask[here])
-    return FoundObject.cut(mask, (left, top), coarse.iou, coarse.stability) or coarse
+    return FoundObject.from_mask(mask, (left, top), coarse.iou, coarse.stability) or coarse
 
 
 def _near_outline(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
@@ -83,5 +83,5 @@ def _refined_window(
     small = cv2.resize(before.astype(np.float32), (low, low), interpolation=cv2.INTER_AREA)
     logits = torch.from_numpy((small - 0.5) * 2 * REFINE_LOGIT)[None].to(predictor.device)
     views = predictor.views(grid.read(window.left, window.top, side), all_eight=options.tta)
-    _, masks, _ = ask(predictor, views, [as_prompt(box, [], side)], side, options.threshold, logits)
+    _, masks, _ = predict_window(predictor, views, [as_prompt(box, [], side)], side, options.threshold, logits)
     return masks[0]

@@ -17,12 +17,12 @@ from schemas.errors import BcssError, ConfigError, SourceError, joined
 from train.predict.image_predictor import ImagePredictor
 from train.predict.one_image import WORK_FOLDER, PredictProgress, predict_image
 from train.predict.settings import PredictSettings
-from train.prompts.asked_object import AskedObject
+from train.prompts.object_prompt import ObjectPrompt
 from train.prompts.prompts_of_images import PromptsOfImages
 from train.prompts.region import in_region
 from train.results.done_record import ImageSummary, check_done, summaries, summary_of
+from train.results.out_folder import check_nothing_foreign
 from train.results.page import PAGE_FILE, write_page
-from train.results.place import check_unknown
 from train.runtime.distributed import World
 from train.slide.image_source import is_turned, read_header
 
@@ -116,7 +116,7 @@ class _Job:
     """
 
     path: Path
-    asked: list[AskedObject]
+    asked: list[ObjectPrompt]
     digest: str
 
 
@@ -126,7 +126,7 @@ def _jobs(
     out: Path,
     settings: PredictSettings,
     prompts: PromptsOfImages | None,
-    asked: Mapping[Path, list[AskedObject]],
+    asked: Mapping[Path, list[ObjectPrompt]],
 ) -> tuple[list[_Job], list[BcssError]]:
     """Check all images by their headers before one is predicted, and return those to predict, and what is damaged."""
     jobs: list[_Job] = []
@@ -146,7 +146,7 @@ def _jobs(
         check_done(out, path, digest, overwrite=settings.overwrite)
         # A kill may have left results without a record. Then the working folder is still there.
         if not settings.overwrite and not (out / WORK_FOLDER / path.stem).exists():
-            check_unknown(out, path, settings.formats)
+            check_nothing_foreign(out, path, settings.formats)
         jobs.append(_Job(path, own, digest))
     return jobs, problems
 
@@ -159,7 +159,7 @@ def _sha256(path: Path) -> str:
         raise SourceError(path, f"cannot be read ({error.strerror})", "check its permissions and the disk") from error
 
 
-def _digest(predictor: ImagePredictor, source: str, settings: PredictSettings, asked: Sequence[AskedObject]) -> str:
+def _digest(predictor: ImagePredictor, source: str, settings: PredictSettings, asked: Sequence[ObjectPrompt]) -> str:
     weights = predictor.weights.sha256 if predictor.weights else ""
     values = asdict(replace(settings, overwrite=False, readers=1))
     text = json.dumps([source, weights, predictor.window_px, values, [asdict(item) for item in asked]], sort_keys=True)

@@ -80,11 +80,11 @@ class SeamJoiner:
         # The best object comes first, so that each object is compared with better ones.
         for found in sorted(objects, key=lambda item: -item.iou):
             part: _Open | None = self._opened(found, (window,))
-            if not any(_is_twice(other.found, found) for other in new):
+            if not any(_are_duplicates(other.found, found) for other in new):
                 part = self._without_agreeing(part)
-                part = self._without_twice(part) if part else None
+                part = self._without_duplicate(part) if part else None
                 # A mask that was joined may now cover one that was not.
-                if part and not any(_is_twice(other.found, part.found) for other in new):
+                if part and not any(_are_duplicates(other.found, part.found) for other in new):
                     new.append(part)
         self._open += new
 
@@ -112,9 +112,9 @@ class SeamJoiner:
                 before.agreed = part.agreed = True
         return part
 
-    def _without_twice(self, part: _Open) -> _Open | None:
+    def _without_duplicate(self, part: _Open) -> _Open | None:
         """Drop the worse of each two masks that cover each other; return None if that is the new mask."""
-        for before in [item for item in self._open if _is_twice(item.found, part.found)]:
+        for before in [item for item in self._open if _are_duplicates(item.found, part.found)]:
             if before.found.iou >= part.found.iou or len(before.windows) > 1:
                 return None
             self._open.remove(before)
@@ -149,7 +149,7 @@ class SeamJoiner:
         iou = float(weights @ [first.found.iou, second.found.iou])
         stability = float(weights @ [first.found.stability, second.found.stability])
         either = first.found.within(box) | second.found.within(box)
-        joined = FoundObject.cut(either, (box[0], box[1]), iou, stability)
+        joined = FoundObject.from_mask(either, (box[0], box[1]), iou, stability)
         assert joined is not None
         kind = first.found.kind or second.found.kind
         return self._opened(replace(joined, kind=kind), (*first.windows, *second.windows))
@@ -214,6 +214,6 @@ def _common_px(first: FoundObject, second: FoundObject) -> int:
     return 0 if common is None else int(np.count_nonzero(first.within(common) & second.within(common)))
 
 
-def _is_twice(first: FoundObject, second: FoundObject) -> bool:
+def _are_duplicates(first: FoundObject, second: FoundObject) -> bool:
     """Return whether most of each mask lies in the other one."""
     return _common_px(first, second) > DUPLICATE * max(first.area_px, second.area_px)

@@ -176,7 +176,7 @@ def _in_window(
     objects, counts = find_all(predictor, views, side, origin_xy, options)
     for item in objects:
         # A window may be larger than its image.
-        clipped = FoundObject.cut(item.within((left, top, width, height)), origin_xy, item.iou, item.stability)
+        clipped = FoundObject.from_mask(item.within((left, top, width, height)), origin_xy, item.iou, item.stability)
         if clipped is not None:
             found.append(clipped)
     return found, counts

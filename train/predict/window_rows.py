@@ -44,7 +44,7 @@ class WindowRows:
             for x, y, height, width, iou, stability in window:
                 size = (height * width + 7) // 8
                 mask = np.unpackbits(bits[place : place + size], count=height * width).reshape(height, width)
-                item = FoundObject.cut(mask.astype(bool), (x, y), iou, stability)
+                item = FoundObject.from_mask(mask.astype(bool), (x, y), iou, stability)
                 if item is None:
                     # No mask is written empty, so this file is damaged, too.
                     return None

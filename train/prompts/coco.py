@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from schemas.errors import SourceError
-from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject, checked_box
 from train.prompts.image_names import file_names
 from train.prompts.object_class import ObjectClass
+from train.prompts.object_prompt import FORMATS_REMEDY, ObjectPrompt, PromptsByImage, checked_box
 
 
 class _CocoImage(BaseModel):
@@ -39,7 +39,7 @@ class _Coco(BaseModel):
     categories: list[_CocoCategory] = Field(default_factory=list[_CocoCategory])
 
 
-def coco_prompts(path: Path, content: Any) -> Asked:
+def coco_prompts(path: Path, content: Any) -> PromptsByImage:
     """Return the boxes of a COCO file as prompts.
 
     Args:
@@ -58,7 +58,7 @@ def coco_prompts(path: Path, content: Any) -> Asked:
     name_of = file_names(path, (image.file_name for image in coco.images))
     names = {image.id: name_of[image.file_name] for image in coco.images}
     kinds = {category.id: ObjectClass(category.name) for category in coco.categories}
-    found: Asked = {name: [] for name in names.values()}
+    found: PromptsByImage = {name: [] for name in names.values()}
     for number, annotation in enumerate(coco.annotations, start=1):
         where = f"{path} annotation {number}"
         if annotation.image_id not in names:
@@ -66,5 +66,5 @@ def coco_prompts(path: Path, content: Any) -> Asked:
         x, y, width, height = annotation.bbox
         kind = kinds.get(annotation.category_id) if annotation.category_id is not None else None
         box = checked_box(where, (x, y, x + width, y + height))
-        found[names[annotation.image_id]].append(AskedObject(str(number), box, (), kind))
+        found[names[annotation.image_id]].append(ObjectPrompt(str(number), box, (), kind))
     return found

@@ -17,8 +17,8 @@ from geojson_pydantic import MultiPoint, MultiPolygon, Point, Polygon
 
 from schemas.errors import SourceError
 from schemas.geojson import classification, read_features
-from train.prompts.asked_object import AskedObject, Xy
 from train.prompts.object_class import DEFAULT_COLOR, ObjectClass
+from train.prompts.object_prompt import ObjectPrompt, Xy
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ NEGATIVE = "negative"
 """Class name that marks points as negative clicks. QuPath's ignored classes, whose names end in *, do the same."""
 
 
-def geojson_prompts(path: Path, content: Any) -> list[AskedObject]:
+def geojson_prompts(path: Path, content: Any) -> list[ObjectPrompt]:
     """Return the prompts of a GeoJSON file: areas become boxes, and points become clicks.
 
     Args:
@@ -36,7 +36,7 @@ def geojson_prompts(path: Path, content: Any) -> list[AskedObject]:
     Raises:
         SourceError: It is not GeoJSON, or has an area or a point that cannot be used.
     """
-    objects: list[AskedObject] = []
+    objects: list[ObjectPrompt] = []
     negatives: list[Xy] = []
     left_out: Counter[str] = Counter()
     for number, feature in enumerate(read_features(path, content), start=1):
@@ -54,14 +54,14 @@ def geojson_prompts(path: Path, content: Any) -> list[AskedObject]:
                     f"{path} feature {number}", "has an area without a corner", "remove it, or draw it again"
                 )
             (left, top), (right, bottom) = corners.min(0), corners.max(0)
-            objects.append(AskedObject(name, (float(left), float(top), float(right), float(bottom)), (), kind))
+            objects.append(ObjectPrompt(name, (float(left), float(top), float(right), float(bottom)), (), kind))
         elif isinstance(geometry, Point | MultiPoint):
             points = [geometry.coordinates] if isinstance(geometry, Point) else geometry.coordinates
             clicks = [(float(point[0]), float(point[1])) for point in points]
             if is_negative:
                 negatives += clicks
             elif clicks:
-                objects.append(AskedObject(name, None, tuple((xy, True) for xy in clicks), kind))
+                objects.append(ObjectPrompt(name, None, tuple((xy, True) for xy in clicks), kind))
         else:
             left_out["neither an area nor a point"] += 1
     for what, count in left_out.items():
@@ -78,7 +78,7 @@ def _kind(properties: Mapping[str, Any]) -> tuple[ObjectClass | None, bool]:
     return ObjectClass(name, color or DEFAULT_COLOR), name.lower() == NEGATIVE or name.endswith("*")
 
 
-def _check_finite(path: Path, objects: list[AskedObject], negatives: list[Xy]) -> None:
+def _check_finite(path: Path, objects: list[ObjectPrompt], negatives: list[Xy]) -> None:
     values = [value for asked in objects for value in (asked.box or ())]
     values += [value for asked in objects for xy, _ in asked.points for value in xy]
     values += [value for xy in negatives for value in xy]
@@ -86,7 +86,7 @@ def _check_finite(path: Path, objects: list[AskedObject], negatives: list[Xy]) -
         raise SourceError(path, "has a coordinate that is not a finite number", "export it again")
 
 
-def _with_negatives(path: Path, objects: list[AskedObject], negatives: list[Xy]) -> list[AskedObject]:
+def _with_negatives(path: Path, objects: list[ObjectPrompt], negatives: list[Xy]) -> list[ObjectPrompt]:
     """Add each negative click to the smallest box around it, or else to the object with the nearest click or box."""
     if negatives and not objects:
         raise SourceError(path, "has negative points but no object", "add a box or a point on the object")
@@ -97,7 +97,7 @@ def _with_negatives(path: Path, objects: list[AskedObject], negatives: list[Xy])
     return [replace(asked, points=asked.points + tuple(added.get(n, ()))) for n, asked in enumerate(objects)]
 
 
-def _distance(asked: AskedObject, x: float, y: float) -> tuple[float, float]:
+def _distance(asked: ObjectPrompt, x: float, y: float) -> tuple[float, float]:
     """Return the squared distance of a point from an object, and the area of the object's box, 0 without a box."""
     left, top, right, bottom = asked.extent
     if asked.box is None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import ConfigError, SourceError
 from schemas.file_names import is_utf8
-from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject
+from schemas.text_file import read_text_file
 from train.prompts.coco import coco_prompts
 from train.prompts.geojson import geojson_prompts
+from train.prompts.object_prompt import FORMATS_REMEDY, ObjectPrompt, PromptsByImage
 from train.prompts.table import table_prompts
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class PromptsOfImages:
     """
 
     path: Path
-    asked: Asked
+    asked: PromptsByImage
     is_qupath: bool = False
 
     @classmethod
@@ -63,7 +63,7 @@ class PromptsOfImages:
                 raise SourceError(path, f"has the object {item.name!r}, whose name or class is not text", "rename it")
         return cls(path, asked, is_qupath)
 
-    def by_image(self, images: Sequence[Path]) -> dict[Path, list[AskedObject]]:
+    def by_image(self, images: Sequence[Path]) -> dict[Path, list[ObjectPrompt]]:
         """Return the prompts of each image.
 
         Raises:
@@ -86,7 +86,7 @@ class PromptsOfImages:
         if unused:
             logger.warning("%s: %d images with prompts are not given, such as %s", self.path, len(unused), unused[0])
 
-    def of(self, image: Path, *, alone: bool) -> list[AskedObject]:
+    def of(self, image: Path, *, alone: bool) -> list[ObjectPrompt]:
         """Return the prompts of an image.
 
         Args:
@@ -96,9 +96,9 @@ class PromptsOfImages:
         return [item for name in _names(image, alone=alone) for item in self.asked.get(name, [])]
 
 
-def _of_folder(path: Path) -> Asked:
+def _of_folder(path: Path) -> PromptsByImage:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".geojson", ".json"))
-    found: Asked = {}
+    found: PromptsByImage = {}
     for file in files:
         if file.stem in found:
             raise SourceError(file, "has the same stem as another file of prompts", "leave one of them")
@@ -113,6 +113,6 @@ def _names(image: Path, *, alone: bool) -> list[str]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(read_settings_file(path, FORMATS_REMEDY, MAX_JSON_BYTES))
+        return json.loads(read_text_file(path, FORMATS_REMEDY, MAX_JSON_BYTES))
     except (ValueError, RecursionError) as error:
         raise SourceError(path, f"is not JSON ({error})", FORMATS_REMEDY) from error

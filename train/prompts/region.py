@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import ConfigError, SourceError
-from train.prompts.asked_object import Area, AskedObject, is_in, touches
+from train.prompts.object_prompt import Area, ObjectPrompt, is_in, touches
 from train.slide.working_grid import WorkingGrid
 
 logger = logging.getLogger(__name__)
 
 
-def outside(item: AskedObject, size_xy: tuple[int, int]) -> tuple[int, int] | None:
+def outside(item: ObjectPrompt, size_xy: tuple[int, int]) -> tuple[int, int] | None:
     """Return the first pixel of a box without a pixel of the image, or that of a click outside; None if all is inside.
 
     Args:
@@ -33,12 +33,12 @@ def outside(item: AskedObject, size_xy: tuple[int, int]) -> tuple[int, int] | No
 
 
 def in_region(
-    asked: Sequence[AskedObject],
+    asked: Sequence[ObjectPrompt],
     path: Path,
     size_xy: tuple[int, int],
     region: tuple[int, int, int, int] | None,
     origin_xy: tuple[int, int] = (0, 0),
-) -> list[AskedObject]:
+) -> list[ObjectPrompt]:
     """Return the prompts in a region of an image in pixels of level 0, without their clicks outside it.
 
     Args:
@@ -81,7 +81,7 @@ def _reaches_out(box: Area, size_xy: tuple[int, int]) -> bool:
     return min(left, top) < -1 or right > size_xy[0] + 1 or bottom > size_xy[1] + 1
 
 
-def on_grid(asked: Sequence[AskedObject], grid: WorkingGrid) -> Iterator[AskedObject]:
+def on_grid(asked: Sequence[ObjectPrompt], grid: WorkingGrid) -> Iterator[ObjectPrompt]:
     """Convert prompts from pixels of level 0 to pixels of the grid; see `in_region` for those outside."""
     for item in asked:
         box = None

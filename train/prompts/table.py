@@ -13,21 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.command.settings_file import read_settings_file
 from schemas.errors import SourceError
-from train.prompts.asked_object import FORMATS_REMEDY, Asked, AskedObject, checked_box
+from schemas.text_file import read_text_file
 from train.prompts.image_names import file_names
 from train.prompts.object_class import ObjectClass
+from train.prompts.object_prompt import FORMATS_REMEDY, ObjectPrompt, PromptsByImage, checked_box
 
 
-def table_prompts(path: Path) -> Asked:
+def table_prompts(path: Path) -> PromptsByImage:
     """Return the prompts of a table; the rows of one image and one object name are one object.
 
     Raises:
         SourceError: It is not a table, lacks a column, or has a row that cannot be used.
         ConfigError: It cannot be read.
     """
-    text = read_settings_file(path, FORMATS_REMEDY)
+    text = read_text_file(path, FORMATS_REMEDY)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
         rows = [(reader.line_num, row) for row in reader]
@@ -37,14 +37,14 @@ def table_prompts(path: Path) -> Asked:
     if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
         raise SourceError(path, "lacks a required column", FORMATS_REMEDY)
     name_of = file_names(path, ((row.get("image") or "").strip() for _, row in rows))
-    found: dict[tuple[str, str | int], AskedObject] = {}
+    found: dict[tuple[str, str | int], ObjectPrompt] = {}
     for number, row in rows:
         where = f"{path} line {number}"
         cells = {key: (value or "").strip() for key, value in row.items() if key}
         # Each row without a name is an object of its own.
         key = (name_of[cells.get("image", "")], cells["object"] or number)
         kind = ObjectClass(cells["class"]) if cells.get("class") else None
-        asked = found.get(key) or AskedObject(cells["object"] or str(number), None, (), kind)
+        asked = found.get(key) or ObjectPrompt(cells["object"] or str(number), None, (), kind)
         if cells.get("x0"):
             x0, y0, x1, y1 = (_number(where, cells, name) for name in ("x0", "y0", "x1", "y1"))
             if asked.box is not None:
@@ -58,7 +58,7 @@ def table_prompts(path: Path) -> Asked:
                 raise SourceError(where, f"has label {label!r}", "give 1 for a click on the object, 0 for one off it")
             asked = replace(asked, points=(*asked.points, (xy, label == "1")))
         found[key] = asked
-    objects: Asked = {}
+    objects: PromptsByImage = {}
     for (image, _), asked in found.items():
         if asked.box is None and not asked.positive:
             raise SourceError(

@@ -12,7 +12,7 @@ from train.backbone.catalog import ModelSize
 from train.choices import DeviceChoice, PropagatedPrompt, SplitChoice
 from train.model.loading import load_predictors
 from train.model.names import name_checkpoints
-from train.output.evaluation_files import remove_numbers, remove_optional
+from train.output.evaluation_files import remove_evaluation_files, remove_optional
 from train.propagate.result import write_scores
 from train.propagate.score import score_sequences
 from train.runtime.device import pick_device
@@ -71,5 +71,5 @@ def run_propagation(settings: PropagationSettings, out: Path) -> dict[str, Any]:
     with locked_folder(out):
         scores = score_sequences(store, predictors, split, settings.prompt)
         remove_optional(out)
-        remove_numbers(out)
+        remove_evaluation_files(out)
         return write_scores(scores, store, predictors, split, settings.prompt, out)

@@ -54,7 +54,7 @@ class FoundObject:
         return x, y, x + width, y + height
 
     @classmethod
-    def cut(
+    def from_mask(
         cls, mask: NDArray[np.bool_], origin_xy: tuple[int, int], iou: float, stability: float
     ) -> FoundObject | None:
         """Make an object from a mask, (H, W), cropped to its bounding box; return None if the mask is empty."""

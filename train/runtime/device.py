@@ -30,6 +30,11 @@ def pick_device(choice: DeviceChoice) -> torch.device:
     return torch.device(choice)
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def autocast(device: torch.device) -> torch.autocast:
     """Return an autocast context: bfloat16 on CUDA, full precision on other devices."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

@@ -115,7 +115,7 @@ def open_world(device_type: str, timeout: timedelta | None = None) -> Generator[
 
 
 @contextmanager
-def told_once(world: World) -> Generator[None]:
+def raised_once(world: World) -> Generator[None]:
     """Let only the first process raise an error that all processes have; the others end without one.
 
     If they failed, `torchrun` would end the first process, perhaps before it has printed the error.

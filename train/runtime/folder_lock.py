@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from schemas.errors import TrainingError
-from train.runtime.distributed import World, told_once
+from train.runtime.distributed import World, raised_once
 
 LOCK_FILE = ".lock"
 
@@ -62,6 +62,6 @@ def locked_by_first(out: Path, world: World) -> Generator[None]:
         TrainingError: Another run writes to the folder, or it cannot be made. Only the first process raises this.
     """
     with ExitStack() as stack:
-        with told_once(world):
+        with raised_once(world):
             world.together(lambda: stack.enter_context(locked_folder(out)) if world.is_main else None)
         yield

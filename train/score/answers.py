@@ -19,6 +19,7 @@ from schemas.record import Record
 from schemas.store.store import Store
 from train.choices import SplitChoice
 from train.data.tile_parts import read_parts
+from train.model.names import BASELINE
 from train.model.predictor import MaskPredictor, View
 from train.score.baselines import baseline_masks, disc_radius_px
 from train.score.jitter import jittered
@@ -175,4 +176,4 @@ def _baseline_scores(
     for name in protocol.baselines:
         masks = baseline_masks(name, record, clicks, radius_px)
         scores = score_masks(masks, record.segments, record.ignore, outlines)
-        yield f"baseline:{name}", masks, ScoreTable.of_tile(record, scores)
+        yield f"{BASELINE}{name}", masks, ScoreTable.of_tile(record, scores)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from schemas.manifest import fingerprint, manifest_digest
 from schemas.prompt_kinds import PromptKind
 from schemas.store.store import Store
+from train.model.names import BASELINE
 from train.model.predictor import MaskPredictor
 from train.model.seen_patients import SeenAmong, seen_error
 from train.score.answers import score_tiles, tiles_with_objects
@@ -68,7 +69,7 @@ def evaluate(
             the comparisons.
     """
     tiles: list[int] = tiles_with_objects(store, protocol.split).tolist()
-    models = [*predictors, *(f"baseline:{name}" for name in protocol.baselines)]
+    models = [*predictors, *(f"{BASELINE}{name}" for name in protocol.baselines)]
     planned = planned_comparisons(models, protocol.kinds, protocol.primary, protocol.against, protocol.start_of)
     seen = seen_patients_of(store, tiles, predictors, protocol)
     drawn = list(filter(None, (models[0], own_start(models[0], models, protocol.start_of))))
@@ -85,7 +86,7 @@ def evaluate(
         "protocol": _describe(store, predictors, protocol, len(tiles), drawn),
         "seen_patients": {name: _seen_as_json(among) for name, among in seen.items()},
         "oracles": {
-            f"baseline:{name}": [kind for kind in protocol.kinds if is_oracle(name, kind)]
+            f"{BASELINE}{name}": [kind for kind in protocol.kinds if is_oracle(name, kind)]
             for name in protocol.baselines
         },
         "models": summarize(tables, store),

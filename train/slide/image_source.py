@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, SourceError
-from schemas.file_names import is_utf8
+from schemas.file_names import is_utf8, mpp_in_name
 from schemas.picture.decode import image_header, read_image
 from schemas.picture.orientation import UPRIGHT
 from schemas.picture.picture_file import open_picture
@@ -26,8 +25,6 @@ _TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", *_TIFF_SUFFIXES)
 MAX_MPP_UM = 10.0
 """Largest resolution in micrometers per pixel that is believed. Files from other programs state that of a printer."""
-
-_MPP = re.compile(r"MPP-(?P<um>\d+(\.\d+)?)")
 
 
 class ImageSource(Protocol):
@@ -282,9 +279,9 @@ def _qupath_origin(properties: Any) -> tuple[int, int]:
 
 def _mpp_of_picture(path: Path) -> float | None:
     """Return the resolution that the name of a picture states, as in `MPP-0.2500`, or else the tags of a TIFF."""
-    found = _MPP.search(path.stem)
-    if found and float(found["um"]):
-        return float(found["um"])
+    mpp_um = mpp_in_name(path.stem)
+    if mpp_um is not None:
+        return mpp_um
     content = _tiff(path)
     return content.mpp_um if content is not None else None
 

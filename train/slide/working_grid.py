@@ -26,13 +26,13 @@ class WorkingGrid:
     Attributes:
         source: The image.
         region: Left, top, width and height in pixels of level 0.
-        scale_xy: Width and height of one pixel of the grid in pixels of level 0.
+        pixel_size_xy: Width and height of one pixel of the grid in pixels of level 0.
         size_xy: Width and height of the grid in its own pixels.
     """
 
     source: ImageSource
     region: tuple[int, int, int, int]
-    scale_xy: tuple[float, float]
+    pixel_size_xy: tuple[float, float]
     size_xy: tuple[int, int]
 
     @property
@@ -66,16 +66,16 @@ class WorkingGrid:
         if not inside or region_width < 1 or region_height < 1:
             what = f"is not in {source.path}, which has {width} x {height} px"
             raise ConfigError("--region", what, "give X,Y,W,H in pixels of level 0")
-        scale_xy = (1.0, 1.0)
+        pixel_size_xy = (1.0, 1.0)
         if square_px is not None:
-            scale_xy = region_width / square_px, region_height / square_px
+            pixel_size_xy = region_width / square_px, region_height / square_px
         elif mpp_um is not None:
             if source.mpp_um is None:
                 what = f"does not state its resolution, but the model works at {mpp_um:g} um per pixel"
                 raise ConfigError(source.path, what, "give --source-mpp")
-            scale_xy = mpp_um / source.mpp_um, mpp_um / source.mpp_um
-        size_xy = max(round(region_width / scale_xy[0]), 1), max(round(region_height / scale_xy[1]), 1)
-        return cls(source, (left, top, region_width, region_height), scale_xy, size_xy)
+            pixel_size_xy = mpp_um / source.mpp_um, mpp_um / source.mpp_um
+        size_xy = max(round(region_width / pixel_size_xy[0]), 1), max(round(region_height / pixel_size_xy[1]), 1)
+        return cls(source, (left, top, region_width, region_height), pixel_size_xy, size_xy)
 
     def read(self, left: int, top: int, side: int, out_px: int | None = None) -> NDArray[np.uint8]:
         """Read a square window.
@@ -131,7 +131,7 @@ class WorkingGrid:
     def _level0(self, value: int, axis: int) -> int:
         """Convert a pixel index of the grid along one axis to a pixel index of level 0."""
         size, length, start = self.size_xy[axis], self.region[2 + axis], self.region[axis]
-        return start + (length if value >= size else min(round(value * self.scale_xy[axis]), length - 1))
+        return start + (length if value >= size else min(round(value * self.pixel_size_xy[axis]), length - 1))
 
     def to_level0(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert points (n, 2) from grid pixels to level 0 pixels; both are measured from the first pixel's corner."""

@@ -54,7 +54,7 @@ class Affine:
         return Affine(torch.cat([linear, -(linear @ self.matrix[:, 2:])], 1))
 
 
-def affine(sample: Sample, moved: Affine) -> Sample:
+def apply_affine(sample: Sample, transform: Affine) -> Sample:
     """Apply an affine map to a sample; the size of the image stays the same.
 
     Pixels that come from beyond the edge of the image are black and ignored. Points that leave the image become
@@ -64,14 +64,14 @@ def affine(sample: Sample, moved: Affine) -> Sample:
 
     Args:
         sample: The sample.
-        moved: The map from old to new coordinates.
+        transform: The map from old to new coordinates.
 
     Returns:
         The moved sample: the image is sampled bilinearly, the masks take the nearest pixel.
     """
     width, height = sample.size_wh
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    sources = moved.inverse().apply(torch.stack([x, y], -1).to(torch.float64))
+    sources = transform.inverse().apply(torch.stack([x, y], -1).to(torch.float64))
     # In the coordinates of grid_sample, -1 and 1 are the outer edges of the image.
     size = torch.tensor([width, height], dtype=torch.float64)
     grid = ((2 * sources + 1) / size - 1).float()[None]
@@ -83,6 +83,6 @@ def affine(sample: Sample, moved: Affine) -> Sample:
         image=image.round().clamp(0, 255).to(torch.uint8),
         segments=sampled[:-1],
         ignore=~sampled[-1],
-        point_coords=moved.apply(sample.point_coords),
+        point_coords=transform.apply(sample.point_coords),
     )
     return repair_prompts(keep_points_inside(result.without_lost()))

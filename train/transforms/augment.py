@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 
 from train.settings import Settings
-from train.transforms.affine import Affine, affine
+from train.transforms.affine import Affine, apply_affine
 from train.transforms.geometry import crop, random_orientation
 from train.transforms.sample import Sample
 
@@ -91,9 +91,9 @@ def _random_affine(sample: Sample, config: AugmentConfig, generator: torch.Gener
             scale=math.exp(math.log1p(config.scale) * zoom),
             shear=math.tan(math.radians(config.shear_deg * shear)),
         )
-        moved = affine(sample, drawn)
+        moved = apply_affine(sample, drawn)
         if moved.dropped == sample.dropped and (moved.point_labels >= 0).any(1).all():
-            return replace(moved, later=tuple(affine(frame, drawn) for frame in moved.later))
+            return replace(moved, later=tuple(apply_affine(frame, drawn) for frame in moved.later))
     return replace(sample, skipped=sample.skipped + 1)
 
 

@@ -13,10 +13,10 @@ from schemas.store.store import Store
 from train.backbone.nano_start import NANO_IMAGE_SIZE, NANO_START, init_file
 from train.cli import main
 from train.config import FitConfig, read_config
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
-from train.model.loading import load_predictor
+from train.model.loading import load_mask_predictor
 from train.model.seen_patients import digest_of
 from train.score.initial_weights import load_initial_weights
 
@@ -32,7 +32,7 @@ def store(short_store: Store) -> Store:
 def test_init_nano_implies_the_network_and_loads_the_weights_of_the_package() -> None:
     config = read_config(None, {"init": Path("nano"), "image_size": 128})
     assert config.model == "nano"
-    run = start_run(config, Origin("", 1, 1), CPU)
+    run = start_run(config, RunIdentity("", 1, 1), CPU)
     kept = load_checkpoint(NANO_START)
     own = run.model.sam.state_dict()
     assert all(torch.equal(own[name], weight.float()) for name, weight in kept["model"].items())
@@ -56,7 +56,7 @@ def test_init_nano_implies_the_image_size_of_its_training(tmp_path: Path) -> Non
 def test_another_network_does_not_take_it() -> None:
     config = read_config(None, {"init": Path("nano"), "model": "tiny", "image_size": 128})
     with pytest.raises(CheckpointError, match=r"does not fit the model tiny.*--model nano"):
-        start_run(config, Origin("", 1, 1), CPU)
+        start_run(config, RunIdentity("", 1, 1), CPU)
 
 
 def test_a_file_of_that_name_is_still_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,13 +95,13 @@ def test_command_line_tells_the_start_from_a_file_of_its_name(tmp_path: Path, mo
 
 
 def test_run_that_began_with_it_is_scored_beside_it_wherever_the_package_lies(tmp_path: Path) -> None:
-    run = start_run(read_config(None, {"init": Path("nano"), "image_size": 128}), Origin("", 1, 1), CPU)
+    run = start_run(read_config(None, {"init": Path("nano"), "image_size": 128}), RunIdentity("", 1, 1), CPU)
     run.state().save(tmp_path / "own.pt")
     assert load_checkpoint(tmp_path / "own.pt")["config"]["init"] == "nano"
     found = load_initial_weights([tmp_path / "own.pt"], CPU).predictors
     # This project trained the start, so the random weights that it would have without that are scored, too.
     assert list(found) == ["baseline:zero_shot", "baseline:untrained"]
-    untrained = start_run(read_config(None, {"model": "nano", "image_size": 128}), Origin("", 1, 1), CPU).model
+    untrained = start_run(read_config(None, {"model": "nano", "image_size": 128}), RunIdentity("", 1, 1), CPU).model
     for name, weight in untrained.state_dict().items():
         assert torch.equal(found["baseline:untrained"].model.state_dict()[name], weight), name
     weights = found["baseline:zero_shot"].weights
@@ -111,7 +111,7 @@ def test_run_that_began_with_it_is_scored_beside_it_wherever_the_package_lies(tm
 
 
 def test_its_patients_are_nobody_elses(store: Store) -> None:
-    seen = load_predictor(NANO_START, CPU).seen
+    seen = load_mask_predictor(NANO_START, CPU).seen
     assert seen is not None
     assert len(seen.trained) > 50
     assert not seen.among(set(store.column("tiles/patient").tolist()))
@@ -121,12 +121,12 @@ def test_its_patients_are_nobody_elses(store: Store) -> None:
 
 def test_predictors_use_the_average_of_a_checkpoint(tmp_path: Path) -> None:
     settings = {"init": Path("nano"), "image_size": 128, "optimizer.ema_decay": 0.9}
-    run = start_run(read_config(None, settings), Origin("", 1, 1), CPU)
+    run = start_run(read_config(None, settings), RunIdentity("", 1, 1), CPU)
     name = "sam_mask_decoder.conv_s0.weight"
     with torch.no_grad():
         run.model.sam.get_parameter(name).add_(1.0)
     run.state().save(tmp_path / "checkpoint.pt")
-    used = load_predictor(tmp_path / "checkpoint.pt", CPU).model.sam.get_parameter(name)
+    used = load_mask_predictor(tmp_path / "checkpoint.pt", CPU).model.sam.get_parameter(name)
     torch.testing.assert_close(used, run.averaged_model.sam.get_parameter(name))
     assert not torch.equal(used, run.model.sam.get_parameter(name))
 

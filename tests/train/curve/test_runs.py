@@ -22,7 +22,7 @@ from train.config import FitConfig
 from train.curve.runs import curve_runs, fit_curve, is_finished
 from train.data.patients import patients_in_order
 from train.data.sampler import EpochSampler
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.trainer import fit
 from train.model.seen_patients import SeenPatients
 from train.runtime.run_log import read_steps
@@ -155,7 +155,7 @@ def test_number_of_patients_must_be_in_the_store(store: Store, tmp_path: Path, c
 
 
 def test_start_that_has_seen_a_test_patient_is_refused_before_the_first_run(store: Store, tmp_path: Path) -> None:
-    run = start_run(FAST, Origin("", 1, 1), torch.device("cpu"))
+    run = start_run(FAST, RunIdentity("", 1, 1), torch.device("cpu"))
     patient = str(store.column("tiles/patient")[tiles_with_objects(store, "test")[0]])
     run.seen = SeenPatients.from_names([patient], [])
     run.state().save(tmp_path / "seen.pt")

@@ -15,8 +15,8 @@ from schemas.store.store import Store
 from train.config import FitConfig
 from train.evaluation.run import run_evaluation
 from train.evaluation.settings import EvaluationSettings
-from train.fit.state import Origin, start_run
-from train.output.evaluation_files import check_new, remove_numbers, remove_optional
+from train.fit.state import RunIdentity, start_run
+from train.output.evaluation_files import check_no_evaluation, remove_evaluation_files, remove_optional
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def made(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, path in enumerate(paths):
         path.parent.mkdir(parents=True)
         config = FitConfig(model="nano", image_size=128, seed=seed)
-        start_run(config, Origin("", 1, 1), torch.device("cpu")).state().save(path)
+        start_run(config, RunIdentity("", 1, 1), torch.device("cpu")).state().save(path)
     settings = EvaluationSettings(
         store=store.path,
         checkpoints=tuple(map(str, paths)),
@@ -97,16 +97,16 @@ def test_files_of_others_are_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     (tmp_path / "metrics.jsonl").write_text("that of a run")
     with pytest.raises(ConfigError, match=f"{name}: is in the way, and no finished evaluation wrote it"):
-        check_new(tmp_path, overwrite=False)
-    check_new(tmp_path, overwrite=True)
+        check_no_evaluation(tmp_path, overwrite=False)
+    check_no_evaluation(tmp_path, overwrite=True)
     remove_optional(tmp_path)
-    remove_numbers(tmp_path)
+    remove_evaluation_files(tmp_path)
     assert (tmp_path / name).read_text() == "mine"
 
 
 def test_numbers_of_an_evaluation_do_not_stay_beside_those_of_sequences(made: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(made, tmp_path / "copy")
     with pytest.raises(ConfigError, match="belongs to an earlier evaluation"):
-        check_new(folder, overwrite=False)
-    remove_numbers(folder)
+        check_no_evaluation(folder, overwrite=False)
+    remove_evaluation_files(folder)
     assert [path.name for path in folder.iterdir() if path.name != ".lock"] == []

@@ -180,7 +180,7 @@ def test_report_of_an_older_version_says_what_is_not_compared(
     )
     numbers["models"]["ours"]["box"]["overall"]["dice"] += 0.1
     (report / "metrics.json").write_text(json.dumps(numbers))
-    (line,) = compare_evaluations(report, made, same_form=False).differences
+    (line,) = compare_evaluations(report, made, same_format=False).differences
     assert line.startswith("metrics.json / models / ours / box / overall / dice")
 
 

@@ -24,12 +24,12 @@ from train.choices import ExportFormat
 from train.cli import main
 from train.export.export import export_checkpoint
 from train.export.model_card import model_card
-from train.export.transformers_config import MEAN, STD, network_config
+from train.export.transformers_config import network_config
 from train.export.transformers_weights import transformers_weights
 from train.model.checkpoint import WeightsFile
-from train.model.loading import load_predictor
+from train.model.loading import load_mask_predictor
 from train.model.predictor import MaskPredictor
-from train.model.promptable import PromptableSam
+from train.model.promptable import CHANNEL_MEAN, CHANNEL_STD, PromptableSam
 from train.model.trained_on import TrainedOn
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -89,7 +89,7 @@ def test_three_programs_give_the_same_masks(
     ours = _ours(model, image, boxes)
     theirs = transformers.Sam2Model.from_pretrained(folder).eval()
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    pixels = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    pixels = (pixels - torch.tensor(CHANNEL_MEAN).view(3, 1, 1)) / torch.tensor(CHANNEL_STD).view(3, 1, 1)
     with torch.inference_mode():
         found = theirs(pixel_values=pixels, input_boxes=torch.from_numpy(boxes)[None], multimask_output=False)
         of_clicks = theirs(pixel_values=pixels, input_points=torch.from_numpy(clicks)[None, :, None])
@@ -161,14 +161,14 @@ def test_weights_are_those_of_the_checkpoint(model: PromptableSam, checkpoint: P
 
 def test_safetensors_file_knows_what_the_checkpoint_knows(checkpoint: Path, tmp_path: Path) -> None:
     out = export_checkpoint(checkpoint, tmp_path / "w.safetensors", "safetensors")
-    again, first = (load_predictor(path, torch.device("cpu")) for path in (out, checkpoint))
+    again, first = (load_mask_predictor(path, torch.device("cpu")) for path in (out, checkpoint))
     assert (again.model.size, again.model.image_size) == ("nano", SIDE)
     assert again.trained_on == first.trained_on
     assert again.trained_on is not None
     official = tmp_path / "official.safetensors"
     weights = load_file(out)
     save_file(weights, official, metadata={"format": "pt", "image_size": "7"})
-    assert load_predictor(official, torch.device("cpu"), image_size=128).model.image_size == 128
+    assert load_mask_predictor(official, torch.device("cpu"), image_size=128).model.image_size == 128
     for metadata, message in (
         ("[1", "cannot be read"),
         ("7", "cannot be read"),
@@ -176,7 +176,7 @@ def test_safetensors_file_knows_what_the_checkpoint_knows(checkpoint: Path, tmp_
     ):
         save_file(weights, official, metadata={"bcss_sam2": metadata})
         with pytest.raises(CheckpointError, match=message):
-            load_predictor(official, torch.device("cpu"))
+            load_mask_predictor(official, torch.device("cpu"))
 
 
 def test_card_says_what_the_model_was_trained_on(folder: Path, store: Store) -> None:

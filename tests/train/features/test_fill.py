@@ -26,7 +26,7 @@ from train.data.dataset import SampleOptions, SampleRequest, TileDataset
 from train.features.cache import FeatureCache
 from train.features.fill import check_cacheable, filled_features
 from train.fit.forward import TrainingForward
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.trainer import fit
 from train.loss.batch_loss import batch_loss
 from train.model.checkpoint import load_checkpoint
@@ -73,7 +73,7 @@ def own(small: Store, tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def model() -> PromptableSam:
-    return start_run(read_config(None, FLAGS), Origin("", 2, 2), CPU).model
+    return start_run(read_config(None, FLAGS), RunIdentity("", 2, 2), CPU).model
 
 
 @pytest.fixture(scope="module")

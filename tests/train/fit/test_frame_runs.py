@@ -17,7 +17,7 @@ from train.data.dataset import SampleRequest
 from train.data.loader import training_dataset
 from train.data.windows import find_windows
 from train.fit.average import decay_after
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
@@ -107,7 +107,7 @@ def test_accumulated_windows_equal_one_large_batch(sequences: Store) -> None:
     samples[1] = samples[1].keep(torch.tensor([True, False]))
     found: list[tuple[dict[str, float], dict[str, torch.Tensor]]] = []
     for parts in ([samples], [[samples[0]], [samples[1]]]):
-        run = start_run(config, Origin("", 2, 1), torch.device("cpu"))
+        run = start_run(config, RunIdentity("", 2, 1), torch.device("cpu"))
         step = TrainStep(run.model, run.optimizer, config, World(), torch.device("cpu"))
         values, _ = step([collate(part) for part in parts])
         found.append((values, {name: p.grad for name, p in run.model.sam.named_parameters() if p.grad is not None}))

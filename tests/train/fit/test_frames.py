@@ -15,7 +15,7 @@ from train.data.dataset import SampleRequest
 from train.data.loader import training_dataset
 from train.data.windows import find_windows
 from train.fit.prepare import prepare_run
-from train.fit.state import Origin, Run, start_run
+from train.fit.state import Run, RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import fit
 from train.loss.batch_loss import batch_loss
@@ -35,7 +35,7 @@ def _config(**changes: Any) -> FitConfig:
 
 
 def _start(config: FitConfig) -> Run:
-    return start_run(config, Origin("", config.batch_size, 1), torch.device("cpu"))
+    return start_run(config, RunIdentity("", config.batch_size, 1), torch.device("cpu"))
 
 
 def _batch(store: Store, config: FitConfig, *starts: int) -> Batch:

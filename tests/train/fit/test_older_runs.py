@@ -11,7 +11,7 @@ import torch
 
 from train.config import FitConfig
 from train.fit.resume import restore_run
-from train.fit.state import Origin, Run, start_run
+from train.fit.state import Run, RunIdentity, start_run
 from train.model.checkpoint import load_checkpoint
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ CONFIG = {"model": "nano", "image_size": 128, "optimizer": {"ema_decay": 0.9}}
 
 
 def _begun() -> Run:
-    return start_run(FitConfig.model_validate(CONFIG), Origin("", 1, 1), CPU)
+    return start_run(FitConfig.model_validate(CONFIG), RunIdentity("", 1, 1), CPU)
 
 
 def _resumed(path: Path, content: dict[str, Any]) -> Run:

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from schemas.store.store import Store
 from tests.programs import run_train
 from train.config import read_config
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.trainer import fit
 from train.fit.validate import validate
 from train.model.checkpoint import load_checkpoint
@@ -72,7 +72,7 @@ def test_start_stays_best_and_terminal_and_report_say_so(worse: tuple[Path, list
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["start_val"], summary["best_val"], summary["best_is_start"]) == (0.7, 0.7, True)
     best = load_checkpoint(out / "checkpoints" / "best.pt")
-    untouched = start_run(read_config(out / "config.json", {}), Origin("", 1, 1), torch.device("cpu")).model.sam
+    untouched = start_run(read_config(out / "config.json", {}), RunIdentity("", 1, 1), torch.device("cpu")).model.sam
     assert best["steps"] == 0
     assert all(torch.equal(best["model"][name], weight) for name, weight in untouched.state_dict().items())
     said = "No epoch beat the start (validation Dice 0.700): best.pt holds the weights that the run began with."

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import ConfigError
 from schemas.store.store import Store
-from train.fit.finish import check_free
+from train.fit.finish import check_replaces_only_own
 
 NOT_NEEDED = ("matplotlib", "scipy", "jinja2", "torchvision", "sam2.sam2_image_predictor", "sam2.sam2_video_predictor")
 SCRIPT = f"""
@@ -42,7 +42,7 @@ def test_the_first_step_waits_only_for_modules_that_it_needs(store: Store, tmp_p
 def test_a_run_replaces_no_file_of_others(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(ConfigError, match=f"{name}: is in the way, and no earlier run wrote it"):
-        check_free(tmp_path)
+        check_replaces_only_own(tmp_path)
     # A run that was killed before its first checkpoint may be started again.
     (tmp_path / "config.json").write_text('{"store_fingerprint": "x"}')
-    check_free(tmp_path)
+    check_replaces_only_own(tmp_path)

@@ -24,7 +24,7 @@ from train.data.collate import Batch, collate
 from train.data.dataset import SampleRequest, TileDataset
 from train.data.loader import sample_options
 from train.fit.forward import TrainingForward
-from train.fit.state import Origin, Run, start_run
+from train.fit.state import Run, RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import fit
 from train.loss.batch_loss import batch_loss
@@ -63,7 +63,7 @@ def _config(form: Mapping[str, object], **changes: object) -> FitConfig:
 
 
 def _start(config: FitConfig, device: str = "cpu") -> Run:
-    return start_run(config, Origin("", config.batch_size, 1), torch.device(device))
+    return start_run(config, RunIdentity("", config.batch_size, 1), torch.device(device))
 
 
 def _batch(store: Store, config: FitConfig) -> Batch:

@@ -25,7 +25,7 @@ from train.fit.average import decay_after
 from train.fit.epoch_end import end_epoch, validate_start
 from train.fit.forward import TrainingForward
 from train.fit.prepare import prepare_run
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.fit.step import TrainStep
 from train.fit.trainer import fit
 from train.fit.validate import Validation, validate
@@ -195,7 +195,7 @@ def test_tiles_of_a_failed_batch_are_written_to_a_file(store: Store, tmp_path: P
 def test_adapters_learn_in_a_frozen_trunk_and_freeze_decides_about_the_neck(store: Store) -> None:
     pytest.importorskip("peft", reason="the lora extra is not installed")
     config = _with(lora={"rank": 2}, freeze="decoder_and_neck")
-    model = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
+    model = start_run(config, RunIdentity("", 1, 1), torch.device("cpu")).model
     sample = TileDataset(store.path, SampleOptions(128, "box"))[SampleRequest(0, 0)]
     batch = collate([sample])
     batch_loss(TrainingForward(model)(batch), batch, config.loss, 3.0).total.backward()
@@ -290,7 +290,7 @@ def test_best_has_the_weights_of_the_epoch_with_the_best_score(
     monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: _validation(next(scores)))
     monkeypatch.setattr(TrainState, "save", lambda state, path: saved.append((path.name, state.steps)))
     monkeypatch.setattr("train.fit.epoch_end.save_last", lambda *_: None)
-    run = start_run(FAST, Origin("", 2, 1), CPU)
+    run = start_run(FAST, RunIdentity("", 2, 1), CPU)
     machine = Machine(World(), CPU, StopRequest())
     with RunLog(None) as log:
         for run.steps in (1, 2, 3, 4):
@@ -305,7 +305,7 @@ def _validation(dice: float) -> Validation:
 
 
 def test_validation_of_the_start_leaves_the_random_generators_alone(store: Store, monkeypatch, tmp_path: Path) -> None:
-    run = start_run(FAST, Origin("", 2, 1), CPU)
+    run = start_run(FAST, RunIdentity("", 2, 1), CPU)
     monkeypatch.setattr("train.fit.epoch_end.validate", lambda *_: _validation(float(torch.rand(1))))
     before = torch.get_rng_state()
     with RunLog(None) as log:

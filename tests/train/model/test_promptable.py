@@ -18,7 +18,7 @@ from train.data.collate import Batch
 from train.data.point_groups import group_by_points
 from train.data.training_clicks import correction_clicks
 from train.fit.forward import TrainingForward
-from train.fit.state import Origin, start_run
+from train.fit.state import RunIdentity, start_run
 from train.loss.batch_loss import batch_loss
 from train.loss.pixel_terms import upsample
 from train.model.acceleration import recompute_activations
@@ -64,7 +64,7 @@ def test_object_does_not_depend_on_other_objects_of_the_batch(tiny: PromptableSa
 @pytest.mark.parametrize("settings", [{}, {"corrections": 1}, {"loss": {"predict_presence": False}}])
 def test_every_trained_parameter_gets_a_gradient(mixed_batch: Batch, settings: dict[str, object]) -> None:
     config = FitConfig.model_validate({"image_size": 128, **settings})
-    model = start_run(config, Origin("", 1, 1), torch.device("cpu")).model
+    model = start_run(config, RunIdentity("", 1, 1), torch.device("cpu")).model
     draws = torch.rand(1, mixed_batch.num_objects, 2)
     predictions = TrainingForward(model, config.corrections)(replace(mixed_batch, click_draws=draws))
     batch_loss(predictions, mixed_batch, config.loss, 5.0).total.backward()

@@ -16,7 +16,7 @@ from train.cli import app
 from train.config import read_config
 from train.fit.trainer import fit
 from train.model.checkpoint import load_checkpoint
-from train.model.loading import load_predictor, load_predictors
+from train.model.loading import load_mask_predictor, load_predictors
 from train.model.predictor import MaskPredictor
 from train.model.seen_patients import digest_of, seen_patients
 from train.score.evaluate import evaluate
@@ -75,12 +75,12 @@ def test_checkpoint_holds_digests_and_no_names(run: Path, patients: dict[str, se
 
 
 def test_unseen_test_patients_are_scored_without_a_mark(store: Store, run: Path) -> None:
-    result = evaluate(store, {"m": load_predictor(run, CPU)}, ScoringProtocol("test", ("box",))).result
+    result = evaluate(store, {"m": load_mask_predictor(run, CPU)}, ScoringProtocol("test", ("box",))).result
     assert result["seen_patients"] == {}
 
 
 def test_test_split_with_training_patients_is_refused(turned: Store, run: Path, patients: dict[str, set[str]]) -> None:
-    predictor = load_predictor(run, CPU)
+    predictor = load_mask_predictor(run, CPU)
     count = len(patients["train"])
     with pytest.raises(ConfigError, match=rf"{run}: was trained on {count} of the {count} patients .*--allow-seen"):
         evaluate(turned, {"m": predictor}, ScoringProtocol("test", ("box",)))
@@ -94,7 +94,7 @@ def test_patients_of_the_start_count_too(store: Store, turned: Store, run: Path,
     chained = tmp_path / "checkpoints" / "checkpoint.pt"
     for scored in (store, turned):
         with pytest.raises(ConfigError, match="was trained on"):
-            evaluate(scored, {"m": load_predictor(chained, CPU)}, ScoringProtocol("test", ("box",)))
+            evaluate(scored, {"m": load_mask_predictor(chained, CPU)}, ScoringProtocol("test", ("box",)))
     fit(turned, read_config(None, {**SETTINGS, "max_steps": 2}), tmp_path, resume=True)
     assert len(load_checkpoint(chained)["patients"]["trained"]) == len(
         {*store.column("tiles/patient").tolist()} - {*_patients_of(store, "val")}
@@ -119,7 +119,7 @@ def test_splits_of_training_are_marked_and_not_refused(store: Store, run: Path, 
 
 
 def test_models_of_unknown_history_are_not_refused(turned: Store, run: Path) -> None:
-    predictor = load_predictor(run, CPU)
+    predictor = load_mask_predictor(run, CPU)
     unknown = MaskPredictor(predictor.model, CPU, predictor.weights, seen_patients({}, run))
     assert evaluate(turned, {"m": unknown}, ScoringProtocol("test", ("box",))).result["seen_patients"] == {}
 
@@ -136,11 +136,11 @@ def test_our_own_checkpoint_without_a_record_is_named(
     content = load_checkpoint(run)
     del content["patients"]
     torch.save(content, tmp_path / "old.pt")
-    load_predictor(tmp_path / "old.pt", CPU)
+    load_mask_predictor(tmp_path / "old.pt", CPU)
     # A prediction scores nothing.
     assert not caplog.records
     load_predictors([tmp_path / "old.pt"], CPU)
     assert "does not record its patients" in caplog.text
     caplog.clear()
-    load_predictor(run, CPU)
+    load_mask_predictor(run, CPU)
     assert "patients" not in caplog.text

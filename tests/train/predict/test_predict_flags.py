@@ -22,10 +22,10 @@ from train.backbone.nano_start import NANO_START
 from train.model.predictor import Prediction
 from train.predict import ImagePredictor
 from train.predict.automatic import AutomaticOptions
-from train.predict.prompted import predict_asked
+from train.predict.prompted import predict_prompted
 from train.predict.search import SearchProgress, search
 from train.predict.settings import PromptOptions
-from train.prompts.asked_object import AskedObject
+from train.prompts.object_prompt import ObjectPrompt
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 
@@ -164,14 +164,16 @@ def test_click_on_a_large_object_gets_a_wider_window() -> None:
     image = np.zeros((400, 400, 3), np.uint8)
     image[64:224, 128:256] = 255
     grid = WorkingGrid.of(Picture(image))
-    (found,) = predict_asked(
-        cast("Any", _Oracle()), grid, [AskedObject("1", None, (((150.0, 100.0), True),))], PromptOptions(64)
+    (found,) = predict_prompted(
+        cast("Any", _Oracle()), grid, [ObjectPrompt("1", None, (((150.0, 100.0), True),))], PromptOptions(64)
     )
     assert found is not None
     mask = found.within((0, 0, 400, 400))
     assert np.mean(mask == (image[..., 0] > 0)) > 0.98
     # A box says how large the object is, so its window is not widened.
-    (found,) = predict_asked(cast("Any", _Oracle()), grid, [AskedObject("1", (140, 80, 180, 120))], PromptOptions(64))
+    (found,) = predict_prompted(
+        cast("Any", _Oracle()), grid, [ObjectPrompt("1", (140, 80, 180, 120))], PromptOptions(64)
+    )
     assert found is not None
     assert max(found.size_xy) <= 64
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from train.model.predictor import Prediction
 from train.predict import prompted
 from train.predict import window as window_module
-from train.predict.prompted import predict_asked
+from train.predict.prompted import predict_prompted
 from train.predict.settings import PromptOptions
-from train.prompts.asked_object import AskedObject
+from train.prompts.object_prompt import ObjectPrompt
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 
@@ -40,8 +40,8 @@ class _Scripted:
 
 def test_wide_object_is_refined_only_near_its_outline() -> None:
     grid = WorkingGrid.of(Picture(np.zeros((200, 200, 3), np.uint8)))
-    asked = AskedObject("1", (30.0, 30.0, 178.0, 178.0))
-    (found,) = predict_asked(cast("Any", _Scripted()), grid, [asked], PromptOptions(64))
+    asked = ObjectPrompt("1", (30.0, 30.0, 178.0, 178.0))
+    (found,) = predict_prompted(cast("Any", _Scripted()), grid, [asked], PromptOptions(64))
     # A pixel of the coarse logits is 16 px wide, and the coarse square goes from 32 to 176.
     assert found is not None
     assert found.box == (40, 40, 168, 168)
@@ -60,9 +60,9 @@ def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, ca
     for module in (prompted, window_module):
         monkeypatch.setattr(module, "WIDEST_PX", 256)
     grid = WorkingGrid.of(Picture(np.zeros((600, 600, 3), np.uint8)))
-    asked = [AskedObject(f"box {side}", (20.0, 20.0, 20.0 + side, 40.0)) for side in (250, 260, 500, 40)]
+    asked = [ObjectPrompt(f"box {side}", (20.0, 20.0, 20.0 + side, 40.0)) for side in (250, 260, 500, 40)]
     steps: list[tuple[int, int, int]] = []
-    found = predict_asked(cast("Any", _Scripted()), grid, asked, PromptOptions(64), lambda *step: steps.append(step))
+    found = predict_prompted(cast("Any", _Scripted()), grid, asked, PromptOptions(64), lambda *step: steps.append(step))
     assert [item is not None for item in found] == [True, False, False, True]
     assert caplog.messages == [
         "image: prompts that are larger than the widest window, 256 px, are not predicted: 2, such as box 260; "
@@ -70,14 +70,14 @@ def test_object_that_no_window_holds_is_said(monkeypatch: pytest.MonkeyPatch, ca
     ]
     assert steps[-1] == (4, 4, 256**2 + 64**2)
     # A click shows how large its object is only by its mask.
-    click = AskedObject("click", None, (((300.0, 300.0), True),))
-    (cut,) = predict_asked(cast("Any", _Everywhere()), grid, [click], PromptOptions(64))
+    click = ObjectPrompt("click", None, (((300.0, 300.0), True),))
+    (cut,) = predict_prompted(cast("Any", _Everywhere()), grid, [click], PromptOptions(64))
     assert cut is not None
     assert cut.box[0] > 100
     assert "the object click is cut, because it reaches an edge of the widest window, 256 px" in caplog.messages[1]
     # An image that one window holds limits all objects, however large their boxes are.
     small = WorkingGrid.of(Picture(np.zeros((100, 100, 3), np.uint8)))
-    (found_inside,) = predict_asked(cast("Any", _Scripted()), small, [asked[2]], PromptOptions(64))
+    (found_inside,) = predict_prompted(cast("Any", _Scripted()), small, [asked[2]], PromptOptions(64))
     assert found_inside is not None
     assert len(caplog.messages) == 2
 
@@ -91,7 +91,7 @@ def test_all_clicks_stay_in_a_wider_window() -> None:
             return super().predict(views, coords, labels, side, mask_logits)
 
     grid = WorkingGrid.of(Picture(np.zeros((2000, 2000, 3), np.uint8)))
-    clicks = AskedObject("1", None, (((1150.0, 900.0), True), ((1393.0, 900.0), True)))
-    predict_asked(cast("Any", Counting()), grid, [clicks], PromptOptions(256))
+    clicks = ObjectPrompt("1", None, (((1150.0, 900.0), True), ((1393.0, 900.0), True)))
+    predict_prompted(cast("Any", Counting()), grid, [clicks], PromptOptions(256))
     assert len(asked_with) > 2
     assert set(asked_with) == {2}

@@ -40,9 +40,9 @@ from tests.warm_start import WarmProcess
 from train.model.promptable import PromptableSam
 from train.predict import ImagePredictor, load_predictor, one_image
 from train.predict.automatic import AutomaticOptions
-from train.predict.prompted import predict_asked
+from train.predict.prompted import predict_prompted
 from train.predict.settings import PredictSettings, PromptOptions
-from train.prompts.asked_object import AskedObject
+from train.prompts.object_prompt import ObjectPrompt
 from train.prompts.region import on_grid
 from train.results.placed_object import placed
 from train.score.answers import tile_prompts
@@ -507,7 +507,7 @@ def test_model_of_resized_images_sees_what_it_was_trained_on(
     np.testing.assert_array_equal(grid.read(0, 0, 128), trained)
     # The same box in pixels of the image and in pixels of the tile, whose last pixel is part of the prompt.
     box = (0.25 * width, 0.5 * height, 0.75 * width, height)
-    (found,) = predict_asked(predictor, grid, [*on_grid([AskedObject("1", box)], grid)], PromptOptions(128))
+    (found,) = predict_prompted(predictor, grid, [*on_grid([ObjectPrompt("1", box)], grid)], PromptOptions(128))
     coords, labels = torch.tensor([[[32.0, 64.0], [95.0, 127.0]]]), torch.tensor([[2, 3]], dtype=torch.int32)
     expected = predictor.predict(predictor.views(trained), coords, labels).masks()[0]
     assert found is not None

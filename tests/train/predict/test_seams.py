@@ -47,7 +47,7 @@ def test_cut_objects_are_joined_and_found_once(seed: int, overlap: float) -> Non
         for left in starts(WIDTH, SIDE, overlap):
             window = numbers[top : top + SIDE, left : left + SIDE]
             objects = [
-                FoundObject.cut(window == number, (left, top), 0.9, 1.0) for number in np.unique(window) if number
+                FoundObject.from_mask(window == number, (left, top), 0.9, 1.0) for number in np.unique(window) if number
             ]
             box = (left, top, left + window.shape[1], top + window.shape[0])
             joiner.add(box, [item for item in objects if item is not None])
@@ -66,7 +66,7 @@ def test_of_two_masks_of_one_object_the_better_stays() -> None:
     mask[10:50, 10:50] = True
     other = mask.copy()
     other[10:12] = False
-    worse, better = (FoundObject.cut(m, (0, 0), iou, 1.0) for m, iou in ((mask, 0.5), (other, 0.8)))
+    worse, better = (FoundObject.from_mask(m, (0, 0), iou, 1.0) for m, iou in ((mask, 0.5), (other, 0.8)))
     assert worse is not None
     assert better is not None
     joiner = SeamJoiner((64, 64))
@@ -85,7 +85,7 @@ def test_stray_pixels_make_no_second_object() -> None:
     stray[60, 60] = True
     part = mask.copy()
     part[10:30, 20:30] = False
-    objects = [FoundObject.cut(m, (0, 0), iou, 1.0) for m, iou in ((stray, 0.7), (mask, 0.9), (part, 0.8))]
+    objects = [FoundObject.from_mask(m, (0, 0), iou, 1.0) for m, iou in ((stray, 0.7), (mask, 0.9), (part, 0.8))]
     joiner = SeamJoiner((64, 64))
     joiner.add((0, 0, 64, 64), [item for item in objects if item is not None])
     # Half of an object is another object, as SAM 2 gives parts; the largest comes first.
@@ -115,7 +115,9 @@ def _joined(windows: list[tuple[int, NDArray[np.bool_], float]]) -> list[FoundOb
     joiner = SeamJoiner((112, 64))
     for left in dict.fromkeys(left for left, _, _ in windows):
         here = [
-            FoundObject.cut(mask[:, left : left + 64], (left, 0), iou, 1.0) for at, mask, iou in windows if at == left
+            FoundObject.from_mask(mask[:, left : left + 64], (left, 0), iou, 1.0)
+            for at, mask, iou in windows
+            if at == left
         ]
         joiner.add((left, 0, left + 64, 64), [item for item in here if item is not None])
     return joiner.close()
@@ -169,7 +171,7 @@ def test_only_the_best_of_several_cut_masks_is_joined() -> None:
 
 def test_nearly_whole_masks_are_found_once() -> None:
     # Both have an IoU of 0.7 or more with an object of 50 px by 20 px, so the object would be found twice.
-    objects = [FoundObject.cut(_strip(20, right), (0, 0), iou, 1.0) for right, iou in ((74, 0.9), (56, 0.8))]
+    objects = [FoundObject.from_mask(_strip(20, right), (0, 0), iou, 1.0) for right, iou in ((74, 0.9), (56, 0.8))]
     joiner = SeamJoiner((112, 64))
     joiner.add((0, 0, 112, 64), [item for item in objects if item is not None])
     assert [item.iou for item in joiner.close()] == [0.9]
@@ -180,7 +182,7 @@ def test_a_cut_mask_that_the_next_window_does_not_have_is_left_out(overlap: bool
     # The first one touches the edge of the image only, so it is whole; the second one is cut by its window.
     at_image_edge, cut = _strip(0, 30), np.zeros((64, 112), bool)
     cut[50:60, 30:64] = True
-    objects = [FoundObject.cut(mask[:, :64], (0, 0), 0.9, 1.0) for mask in (at_image_edge, cut)]
+    objects = [FoundObject.from_mask(mask[:, :64], (0, 0), 0.9, 1.0) for mask in (at_image_edge, cut)]
     joiner = SeamJoiner((112, 64), windows_overlap=overlap)
     joiner.add((0, 0, 64, 64), [item for item in objects if item is not None])
     joiner.add((48, 0, 112, 64), [])
@@ -202,7 +204,9 @@ def test_small_parts_of_a_large_object_are_kept(monkeypatch: pytest.MonkeyPatch)
 
     def cut(_: object, __: object, side: int, origin_xy: tuple[int, int], ___: object) -> Any:
         left, top = origin_xy
-        parts = [FoundObject.cut(mask[top : top + side, left : left + side], origin_xy, 0.9, 1.0) for mask in masks]
+        parts = [
+            FoundObject.from_mask(mask[top : top + side, left : left + side], origin_xy, 0.9, 1.0) for mask in masks
+        ]
         return [part for part in parts if part is not None], CandidateCounts()
 
     monkeypatch.setattr(search_module, "find_all", cut)

@@ -10,8 +10,8 @@ import pytest
 
 from schemas.errors import BcssError
 from tests.train.predict.conftest import feature, rectangle, write_geojson
-from train.predict.tile_ask import as_prompt
-from train.prompts.asked_object import AskedObject
+from train.predict.window_prediction import as_prompt
+from train.prompts.object_prompt import ObjectPrompt
 from train.prompts.prompts_of_images import PromptsOfImages
 from train.prompts.region import in_region
 
@@ -79,37 +79,37 @@ IN_IMAGE, NEGATIVE_CLICK = ((5.0, 5.0), True), ((50.0, 50.0), False)
 @pytest.mark.parametrize(
     ("item", "place"),
     [
-        (AskedObject("a", (-30, 10, 0, 40)), "-30, 10"),
-        (AskedObject("a", (10, 80, 20, 90)), "10, 80"),
-        (AskedObject("a", None, (((-50, 10), True), ((5000, 10), True))), "-50, 10"),
-        (AskedObject("a", None, (IN_IMAGE, ((5000.5, 10.5), True))), "5000, 10"),
-        (AskedObject("a", (1, 1, 9, 9), (NEGATIVE_CLICK, ((100, 10), False))), "100, 10"),
+        (ObjectPrompt("a", (-30, 10, 0, 40)), "-30, 10"),
+        (ObjectPrompt("a", (10, 80, 20, 90)), "10, 80"),
+        (ObjectPrompt("a", None, (((-50, 10), True), ((5000, 10), True))), "-50, 10"),
+        (ObjectPrompt("a", None, (IN_IMAGE, ((5000.5, 10.5), True))), "5000, 10"),
+        (ObjectPrompt("a", (1, 1, 9, 9), (NEGATIVE_CLICK, ((100, 10), False))), "100, 10"),
     ],
 )
-def test_prompt_outside_its_image_is_named(item: AskedObject, place: str) -> None:
+def test_prompt_outside_its_image_is_named(item: ObjectPrompt, place: str) -> None:
     with pytest.raises(BcssError, match=f"t.png: has the prompt a outside, at {place};.* 100 x 80 pixels"):
         in_region([item], Path("t.png"), (100, 80), None)
 
 
 def test_prompts_outside_a_region_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    straddling = AskedObject("a", (-5, 70, 30, 90), (NEGATIVE_CLICK,))
-    clicks = AskedObject("b", None, (IN_IMAGE, ((35.0, 75.0), True)))
+    straddling = ObjectPrompt("a", (-5, 70, 30, 90), (NEGATIVE_CLICK,))
+    clicks = ObjectPrompt("b", None, (IN_IMAGE, ((35.0, 75.0), True)))
     path = Path("t.png")
     assert in_region([straddling, clicks], path, (100, 80), None) == [straddling, clicks]
-    found = in_region([straddling, clicks, AskedObject("c", (40, 0, 50, 9))], path, (100, 80), (20, 60, 20, 20))
+    found = in_region([straddling, clicks, ObjectPrompt("c", (40, 0, 50, 9))], path, (100, 80), (20, 60, 20, 20))
     assert [(item.box, len(item.points)) for item in found] == [((-5, 70, 30, 90), 0), (None, 1)]
     assert "t.png: prompts outside --region that are left out: 1" in caplog.text
     # Files that count from (10, 5) mean the same place with smaller numbers, and are told the place in their own.
-    assert in_region([AskedObject("c", (40, 0, 50, 9))], path, (100, 80), None, (10, 5))[0].box == (50, 5, 60, 14)
+    assert in_region([ObjectPrompt("c", (40, 0, 50, 9))], path, (100, 80), None, (10, 5))[0].box == (50, 5, 60, 14)
     with pytest.raises(BcssError, match="outside, at 95, 0"):
-        in_region([AskedObject("c", (95, 0, 99, 9))], path, (100, 80), None, (10, 5))
+        in_region([ObjectPrompt("c", (95, 0, 99, 9))], path, (100, 80), None, (10, 5))
     with pytest.raises(BcssError, match=r"--region: has none of the 1 prompts of t\.png"):
         in_region([straddling], path, (100, 80), (40, 40, 60, 20))
 
 
 def test_boxes_that_reach_outside_the_image_are_said(caplog: pytest.LogCaptureFixture) -> None:
     boxes = [(-1.0, 0.0, 101.0, 50.0), (10.0, 10.0, 12000.0, 50.0), (-40.0, 10.0, 50.0, 50.0)]
-    asked = [AskedObject(str(number), box) for number, box in enumerate(boxes)]
+    asked = [ObjectPrompt(str(number), box) for number, box in enumerate(boxes)]
     assert in_region(asked, Path("a.png"), (100, 50), None) == asked
     assert caplog.messages == ["a.png: boxes that reach outside its 100 x 50 px: 2, such as 1"]
 

@@ -25,7 +25,7 @@ def test_large_labels_are_a_tiled_pyramid_with_the_same_bytes(tmp_path: Path, mo
     monkeypatch.setattr(raster, "PNG_MAX_PX", 1000)
     monkeypatch.setattr(raster, "TILES_PER_READ", 2)
     grid = WorkingGrid.of(Picture(np.zeros((700, 1300, 3), np.uint8)))
-    cut = [FoundObject.cut(np.ones((40, 50), bool), (x, 300), 0.9, 1.0) for x in range(0, 1200, 100)]
+    cut = [FoundObject.from_mask(np.ones((40, 50), bool), (x, 300), 0.9, 1.0) for x in range(0, 1200, 100)]
     objects = [item for item in cut if item is not None]
     for name in ("a", "b"):
         labels = LabelImage(tmp_path / name, grid)
@@ -57,7 +57,8 @@ def test_label_image_shows_the_smaller_of_two_objects_in_any_order(tmp_path: Pat
     for order in itertools.permutations(places):
         labels = LabelImage(tmp_path / "a", grid)
         cut = [
-            FoundObject.cut(np.ones((side, side), bool), at, 0.9, 1.0) for side, at in map(places.__getitem__, order)
+            FoundObject.from_mask(np.ones((side, side), bool), at, 0.9, 1.0)
+            for side, at in map(places.__getitem__, order)
         ]
         for item in placed([item for item in cut if item is not None], grid):
             labels.add(item)
@@ -68,7 +69,7 @@ def test_label_image_shows_the_smaller_of_two_objects_in_any_order(tmp_path: Pat
 def test_label_image_takes_more_objects_than_it_expects(tmp_path: Path) -> None:
     grid = WorkingGrid.of(Picture(np.zeros((1, 1200, 3), np.uint8)))
     labels = LabelImage(tmp_path / "a", grid)
-    cut = [FoundObject.cut(np.ones((1, 2), bool), (x, 0), 0.9, 1.0) for x in range(1199)]
+    cut = [FoundObject.from_mask(np.ones((1, 2), bool), (x, 0), 0.9, 1.0) for x in range(1199)]
     for item in placed([item for item in cut if item is not None], grid):
         labels.add(item)
     labels.close()

@@ -23,7 +23,7 @@ EVERYTHING = ["--automatic", "--grid", "4", "--iou-threshold", "0", "--stability
 def test_csv_has_plain_numbers(tmp_path: Path) -> None:
     # A pixel of the grid is 1.5 px wide.
     grid = WorkingGrid.of(Picture(np.zeros((1800, 2400, 3), np.uint8), mpp_um=1.0), 1.5)
-    found = FoundObject.cut(np.ones((1001, 1333), bool), (1, 1), 0.9, 1.0)
+    found = FoundObject.from_mask(np.ones((1001, 1333), bool), (1, 1), 0.9, 1.0)
     assert found is not None
     file = CsvFile(tmp_path / "a.csv")
     for item in placed([found], grid):
@@ -39,7 +39,7 @@ def test_coco_lists_each_category_once(tmp_path: Path) -> None:
     kinds = [ObjectClass(NO_CLASS), ObjectClass("tumor")]
     file = CocoFile(tmp_path / "a.json", grid, kinds)
     for kind in (*kinds, None):
-        found = FoundObject.cut(np.ones((2, 2), bool), (1, 1), 0.9, 1.0)
+        found = FoundObject.from_mask(np.ones((2, 2), bool), (1, 1), 0.9, 1.0)
         assert found is not None
         for item in placed([replace(found, kind=kind)], grid):
             file.add(item)

@@ -11,7 +11,7 @@ from PIL import Image
 from schemas.errors import BcssError, ConfigError, StoreError
 from schemas.store.store import Store, open_store
 from train.data import tile_parts
-from train.model.loading import load_predictor, load_predictors
+from train.model.loading import load_mask_predictor, load_predictors
 from train.model.names import name_checkpoints
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
@@ -157,7 +157,7 @@ def test_the_network_of_official_checkpoints_is_found_from_their_weights(
     named = name_checkpoints([f"first={tmp_path / 'tiny.pt'}", f"second={tmp_path / 'nano.pt'}"])
     found = load_predictors(named, torch.device("cpu"), image_size=128)
     assert [(name, p.model.size) for name, p in found.items()] == [("first", "tiny"), ("second", "nano")]
-    assert load_predictor(tmp_path / "tiny.pt", torch.device("cpu")).model.image_size == 1024
+    assert load_mask_predictor(tmp_path / "tiny.pt", torch.device("cpu")).model.image_size == 1024
 
 
 def test_weights_of_no_known_network_need_a_model(nano: PromptableSam, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_weights_of_no_known_network_need_a_model(nano: PromptableSam, tmp_path:
         path = tmp_path / f"{number}.pt"
         torch.save({"model": {**weights, first: wrong}}, path)
         with pytest.raises(ConfigError, match=r"\d.pt: does not say which model it is, .*; give --model"):
-            load_predictor(path, torch.device("cpu"))
+            load_mask_predictor(path, torch.device("cpu"))
 
 
 def test_institutions_are_left_out_one_by_one_where_no_other_split_has_them(store: Store) -> None:

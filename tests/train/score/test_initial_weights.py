@@ -11,16 +11,16 @@ import torch
 from schemas.errors import CheckpointError
 from schemas.store.store import Store
 from train.config import FitConfig
-from train.fit.state import Origin, Run, start_run
+from train.fit.state import Run, RunIdentity, start_run
 from train.model.checkpoint import WeightsFile, load_checkpoint, load_identified, save_checkpoint
-from train.model.loading import load_predictor
+from train.model.loading import load_mask_predictor
 from train.model.promptable import PromptableSam
 from train.score.evaluate import evaluate
 from train.score.initial_weights import InitialWeights, load_initial_weights
 from train.score.protocol import ScoringProtocol
 
 CPU = torch.device("cpu")
-ORIGIN = Origin("", 1, 1)
+ORIGIN = RunIdentity("", 1, 1)
 
 
 def _sha256(path: Path) -> str:
@@ -70,7 +70,7 @@ def test_a_run_begins_with_the_average_that_its_init_predicts_with(official: Pat
     save_checkpoint(averaged, {**content, "ema": {"model": average}})
     path, run = _begin(tmp_path, "tuned", averaged)
     start = load_initial_weights([path], CPU).predictors["baseline:zero_shot"]
-    for model in (run.model, start.model, load_predictor(averaged, CPU, "nano", 128).model):
+    for model in (run.model, start.model, load_mask_predictor(averaged, CPU, "nano", 128).model):
         weights = model.sam.state_dict()
         assert all(torch.equal(weights[key], weight) for key, weight in average.items())
 
@@ -176,7 +176,7 @@ def test_an_official_start_is_also_scored_at_its_own_size(
 
 def test_an_evaluation_says_which_weights_it_scored(store: Store, official: Path, tmp_path: Path) -> None:
     tuned, _ = _begin(tmp_path, "tuned", official)
-    predictors = {"tuned": load_predictor(tuned, CPU), **load_initial_weights([tuned], CPU).predictors}
+    predictors = {"tuned": load_mask_predictor(tuned, CPU), **load_initial_weights([tuned], CPU).predictors}
     result = evaluate(store, predictors, ScoringProtocol("test", ("box",))).result
     assert result["protocol"]["weights"] == {
         "tuned": {"path": str(tuned), "sha256": _sha256(tuned)},

@@ -26,7 +26,7 @@ def test_window_is_black_outside_the_region() -> None:
 def test_grid_at_half_the_resolution_averages_pixels() -> None:
     pixels = _pixels()
     grid = WorkingGrid.of(Picture(pixels, mpp_um=0.25), mpp_um=0.5)
-    assert (grid.scale_xy, grid.size_xy) == ((2.0, 2.0), (40, 30))
+    assert (grid.pixel_size_xy, grid.size_xy) == ((2.0, 2.0), (40, 30))
     means = pixels.reshape(30, 2, 40, 2, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(grid.read(8, 4, 16), means[4:20, 8:24], atol=0.51)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.train.strategies import samples
-from train.transforms.affine import Affine, affine
+from train.transforms.affine import Affine, apply_affine
 from train.transforms.geometry import (
     crop,
     mask_box,
@@ -49,8 +49,8 @@ STEPS: dict[str, Callable[[Sample], Sample]] = {
     "shrink": lambda sample: resize(sample, 21, 17),
     "grow": lambda sample: resize(sample, 50, 70),
     "crop": lambda sample: crop(sample, *_window(*sample.size_wh)),
-    "turn": lambda sample: affine(sample, Affine.around_center(*sample.size_wh, angle=0.4, scale=1.1, shear=0.1)),
-    "shift": lambda sample: affine(sample, Affine(torch.tensor([[1.0, 0, 3], [0, 1, -2]], dtype=torch.float64))),
+    "turn": lambda sample: apply_affine(sample, Affine.around_center(*sample.size_wh, angle=0.4, scale=1.1, shear=0.1)),
+    "shift": lambda sample: apply_affine(sample, Affine(torch.tensor([[1.0, 0, 3], [0, 1, -2]], dtype=torch.float64))),
 }
 
 
@@ -102,7 +102,7 @@ def test_cropped_image_and_segment_stay_aligned_to_the_pixel(sample: Sample, lef
 
 @given(samples(), st.floats(-3, 3), st.floats(0.7, 1.5), st.floats(-0.3, 0.3))
 def test_turned_image_and_segment_cover_each_other(sample: Sample, angle: float, scale: float, shear: float) -> None:
-    moved = affine(sample, Affine.around_center(*sample.size_wh, angle=angle, scale=scale, shear=shear))
+    moved = apply_affine(sample, Affine.around_center(*sample.size_wh, angle=angle, scale=scale, shear=shear))
     if moved.object_ids[:1].tolist() == [0]:
         # Bilinear and nearest take the same side wherever all four neighbors agree.
         assert moved.segments[0][moved.image[0] == 255].all()
@@ -209,7 +209,7 @@ def test_nearest_center_is_the_pixel_under_it(old: int, new: int) -> None:
 
 def test_affine_moves_pixels_and_points_alike() -> None:
     shift = Affine(torch.tensor([[1.0, 0, 3], [0, 1, -2]], dtype=torch.float64))
-    moved = affine(_one_pixel(20, 12, 4, 7), shift)
+    moved = apply_affine(_one_pixel(20, 12, 4, 7), shift)
     assert moved.point_coords.tolist() == [[[7, 5]]]
     assert moved.segments[0].nonzero().tolist() == [[5, 7]]
     assert moved.image[0, 5, 7] == 255

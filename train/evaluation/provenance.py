@@ -11,10 +11,12 @@ import torch
 
 import schemas
 import train
+from train.runtime.device import device_name
 
-FORM = 2
-"""Number of the form of an evaluation's files, which `bcss-train verify` reads. Raise it if the page, its pictures or a
-key of `metrics.json` changes. Files of form 1 do not record it."""
+FORMAT_VERSION = 2
+"""Version of the files of an evaluation, which `bcss-train verify` reads.
+
+Raise it if the page, its pictures or a key of `metrics.json` changes. Files of version 1 do not record it."""
 
 PACKAGES = ("bcss-sam2", "torch", "sam2", "zarr", "numpy")
 """Packages whose versions an evaluation records."""
@@ -28,11 +30,11 @@ def made_by(device: torch.device, command: str) -> dict[str, Any]:
         command: The command line; empty if the evaluation was called from Python.
     """
     return {
-        "form": FORM,
+        "form": FORMAT_VERSION,
         "command": command,
         "code_sha256": code_digest(),
         "versions": {name: version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
     }
 

@@ -71,7 +71,7 @@ def padded(prompts: Sequence[tuple[list[list[float]], list[int]]]) -> tuple[Tens
     return coords, labels
 
 
-def ask(
+def predict_window(
     predictor: MaskPredictor,
     views: Sequence[View],
     prompts: Sequence[tuple[list[list[float]], list[int]]],

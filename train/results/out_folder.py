@@ -20,7 +20,7 @@ _ENDINGS: dict[ResultFormat, tuple[str, ...]] = {
 """How the names of results end, after the stem of the image."""
 
 
-def check_place(out: Path, images: Sequence[Path], prompts: Path | None) -> None:
+def check_out_folder(out: Path, images: Sequence[Path], prompts: Path | None) -> None:
     """Refuse a folder of results that holds the images or the prompts.
 
     Args:
@@ -43,7 +43,7 @@ def check_place(out: Path, images: Sequence[Path], prompts: Path | None) -> None
         raise ConfigError("--out", f"is the folder of the prompts {prompts}, which results could replace", remedy)
 
 
-def check_unknown(out: Path, image: Path, formats: Collection[ResultFormat]) -> None:
+def check_nothing_foreign(out: Path, image: Path, formats: Collection[ResultFormat]) -> None:
     """Refuse to replace files that no earlier prediction wrote.
 
     Args:

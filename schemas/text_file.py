@@ -1,4 +1,4 @@
-"""Read a small text file that a person wrote: settings, a class map, a list of splits."""
+"""Read a text file of bounded size, such as settings, a class map, a table or annotations in JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from schemas.errors import ConfigError
 
 MAX_TEXT_BYTES = 1 << 24
-"""Maximum size of such a file. A list of 65,536 classes or 100,000 patients, one per line, takes a quarter of it."""
+"""Maximum size of a file that a person wrote. A list of 65,536 classes or 100,000 patients takes a quarter of it."""
 
 _PIECE_BYTES = 1 << 20
 
 
-def read_settings_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTES) -> str:
+def read_text_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTES) -> str:
     """Read a UTF-8 text with or without a byte order mark; line ends stay as they are.
 
     Args:

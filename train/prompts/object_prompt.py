@@ -31,7 +31,7 @@ def touches(box: Area, area: Area) -> bool:
 
 
 @dataclass(frozen=True)
-class AskedObject:
+class ObjectPrompt:
     """The prompt of one object.
 
     Attributes:
@@ -59,21 +59,21 @@ class AskedObject:
         xs, ys = zip(*self.positive, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
-    def shifted(self, x: float, y: float) -> AskedObject:
+    def shifted(self, x: float, y: float) -> ObjectPrompt:
         """Return the object with its box and clicks moved."""
         box = None
         if self.box is not None:
             box = (self.box[0] + x, self.box[1] + y, self.box[2] + x, self.box[3] + y)
         return replace(self, box=box, points=tuple(((px + x, py + y), is_on) for (px, py), is_on in self.points))
 
-    def inside(self, area: Area) -> AskedObject | None:
+    def inside(self, area: Area) -> ObjectPrompt | None:
         """Return the object without the clicks outside an area; None if no box and no click on it is inside."""
         kept = replace(self, points=tuple((xy, is_on) for xy, is_on in self.points if is_in(xy, area)))
         is_inside = bool(kept.positive) if self.box is None else touches(self.box, area)
         return kept if is_inside else None
 
 
-Asked = dict[str, list[AskedObject]]
+PromptsByImage = dict[str, list[ObjectPrompt]]
 """The prompts of each image, by the name or stem of its file; an empty name stands for the only image."""
 
 
