@@ -166,7 +166,7 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
             what = "more than a third of the pixels count neither in training nor in scores"
             logger.warning("%s: %s; %s", location, what, _why_ignored(plan, manifest))
         with timed("publish"):
-            _publish(work, location)
+            _publish(work, location, overwrite=options.overwrite)
     return manifest
 
 
@@ -252,11 +252,17 @@ def _check_splits(plan: BuildPlan, folders: list[RoiFolder]) -> None:
             logger.warning("the split %s has no tile; --split-file or --split-fractions can change that", split)
 
 
-def _publish(work: Path, location: str) -> None:
-    """Move the finished store from the working folder to its destination."""
+def _publish(work: Path, location: str, *, overwrite: bool) -> None:
+    """Move the finished store from the working folder to its destination.
+
+    Raises:
+        StoreError: Meanwhile something was put there that must not be replaced.
+    """
     if occupied(location):
-        # Check again, because another program may have put something there in the meantime.
         check_replaceable(location)
+        if not overwrite:
+            what = "was put there by another build while this one was running"
+            raise StoreError(location, what, "choose another --out, or give --overwrite; finished work is kept")
     if is_remote(location):
         publish_remote(work / STORE_DIR, location, work / "publish" / "uploaded.json")
     else:

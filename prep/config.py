@@ -36,7 +36,7 @@ _SEQUENCE_DEFAULTS: dict[str, object] = {
 
 _ADDED_LATER = (
     *("source_mpp_um", "dataset", "image_suffix", "mask_suffix", "unpaired", "class_masks"),
-    *("instance_classes", "nearest_color", "sequences"),
+    *("instance_classes", "nearest_color", "sequences", "color_masks"),
 )
 """Settings that earlier versions did not have."""
 
@@ -84,6 +84,7 @@ class BuildConfig(BaseModel):
         class_masks: Folder of the masks of classes that accompany masks of instances; empty if there are none.
         instance_classes: Class codes of instances, each as: name of the ROI or an empty string, id, code.
         nearest_color: Whether an unknown color in a color mask counts as the nearest known color.
+        color_masks: Whether colors stand for the codes in gray and palettized masks, too.
         sequences: Whether the images are frames of sequences, in which a value of the masks is one object. Objects are
             then instances of the class `object`, and 255 is ignored, unless given.
     """
@@ -116,6 +117,7 @@ class BuildConfig(BaseModel):
     instance_classes: tuple[tuple[str, int, int], ...] = ()
     nearest_color: bool = False
     sequences: bool = False
+    color_masks: bool = False
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -232,6 +234,27 @@ def _described(class_map: tuple[ClassEntry, ...]) -> tuple[ClassInfo, ...]:
     return BCSS_CLASSES
 
 
+def code_of_class(text: str, class_map: tuple[ClassEntry, ...] = ()) -> int:
+    """Return the code of one class that a table gives by its name or by its code.
+
+    A name comes before a code, because a class may be called "3". A name in other case is accepted if only one class
+    has it.
+
+    Args:
+        text: The name or the code.
+        class_map: The names of the classes; those of BCSS unless given.
+
+    Raises:
+        ConfigError: The text is neither a name nor a code.
+    """
+    named = _code_of_name(text, class_map)
+    if named is not None:
+        return named
+    if text.isascii() and text.isdigit() and int(text) <= MAX_CODE:
+        return int(text)
+    raise _unknown_class(text, class_map)
+
+
 def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = (), without: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Parse a list of class codes, ranges of codes and class names, as in `1,2,10-20,dcis`.
 
@@ -246,18 +269,30 @@ def parse_codes(text: str, class_map: tuple[ClassEntry, ...] = (), without: tupl
     Raises:
         ConfigError: An entry is neither a code, a range nor a name.
     """
-    by_name = {info.name.lower(): info.code for info in _described(class_map)}
     codes: list[int] = []
-    for entry in filter(None, (part.strip().lower() for part in text.split(","))):
+    for entry in filter(None, (part.strip() for part in text.split(","))):
         first, dash, last = entry.partition("-")
         ends = [end for end in (first, last if dash else first) if end.isascii() and end.isdigit()]
         if len(ends) == 2 and int(ends[0]) <= int(ends[1]) <= MAX_CODE:
             span = range(int(ends[0]), int(ends[1]) + 1)
             codes.extend(code for code in span if len(span) == 1 or code not in without)
-        elif entry in by_name:
-            codes.append(by_name[entry])
         else:
-            near = get_close_matches(entry, list(by_name), n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(by_name)}"
-            raise ConfigError(f"class {entry!r}", "is neither a code nor a class name", remedy)
+            named = _code_of_name(entry, class_map)
+            if named is None:
+                raise _unknown_class(entry, class_map)
+            codes.append(named)
     return tuple(dict.fromkeys(codes))
+
+
+def _code_of_name(text: str, class_map: tuple[ClassEntry, ...]) -> int | None:
+    """Return the code of a class by its name, in other case only if no other class has the same letters."""
+    named = {info.name: info.code for info in _described(class_map)}
+    alike = [code for name, code in named.items() if name.lower() == text.lower()]
+    return named.get(text, alike[0] if len(alike) == 1 else None)
+
+
+def _unknown_class(text: str, class_map: tuple[ClassEntry, ...]) -> ConfigError:
+    names = [info.name for info in _described(class_map)]
+    near = [name for name in names if name.lower() in get_close_matches(text.lower(), map(str.lower, names), n=1)]
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(names)}"
+    return ConfigError(f"class {text!r}", "is neither a code nor a class name", remedy)

@@ -17,6 +17,7 @@ from prep.source.sequences import SequenceSizes, find_sequences
 from prep.source.split import SplitRule, Splitter, default_rule
 from schemas.errors import ConfigError, SourceError, joined
 from schemas.layout import ArraySpec, array_specs
+from schemas.limits import MAX_ROI_PX
 from schemas.manifest import Split, fingerprint
 from schemas.picture.decode import image_header
 
@@ -88,6 +89,7 @@ def plan_build(
         what = "holds sequences" if data.has_sequences else "holds no sequences"
         raise ConfigError(data.root, what, f"set sequences={data.has_sequences} in the configuration")
     rois = [replace(roi, mpp_um=roi.mpp_um or config.source_mpp_um) for roi in data.rois]
+    _check_scale(rois, config)
     unlabeled = [roi for roi in rois if roi.mask_path is None]
     if unlabeled:
         shown = unlabeled[0].image_path
@@ -110,6 +112,22 @@ def _check_ignored(config: BuildConfig) -> None:
         what = f"names {hidden[0]}, which the class map merges into {config.merges[hidden[0]]}"
         rest = ",".join(str(code) for code in config.ignore if code not in hidden) or "none"
         raise ConfigError("--ignore", what, f"give --ignore {rest}, or change the class map")
+
+
+def _check_scale(rois: list[RoiSource], config: BuildConfig) -> None:
+    """Refuse tiles that cover more pixels of a ROI than any ROI may have; no reader would accept such a store.
+
+    Raises:
+        ConfigError: There is such a ROI.
+    """
+    for roi in rois:
+        if config.mpp_um is not None and roi.mpp_um is not None and config.layout == "tile":
+            side_px = config.size_px * config.mpp_um / roi.mpp_um
+            if side_px**2 > MAX_ROI_PX:
+                what = f"makes a tile cover {side_px:.0f} x {side_px:.0f} px of {roi.image_path}"
+                raise ConfigError(
+                    f"--size {config.size_px} with --mpp {config.mpp_um:g}", what, "give a smaller --size"
+                )
 
 
 def read_source(source: Path, folders: Folders, patients: Mapping[str, str] | None = None) -> DataSet:
@@ -159,7 +177,7 @@ def _label_dtype(data: DataSet, config: BuildConfig) -> str:
         for path, mask in zip(roi.paths[1:], masks, strict=True):
             if image.size != mask.size:
                 problems.append(size_mismatch(path, roi.image_path, mask.size, image.size))
-        if masks and (masks[0].wide or (masks[0].is_color and many_colors)):
+        if masks and (masks[0].wide or ((masks[0].is_color or config.color_masks) and many_colors)):
             dtype = "uint16"
         turned += [path for path, header in zip(roi.paths, (image, *masks), strict=True) if header.turned]
     if problems:

@@ -74,6 +74,7 @@ class GivenRules:
         class_map: The class map; empty without one.
         has_class_of_instances: Whether a table or a second mask gives the class of each instance.
         sequences: Whether the ROIs are frames of sequences, where each value except 0 is one object in all frames.
+        color_masks: Whether the colors of gray and palettized masks, too, stand for the codes.
     """
 
     preset: Preset = "auto"
@@ -83,6 +84,7 @@ class GivenRules:
     class_map: tuple[ClassEntry, ...] = ()
     has_class_of_instances: bool = False
     sequences: bool = False
+    color_masks: bool = False
 
 
 def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
@@ -105,6 +107,9 @@ def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
     if (dataset == "instances") != ((given.objects or "label") == "instance") and given.objects is not None:
         what = f"cannot be used with --objects {given.objects}"
         raise ConfigError(f"--dataset {dataset}", what, "choose instances in both, or in neither")
+    if given.has_class_of_instances and dataset != "instances":
+        what = "give the class of each instance, but the values of the masks are read as classes"
+        raise ConfigError("--class-mask and --instance-classes", what, "add --objects instance")
     if dataset == "bcss":
         rules = _rules(given, "bcss", given.class_map, DEFAULT_CLASS_CODES, DEFAULT_IGNORE_CODES)
     elif dataset == "voc":
@@ -135,7 +140,7 @@ def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]
             return "generic", f"{len(barcodes)} of {len(names)} names have a TCGA barcode; {others[0]} has none"
         return "generic", "the names are not those of BCSS"
     bare = [roi.labels_path for roi in rois if not _BCSS_NAME.match(roi.image_path.stem)]
-    for path, codes in _codes_of(bare, given.class_map):
+    for path, codes in _codes_of(bare, given):
         strange = [code for code in codes if code >= len(BCSS_CLASSES)]
         if strange:
             return "generic", f"{path.name} has code {strange[0]}, which BCSS does not have"
@@ -145,19 +150,19 @@ def _choose(rois: list[RoiSource], given: GivenRules) -> tuple[DatasetName, str]
     )
 
 
-def _codes_of(masks: list[Path], class_map: tuple[ClassEntry, ...]) -> Iterator[tuple[Path, list[int]]]:
+def _codes_of(masks: list[Path], given: GivenRules) -> Iterator[tuple[Path, list[int]]]:
     """Yield the codes of each mask; masks are decoded when they are needed, and a few in advance."""
     threads = min(os.cpu_count() or 1, 8)
-    read = partial(_present, colors=colors_of(class_map))
+    read = partial(_present, colors=colors_of(given.class_map), always=given.color_masks)
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(masks), threads):
             some = masks[start : start + threads]
             yield from zip(some, pool.map(read, some), strict=True)
 
 
-def _present(mask: Path, colors: dict[Color, int]) -> list[int]:
+def _present(mask: Path, colors: dict[Color, int], *, always: bool) -> list[int]:
     # The build reports unknown colors as an error, so the nearest known color will do here.
-    return present_codes(read_labels(mask, colors, nearest=True)[0])
+    return present_codes(read_labels(mask, colors, nearest=True, always=always)[0])
 
 
 def _has_class(rois: list[RoiSource], given: GivenRules) -> bool:
@@ -165,7 +170,7 @@ def _has_class(rois: list[RoiSource], given: GivenRules) -> bool:
     if given.ignore is not None or any(entry.code == IGNORED for entry in given.class_map):
         return True
     found: set[int] = set()
-    for _, codes in _codes_of([roi.labels_path for roi in rois], given.class_map):
+    for _, codes in _codes_of([roi.labels_path for roi in rois], given):
         found |= set(codes)
         if not found <= {BACKGROUND.code, IGNORED}:
             return False

@@ -211,7 +211,13 @@ def _codes(found: Annotations, shapes: dict[str, list[Shape]], class_map: tuple[
         if missing:
             raise ConfigError("--class-map", f"lacks the class {missing[0]}", "add it")
         return {name: given[name] for name in names if name in given}
-    return found.codes or {name: number for number, name in enumerate(names, start=1)}
+    if not found.codes:
+        return {name: number for number, name in enumerate(names, start=1)}
+    without = [name for name in names if name not in found.codes]
+    if without:
+        what = f"is used, but the files that give codes give none to it; they know {', '.join(found.codes)}"
+        raise SourceError(f"class {without[0]}", what, "give --class-map with a code for each class")
+    return found.codes
 
 
 def _write(

@@ -76,6 +76,11 @@ def _add(path: Path, found: Annotations, more: Annotations) -> None:
         raise SourceError(path, f"annotates {twice[0]}, as another file does", "keep one of the two")
     if any(found.codes.get(name, code) != code for name, code in more.codes.items()):
         raise SourceError(path, "gives a class a different code than another file does", "export them together")
+    names = {code: name for name, code in found.codes.items()}
+    for name, code in more.codes.items():
+        if names.get(code, name) != name:
+            what = f"gives the class {name} the code {code}, which is {names[code]} in another file"
+            raise SourceError(path, what, "convert each file on its own, with one --class-map")
     found.shapes |= more.shapes
     found.sizes |= more.sizes
     found.codes |= more.codes

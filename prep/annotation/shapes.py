@@ -70,11 +70,10 @@ class Shape:
         rows, columns = window
         pixels = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.bool_)
         if pixels.size:
-            origin = np.array([columns.start, rows.start])
             for polygon in self.polygons:
-                area = _filled(polygon.outer - origin, pixels.shape)
+                area = _filled(polygon.outer, window, (height, width))
                 for hole in polygon.holes:
-                    area &= ~_filled(hole - origin, pixels.shape)
+                    area &= ~_filled(hole, window, (height, width))
                 pixels |= area
         return window, pixels
 
@@ -127,10 +126,14 @@ def ring(points: object) -> Ring | None:
     return values if len(values) >= 3 else None
 
 
-def _filled(outline: Ring, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return the pixels inside an outline, drawn as COCO's own tools draw it."""
-    height, width = shape
-    if not height or not width:
-        return np.zeros((height, width), np.bool_)
+def _filled(outline: Ring, window: Window, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the pixels of a window that lie inside an outline, drawn as COCO's own tools draw it.
+
+    The outline is drawn where it is, because a moved one is rounded differently. Only the window is decoded.
+    """
+    height, width = size
+    rows, columns = window
     (drawn,) = cast("Any", coco_mask).frPyObjects([outline.ravel().tolist()], height, width)
-    return Runs(np.array(decoded(drawn["counts"].decode()), np.int64), (height, width)).pixels()
+    ends = np.cumsum(np.array([0, *decoded(drawn["counts"].decode())], np.int64))
+    lengths = np.diff(np.clip(ends, columns.start * height, columns.stop * height))
+    return Runs(lengths, (height, columns.stop - columns.start)).pixels()[rows]

@@ -134,7 +134,7 @@ def build(
     ] = None,
     colors: Annotated[
         Path | None,
-        typer.Option(help="Class map with a column color (#rrggbb), for RGB masks whose colors are the classes."),
+        typer.Option(help="Class map with a column color (#rrggbb), for masks whose colors are the classes."),
     ] = None,
     nearest_color: Annotated[
         bool, typer.Option("--nearest-color", help="Replace an unknown color of a mask by the nearest known one.")
@@ -192,7 +192,8 @@ def build(
     folders = Folders(images, masks, class_mask, image_suffix, mask_suffix, unpaired, sequences)
     data = read_source(source, folders, file_patients(patients) if patients else None)
     has_classes = bool(instance_classes) or any(roi.class_mask_path for roi in data.rois)
-    given = GivenRules(dataset, objects, classes, ignore, class_table, has_classes, data.has_sequences)
+    by_color = colors is not None
+    given = GivenRules(dataset, objects, classes, ignore, class_table, has_classes, data.has_sequences, by_color)
     rules = dataset_rules(data.rois, given)
     config = BuildConfig(
         dataset=rules.dataset,
@@ -204,6 +205,7 @@ def build(
         class_masks=class_mask,
         instance_classes=_instance_classes(instance_classes, data, rules.class_map),
         nearest_color=nearest_color,
+        color_masks=by_color,
         sequences=data.has_sequences,
         layout=layout,
         size_px=size,
@@ -253,7 +255,7 @@ def _instance_classes(
     path: Path | None, data: DataSet, class_map: tuple[ClassEntry, ...]
 ) -> tuple[tuple[str, int, int], ...]:
     """Return the class code of each instance in the table of --instance-classes."""
-    from prep.config import parse_codes
+    from prep.config import code_of_class
     from prep.source.instances import read_instance_classes
     from schemas.errors import ConfigError
 
@@ -264,7 +266,7 @@ def _instance_classes(
         what = f"gives the classes of instances, and so do masks such as {masks[0]}"
         raise ConfigError("--instance-classes", what, "choose one")
     named = read_instance_classes(path)
-    codes = {name: parse_codes(name, class_map)[0] for name in set(named.values())}
+    codes = {name: code_of_class(name, class_map) for name in set(named.values())}
     return tuple((roi, number, codes[name]) for (roi, number), name in sorted(named.items()))
 
 

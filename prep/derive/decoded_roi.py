@@ -71,7 +71,7 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
         instances = _read_instances(roi, roi.mask_path, config)
         labels, present = instances.ids, sorted(set(instances.class_of.values()))
     else:
-        labels, recolored_px = read_labels(roi.mask_path, config.colors, nearest=config.nearest_color)
+        labels, recolored_px = _read_codes(roi.mask_path, config)
         counts = pixel_counts(labels)
         present = list(counts)
         _check_codes(roi.mask_path, present, config)
@@ -90,6 +90,10 @@ def decode_roi(roi: RoiSource, config: BuildConfig) -> DecodedRoi:
     return DecodedRoi(image, labels, wanted, size_xy, scale_xy, rims, recolored_px, instances, class_px, has_mask)
 
 
+def _read_codes(path: Path, config: BuildConfig) -> tuple[LabelArray, int]:
+    return read_labels(path, config.colors, nearest=config.nearest_color, always=config.color_masks)
+
+
 def _class_px(counts: dict[int, int], class_of: dict[int, int], wanted: frozenset[int]) -> dict[int, int]:
     """Return the number of pixels of each wanted class, given the pixel count and the class of each value."""
     found = dict.fromkeys(sorted(wanted), 0)
@@ -103,7 +107,7 @@ def _read_instances(roi: RoiSource, path: Path, config: BuildConfig) -> Instance
     """Read the instances with their classes; instances of classes that are not wanted become background."""
     ids, source_ids = read_tracks(path, config.ignore) if roi.sequence else read_instances(path)
     if roi.class_mask_path is not None:
-        classes, _ = read_labels(roi.class_mask_path, config.colors, nearest=config.nearest_color)
+        classes, _ = _read_codes(roi.class_mask_path, config)
         if classes.shape != ids.shape:
             class_size, id_size = (classes.shape[1], classes.shape[0]), (ids.shape[1], ids.shape[0])
             raise size_mismatch(roi.class_mask_path, roi.image_path, class_size, id_size)

@@ -47,7 +47,8 @@ def open_workspace(folder: Path, plan: dict[str, Any], *, start_again: bool) -> 
     Args:
         folder: The working folder.
         plan: The plan of the build as JSON values; equal plans give equal stores.
-        start_again: Whether to discard the work of another plan, or of a plan that cannot be read.
+        start_again: Whether to discard the work of another plan, or of a plan that cannot be read. Of the same plan,
+            joined shards are discarded, because sources may have changed since; prepared ROIs notice that themselves.
 
     Yields:
         The folder.
@@ -179,9 +180,13 @@ def _remove(folder: Path) -> None:
 def _remove_work(folder: Path) -> None:
     # Remove the record first, so that a half-removed earlier store is not put back.
     (folder / REPLACED_RECORD).unlink(missing_ok=True)
+    _remove_folders(folder, WORK_FOLDERS)
+
+
+def _remove_folders(folder: Path, names: tuple[str, ...]) -> None:
     removed = folder / "removed"
     # A killed run may have left `removed`.
-    for name in ("removed", *WORK_FOLDERS):
+    for name in ("removed", *names):
         if (folder / name).exists():
             # Rename it first: a worker of a cluster may still write there, and new files would prevent the removal.
             (folder / name).replace(removed)
@@ -202,6 +207,8 @@ def _bind(folder: Path, plan: dict[str, Any], *, start_again: bool) -> None:
                 f"contains an unfinished build with another plan ({changed_settings(begun, wanted)})",
                 "repeat the command that began it, or give --overwrite to start again",
             )
+    elif start_again:
+        _remove_folders(folder, ("shards",))
     write_atomically(path, json.dumps(plan, indent=1))
 
 

@@ -17,13 +17,16 @@ _BLENDED_COLORS = 3
 """With this many unknown colors or more, thin unknown lines count as blended edges; with fewer, as drawn outlines."""
 
 
-def read_labels(path: Path, colors: Mapping[Color, int], *, nearest: bool = False) -> tuple[LabelArray, int]:
+def read_labels(
+    path: Path, colors: Mapping[Color, int], *, nearest: bool = False, always: bool = False
+) -> tuple[LabelArray, int]:
     """Read the class codes of a mask.
 
     Args:
         path: The mask. Its values are the codes; in an RGB file, its colors stand for the codes.
         colors: The code of each color, sRGB; empty if colors have no meaning.
         nearest: Whether an unknown color counts as the nearest known one; otherwise it is an error.
+        always: Whether colors stand for the codes in gray and palettized files, too.
 
     Returns:
         The codes, uint8 or uint16 (H, W), and the number of pixels with an unknown color.
@@ -31,7 +34,7 @@ def read_labels(path: Path, colors: Mapping[Color, int], *, nearest: bool = Fals
     Raises:
         SourceError: The file cannot be used, or has a color that belongs to no class.
     """
-    if not colors or not image_header(path).is_color:
+    if not colors or not (always or image_header(path).is_color):
         return read_mask(path), 0
     rgb = read_image(path, opaque=True).astype(np.int32)
     packed = np.asarray((rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2], np.int32)

@@ -115,6 +115,14 @@ def find_rois(
         roi.frame_id for roi in rois if not (roi.institution or roi.frame_id in known or named[roi.frame_id].patient)
     ]
     warn_of_patients(unknown)
+    nested = sorted({roi.patient for roi in rois if "/" in roi.patient and roi.frame_id not in known})
+    if nested:
+        logger.warning(
+            "%d nested folders, such as %s, each count as a patient; if some belong to one patient, give --patients, "
+            "or that patient may be in two splits",
+            len(nested),
+            nested[0],
+        )
     return DataSet(source_dir, rois)
 
 
@@ -167,9 +175,8 @@ def _named(source_dir: Path, pairs: list[Pair]) -> dict[str, Pair]:
 def _describe(name: str, pair: Pair, given: str | None) -> RoiSource:
     patient, institution = of_barcode(pair.stem)
     if not patient and pair.patient:
-        folder = pair.patient.rsplit("/", 1)[-1]
-        patient, institution = of_barcode(folder)
-        patient = patient or pair.patient
+        found = [of_barcode(folder) for folder in pair.patient.split("/")]
+        patient, institution = next((barcode for barcode in found if barcode[0]), (pair.patient, ""))
     return RoiSource(
         name, pair.image, pair.mask, given or patient or name, institution, mpp_in_name(pair.stem), pair.class_mask
     )

@@ -164,6 +164,9 @@ def find_pairs(source_dir: Path, folders: Folders) -> list[Pair]:
         logger.warning("files without a partner are left out: %d, such as %s", len(unpaired), unpaired[0].args[0])
     if problems:
         raise joined(source_dir, problems)
+    if not pairs:
+        remedy = f"put them in {folders.images}/ and {folders.masks}/, or name other folders"
+        raise SourceError(source_dir, "contains no image with a mask", remedy)
     return pairs
 
 
@@ -195,14 +198,9 @@ def _read(root: _Root, folders: Folders) -> tuple[_Files, _Files, _Files]:
         for path, folder in _files(root.images):
             is_mask = path.stem.endswith(mask_suffix) if mask_suffix else not path.stem.endswith(image_suffix)
             suffix = mask_suffix if is_mask else image_suffix
-            _add_or_skip(
-                masks if is_mask else images,
-                path,
-                folder,
-                suffix,
-                MASK_SUFFIXES if is_mask else IMAGE_SUFFIXES,
-                root.images,
-            )
+            endings = MASK_SUFFIXES if is_mask else IMAGE_SUFFIXES
+            _add_or_skip(masks if is_mask else images, path, folder, suffix, endings, root.images)
+        _say_skipped(root.images, [*images.skipped, *masks.skipped], IMAGE_SUFFIXES, "")
     else:
         for files, place, suffix, endings in (
             (images, root.images, image_suffix, IMAGE_SUFFIXES),
@@ -219,6 +217,7 @@ def _read(root: _Root, folders: Folders) -> tuple[_Files, _Files, _Files]:
         for path, folder in _files(root.class_masks):
             suffix = mask_suffix if mask_suffix and path.stem.endswith(mask_suffix) else ""
             _add_or_skip(class_masks, path, folder, suffix, MASK_SUFFIXES, root.class_masks)
+        _say_skipped(root.class_masks, class_masks.skipped, MASK_SUFFIXES, "")
     return images, masks, class_masks
 
 
@@ -262,7 +261,7 @@ def _without_partner(
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder and the names in it, in a fixed order; links are followed, and hidden folders are skipped."""
     seen: set[Path] = set()
-    for place, names, _ in os.walk(root, followlinks=True):
+    for place, names, _ in os.walk(root, onerror=_raise_unlisted, followlinks=True):
         folder = Path(place)
         if folder.resolve() in seen:
             names.clear()
@@ -270,6 +269,12 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
         seen.add(folder.resolve())
         names[:] = sorted(name for name in names if not name.startswith("."))
         yield folder, names
+
+
+def _raise_unlisted(error: OSError) -> None:
+    # Without this, `os.walk` leaves out a folder that it cannot list.
+    remedy = "check its permissions and the disk, or move it away"
+    raise SourceError(error.filename, f"cannot be listed ({error.strerror or error})", remedy) from error
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str]]:

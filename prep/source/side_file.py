@@ -46,9 +46,20 @@ def with_stems(values: Mapping[str, Value], names: Collection[str]) -> dict[str,
     Args:
         values: The values by the name that the side file gives.
         names: The names of the data set; a name that is in this list keeps its ending.
+
+    Raises:
+        ConfigError: Two names are the same without their extensions, and their values differ.
     """
     known = set(names)
-    return {name if name in known else _stem(name): value for name, value in values.items()}
+    found: dict[str, Value] = {}
+    given: dict[str, str] = {}
+    for name, value in values.items():
+        stem = name if name in known else _stem(name)
+        if found.setdefault(stem, value) != value:
+            what = f"has other values than {given[stem]}: {value} and {found[stem]}"
+            raise ConfigError(f"the line for {name}", what, "keep one of the two lines")
+        given[stem] = name
+    return found
 
 
 def check_joined(where: object, given: Collection[str], wanted: Collection[str], others: Collection[str] = ()) -> None:

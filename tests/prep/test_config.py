@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from prep.config import BuildConfig, parse_codes
+from prep.config import BuildConfig, code_of_class, parse_codes
+from prep.plan import plan_build
 from prep.source.class_map import ClassEntry
 from schemas.errors import ConfigError
 
@@ -49,3 +51,23 @@ def test_ranges_of_codes() -> None:
     for text in ("3-1", "1-70000", "1-", "-1", "1-2-3"):
         with pytest.raises(ConfigError, match="is neither a code"):
             parse_codes(text)
+
+
+def test_class_of_a_table_is_one_name_or_one_code() -> None:
+    names = ("Tumor", "tumor", "Tumor, necrotic", "3", "stroma")
+    entries = tuple(ClassEntry(code=code, name=name) for code, name in enumerate(names, start=1))
+    assert [code_of_class(name, entries) for name in (*names, "STROMA", "9")] == [1, 2, 3, 4, 5, 5, 9]
+    for text in ("TUMOR", ",", "", "1-2", "70000"):
+        with pytest.raises(ConfigError, match="is neither a code nor a class name"):
+            code_of_class(text, entries)
+    assert parse_codes("Tumor,3,Stroma", entries) == (1, 3, 5)
+    with pytest.raises(ConfigError, match=r"did you mean Tumor or tumor\?"):
+        parse_codes("TUMOR", entries)
+
+
+def test_tile_that_covers_more_than_a_roi_may_have_is_refused(write_roi) -> None:
+    source = write_roi("a", np.ones((64, 64), np.uint8))
+    settings = BuildConfig(size_px=1024, mpp_um=8, source_mpp_um=0.25)
+    with pytest.raises(ConfigError, match=r"--size 1024 with --mpp 8: makes a tile cover 32768 x 32768 px of .*a\."):
+        plan_build(source, settings)
+    plan_build(source, BuildConfig(size_px=256, mpp_um=8, source_mpp_um=0.25))

@@ -88,19 +88,35 @@ def test_both_kinds_of_runs_are_exact(tmp_path_factory: pytest.TempPathFactory, 
     np.testing.assert_array_equal(_read(tmp_path / "out" / "a.png"), mask * 3)
 
 
-@given(st.lists(st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)), min_size=3, max_size=9))
-def test_polygons_are_those_of_pycocotools(points: list[tuple[float, float]]) -> None:
-    outline = np.array(points)
-    window, pixels = Shape("x", (Polygon(outline),)).pixels(HEIGHT, WIDTH)
-    found = np.zeros((HEIGHT, WIDTH), bool)
-    found[window] = pixels
+def _by_pycocotools(outline: np.ndarray, height: int, width: int) -> np.ndarray:
     tools: Any = coco_mask
-    runs = tools.frPyObjects([outline.ravel().tolist()], HEIGHT, WIDTH)
+    runs = tools.frPyObjects([outline.ravel().tolist()], height, width)
     with warnings.catch_warnings():
         # pycocotools has not followed NumPy's protocol.
         warnings.simplefilter("ignore", DeprecationWarning)
-        whole = tools.decode(runs)[..., 0].astype(bool)
-    np.testing.assert_array_equal(found, whole)
+        return tools.decode(runs)[..., 0].astype(bool)
+
+
+def _drawn(outline: np.ndarray, height: int, width: int) -> np.ndarray:
+    found = np.zeros((height, width), bool)
+    window, pixels = Shape("x", (Polygon(outline),)).pixels(height, width)
+    found[window] = pixels
+    return found
+
+
+@given(st.lists(st.tuples(st.floats(-9, WIDTH + 9), st.floats(-9, HEIGHT + 9)), min_size=3, max_size=9))
+def test_polygons_are_those_of_pycocotools(points: list[tuple[float, float]]) -> None:
+    outline = np.array(points)
+    np.testing.assert_array_equal(_drawn(outline, HEIGHT, WIDTH), _by_pycocotools(outline, HEIGHT, WIDTH))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2]))
+def test_polygons_with_few_digits_are_those_of_pycocotools(seed: int, digits: int) -> None:
+    # pycocotools rounds to fifths of a pixel, and coordinates of one digit lie halfway between them.
+    generator = np.random.default_rng(seed)
+    for _ in range(10):
+        outline = np.round(generator.uniform(100, 280, (9, 2)), digits)
+        np.testing.assert_array_equal(_drawn(outline, 256, 256), _by_pycocotools(outline, 256, 256))
 
 
 def _geojson(*features: dict[str, Any]) -> dict[str, Any]:
@@ -329,3 +345,26 @@ def test_masks_can_be_written_to_the_current_folder(
     monkeypatch.chdir(tmp_path / "here")
     write_masks(path, images, Path())
     np.testing.assert_array_equal(_read(tmp_path / "here" / "a.png"), _expected())
+
+
+def test_classes_of_several_files_stay_apart(tmp_path: Path, images: Path) -> None:
+    folder = tmp_path / "ann"
+    square = {"segmentation": [[value for point in SQUARE for value in point]]}
+    first, second = _coco(square, categories=(3,)), _coco(square, categories=(3,))
+    second["images"][0]["file_name"] = "b.jpg"
+    _write(folder, first, "a.json")
+    second["categories"][0]["name"] = "stroma"
+    _write(folder, second, "b.json")
+    with pytest.raises(SourceError, match="gives the class stroma the code 3, which is class 3 in another file"):
+        write_masks(folder, images, tmp_path / "out")
+    labelme = {"label": "stroma", "points": SQUARE, "shape_type": "polygon"}
+    _write(folder, {"shapes": [labelme], "imagePath": "b.jpg", "imageWidth": WIDTH, "imageHeight": HEIGHT}, "b.json")
+    with pytest.raises(SourceError, match="class stroma: is used, but the files that give codes give none to it"):
+        write_masks(folder, images, tmp_path / "out")
+    _write(folder, _coco(square, categories=(3,)), "a.json")
+    (folder / "c.json").write_bytes(b"\xff{}")
+    (folder / "d.json").write_text("{")
+    with pytest.raises(SourceError) as caught:
+        write_masks(folder, images, tmp_path / "out")
+    assert "c.json: is not UTF-8" in str(caught.value)
+    assert "d.json: is not JSON" in str(caught.value)

@@ -257,6 +257,43 @@ def test_build_with_a_changed_source_does_not_continue(write_roi, tmp_path: Path
     assert [record.class_ids.tolist() for record in open_store(tmp_path / "s.zarr")] == [[2], [2]]
 
 
+@pytest.mark.parametrize("changed", ["images", "masks"])
+def test_shards_of_an_interrupted_build_do_not_survive_a_changed_source(
+    write_roi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out, again = tmp_path / "s.zarr", BuildOptions(overwrite=True)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        # At this moment the shards are joined.
+        patched.setattr("prep.write.assemble._write_columns", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_store(source, out, SMALL)
+    assert list(tmp_path.glob("s.zarr.partial/shards/images/c/*/*/*/*.sha256"))
+    value = np.full((40, 40, 3), 77, np.uint8) if changed == "images" else np.full((40, 40), 2, np.uint8)
+    Image.fromarray(value).save(source / changed / "a.png")
+    build_store(source, out, SMALL, again)
+    build_store(source, tmp_path / "fresh.zarr", SMALL)
+    assert bytes_of(out) == bytes_of(tmp_path / "fresh.zarr")
+
+
+def test_store_of_another_build_that_appeared_meanwhile_is_not_replaced(write_roi, tmp_path: Path) -> None:
+    source = write_roi("a", np.full((40, 40), 1, np.uint8))
+    out = tmp_path / "s.zarr"
+
+    def other(_: object) -> None:
+        build_store(source, out, BuildConfig(size_px=64), BuildOptions(work_dir=tmp_path / "other"))
+
+    with pytest.raises(StoreError, match="was put there by another build while this one was running"):
+        build_store(source, out, SMALL, BuildOptions(on_progress=other))
+    assert open_store(out).manifest.tile_size_px == 64
+    build_store(source, out, SMALL, BuildOptions(overwrite=True))
+    assert open_store(out).manifest.tile_size_px == 128
+
+
 def test_second_build_to_one_destination_is_refused(sample_source: Path, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
     process = _start(sample_source, out)

@@ -76,13 +76,19 @@ def test_store_of_color_masks_is_that_of_their_codes(tmp_path: Path, monkeypatch
     table = "code\tname\tcolor\n0\tbackground\t#000000\n1\tgland\t#ff0000\n7\tvessel\t#00ff00\n"
     (tmp_path / "colors.tsv").write_text(table)
     stores = []
-    for name, flag in (("rgb", "--colors"), ("gray", "--class-map"), ("auto", "--class-map")):
+    kinds = (("rgb", "--colors"), ("palette", "--colors"), ("gray", "--class-map"), ("auto", "--class-map"))
+    for name, flag in kinds:
         source = tmp_path / name
         for folder in ("images", "masks"):
             (source / folder).mkdir(parents=True)
         image.save(source / "images" / "a.png")
         if name == "gray":
             Image.fromarray(codes).save(source / "masks" / "a.png")
+        elif name == "palette":
+            # The places in this palette are not the codes, but its colors are those of the codes.
+            _save(source / "masks" / "rgb.png", codes)
+            Image.open(source / "masks" / "rgb.png").quantize(8).save(source / "masks" / "a.png")
+            (source / "masks" / "rgb.png").unlink()
         else:
             _save(source / "masks" / "a.png", codes)
         out = str(tmp_path / f"{name}.zarr")

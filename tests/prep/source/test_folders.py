@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +103,51 @@ def test_two_rois_of_one_name_are_refused(tmp_path: Path) -> None:
         _touch(tmp_path / folder, "a_b/x.png", "a/b/x.png")
     with pytest.raises(SourceError, match=r"has the same name as .*, which is a_b_x; rename one of the two"):
         find_rois(tmp_path)
+
+
+def test_nested_folders_of_one_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known, unknown = tmp_path / "known", tmp_path / "unknown"
+    for slide in ("s1", "s2"):
+        for folder in ("images", "masks"):
+            _touch(known, f"TCGA-A2-A0D2/{slide}/{folder}/x.png")
+            _touch(unknown, f"anna/{slide}/{folder}/x.png")
+    assert {patient for _, patient, _, _ in _found(known)} == {"TCGA-A2-A0D2"}
+    assert not caplog.records
+    assert {patient for _, patient, _, _ in _found(unknown)} == {"anna/s1", "anna/s2"}
+    assert "2 nested folders, such as anna/s1, each count as a patient; if some belong to one" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root lists every folder")
+def test_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    _touch(tmp_path, "images/anna/x.png", "masks/anna/x.png", "images/bob/y.png", "masks/bob/y.png")
+    for folder in ("images", "masks"):
+        if os.geteuid() == 0:
+            os.chown(tmp_path / folder / "bob", 12345, 12345)
+        (tmp_path / folder / "bob").chmod(0o700 if os.geteuid() == 0 else 0)
+    # Root may list every folder, unless it gives up that right.
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*without, sys.executable, "-m", "prep.cli", "build", tmp_path, "--out", tmp_path / "s.zarr"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "bob").chmod(0o700)
+    assert "images/bob: cannot be listed (Permission denied)" in ran.stderr
+
+
+def test_files_of_another_kind_are_named_in_one_flat_folder_and_among_class_masks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _touch(tmp_path / "flat", "a.png", "a_mask.png", "d.bmp", "d_mask.bmp")
+    find_rois(tmp_path / "flat", Folders(mask_suffix="_mask"))
+    assert "2 entries are not" in caplog.text
+    caplog.clear()
+    _touch(tmp_path / "two", "images/a.png", "masks/a.png", "classes/a.png", "classes/b.bmp")
+    find_rois(tmp_path / "two", Folders(class_masks="classes"))
+    assert "classes: 1 entries are not" in caplog.text
+
+
+@pytest.mark.parametrize("names", [(), ("deep/images/a.txt", "deep/masks/a.txt")])
+def test_source_without_any_pair_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    _touch(tmp_path, *names)
+    with pytest.raises(SourceError, match="contains no image with a mask; put them in images/ and masks/"):
+        find_rois(tmp_path, Folders() if names else Folders(mask_suffix="_mask"))

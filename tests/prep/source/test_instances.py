@@ -110,6 +110,10 @@ def test_class_mask_and_table_give_the_same_classes(tmp_path: Path, monkeypatch:
         numbers, found = store.column("objects/source_id"), store.column("objects/class_id")
         np.testing.assert_array_equal(found, np.where(numbers % 3 == 0, 3, 5))
         assert verify_store(store) == []
+    for given in (("--class-mask", "classes"), ("--instance-classes", str(tmp_path / "ids.csv"))):
+        # Without instances, the numbers of the mask would become classes.
+        error = _error(tmp_path / "d", tmp_path / "c.zarr", *given, objects="label")
+        assert "read as classes; add --objects instance" in error
     both = ("--class-mask", "classes", "--instance-classes", str(tmp_path / "ids.csv"))
     assert "--instance-classes: gives the classes of instances, and so do masks such as" in _error(
         tmp_path / "d", tmp_path / "b.zarr", *both, *named

@@ -59,3 +59,13 @@ def test_split_file_is_compared_both_ways_too(source: Path, tmp_path: Path, capl
     path.write_text("name,split\nanna_roi1,train\nanna-roi2,train\nbert,val\ndora,test\n")
     with pytest.raises(ConfigError, match="does not name anna_roi2; the nearest name in it is anna-roi2"):
         file_split(rois, path)
+
+
+def test_two_lines_of_one_roi_must_agree(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "patients.csv"
+    lines = "".join(f"{stem},{stem.split('_')[0]}\n" for stem in STEMS)
+    path.write_text(f"frame_id,patient\n{lines}anna_roi1.png,anna\n")
+    assert find_rois(source, patients=file_patients(path)).rois[0].patient == "anna"
+    path.write_text(f"frame_id,patient\n{lines}anna_roi1.png,bert\n")
+    with pytest.raises(ConfigError, match=r"anna_roi1\.png: has other values than anna_roi1: bert and anna; keep one"):
+        find_rois(source, patients=file_patients(path))
