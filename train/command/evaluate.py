@@ -55,7 +55,8 @@ def _shares(text: str | None) -> str | None:
 
 _FLAGS_OF_PROPAGATION = (
     *("store", "out", "checkpoint", "model", "image_size", "split", "prompt", "propagate", "allow_seen"),
-    *("overwrite", "device"),
+    # These two change nothing, but they are harmless and often stand in scripts.
+    *("overwrite", "device", "zero_shot", "workers"),
 )
 
 

@@ -16,6 +16,7 @@ from schemas.command.console import interrupted_as_line, printable, progress_bar
 from train.backbone.catalog import ModelSize
 from train.choices import BalanceChoice, DeviceChoice, PromptChoice, RecipeName
 from train.command.flags import command_line, multiple_of_32
+from train.model.names import SEEN_MARK
 
 if TYPE_CHECKING:
     from schemas.store.store import Store
@@ -258,15 +259,16 @@ def _fit_curve(store: Store, settings: FitConfig, counts: str, out: Path, *, res
         return
     kinds = list(found["points"][0]["scores"])
     typer.echo("  ".join([f"Dice on {found['split']:<12}", *(f"{kind:>12}" for kind in kinds)]))
-    rows = [*found["baselines"].items(), *found["start"].items()]
-    rows += [
-        (f"{point['patients']} patients" + (" (start)" if point["best_is_start"] else ""), point["scores"])
-        for point in found["points"]
-    ]
-    for name, scores in rows:
-        typer.echo("  ".join([f"{name:<20}", *(f"{scores[kind]['dice']:>12.3f}" for kind in kinds)]))
-    if any(point["best_is_start"] for point in found["points"]):
+    at_start = {f"{point['patients']} patients" for point in found["points"] if point["best_is_start"]}
+    rows = {**found["baselines"], **found["start"]}
+    rows |= {f"{point['patients']} patients": point["scores"] for point in found["points"]}
+    for name, scores in rows.items():
+        shown = name + " (start)" * (name in at_start) + SEEN_MARK * (name in found["seen_patients"])
+        typer.echo("  ".join([f"{shown:<20}", *(f"{scores[kind]['dice']:>12.3f}" for kind in kinds)]))
+    if at_start:
         typer.echo("(start): no epoch beat the start, so its weights were scored")
+    for name, patients in found["seen_patients"].items():
+        typer.echo(printable(f"{SEEN_MARK} {name} was {patients['said']}"))
     typer.echo(f"numbers     {printable(out / CURVE_FILE)}")
     typer.echo(f"plot        {printable(out / PLOT_FILE)}")
 

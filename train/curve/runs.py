@@ -233,6 +233,7 @@ def _scored(
         "start": {model: kinds for model, kinds in scores.items() if model.startswith(STARTS)},
         "baselines": {f"{BASELINE}{name}": scores[f"{BASELINE}{name}"] for name in protocol.baselines},
         "oracles": result["oracles"],
+        "seen_patients": result["seen_patients"],
     }
 
 

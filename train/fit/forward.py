@@ -111,7 +111,8 @@ class TrainingForward(nn.Module):
         embedding = memory.recall(frame, features)
         points = None if frame else _first_prompt(batch, group)
         answers = [memory.answer(embedding, features, points)]
-        if not self.corrections or not self.model.training or frame not in group.corrected:
+        # A mask prompt shows the outline, so no click corrects it, in later frames either, as in Meta's training.
+        if not (self.corrections and self.model.training and group.count and frame in group.corrected):
             return answers, points is not None
         for number in range(self.corrections):
             logits = answers[-1].best

@@ -103,6 +103,9 @@ def prepare_run(store: Store, config: FitConfig, machine: Machine, checkpoint: P
         run.model.compile_parts()
     loader = training_loader(dataset, config, sampler, device)
     total_steps = config.total_steps(per_epoch)
+    if config.optimizer.warmup_steps >= total_steps:
+        what = "--warmup-steps %d: the run has %d steps, so its learning rates never reach their peaks"
+        logger.warning(what, config.optimizer.warmup_steps, total_steps)
     return PreparedRun(
         run,
         StepBatches(loader, sampler, accumulate, per_epoch, machine),

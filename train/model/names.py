@@ -12,6 +12,9 @@ from schemas.errors import ConfigError
 BASELINE = "baseline:"
 """Prefix of the names of baselines."""
 
+SEEN_MARK = "†"
+"""Follows each score of a model that was trained or chosen on patients that are scored."""
+
 FULL_SIZE = "@1024px"
 """Suffix for a start that is scored at its own training size."""
 

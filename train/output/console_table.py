@@ -9,11 +9,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from schemas.command.console import as_markup
+from train.model.names import SEEN_MARK
 from train.output.interval_text import interval_text
 from train.statistics.estimate import FEW_PATIENTS
-
-SEEN_MARK = "†"
-"""Follows each score of a model that was trained or chosen on patients that are scored."""
 
 ORACLE_MARK = "‡"
 """Follows each score of a baseline that sees more of the truth than a model does under the same prompt."""

@@ -18,7 +18,7 @@ from train.propagate.score import score_sequences
 from train.runtime.device import pick_device
 from train.runtime.folder_lock import locked_folder
 from train.score.answers import default_split, tiles_with_objects
-from train.score.evaluate import seen_patients_of
+from train.score.evaluate import seen_as_json, seen_patients_of
 from train.score.protocol import ScoringProtocol
 
 
@@ -67,9 +67,10 @@ def run_propagation(settings: PropagationSettings, out: Path) -> dict[str, Any]:
     device = pick_device(settings.device)
     predictors = load_predictors(name_checkpoints(settings.checkpoints), device, settings.model, settings.image_size)
     protocol = ScoringProtocol(split, (), allow_seen=settings.allow_seen)
-    seen_patients_of(store, tiles_with_objects(store, split).tolist(), predictors, protocol)
+    among = seen_patients_of(store, tiles_with_objects(store, split).tolist(), predictors, protocol)
+    seen = {name: seen_as_json(patients) for name, patients in among.items()}
     with locked_folder(out):
         scores = score_sequences(store, predictors, split, settings.prompt)
         remove_optional(out)
         remove_evaluation_files(out)
-        return write_scores(scores, store, predictors, split, settings.prompt, out)
+        return write_scores(scores, store, predictors, seen, split, settings.prompt, out)

@@ -67,7 +67,7 @@ class _Followable:
         sequence: Name of the sequence.
         window: Number of the window.
         tiles: One tile for each frame; the first has the objects.
-        labeled: Whether each frame has a mask.
+        labeled: Whether each frame has a mask in this window; not all of its pixels are ignored.
     """
 
     sequence: str
@@ -159,10 +159,15 @@ def _followables(store: Store, split: str) -> Iterator[_Followable]:
                 name,
                 window,
                 tuple(store.tile(frame.tiles[window]) for frame in rest),
-                tuple(frame.labelled for frame in rest),
+                tuple(frame.labelled and not _is_ignored(store, frame.tiles[window]) for frame in rest),
             )
             if found.scored:
                 yield found
+
+
+def _is_ignored(store: Store, index: int) -> bool:
+    # A tile keeps what it reads, so a tile of its own is read here.
+    return bool(store.tile(index).ignore.all())
 
 
 def _answers(

@@ -84,7 +84,7 @@ def evaluate(
         sink.close()
     result: dict[str, Any] = {
         "protocol": _describe(store, predictors, protocol, len(tiles), drawn),
-        "seen_patients": {name: _seen_as_json(among) for name, among in seen.items()},
+        "seen_patients": {name: seen_as_json(among) for name, among in seen.items()},
         "oracles": {
             f"{BASELINE}{name}": [kind for kind in protocol.kinds if is_oracle(name, kind)]
             for name in protocol.baselines
@@ -160,7 +160,8 @@ def _by_institution(tables: Tables, places: dict[str, str]) -> dict[str, Any]:
     return {"patients": {name: list(places.values()).count(name) for name in names}, "models": models}
 
 
-def _seen_as_json(among: SeenAmong) -> dict[str, Any]:
+def seen_as_json(among: SeenAmong) -> dict[str, Any]:
+    """Return the scored patients that a model has seen as `metrics.json` holds them."""
     return {"trained": list(among.trained), "validated": list(among.validated), "said": str(among)}
 
 

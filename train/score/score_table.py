@@ -43,7 +43,8 @@ class ScoreTable:
         iou: float64 (n,), IoU after the prompt, 0 to 1.
         surface_dice: float64 (n,), surface Dice, 0 to 1; NaN without a tolerance, or if the truth has no outline.
         surface_curve: float64 (n, Q), surface Dice at the tolerances of the curve; NaN where there is none.
-        iou_estimate: float64 (n,), the model's own estimate of the IoU of its mask; NaN for baselines.
+        iou_estimate: float64 (n,), the model's own estimate of the IoU of its mask; NaN for baselines, and for objects
+            that this tile scores only in part.
         clicks_dice: float64 (n, C + 1), Dice after 0 to C simulated clicks.
         clicks_iou: float64 (n, C + 1), IoU after 0 to C simulated clicks.
     """

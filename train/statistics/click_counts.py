@@ -36,7 +36,8 @@ def clicks_needed(clicks_iou: NDArray[np.float64], goal_percent: int) -> NDArray
     Returns:
         int64 (n,), 0 to C; -1 for an object that never reaches the goal.
     """
-    reached = clicks_iou[:, : MAX_CLICKS + 1] >= goal_percent / 100
+    # An IoU of exactly 4/5 may be stored a rounding error lower.
+    reached = clicks_iou[:, : MAX_CLICKS + 1] >= goal_percent / 100 - 1e-9
     return np.where(reached.any(1), reached.argmax(1), -1)
 
 

@@ -85,6 +85,7 @@ def test_scores_are_of_the_test_split_beside_start_and_baselines(
         assert 0 <= point["scores"]["box"]["dice"] <= 1
         assert isinstance(point["best_is_start"], bool)
     assert 0.5 < curve["baselines"]["baseline:box"]["box"]["dice"] < 1
+    assert curve["seen_patients"] == {}
     assert json.loads((module_path / "curve.json").read_text()) == curve
     assert (module_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 

@@ -133,7 +133,7 @@ def test_colors_of_all_frames_change(sequences: Store) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frames": 1, "prompt": "mask"}, "use it with --frames"),
+        ({"frames": 1, "prompt": "mask"}, "--prompt mask: would give the model the mask that it should predict"),
         ({"frames": 1, "reverse": 0.5}, "--reverse: needs windows of several frames"),
         ({"frames": 1, "frame_stride": 2}, "--frame-stride: needs windows of several frames"),
         (
@@ -192,3 +192,25 @@ def test_a_window_that_is_alone_or_in_a_batch_gives_the_same_loss(sequences: Sto
     step = _step(_start(config))
     losses = [step.loss(_batch(sequences, config, *starts), 1.0).total.item() for starts in ((6,), (12,), (6, 12))]
     assert losses[2] == pytest.approx(losses[0] + losses[1], rel=1e-5)
+
+
+def test_a_window_with_a_mask_prompt_gets_no_clicks(sequences: Store) -> None:
+    config = _config(prompt="random", corrections=2, corrected_frames=3)
+    step = _step(_start(config))
+    found: dict[bool, set[int]] = {True: set(), False: set()}
+    for start in range(3):
+        batch = _batch(sequences, config, start)
+        (group,) = batch.groups
+        passes = [len(prediction.passes) for prediction in step.forward(batch)]
+        found[group.count == 0] |= {sum(passes)}
+    # Three frames are corrected, with two clicks each, unless the mask was the prompt.
+    assert found == {True: {3}, False: {9}}
+
+
+def test_warm_up_that_is_longer_than_the_run_is_said(sequences: Store, caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine(World(), torch.device("cpu"), StopRequest())
+    for steps, count in ((4, 0), (3, 1)):
+        caplog.clear()
+        prepare_run(sequences, _config(max_steps=steps, optimizer={"warmup_steps": 3}), machine, None)
+        said = [text for text in caplog.messages if text.startswith("--warmup-steps 3: the run has 3 steps")]
+        assert len(said) == count

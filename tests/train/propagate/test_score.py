@@ -15,6 +15,8 @@ from schemas.store.store import Store, open_store
 from tests.sequences import moving_mask, write_sequences
 from tests.train.sequences import drifting_mask
 from train.cli import app
+from train.config import FitConfig
+from train.fit.trainer import fit
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.propagate.davis import outline_f, region_j
@@ -91,3 +93,29 @@ def test_objects_without_a_prompt_are_counted(tmp_path: Path, caplog: pytest.Log
     scores = score_sequences(open_store(tmp_path / "s.zarr"), {}, "all", "mask")
     assert {score.track for score in scores} == {1}
     assert caplog.messages[-1] == "objects that appear after the prompts of their sequence are not scored: 1"
+
+
+def test_windows_without_a_pixel_that_counts_are_not_scored(tmp_path: Path) -> None:
+    frames = {number: moving_mask(number) for number in range(6)}
+    frames[2] = frames[3] = np.full_like(frames[2], 255)
+    source = write_sequences(tmp_path / "source", {"s": dict(frames)})
+    config = BuildConfig.model_validate({"size_px": 128, "layout": "resize", "sequences": True})
+    build_store(source, tmp_path / "s.zarr", config)
+    scores = score_sequences(open_store(tmp_path / "s.zarr"), {}, "all", "mask")
+    # Frames 1 and 4 count; the first and the last frame never do.
+    assert {score.frames for score in scores} == {2}
+
+
+def test_patients_that_a_model_was_trained_on_are_marked(sequences: Store, tmp_path: Path) -> None:
+    settings = {"model": "nano", "image_size": 128, "frames": 2, "max_steps": 1, "workers": 0, "report": False}
+    fit(sequences, FitConfig.model_validate({**settings, "device": "cpu", "batch_size": 1}), tmp_path / "run")
+    out = ["--out", str(tmp_path / "out"), "--propagate", "--split", "train"]
+    named = ["--checkpoint", f"m={tmp_path / 'run' / 'checkpoints' / 'checkpoint.pt'}"]
+    done = CliRunner().invoke(app, ["evaluate", sequences.path, *named, *out])
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "out" / "propagation.json").read_text())
+    trained = sequences.column("tiles/patient")[sequences.column("tiles/split") == "train"]
+    assert result["seen_patients"]["m"]["trained"] == sorted(set(trained.tolist()))
+    (row, note) = [line for line in done.output.splitlines() if "m†" in line or line.startswith("†")]
+    assert row.startswith("m† ")
+    assert note == f"† m was {result['seen_patients']['m']['said']}"

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from prep.build import build_store
 from prep.config import BuildConfig
 from schemas.store.store import Store, open_store
 from tests.conftest import WriteRoi
+from train.model.predictor import MaskPredictor
+from train.model.promptable import PromptableSam
 from train.score.answers import score_tiles, tiles_with_objects
 from train.score.protocol import ScoringProtocol
 from train.score.scored_once import ScoredOnce
@@ -126,3 +129,17 @@ def test_tiles_that_do_not_overlap_are_scored_as_they_are(store: Store) -> None:
     np.testing.assert_array_equal(alone.counted(record).ignore, record.ignore)
     hidden = replace(record, ignore=np.ones_like(record.ignore))
     assert not alone.kept(hidden).any()
+
+
+def test_an_estimate_is_compared_only_where_the_whole_object_is_scored(by_label: Store, nano: PromptableSam) -> None:
+    protocol = ScoringProtocol("val", ("box",), baselines=())
+    tiles = tiles_with_objects(by_label, "val").tolist()
+    once = ScoredOnce(by_label, tiles)
+    shares = set()
+    for scored in score_tiles(by_label, tiles, {"m": MaskPredictor(nano, torch.device("cpu"))}, protocol):
+        counted = once.counted(scored.record)
+        rows = np.isin(counted.object_ids, scored.scores.object_id)
+        own, whole = ((each.segments & ~each.ignore).sum((1, 2))[rows] for each in (counted, scored.record))
+        np.testing.assert_array_equal(np.isnan(scored.scores.iou_estimate), own < whole)
+        shares |= set((own < whole).tolist())
+    assert shares == {True, False}

@@ -1,12 +1,15 @@
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from prep.build import build_store
+from prep.config import BuildConfig
 from schemas.errors import ConfigError
 from schemas.record import Record
-from schemas.store.store import Store
+from schemas.store.store import Store, open_store
 from schemas.store.tile import Tile
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
@@ -51,3 +54,22 @@ def test_a_number_is_the_threshold_of_all_models_and_kinds(store: Store, nano: P
     predictors = {"a": MaskPredictor(nano, torch.device("cpu"))}
     protocol = with_thresholds("-0.5", store, predictors, ScoringProtocol("test", ("box", "centroid")))
     assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}
+
+
+@pytest.mark.parametrize("objects", ["label", "component"])
+def test_the_threshold_maximizes_the_reported_number(
+    sample_source: Path, tmp_path: Path, nano: PromptableSam, objects: str
+) -> None:
+    settings = {"size_px": 128, "stride_px": 96, "objects": objects}
+    build_store(sample_source, tmp_path / "s.zarr", BuildConfig.model_validate(settings))
+    store, predictors = open_store(tmp_path / "s.zarr"), {"m": MaskPredictor(nano, torch.device("cpu"))}
+    chosen = with_thresholds("val", store, predictors, ScoringProtocol("test", ("box",), baselines=()))
+    (best,) = chosen.thresholds.values()
+
+    def class_mean(threshold: float) -> float:
+        protocol = ScoringProtocol("val", ("box",), baselines=(), thresholds={("m", "box"): threshold})
+        overall = evaluate(store, predictors, protocol).result["models"]["m"]["box"]["overall"]
+        return overall["class_mean"]["dice"]["value"]
+
+    found = {threshold: class_mean(threshold) for threshold in CANDIDATE_THRESHOLDS[::3]}
+    assert class_mean(best) >= max(found.values())

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.statistics.click_counts import clicks_needed, summarize_clicks
+from train.statistics.click_counts import IOU_GOALS, clicks_needed, summarize_clicks
 
 # Good at once, after two clicks, and never; the last one is good in between alone.
 IOU = np.array([[0.9, 0.95, 0.95], [0.5, 0.7, 0.86], [0.1, 0.2, 0.3], [0.5, 0.82, 0.7]])
@@ -32,3 +32,12 @@ def test_the_cap_is_twenty_clicks() -> None:
     late[1, 20:] = 1
     assert clicks_needed(late, 90).tolist() == [-1, 20]
     assert summarize_clicks(late, np.array(["a", "b"]))["cap"] == 20
+
+
+def test_a_goal_that_is_exactly_reached_counts() -> None:
+    for percent in IOU_GOALS:
+        for pixels in range(20, 2020, 20):
+            # An IoU comes from a Dice, and the quotient may be rounded down.
+            dice = 2 * (pixels * percent / 100) / (pixels + pixels * percent / 100)
+            assert clicks_needed(np.array([[dice / (2 - dice)]]), percent).tolist() == [0]
+            assert clicks_needed(np.array([[percent / 100 - 1e-6]]), percent).tolist() == [-1]
