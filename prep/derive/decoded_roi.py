@@ -133,7 +133,9 @@ def _scale_to(roi: RoiSource, mpp_um: float) -> float:
     """Return the factor that shrinks a ROI to a resolution; enlarging is an error, since it would invent pixels."""
     if roi.mpp_um is None:
         raise SourceError(
-            roi.image_path, "has no resolution in its name", "name it like ..._MPP-0.2500, or leave out --mpp"
+            roi.image_path,
+            "states no resolution",
+            "give --source-mpp, or name the file like ..._MPP-0.2500, or leave out --mpp",
         )
     if mpp_um < roi.mpp_um * 0.999:
         raise SourceError(

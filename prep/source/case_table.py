@@ -12,12 +12,11 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from prep.source.discover import NO_FRAME, DataSet, RoiSource, of_barcode, warn_of_patients
+from prep.source.discover import NO_FRAME, DataSet, RoiSource, of_barcode, stated_mpp, warn_of_patients
 from prep.source.folders import DEFAULT_FOLDERS, Folders
 from prep.source.sequences import frame_number, in_order, wrong_frames
 from prep.source.side_file import read_rows
 from schemas.errors import BcssError, ConfigError, SourceError, joined
-from schemas.file_names import mpp_in_name
 from schemas.manifest import SPLITS, Split
 
 logger = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ def _roi(folder: Path, row: dict[str, str], *, is_alone: bool) -> RoiSource:
         mask_path=folder / row["mask"] if row["mask"] else None,
         patient=row.get("patient") or patient or sequence or name,
         institution=row.get("institution") or institution,
-        mpp_um=_mpp(row.get("mpp_um", "")) or mpp_in_name(image.stem),
+        mpp_um=_mpp(row.get("mpp_um", "")) or stated_mpp(folder / image),
         class_mask_path=folder / row["class_mask"] if row.get("class_mask") else None,
         split=_SPLITS.get(row.get("split", "")),
         sequence=sequence,

@@ -6,20 +6,27 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prep.source.folders import DEFAULT_FOLDERS, Folders, Pair, find_pairs
 from prep.source.side_file import check_joined, with_stems
 from schemas.errors import SourceError, joined
-from schemas.file_names import mpp_in_name
 from schemas.manifest import Split
+from schemas.picture.resolution import MAX_MPP_UM, picture_mpp
 
 logger = logging.getLogger(__name__)
 
 # BCSS file names start with a barcode: TCGA-<tissue source site>-<participant>-...
 _TCGA_BARCODE = re.compile(r"(?P<patient>TCGA-(?P<institution>[0-9A-Z]{2})-[0-9A-Z]{4})(?![0-9A-Z])", re.IGNORECASE)
 
+
+_SPLIT_FOLDERS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders that are splits, in small letters."""
 
 NO_FRAME = -1
 """The frame number of a ROI that belongs to no sequence."""
@@ -37,9 +44,9 @@ class RoiSource:
         patient: The patient that the user gives; otherwise `TCGA-XX-XXXX` if the name begins with a TCGA barcode, else
             the patient's folder, else the ROI's name.
         institution: The tissue source site of the barcode; empty if there is no barcode.
-        mpp_um: Micrometers per pixel, if the name gives it as in `MPP-0.2500`; otherwise None.
+        mpp_um: Micrometers per pixel, if the name gives it as in `MPP-0.2500`, or the tags of a TIFF; otherwise None.
         class_mask_path: The mask of classes that accompanies a mask of instances, if there is one.
-        split: The split that a table of cases gives; None if it gives none.
+        split: The split that a table of cases gives, or a folder such as `train`; None without either.
         sequence: Name of the frame's sequence; empty for a ROI.
         frame_number: Number of the frame in its sequence; `NO_FRAME` for a ROI.
     """
@@ -104,13 +111,15 @@ def find_rois(
             the same name. One error lists all problems.
         ConfigError: `patients` lacks a ROI.
     """
-    pairs = find_pairs(source_dir, folders)
+    pairs, splits = _in_split_folders(find_pairs(source_dir, folders))
     named = _named(source_dir, pairs)
+    split_of = {pair.image: split for pair, split in zip(pairs, splits, strict=True)}
     known: dict[str, str] = {}
     if patients is not None:
         known = with_stems(patients, named)
         check_joined("--patients", known, sorted(named))
-    rois = [_describe(name, named[name], known.get(name)) for name in sorted(named)]
+    rois = [_describe(name, pair, known.get(name), split_of[pair.image]) for name, pair in sorted(named.items())]
+    _check_split_folders(source_dir, rois)
     unknown = [
         roi.frame_id for roi in rois if not (roi.institution or roi.frame_id in known or named[roi.frame_id].patient)
     ]
@@ -172,11 +181,45 @@ def _named(source_dir: Path, pairs: list[Pair]) -> dict[str, Pair]:
     return named
 
 
-def _describe(name: str, pair: Pair, given: str | None) -> RoiSource:
+def stated_mpp(image: Path) -> float | None:
+    """Return the resolution that the name or the tags of an image state; None for a file that cannot be read."""
+    try:
+        found = picture_mpp(image)
+    except SourceError:
+        # The comparison of headers, which comes next, lists all files that cannot be read.
+        return None
+    return found if found is not None and found <= MAX_MPP_UM else None
+
+
+def _in_split_folders(pairs: list[Pair]) -> tuple[list[Pair], list[Split | None]]:
+    """Return the pairs without folders that are splits, and the split of each; None without such folders.
+
+    The folders are splits if there are several and all have names such as `train`, `val` and `test`.
+    """
+    tops = [pair.folder.partition("/")[0].lower() for pair in pairs]
+    if len({_SPLIT_FOLDERS.get(top) for top in tops}) < 2 or not set(tops) <= _SPLIT_FOLDERS.keys():
+        return pairs, [None] * len(pairs)
+    logger.info("the folders %s are the splits", ", ".join(sorted(set(tops))))
+    below = [replace(pair, patient=pair.folder.split("/")[1] if "/" in pair.folder else "") for pair in pairs]
+    return below, [_SPLIT_FOLDERS[top] for top in tops]
+
+
+def _check_split_folders(source_dir: Path, rois: list[RoiSource]) -> None:
+    """Refuse folders that put one patient into two splits."""
+    first: dict[str, RoiSource] = {}
+    for roi in rois:
+        before = first.setdefault(roi.patient, roi)
+        if roi.split != before.split:
+            what = (
+                f"has the patient {roi.patient} in {before.split} ({before.frame_id}) and {roi.split} ({roi.frame_id})"
+            )
+            raise SourceError(source_dir, what, "move the images of a patient into one folder, or give --split-file")
+
+
+def _describe(name: str, pair: Pair, given: str | None, split: Split | None) -> RoiSource:
     patient, institution = of_barcode(pair.stem)
     if not patient and pair.patient:
         found = [of_barcode(folder) for folder in pair.patient.split("/")]
         patient, institution = next((barcode for barcode in found if barcode[0]), (pair.patient, ""))
-    return RoiSource(
-        name, pair.image, pair.mask, given or patient or name, institution, mpp_in_name(pair.stem), pair.class_mask
-    )
+    mpp_um = stated_mpp(pair.image)
+    return RoiSource(name, pair.image, pair.mask, given or patient or name, institution, mpp_um, pair.class_mask, split)

@@ -60,17 +60,17 @@ def default_rule(rois: list[RoiSource], dataset: str = "bcss") -> SplitRule:
         dataset: The preset. `bcss` uses the published division if a ROI's name begins with a TCGA barcode.
 
     Returns:
-        A rule that uses the column `split` of the table if it is filled; otherwise `bcss_split` or `generic_split`.
+        A rule that uses the splits that a table or folders give; without them, `bcss_split` or `generic_split`.
     """
     if any(roi.split for roi in rois):
-        return SplitRule("column split of the table", table_split)
+        return SplitRule("given by the table or by folders", table_split)
     if dataset == "bcss" and any(roi.institution for roi in rois):
         return SplitRule("published division of BCSS: test by institution, the rest 80/20, seed 42", bcss_split)
     return SplitRule("70/15/15 % of the patients, seed 0", generic_split)
 
 
 def table_split(rois: list[RoiSource]) -> dict[str, Split]:
-    """Return the split that the table of cases gives each patient."""
+    """Return the split that the table of cases, or a folder, gives each patient."""
     return {roi.patient: roi.split for roi in rois if roi.split}
 
 

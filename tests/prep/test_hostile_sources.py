@@ -141,7 +141,7 @@ def test_resolution_is_read_from_the_name(write_roi, tmp_path: Path) -> None:
 
 def test_missing_resolution_is_an_error(write_roi, tmp_path: Path) -> None:
     source = write_roi("a", np.ones((16, 16), np.uint8))
-    with pytest.raises(SourceError, match="has no resolution in its name"):
+    with pytest.raises(SourceError, match="states no resolution; give --source-mpp"):
         build_store(source, tmp_path / "s.zarr", BuildConfig(size_px=16, mpp_um=0.5))
 
 

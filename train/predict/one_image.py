@@ -120,6 +120,9 @@ def grid_of(predictor: ImagePredictor, source: ImageSource, settings: PredictSet
         what = "has no usable resolution; the resolution of training is used (--source-mpp changes that)"
         logger.warning("%s %s: %g um per pixel", source.path, what, mpp_um)
         source.mpp_um = mpp_um
+    if known is not None and mpp_um is None and source.mpp_um is not None:
+        what = "the model does not know the resolution of its training data, so pixels are used as they are"
+        logger.warning("%s has %.3g um per pixel, but %s (--mpp changes that)", source.path, source.mpp_um, what)
     if mpp_um is not None and source.mpp_um is not None and abs(source.mpp_um / mpp_um - 1) <= RESAMPLE_MPP_TOLERANCE:
         mpp_um = None
     return WorkingGrid.of(source, mpp_um, settings.region)

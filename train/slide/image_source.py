@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import ConfigError, SourceError
-from schemas.file_names import is_utf8, mpp_in_name
+from schemas.file_names import is_utf8
 from schemas.picture.decode import image_header, read_image
 from schemas.picture.orientation import UPRIGHT
 from schemas.picture.picture_file import open_picture
+from schemas.picture.resolution import MAX_MPP_UM, picture_mpp
 from schemas.picture.tiff import TiffContent
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
 _TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", *_TIFF_SUFFIXES)
-MAX_MPP_UM = 10.0
-"""Largest resolution in micrometers per pixel that is believed. Files from other programs state that of a printer."""
 
 
 class ImageSource(Protocol):
@@ -182,7 +181,7 @@ def open_source(path: Path, mpp_um: float | None = None) -> ImageSource:
     """
     if not path.is_file():
         raise SourceError(path, "is not a file", "give images, slides, or folders of them")
-    source: ImageSource = Slide(path) if _is_slide(path) else Picture(read_image(path), path, _mpp_of_picture(path))
+    source: ImageSource = Slide(path) if _is_slide(path) else Picture(read_image(path), path, picture_mpp(path))
     if mpp_um is not None:
         source.mpp_um = mpp_um
     elif source.mpp_um is not None and source.mpp_um > MAX_MPP_UM:
@@ -275,15 +274,6 @@ def _qupath_origin(properties: Any) -> tuple[int, int]:
     except (KeyError, ValueError):
         return 0, 0
     return x, y
-
-
-def _mpp_of_picture(path: Path) -> float | None:
-    """Return the resolution that the name of a picture states, as in `MPP-0.2500`, or else the tags of a TIFF."""
-    mpp_um = mpp_in_name(path.stem)
-    if mpp_um is not None:
-        return mpp_um
-    content = _tiff(path)
-    return content.mpp_um if content is not None else None
 
 
 def _tiff(path: Path) -> TiffContent | None:

@@ -57,7 +57,10 @@ def test_table_builds_a_store_from_files_anywhere(tmp_path: Path, monkeypatch: p
         ("../scans/one.png", "../elsewhere/1-label.png", 0.5),
         ("two.tif", "2-label.png", 0.25),
     ]
-    assert (store.manifest.dataset, store.manifest.split_method) == ("generic", "column split of the table")
+    assert (store.manifest.dataset, store.manifest.split_method) == (
+        "generic",
+        "given by the table or by folders",
+    )
     with Image.open(tmp_path / "elsewhere" / "1-label.png") as mask:
         np.testing.assert_array_equal(store[0].labels, np.asarray(mask))
 

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from prep.source.discover import RoiSource, find_rois
 from prep.source.folders import Folders
+from prep.source.split import default_rule
 from schemas.errors import SourceError
 
 
@@ -151,3 +154,47 @@ def test_source_without_any_pair_is_refused(tmp_path: Path, names: tuple[str, ..
     _touch(tmp_path, *names)
     with pytest.raises(SourceError, match="contains no image with a mask; put them in images/ and masks/"):
         find_rois(tmp_path, Folders() if names else Folders(mask_suffix="_mask"))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_folders_named_as_splits_are_the_splits(tmp_path: Path, inside: bool) -> None:
+    for split in ("train", "Valid", "test"):
+        for name in ("x.png", "y.png"):
+            for folder in ("images", "masks"):
+                _touch(tmp_path, f"{folder}/{split}/{name}" if inside else f"{split}/{folder}/{name}")
+    rois = find_rois(tmp_path).rois
+    assert {(roi.frame_id, roi.patient, roi.split) for roi in rois} == {
+        (f"{split}_{name}", f"{split}_{name}", wanted)
+        for split, wanted in (("train", "train"), ("Valid", "val"), ("test", "test"))
+        for name in ("x", "y")
+    }
+    rule = default_rule(rois)
+    assert rule.method == "given by the table or by folders"
+    assert rule(rois) == {roi.patient: roi.split for roi in rois}
+
+
+def test_a_patient_in_two_folders_of_splits_is_refused(tmp_path: Path) -> None:
+    _touch(
+        tmp_path,
+        *(f"{folder}/{split}/anna/{split}.png" for folder in ("images", "masks") for split in ("train", "test")),
+    )
+    with pytest.raises(SourceError, match=r"has the patient anna in test \(test\) and train \(train\)"):
+        find_rois(tmp_path)
+    # One folder alone, or another beside them, says nothing of splits.
+    _touch(tmp_path, "images/bob/z.png", "masks/bob/z.png")
+    assert {(roi.patient, roi.split) for roi in find_rois(tmp_path).rois} == {
+        ("train", None),
+        ("test", None),
+        ("bob", None),
+    }
+
+
+def test_resolution_in_the_tags_of_a_tiff_is_known(tmp_path: Path) -> None:
+    for name, per_cm in (("a", 20_000), ("b", 40), ("c_MPP-0.2500", 20_000)):
+        for folder in ("images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            shape = (8, 8, 3) if folder == "images" else (8, 8)
+            path = tmp_path / folder / f"{name}.tif"
+            tifffile.imwrite(path, np.ones(shape, np.uint8), resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
+    # 250 um per pixel are the 100 dpi of a printer, and the name of a file comes first.
+    assert [roi.mpp_um for roi in find_rois(tmp_path).rois] == [pytest.approx(0.5), None, 0.25]
