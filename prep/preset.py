@@ -40,6 +40,9 @@ VOC_NAMES = (
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 
+_IGNORED_NAMES = ("ignore", "ignore*")
+"""Names of classes that nnU-Net and QuPath leave out, in small letters."""
+
 _BCSS_NAME = re.compile(r"TCGA-\w{2}-\w{4}.*DX\w*.*xmin\d+.*ymin\d+.*MPP-\d", re.IGNORECASE)
 
 
@@ -214,7 +217,8 @@ def _rules(
     default_classes: tuple[int, ...] | Literal["all"],
     default_ignore: tuple[int, ...],
 ) -> DatasetRules:
-    left_out, objects = default_ignore, given.objects or "label"
+    named = [entry.code for entry in class_map if entry.name.lower() in _IGNORED_NAMES]
+    left_out, objects = tuple(dict.fromkeys((*default_ignore, *named))), given.objects or "label"
     if given.ignore is not None:
         left_out = () if given.ignore.strip().lower() == "none" else parse_codes(given.ignore, class_map)
     if given.classes is None:
@@ -229,10 +233,12 @@ def _in_words(rules: DatasetRules) -> str:
     if rules.dataset == "instances":
         return f"each value except 0 is one object, and {','.join(map(str, rules.ignore)) or 'nothing'} is ignored"
     if rules.classes == ALL_CLASSES:
-        classes = "every code is a class" + ("" if rules.dataset == "bcss" else " except 0, the background")
+        has_background = rules.dataset != "bcss" and BACKGROUND.code not in rules.ignore
+        classes = "every code is a class" + " except 0, the background" * has_background
     else:
         classes = f"the classes are {','.join(map(str, rules.classes))}"
-    return f"{classes}, and {','.join(map(str, rules.ignore)) or 'nothing'} is ignored"
+    verb = "are" if len(rules.ignore) > 1 else "is"
+    return f"{classes}, and {','.join(map(str, rules.ignore)) or 'nothing'} {verb} ignored"
 
 
 def _voc_codes() -> Iterator[tuple[int, str]]:

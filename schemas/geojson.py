@@ -20,6 +20,14 @@ GeoFeature = Feature[Geometry, dict[str, Any]]
 _Collection = FeatureCollection[GeoFeature]
 
 
+def is_geojson(content: object) -> bool:
+    """Return whether JSON looks like GeoJSON: a collection, a feature, or a list of features."""
+    if isinstance(content, list):
+        rows = cast("list[Any]", content)
+        return bool(rows) and isinstance(rows[0], dict) and cast("dict[str, Any]", rows[0]).get("type") == "Feature"
+    return isinstance(content, dict) and cast("dict[str, Any]", content).get("type") in ("FeatureCollection", "Feature")
+
+
 def read_features(path: Path, content: Any) -> Sequence[GeoFeature]:
     """Read the features of a collection, of a single feature, or of a list of features.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from geojson_pydantic import MultiPolygon
@@ -21,13 +21,7 @@ from schemas.geojson import classification, read_features
 UNNAMED = "object"
 """The class of all areas of a file if none of its areas has a classification."""
 
-
-def is_geojson(content: object) -> bool:
-    """Return whether JSON looks like GeoJSON: a collection, a feature, or a list of features."""
-    if isinstance(content, list):
-        rows = cast("list[Any]", content)
-        return bool(rows) and isinstance(rows[0], dict) and cast("dict[str, Any]", rows[0]).get("type") == "Feature"
-    return isinstance(content, dict) and cast("dict[str, Any]", content).get("type") in ("FeatureCollection", "Feature")
+_REGION = "Region*"
 
 
 def read_geojson(path: Path, content: Any) -> Annotations:
@@ -51,6 +45,9 @@ def read_geojson(path: Path, content: Any) -> Annotations:
         name, color = classification(feature.properties or {})
         if not name:
             unnamed.append(polygons)
+            continue
+        if name == _REGION:
+            found.leave_out("areas of QuPath's class Region*, which marks a part of the image")
             continue
         if color is not None:
             found.colors.setdefault(name, color)

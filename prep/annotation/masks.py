@@ -153,11 +153,13 @@ def _images(folder: Path) -> dict[str, Path]:
 def _matched(source: Path, folder: Path, found: Annotations, images: dict[str, Path]) -> dict[str, list[Shape]]:
     """Return the areas of each image by its stem; log images without annotations and annotations without an image."""
     by_name = {path.name: stem for stem, path in images.items()}
+    # QuPath leaves out the whole ending `.ome.tif` when it names an export.
+    without_ome = {stem.removesuffix(".ome"): stem for stem in images}
     shapes: dict[str, list[Shape]] = {}
     absent: list[str] = []
     for name, areas in found.shapes.items():
         last = name.replace("\\", "/").rsplit("/", 1)[-1]
-        stem = by_name.get(last) or (last if last in images else Path(last).stem)
+        stem = by_name.get(last) or (last if last in images else without_ome.get(last, Path(last).stem))
         if stem not in images:
             absent.append(name)
         elif stem in shapes:
@@ -167,7 +169,8 @@ def _matched(source: Path, folder: Path, found: Annotations, images: dict[str, P
     if not shapes:
         what = f"annotates none of the {len(images)} images in {folder}"
         first = f", such as {absent[0]}" if absent else ""
-        raise SourceError(source, f"{what}; it names {len(absent)} others{first}", "check --images")
+        remedy = "check --images; a GeoJSON file needs the name of its image, as in slide.geojson for slide.png"
+        raise SourceError(source, f"{what}; it names {len(absent)} others{first}", remedy)
     if absent:
         logger.warning("%s: images that are not in %s: %d, such as %s", source, folder, len(absent), absent[0])
     alone = sorted(images.keys() - shapes.keys())

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from prep.annotation.coco import read_coco
-from prep.annotation.geojson import is_geojson, read_geojson
+from prep.annotation.geojson import read_geojson
 from prep.annotation.labelme import read_labelme
 from prep.annotation.shapes import Annotations
 from prep.annotation.yolo import read_yolo
 from schemas.errors import BcssError, SourceError, joined
+from schemas.geojson import is_geojson
 from schemas.text_file import read_text_file
 
 MAX_JSON_BYTES = 1 << 31

@@ -1,8 +1,8 @@
 """Read a class map: a file that merges class codes, or names the classes of another data set.
 
-A TSV file has a header with `code` (or `GT_code`) and `name` (or `label`), and optionally `into` (the code into which
-this code is merged) and `color` (`#rrggbb`). A JSON file holds a list of such objects, or an object of merges like
-`{"19": 1}`.
+A table, with tabs, semicolons or commas, has a header with `code` (or `GT_code`) and `name` (or `label`), and
+optionally `into` (the code into which this code is merged) and `color` (`#rrggbb`). A JSON file holds a list of such
+objects, an object of merges like `{"19": 1}`, or the `labels` of nnU-Net's `dataset.json`.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
     """Read a class map.
 
     Args:
-        path: A JSON file if its name ends in `.json`, otherwise a TSV file.
+        path: A JSON file if its name ends in `.json`, otherwise a table.
 
     Raises:
         ConfigError: The file is absent or malformed, has a code or a name twice, or merges a code into one that is
             itself merged.
     """
-    text = read_text_file(path, "give a TSV or JSON file")
+    text = read_text_file(path, "give a table or a JSON file")
     try:
-        rows = _json_rows(text) if path.suffix.lower() == ".json" else _tsv_rows(text)
+        rows = _json_rows(text) if path.suffix.lower() == ".json" else _table_rows(text)
         entries = tuple(ClassEntry.model_validate(row) for row in rows)
     except ValidationError as error:
         first = error.errors()[0]
@@ -106,8 +106,10 @@ def colors_of(entries: tuple[ClassEntry, ...]) -> dict[Color, int]:
     return {entry.color: entry.code for entry in entries if entry.color is not None}
 
 
-def _tsv_rows(text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(text.splitlines(), delimiter="\t")
+def _table_rows(text: str) -> list[dict[str, Any]]:
+    header = text.partition("\n")[0]
+    delimiter = next((mark for mark in "\t;," if mark in header), "\t")
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
     rows = [{_ALIASES.get(key, key): value for key, value in row.items()} for row in reader]
     if not rows or "code" not in rows[0]:
         raise ValueError("no column code or GT_code")
@@ -116,11 +118,26 @@ def _tsv_rows(text: str) -> list[dict[str, Any]]:
 
 def _json_rows(text: str) -> list[dict[str, Any]]:
     content = json.loads(text, object_pairs_hook=_without_twins)
+    if isinstance(content, dict) and "labels" in content:
+        return _nnunet_rows(cast("dict[str, Any]", content)["labels"])
     if isinstance(content, dict):
         return [{"code": int(code), "into": into} for code, into in cast("dict[str, Any]", content).items()]
     if not isinstance(content, list):
         raise TypeError("neither a list nor an object")
     return cast("list[dict[str, Any]]", content)
+
+
+def _nnunet_rows(labels: Any) -> list[dict[str, Any]]:
+    """Return the entries of nnU-Net's labels: codes by name in version 2, names by code in version 1."""
+    if not isinstance(labels, dict):
+        raise TypeError("its labels are not an object")
+    rows: list[dict[str, Any]] = []
+    for key, value in cast("dict[str, Any]", labels).items():
+        if isinstance(value, list):
+            raise TypeError(f"its label {key} is a region of several codes; give a table with code, name and into")
+        name, code = (value, key) if isinstance(value, str) else (key, value)
+        rows.append({"code": int(code), "name": name})
+    return rows
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def _unknown_color(
     if different > 1:
         what += f", and {different - 1} more unknown colors"
     remedy = f"add it to the table of colors; the nearest there is #{bytes(near).hex()} (code {colors[near]})"
+    if different >= _BLENDED_COLORS:
+        remedy += "; or give --nearest-color, if the mask was resized or smoothed"
     return SourceError(path, what, remedy)
 
 

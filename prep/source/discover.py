@@ -116,7 +116,7 @@ def find_rois(
     split_of = {pair.image: split for pair, split in zip(pairs, splits, strict=True)}
     known: dict[str, str] = {}
     if patients is not None:
-        known = with_stems(patients, named)
+        known = with_stems(patients, named, (folders.image_suffix, folders.mask_suffix))
         check_joined("--patients", known, sorted(named))
     rois = [_describe(name, pair, known.get(name), split_of[pair.image]) for name, pair in sorted(named.items())]
     _check_split_folders(source_dir, rois)

@@ -233,7 +233,8 @@ def _add_or_skip(files: _Files, path: Path, folder: str, suffix: str, endings: t
     if path.suffix.lower() not in endings or not path.stem.endswith(suffix):
         files.skipped.append(path.name)
     else:
-        files.add(path, (folder, path.stem.removesuffix(suffix)), root)
+        # `a.ome.tif` is the image a, unless the user names that ending.
+        files.add(path, (folder, path.stem.removesuffix(suffix or ".ome")), root)
 
 
 def _without_partner(

@@ -40,12 +40,13 @@ def read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
         raise ConfigError(path, f"cannot be read ({error})", remedy) from error
 
 
-def with_stems(values: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+def with_stems(values: Mapping[str, Value], names: Collection[str], suffixes: tuple[str, ...] = ()) -> dict[str, Value]:
     """Return the values by name, with file extensions removed from the names.
 
     Args:
         values: The values by the name that the side file gives.
         names: The names of the data set; a name that is in this list keeps its ending.
+        suffixes: What the stems of files have after the names of the data set, such as `_0000`.
 
     Raises:
         ConfigError: Two names are the same without their extensions, and their values differ.
@@ -55,6 +56,8 @@ def with_stems(values: Mapping[str, Value], names: Collection[str]) -> dict[str,
     given: dict[str, str] = {}
     for name, value in values.items():
         stem = name if name in known else _stem(name)
+        if stem not in known:
+            stem = next((short for suffix in suffixes if (short := stem.removesuffix(suffix)) in known), stem)
         if found.setdefault(stem, value) != value:
             what = f"has other values than {given[stem]}: {value} and {found[stem]}"
             raise ConfigError(f"the line for {name}", what, "keep one of the two lines")

@@ -11,10 +11,11 @@ from typing import Any, cast
 import jinja2
 
 from schemas.errors import ConfigError
-from train.model.checkpoint import WeightsFile
-from train.model.names import without_dots
+from train.backbone.nano_start import NANO_START
+from train.model.checkpoint import WeightsFile, load_checkpoint
+from train.model.names import ORACLE_MARK, ORACLE_NOTE, without_dots
 from train.model.promptable import PromptableSam
-from train.model.seen_patients import seen_patients
+from train.model.seen_patients import SeenPatients, seen_patients
 from train.model.trained_on import trained_on
 
 Row = tuple[str, str, str, str, int, int]
@@ -62,6 +63,7 @@ def model_card(
         trained_on=trained_on(content, checkpoint),
         trained=len(seen.trained) if seen else "not recorded",
         validated=len(seen.validated) if seen else "not recorded",
+        drawn=_drawn_patients(seen) if seen else (0, 0),
         steps=content.get("steps", "not recorded"),
         start=_start(content, config),
         store_sha256=origin.get("data_sha256", "not recorded"),
@@ -69,7 +71,14 @@ def model_card(
         split=split,
         rows=rows,
         seen=note,
+        oracle_note=ORACLE_NOTE if any(ORACLE_MARK in row[2] for row in rows) else "",
     )
+
+
+def _drawn_patients(seen: SeenPatients) -> tuple[int, int]:
+    """Return how many patients of training and of validation are drawn: those of this project's start."""
+    start = seen_patients(load_checkpoint(NANO_START), NANO_START) or SeenPatients()
+    return len(seen.trained & start.trained), len(seen.validated & start.validated)
 
 
 def _name(checkpoint: Path) -> str:
@@ -94,7 +103,12 @@ def _evaluated(folder: Path, weights: WeightsFile) -> tuple[str, list[Row], str]
         result = json.loads(path.read_bytes())
         protocol, models = result["protocol"], result["models"]
         names = [name for name, file in protocol["weights"].items() if file["sha256"] == weights.sha256]
-        rows = [_row(name, kind, means) for name, kinds in models.items() for kind, means in kinds.items()]
+        marks = {name: dict.fromkeys(kinds, ORACLE_MARK) for name, kinds in result["oracles"].items()}
+        rows = [
+            _row(name, kind, means, marks.get(name, {}).get(kind, ""))
+            for name, kinds in models.items()
+            for kind, means in kinds.items()
+        ]
         seen = result["seen_patients"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(path, f"is not the result of an evaluation ({error!r})", "give its folder") from error
@@ -104,8 +118,8 @@ def _evaluated(folder: Path, weights: WeightsFile) -> tuple[str, list[Row], str]
     return str(protocol["split"]), rows, ", ".join(sorted(seen)) if seen else ""
 
 
-def _row(model: str, kind: str, means: Mapping[str, Any]) -> Row:
+def _row(model: str, kind: str, means: Mapping[str, Any], mark: str = "") -> Row:
     overall = cast("dict[str, Any]", means["overall"])
     dice: dict[str, Any] = (overall.get("class_mean") or {}).get("dice") or {"value": overall["dice"], "ci95": None}
     interval = "-" if dice["ci95"] is None else " to ".join(f"{end:.3f}" for end in dice["ci95"])
-    return model, kind, f"{dice['value']:.3f}", interval, overall["n"], overall["patients"]
+    return model, kind, f"{dice['value']:.3f}{mark}", interval, overall["n"], overall["patients"]

@@ -15,6 +15,11 @@ BASELINE = "baseline:"
 SEEN_MARK = "†"
 """Follows each score of a model that was trained or chosen on patients that are scored."""
 
+ORACLE_MARK = "‡"
+"""Follows each score of a baseline that sees more of the truth than a model does under the same prompt."""
+
+ORACLE_NOTE = f"{ORACLE_MARK} sees more of the truth than this prompt gives"
+
 FULL_SIZE = "@1024px"
 """Suffix for a start that is scored at its own training size."""
 

@@ -9,17 +9,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from schemas.command.console import as_markup
-from train.model.names import SEEN_MARK
+from train.model.names import ORACLE_MARK, ORACLE_NOTE, SEEN_MARK
 from train.output.interval_text import interval_text
 from train.statistics.estimate import FEW_PATIENTS
 
-ORACLE_MARK = "‡"
-"""Follows each score of a baseline that sees more of the truth than a model does under the same prompt."""
-
 FEW_MARK = "*"
 """Follows the number of patients if a class has few of them."""
-
-ORACLE_NOTE = f"{ORACLE_MARK} sees more of the truth than this prompt gives"
 
 
 def mark_of(result: dict[str, Any], model: str, kind: str) -> str:

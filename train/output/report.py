@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 
 from schemas.store.store import Store
-from train.model.names import BASELINE, SEEN_MARK, without_dots
+from train.model.names import BASELINE, ORACLE_NOTE, SEEN_MARK, without_dots
 from train.model.predictor import MaskPredictor
-from train.output.console_table import ORACLE_NOTE, mark_of
+from train.output.console_table import mark_of
 from train.output.interval_text import class_mean_interval, interval_text
 from train.output.object_pictures import object_pictures
 from train.plot.figures import Figure, score_figures

@@ -5,6 +5,7 @@ Axes: O objects, K points, H and W pixels of the image. Coordinates are x, y.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from train.prompts.region import outside
 from train.results.found_object import FoundObject
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
+
+logger = logging.getLogger(__name__)
 
 Rows = Sequence[ArrayLike] | NDArray[np.generic]
 """One array of points or labels for each object."""
@@ -161,7 +164,11 @@ def load_predictor(
     chosen = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_mask_predictor(Path(path), chosen, size, image_size)
     check_network([loaded.model], size, image_size)
-    return ImagePredictor(loaded.model, chosen, loaded.weights, loaded.seen, loaded.trained_on)
+    predictor = ImagePredictor(loaded.model, chosen, loaded.weights, loaded.seen, loaded.trained_on)
+    if loaded.trained_on is None:
+        what = "does not state the size of its training tiles; windows of %d px are used"
+        logger.info(f"%s {what}", path, predictor.window_px)
+    return predictor
 
 
 def _are_views(given: Any) -> bool:

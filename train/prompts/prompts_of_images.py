@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas.errors import ConfigError, SourceError
 from schemas.file_names import is_utf8
+from schemas.geojson import is_geojson
 from schemas.text_file import read_text_file
 from train.prompts.coco import coco_prompts
 from train.prompts.geojson import geojson_prompts
@@ -55,6 +56,8 @@ class PromptsOfImages:
         else:
             content = _json(path)
             is_qupath = not (isinstance(content, dict) and "images" in content and "annotations" in content)
+            if is_qupath and content and not is_geojson(content):
+                raise SourceError(path, "is neither GeoJSON nor COCO", FORMATS_REMEDY)
             asked = {"": geojson_prompts(path, content)} if is_qupath else coco_prompts(path, content)
         if not any(asked.values()):
             raise SourceError(path, "holds no prompt", FORMATS_REMEDY)
@@ -73,7 +76,10 @@ class PromptsOfImages:
         if not any(found.values()):
             named = ", ".join(filter(None, list(self.asked)[:3]))
             what = f"has no prompt for {images[0].name}" + (f"; it names {named}" if named else "")
-            raise ConfigError(self.path, what, "give prompts the names of their images")
+            by_name = "give prompts the names of their images"
+            raise ConfigError(
+                self.path, what, by_name if named else "give a folder with one GeoJSON file for each image"
+            )
         return found
 
     def warn_of_unmatched(self, images: Sequence[Path]) -> None:
@@ -107,8 +113,11 @@ def _of_folder(path: Path) -> PromptsByImage:
 
 
 def _names(image: Path, *, alone: bool) -> list[str]:
-    """Return the names that prompts may give an image; a table may name it with its suffix in only some rows."""
-    return list(dict.fromkeys([image.name, image.stem, *([""] if alone else [])]))
+    """Return the names that prompts may give an image; a table may name it with its suffix in only some rows.
+
+    QuPath leaves out the whole ending `.ome.tif` when it names an export.
+    """
+    return list(dict.fromkeys([image.name, image.stem, image.stem.removesuffix(".ome"), *([""] if alone else [])]))
 
 
 def _json(path: Path) -> Any:

@@ -28,14 +28,18 @@ def table_prompts(path: Path) -> PromptsByImage:
         ConfigError: It cannot be read.
     """
     text = read_text_file(path, FORMATS_REMEDY)
+    delimiter = next((mark for mark in "\t;," if mark in text.partition("\n")[0]), ",")
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise SourceError(path, f"cannot be read ({error})", FORMATS_REMEDY) from error
     columns = set(rows[0][1]) if rows else set[str]()
     if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
-        raise SourceError(path, "lacks a required column", FORMATS_REMEDY)
+        what = (
+            f"has the columns {', '.join(filter(None, rows[0][1]))}, but needs object, x, y or object, x0, y0, x1, y1"
+        )
+        raise SourceError(path, what, FORMATS_REMEDY)
     name_of = file_names(path, ((row.get("image") or "").strip() for _, row in rows))
     found: dict[tuple[str, str | int], ObjectPrompt] = {}
     for number, row in rows:

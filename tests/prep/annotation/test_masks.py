@@ -19,6 +19,7 @@ from prep.annotation.masks import write_masks
 from prep.annotation.shapes import Polygon, Shape
 from prep.cli import main
 from prep.source.class_map import ClassEntry, read_class_map
+from prep.source.discover import find_rois
 from schemas.errors import BcssError, ConfigError, SourceError
 from schemas.store.store import open_store
 
@@ -368,3 +369,18 @@ def test_classes_of_several_files_stay_apart(tmp_path: Path, images: Path) -> No
         write_masks(folder, images, tmp_path / "out")
     assert "c.json: is not UTF-8" in str(caught.value)
     assert "d.json: is not JSON" in str(caught.value)
+
+
+def test_qupaths_regions_are_left_out_and_its_exports_fit_ome_tiff(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / "slide 0.ome.tif")
+    content = _geojson(_feature([_closed(SQUARE)], "Tumor"), _feature([_closed(TRIANGLE)], "Region*"))
+    _write(tmp_path / "ann", content, "slide 0.geojson")
+    drawn = write_masks(tmp_path / "ann", tmp_path / "images", tmp_path / "masks")
+    assert dict(drawn.areas) == {"Tumor": 1}
+    assert "annotations that are left out: 1 (areas of QuPath's class Region*" in caplog.text
+    (roi,) = find_rois(tmp_path).rois
+    assert (roi.frame_id, roi.image_path.name) == ("slide 0", "slide 0.ome.tif")
+    np.testing.assert_array_equal(_read(tmp_path / "masks" / "slide 0.ome.png") > 0, _expected())

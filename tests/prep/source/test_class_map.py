@@ -35,10 +35,12 @@ def test_map_that_only_merges_keeps_the_class_names(tmp_path: Path) -> None:
     ("name", "text"),
     [
         ("map.tsv", "code\tname\tinto\tcolor\n19\tangioinvasion\t1\t#ff0000\n1\ttumor\t\t\n"),
+        ("map.csv", "code,name,into,color\n19,angioinvasion,1,#ff0000\n1,tumor,,\n"),
+        ("map.csv", "code;name;into;color\n19;angioinvasion;1;#ff0000\n1;tumor;;\n"),
         ("map.json", '[{"code": 19, "into": 1, "color": [255, 0, 0]}, {"code": 1, "name": "tumor"}]'),
     ],
 )
-def test_tsv_and_json_give_the_same_map(tmp_path: Path, name: str, text: str) -> None:
+def test_table_and_json_give_the_same_map(tmp_path: Path, name: str, text: str) -> None:
     merged, kept = read_class_map(_write(tmp_path, name, text))
     assert (merged.code, merged.into, merged.info().color) == (19, 1, (255, 0, 0))
     assert (kept.code, kept.into, kept.info().name) == (1, None, "tumor")
@@ -49,6 +51,8 @@ def test_tsv_and_json_give_the_same_map(tmp_path: Path, name: str, text: str) ->
     [
         ("a.json", "{", "is not a class map"),
         ("a.json", "3", "neither a list nor an object"),
+        ("a.json", '{"labels": {"whole tumor": [1, 2]}}', "its label whole tumor is a region of several codes"),
+        ("a.json", '{"labels": ["a"]}', "its labels are not an object"),
         ("a.json", '[{"code": 1, "nmae": "x"}]', "nmae"),
         ("a.json", '{"19": 1, "1": 2}', "merges 19 into 1, which is itself merged"),
         ("a.tsv", "name\tinto\nx\t1\n", "no column code"),
@@ -131,3 +135,22 @@ def test_key_that_stands_twice_in_json_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "m.json").write_text(text)
         with pytest.raises(ConfigError, match=r"m.json: is not a class map \(the key (19|code) occurs twice\)"):
             read_class_map(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        '{"background": 0, "tumor": 1, "stroma": 2, "ignore": 3}',
+        '{"0": "background", "1": "tumor", "2": "stroma", "3": "ignore"}',
+    ],
+)
+def test_labels_of_nnunet_name_the_classes_and_what_is_ignored(write_roi, tmp_path: Path, build, labels: str) -> None:
+    mask = np.arange(4, dtype=np.uint8).repeat(16)[:, None].repeat(64, 1)
+    source = write_roi("a", mask)
+    path = _write(tmp_path, "dataset.json", f'{{"channel_names": {{"0": "R"}}, "labels": {labels}, "numTraining": 1}}')
+    assert build(source, tmp_path / "s.zarr", "--class-map", str(path)) == 0
+    store = open_store(tmp_path / "s.zarr")
+    assert [info.name for info in store.manifest.classes] == ["tumor", "stroma"]
+    np.testing.assert_array_equal(store[0].ignore, mask == 3)
+    assert build(source, tmp_path / "n.zarr", "--class-map", str(path), "--ignore", "none") == 0
+    assert [info.name for info in open_store(tmp_path / "n.zarr").manifest.classes] == ["tumor", "stroma", "ignore"]

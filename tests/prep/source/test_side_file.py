@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prep.source.discover import RoiSource, find_rois
+from prep.source.folders import Folders
 from prep.source.split import file_patients, file_split
 from schemas.errors import ConfigError
 from tests.conftest import WriteRoi
@@ -69,3 +70,12 @@ def test_two_lines_of_one_roi_must_agree(source: Path, tmp_path: Path) -> None:
     path.write_text(f"frame_id,patient\n{lines}anna_roi1.png,bert\n")
     with pytest.raises(ConfigError, match=r"anna_roi1\.png: has other values than anna_roi1: bert and anna; keep one"):
         find_rois(source, patients=file_patients(path))
+
+
+def test_names_of_files_count_as_those_of_their_rois(write_roi: WriteRoi, tmp_path: Path) -> None:
+    source = write_roi("a", np.ones((8, 8), np.uint8))
+    (source / "images" / "a.png").rename(source / "images" / "a_0000.png")
+    (tmp_path / "patients.csv").write_text("frame_id,patient\na_0000.png,anna\n")
+    known = file_patients(tmp_path / "patients.csv")
+    (roi,) = find_rois(source, Folders(image_suffix="_0000"), known).rois
+    assert (roi.frame_id, roi.patient) == ("a", "anna")

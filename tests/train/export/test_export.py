@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -19,6 +20,7 @@ from schemas.errors import CheckpointError, ConfigError
 from schemas.store.store import Store
 from tests.folders import bytes_of
 from train.backbone.catalog import MODEL_SIZES, ModelSize
+from train.backbone.nano_start import NANO_START
 from train.backbone.sam2 import NANO_OVERRIDES
 from train.choices import ExportFormat
 from train.cli import main
@@ -26,10 +28,11 @@ from train.export.export import export_checkpoint
 from train.export.model_card import model_card
 from train.export.transformers_config import network_config
 from train.export.transformers_weights import transformers_weights
-from train.model.checkpoint import WeightsFile
+from train.model.checkpoint import WeightsFile, load_checkpoint
 from train.model.loading import load_mask_predictor
 from train.model.predictor import MaskPredictor
 from train.model.promptable import CHANNEL_MEAN, CHANNEL_STD, PromptableSam
+from train.model.seen_patients import SeenPatients, seen_patients
 from train.model.trained_on import TrainedOn
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -260,3 +263,24 @@ def test_the_folder_may_be_the_current_one(checkpoint: Path, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path / "hf")
     export_checkpoint(checkpoint, Path(), "transformers", overwrite=True)
     assert (tmp_path / "hf" / "model.safetensors").is_file()
+
+
+def test_card_tells_drawn_patients_and_unfair_baselines(model: PromptableSam, tmp_path: Path) -> None:
+    start = seen_patients(load_checkpoint(NANO_START), NANO_START)
+    assert start is not None
+    seen = start.joined(SeenPatients.from_names(["anna", "bert"], ["dora"]))
+    means = {"overall": {"dice": 0.5, "n": 7, "patients": 2}}
+    result = {
+        "protocol": {"split": "test", "weights": {"m": {"sha256": "5a" * 32}}},
+        "models": {"m": {"centroid": means}, "baseline:box": {"box": means, "centroid": means}},
+        "oracles": {"baseline:box": ["centroid"]},
+        "seen_patients": {},
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(result))
+    content = {"patients": seen.content(), "trained_on": load_checkpoint(NANO_START)["trained_on"]}
+    card = model_card(Path("m.pt"), content, model, WeightsFile("m.pt", "5a" * 32), tmp_path, "hub")
+    drawn = len(start.trained)
+    assert f"start included | {drawn + 2} ({drawn} of them are drawn, those of `nano`) |" in card
+    assert "| baseline:box | box | 0.500 | - | 7 | 2 |" in card
+    assert "| baseline:box | centroid | 0.500‡ | - | 7 | 2 |" in card
+    assert "\n‡ sees more of the truth than this prompt gives.\n" in card

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import BcssError
+from schemas.errors import BcssError, ConfigError
 from tests.train.predict.conftest import feature, rectangle, write_geojson
 from train.predict.window_prediction import as_prompt
 from train.prompts.object_prompt import ObjectPrompt
@@ -42,6 +42,9 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
     (asked,) = PromptsOfImages.read(tmp_path / "b.csv").asked["t.png"]
     assert as_prompt(asked.box, (), 128)[0] == [[10, 20], [39, 49]]
     assert asked.kind is not None
+    (tmp_path / "semicolons.csv").write_text("object;x;y\n1;7;8\n")
+    (asked,) = PromptsOfImages.read(tmp_path / "semicolons.csv").asked[""]
+    assert asked.points == (((7.5, 8.5), True),)
     (tmp_path / "p.csv").write_text("image,object,x,y,label\nt.png,one,7,8,1\nt.png,one,9,9,0\nu.png,two,1,2,\n")
     found = PromptsOfImages.read(tmp_path / "p.csv").asked
     assert as_prompt(None, found["t.png"][0].points, 128) == ([[7, 8], [9, 9]], [1, 0])
@@ -157,7 +160,10 @@ def test_rows_of_one_name_are_one_object_and_rows_without_a_name_are_several(tmp
         ("a.json", "[]", "holds no prompt"),
         ("a.json", '{"type": "Feature"}', "is not GeoJSON"),
         ("a.csv", "", "holds no prompt"),
-        ("a.csv", "object,x\n1,2\n", "lacks a required column"),
+        ("a.csv", "object,x\n1,2\n", "has the columns object, x, but needs object, x, y or object, x0, y0, x1, y1"),
+        ("a.csv", "Object;X;Y\n1;2;3\n", "has the columns Object, X, Y, but needs object, x, y"),
+        ("a.json", "[[20, 20, 80, 90]]", "is neither GeoJSON nor COCO"),
+        ("a.json", '{"boxes": []}', "is neither GeoJSON nor COCO"),
         ("a.csv", "object,x,y\n1,2,z\n", "line 2: has y 'z'"),
         ("a.csv", "object,x,y,label\n1,2,3,5\n", "has label '5'"),
         ("a.csv", "image,object,x,y\nt.png,1,2,3\n,2,4,5\n", "names an image in some rows only"),
@@ -208,3 +214,14 @@ def test_bad_prompts_are_one_line(tmp_path: Path, name: str, text: str, message:
 def test_box_is_clipped_to_its_window() -> None:
     assert as_prompt((-5, -5, 300, 20), (), 128)[0] == [[0, 0], [127, 19]]
     assert np.array(as_prompt((5, 5, 5, 5), (), 128)[0]).min() >= 4
+
+
+def test_export_of_qupath_belongs_to_its_ome_tiff(tmp_path: Path) -> None:
+    for name in ("slide 0", "slide 1"):
+        write_geojson(tmp_path / f"{name}.geojson", [rectangle((1, 1, 9, 9), "tumor")])
+    prompts = PromptsOfImages.read(tmp_path)
+    images = [Path("slide 0.ome.tif"), Path("slide 1.ome.tif")]
+    assert [len(asked) for asked in prompts.by_image(images).values()] == [1, 1]
+    alone = PromptsOfImages.read(tmp_path / "slide 0.geojson")
+    with pytest.raises(ConfigError, match="give a folder with one GeoJSON file for each image"):
+        alone.by_image(images)
