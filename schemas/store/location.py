@@ -52,8 +52,14 @@ def object_store(location: str) -> ObjectStore:
     """Open an object store whose root is the location.
 
     Raises:
-        ConfigError: obstore is not installed, or refuses the URL.
+        ConfigError: obstore is not installed or refuses the URL, or the URL has a query or a fragment.
     """
+    parsed = urlparse(location)
+    if parsed.query or parsed.fragment:
+        # obstore would leave out this part, and `run#2` would be the same store as `run#1`.
+        raise ConfigError(
+            location, "has a ? or #, which names of stores in a bucket cannot have", "choose another name"
+        )
     try:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
