@@ -119,7 +119,6 @@ def find_rois(
         known = with_stems(patients, named, (folders.image_suffix, folders.mask_suffix))
         check_joined("--patients", known, sorted(named))
     rois = [_describe(name, pair, known.get(name), split_of[pair.image]) for name, pair in sorted(named.items())]
-    _check_split_folders(source_dir, rois)
     unknown = [
         roi.frame_id for roi in rois if not (roi.institution or roi.frame_id in known or named[roi.frame_id].patient)
     ]
@@ -202,18 +201,6 @@ def _in_split_folders(pairs: list[Pair]) -> tuple[list[Pair], list[Split | None]
     logger.info("the folders %s are the splits", ", ".join(sorted(set(tops))))
     below = [replace(pair, patient=pair.folder.split("/")[1] if "/" in pair.folder else "") for pair in pairs]
     return below, [_SPLIT_FOLDERS[top] for top in tops]
-
-
-def _check_split_folders(source_dir: Path, rois: list[RoiSource]) -> None:
-    """Refuse folders that put one patient into two splits."""
-    first: dict[str, RoiSource] = {}
-    for roi in rois:
-        before = first.setdefault(roi.patient, roi)
-        if roi.split != before.split:
-            what = (
-                f"has the patient {roi.patient} in {before.split} ({before.frame_id}) and {roi.split} ({roi.frame_id})"
-            )
-            raise SourceError(source_dir, what, "move the images of a patient into one folder, or give --split-file")
 
 
 def _describe(name: str, pair: Pair, given: str | None, split: Split | None) -> RoiSource:

@@ -70,8 +70,17 @@ def default_rule(rois: list[RoiSource], dataset: str = "bcss") -> SplitRule:
 
 
 def table_split(rois: list[RoiSource]) -> dict[str, Split]:
-    """Return the split that the table of cases, or a folder, gives each patient."""
-    return {roi.patient: roi.split for roi in rois if roi.split}
+    """Return the split that the table of cases, or a folder, gives each patient.
+
+    Raises:
+        ConfigError: A patient is in two splits.
+    """
+    splits: dict[str, Split] = {}
+    for roi in rois:
+        if roi.split and splits.setdefault(roi.patient, roi.split) != roi.split:
+            what = f"is in the splits {splits[roi.patient]} and {roi.split} ({roi.frame_id})"
+            raise ConfigError(f"patient {roi.patient}", what, "move its images into one folder, or give --split-file")
+    return splits
 
 
 def generic_split(rois: list[RoiSource]) -> dict[str, Split]:

@@ -15,7 +15,7 @@ import tifffile
 from prep.source.discover import RoiSource, find_rois
 from prep.source.folders import Folders
 from prep.source.split import default_rule
-from schemas.errors import SourceError
+from schemas.errors import ConfigError, SourceError
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -178,8 +178,11 @@ def test_a_patient_in_two_folders_of_splits_is_refused(tmp_path: Path) -> None:
         tmp_path,
         *(f"{folder}/{split}/anna/{split}.png" for folder in ("images", "masks") for split in ("train", "test")),
     )
-    with pytest.raises(SourceError, match=r"has the patient anna in test \(test\) and train \(train\)"):
-        find_rois(tmp_path)
+    rois = find_rois(tmp_path).rois
+    with pytest.raises(
+        ConfigError, match=r"patient anna: is in the splits test and train \(train\); .* give --split-file"
+    ):
+        default_rule(rois)(rois)
     # One folder alone, or another beside them, says nothing of splits.
     _touch(tmp_path, "images/bob/z.png", "masks/bob/z.png")
     assert {(roi.patient, roi.split) for roi in find_rois(tmp_path).rois} == {
