@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class BcssError(Exception):
@@ -27,6 +31,12 @@ class BcssError(Exception):
         where, what, remedy = self.args
         # The message of a library may have several lines.
         return re.sub(r"\s*\n\s*", " ", f"{where}: {what}; {remedy}")
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the place and the text of the first fault that pydantic found, for a message."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 class SourceError(BcssError):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from prep.annotation.runs import checked_runs
 from prep.annotation.shapes import Annotations, Polygon, Shape, ring
-from schemas.errors import SourceError
+from schemas.errors import SourceError, first_fault
 from schemas.limits import MAX_CODE, MAX_ROI_PX
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,4 @@ def _shape(where: str, annotation: _Annotation, name: str, size: tuple[int, int]
 
 
 def _malformed(path: Path, error: ValidationError) -> SourceError:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return SourceError(path, f"is not a COCO file ({place}: {first['msg']})", "export it again")
+    return SourceError(path, f"is not a COCO file ({first_fault(error)})", "export it again")

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from prep.annotation.shapes import Annotations, Polygon, Ring, Shape, ring
-from schemas.errors import SourceError
+from schemas.errors import SourceError, first_fault
 from schemas.limits import MAX_ROI_PX
 
 CIRCLE_POINTS = 360
@@ -49,9 +49,7 @@ def read_labelme(path: Path, content: dict[str, Any]) -> Annotations:
     try:
         file = _File.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SourceError(path, f"is not a Labelme file ({place}: {first['msg']})", "save it again") from error
+        raise SourceError(path, f"is not a Labelme file ({first_fault(error)})", "save it again") from error
     found = Annotations()
     if file.width and file.height:
         found.sizes[path.stem] = (file.width, file.height)

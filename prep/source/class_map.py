@@ -16,7 +16,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schemas.classes import ClassInfo, Color, describe_class
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, first_fault
 from schemas.text_file import read_text_file
 
 _ALIASES = {"GT_code": "code", "label": "name"}
@@ -72,11 +72,7 @@ def read_class_map(path: Path) -> tuple[ClassEntry, ...]:
         rows = _json_rows(text) if path.suffix.lower() == ".json" else _table_rows(text)
         entries = tuple(ClassEntry.model_validate(row) for row in rows)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            path, f"is not a class map ({field}: {first['msg']})", "columns are code, name, into"
-        ) from error
+        raise ConfigError(path, f"is not a class map ({first_fault(error)})", "columns are code, name, into") from error
     except (csv.Error, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(path, f"is not a class map ({error})", "columns are code, name, into") from error
     twice = sorted(code for code, count in Counter(entry.code for entry in entries).items() if count > 1)

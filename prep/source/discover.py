@@ -113,7 +113,7 @@ def find_rois(
     """
     pairs, splits = _in_split_folders(find_pairs(source_dir, folders))
     named = _named(source_dir, pairs)
-    split_of = {pair.image: split for pair, split in zip(pairs, splits, strict=True)}
+    split_of: dict[Path, Split | None] = {pair.image: split for pair, split in zip(pairs, splits, strict=True)}
     known: dict[str, str] = {}
     if patients is not None:
         known = with_stems(patients, named, (folders.image_suffix, folders.mask_suffix))

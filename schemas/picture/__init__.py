@@ -1,1 +1,1 @@
-"""Read image files as arrays: RGB images, masks as stored values; imports `schemas.errors` and `schemas.limits`."""
+"""Read image files as colors or codes; imports `schemas.errors`, `schemas.file_names` and `schemas.limits`."""

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from schemas.errors import StoreError
+from schemas.errors import StoreError, first_fault
 from schemas.layout import ATTRIBUTES_KEY, SCHEMA_VERSION, SEQUENCE_SCHEMA_VERSION
 from schemas.manifest import SPLITS, Manifest, SourceRecord
 from schemas.points import Prompt
@@ -116,11 +116,8 @@ class Store:
         try:
             return Manifest.model_validate(entries)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise StoreError(
-                self.path, f"has a damaged manifest ({field}: {first['msg']})", "build it again with `--overwrite`"
-            ) from error
+            what = f"has a damaged manifest ({first_fault(error)})"
+            raise StoreError(self.path, what, "build it again with `--overwrite`") from error
 
     def array(self, path: str) -> zarr.Array[Any]:
         """Return a Zarr array by its path in the group, for example `images`.

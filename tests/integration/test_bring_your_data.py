@@ -64,6 +64,8 @@ def _make(root: Path) -> None:
             place = f"480p/scene{n}/{frame:05d}"
             _pair(data / f"DAVIS/JPEGImages/{place}.jpg", data / f"DAVIS/Annotations/{place}.png", n, "instances")
     _pair(data / "VOC/JPEGImages/unlabeled.jpg", None, 9)
+    labels = {"background": 0, "gland": 1, "stroma": 2}
+    (data / "nnunet" / "dataset.json").write_text(json.dumps({"labels": labels, "numTraining": 2}))
     (root / "classes.tsv").write_text("code\tname\n1\tgland\n2\tstroma\n")
     (root / "colors.tsv").write_text("code\tname\tcolor\n0\tnone\t#000000\n1\tgland\t#ff0000\n2\tstroma\t#0000ff\n")
     rows = [f"data/any/images/{n}.png,data/any/masks/{n}.png,p{n}" for n in range(6)]

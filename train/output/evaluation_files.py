@@ -20,7 +20,8 @@ from train.score.score_table import ScoreTable
 from train.score.tables import Tables
 from train.statistics.click_counts import IOU_GOALS, clicks_needed
 
-COLUMNS = tuple(field.name for field in fields(ScoreTable) if not field.name.startswith(("clicks_", "surface_curve")))
+_NOT_WRITTEN = ("clicks_dice", "clicks_iou", "surface_curve", "whole_iou")
+COLUMNS = tuple(field.name for field in fields(ScoreTable) if field.name not in _NOT_WRITTEN)
 """Columns of `objects.csv` after the model and the prompt kind."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from schemas.errors import SourceError
+from schemas.errors import SourceError, first_fault
 from train.prompts.image_names import file_names
 from train.prompts.object_class import ObjectClass
 from train.prompts.object_prompt import FORMATS_REMEDY, ObjectPrompt, PromptsByImage, checked_box
@@ -52,9 +52,7 @@ def coco_prompts(path: Path, content: Any) -> PromptsByImage:
     try:
         coco = _Coco.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SourceError(path, f"is not a COCO file ({place}: {first['msg']})", FORMATS_REMEDY) from error
+        raise SourceError(path, f"is not a COCO file ({first_fault(error)})", FORMATS_REMEDY) from error
     name_of = file_names(path, (image.file_name for image in coco.images))
     names = {image.id: name_of[image.file_name] for image in coco.images}
     kinds = {category.id: ObjectClass(category.name) for category in coco.categories}

@@ -105,8 +105,6 @@ def score_tiles(
     for part, record in read_parts(store, indices, workers):
         counted = once.counted(record)
         kept = once.kept(counted)
-        # An estimate is for the whole mask, so it cannot be compared with the IoU of the part that this tile scores.
-        is_cut = (record.segments & counted.ignore & ~record.ignore).any((1, 2))
         outlines = protocol.outlines(counted, store.source(record.frame_id).mpp_um)
         if part.index != encoded:
             views = {name: p.views(record.image, all_eight=protocol.tta) for name, p in predictors.items()}
@@ -118,7 +116,9 @@ def score_tiles(
             for name, predictor in predictors.items():
                 answer = answer_question(predictor, name, views[name], question, protocol.threshold(name, kind))
                 scores = _model_scores(predictor, views[name], answer, counted, protocol.corrections, outlines)
-                scores = replace(scores, iou_estimate=np.where(is_cut, np.nan, scores.iou_estimate))
+                if counted is not record and not np.isnan(scores.iou_estimate).any():
+                    whole = score_masks(answer.masks, record.segments, record.ignore)
+                    scores = replace(scores, whole_iou=whole.iou)
                 yield ScoredAnswer(answer, record, scores.rows(kept))
                 for share in protocol.jitter:
                     moved = jittered(question, record, share)

@@ -43,8 +43,8 @@ class ScoreTable:
         iou: float64 (n,), IoU after the prompt, 0 to 1.
         surface_dice: float64 (n,), surface Dice, 0 to 1; NaN without a tolerance, or if the truth has no outline.
         surface_curve: float64 (n, Q), surface Dice at the tolerances of the curve; NaN where there is none.
-        iou_estimate: float64 (n,), the model's own estimate of the IoU of its mask; NaN for baselines, and for objects
-            that this tile scores only in part.
+        whole_iou: float64 (n,), IoU after the prompt in the whole tile, with the pixels that other tiles score.
+        iou_estimate: float64 (n,), the model's own estimate of `whole_iou`; NaN for baselines.
         clicks_dice: float64 (n, C + 1), Dice after 0 to C simulated clicks.
         clicks_iou: float64 (n, C + 1), IoU after 0 to C simulated clicks.
     """
@@ -61,6 +61,7 @@ class ScoreTable:
     iou: NDArray[np.float64]
     surface_dice: NDArray[np.float64]
     surface_curve: NDArray[np.float64]
+    whole_iou: NDArray[np.float64]
     iou_estimate: NDArray[np.float64]
     clicks_dice: NDArray[np.float64]
     clicks_iou: NDArray[np.float64]
@@ -95,6 +96,7 @@ class ScoreTable:
             iou=scores.iou,
             surface_dice=scores.surface_dice,
             surface_curve=scores.surface_curve,
+            whole_iou=scores.iou,
             iou_estimate=np.full(count, np.nan) if iou_estimate is None else iou_estimate,
             clicks_dice=scores.dice[:, None] if clicks is None else clicks[0],
             clicks_iou=scores.iou[:, None] if clicks is None else clicks[1],
@@ -148,7 +150,7 @@ class ScoreTable:
         means["complete"] = self._complete(rows)
         estimates = self.iou_estimate[rows]
         if not np.isnan(estimates).any():
-            means["iou_estimate"] = summarize_estimates(estimates, self.iou[rows], patients)
+            means["iou_estimate"] = summarize_estimates(estimates, self.whole_iou[rows], patients)
         if self.clicks_dice.shape[1] > 1:
             last = self.clicks_dice.shape[1] - 1
             reported = sorted({last, *(clicks for clicks in REPORTED_CLICKS if clicks < last)})

@@ -264,12 +264,12 @@ def test_shards_of_an_interrupted_build_do_not_survive_a_changed_source(
     source = write_roi("a", np.full((40, 40), 1, np.uint8))
     out, again = tmp_path / "s.zarr", BuildOptions(overwrite=True)
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         # At this moment the shards are joined.
-        patched.setattr("prep.write.assemble._write_columns", stop)
+        patched.setattr("prep.write.assemble.create_array", stop)
         with pytest.raises(KeyboardInterrupt):
             build_store(source, out, SMALL)
     assert list(tmp_path.glob("s.zarr.partial/shards/images/c/*/*/*/*.sha256"))

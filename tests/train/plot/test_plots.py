@@ -34,6 +34,7 @@ def _table(areas: list[int], clicks: int = 0) -> ScoreTable:
         iou=dice / (2 - dice),
         surface_dice=np.full(n, np.nan),
         surface_curve=np.full((n, 4), np.nan),
+        whole_iou=dice / (2 - dice),
         iou_estimate=np.full(n, np.nan),
         clicks_dice=np.repeat(dice[:, None], clicks + 1, 1),
         clicks_iou=np.repeat(dice[:, None], clicks + 1, 1),

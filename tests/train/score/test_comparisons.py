@@ -35,6 +35,7 @@ def _table(dice: np.ndarray, patients: np.ndarray, classes: np.ndarray) -> Score
         iou=dice,
         surface_dice=np.full(count, np.nan),
         surface_curve=np.full((count, 4), np.nan),
+        whole_iou=dice,
         iou_estimate=np.full(count, np.nan),
         clicks_dice=dice[:, None],
         clicks_iou=dice[:, None],

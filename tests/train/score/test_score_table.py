@@ -29,6 +29,7 @@ def table() -> ScoreTable:
         iou=dice / 2,
         surface_dice=np.full(5, np.nan),
         surface_curve=np.full((5, 4), np.nan),
+        whole_iou=dice / 2,
         iou_estimate=dice / 2 + np.array([0.1, -0.1, 0.1, 0.1, 0.1]),
         clicks_dice=np.column_stack([dice, dice, (dice + 1) / 2, np.ones(5)]),
         clicks_iou=np.column_stack([dice / 2, dice / 2, dice, np.ones(5)]),

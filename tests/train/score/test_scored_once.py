@@ -15,6 +15,7 @@ from tests.conftest import WriteRoi
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.score.answers import score_tiles, tiles_with_objects
+from train.score.metrics import score_masks
 from train.score.protocol import ScoringProtocol
 from train.score.scored_once import ScoredOnce
 from train.score.tables import gather_scores
@@ -131,15 +132,17 @@ def test_tiles_that_do_not_overlap_are_scored_as_they_are(store: Store) -> None:
     assert not alone.kept(hidden).any()
 
 
-def test_an_estimate_is_compared_only_where_the_whole_object_is_scored(by_label: Store, nano: PromptableSam) -> None:
-    protocol = ScoringProtocol("val", ("box",), baselines=())
+def test_an_estimate_is_compared_with_the_whole_mask(by_label: Store, nano: PromptableSam) -> None:
+    protocol = ScoringProtocol("val", ("box",), baselines=("box",))
     tiles = tiles_with_objects(by_label, "val").tolist()
-    once = ScoredOnce(by_label, tiles)
-    shares = set()
-    for scored in score_tiles(by_label, tiles, {"m": MaskPredictor(nano, torch.device("cpu"))}, protocol):
-        counted = once.counted(scored.record)
-        rows = np.isin(counted.object_ids, scored.scores.object_id)
-        own, whole = ((each.segments & ~each.ignore).sum((1, 2))[rows] for each in (counted, scored.record))
-        np.testing.assert_array_equal(np.isnan(scored.scores.iou_estimate), own < whole)
-        shares |= set((own < whole).tolist())
-    assert shares == {True, False}
+    answers = list(score_tiles(by_label, tiles, {"m": MaskPredictor(nano, torch.device("cpu"))}, protocol))
+    for scored in answers:
+        record, table = scored.record, scored.scores
+        if scored.answer.model == "m":
+            rows = np.isin(record.object_ids, table.object_id)
+            whole = score_masks(scored.answer.masks, record.segments, record.ignore).iou[rows]
+            np.testing.assert_array_equal(table.whole_iou, whole)
+    table = gather_scores(iter(answers))["m"]["box"]
+    assert (table.whole_iou != table.iou).any()
+    perfect = replace(table, iou_estimate=table.whole_iou).summary({1: "x"})["overall"]["iou_estimate"]
+    assert (perfect["absolute_error"], perfect["bias"]) == (0, 0)
