@@ -11,6 +11,8 @@ from schemas.errors import ConfigError
 from schemas.record import Record
 from schemas.store.store import Store, open_store
 from schemas.store.tile import Tile
+from train.backbone.nano_start import NANO_START
+from train.model.loading import load_mask_predictor
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
 from train.score.evaluate import evaluate
@@ -56,13 +58,12 @@ def test_a_number_is_the_threshold_of_all_models_and_kinds(store: Store, nano: P
     assert protocol.thresholds == {("a", "box"): -0.5, ("a", "centroid"): -0.5}
 
 
-@pytest.mark.parametrize("objects", ["label", "component"])
-def test_the_threshold_maximizes_the_reported_number(
-    sample_source: Path, tmp_path: Path, nano: PromptableSam, objects: str
-) -> None:
-    settings = {"size_px": 128, "stride_px": 96, "objects": objects}
+def test_the_threshold_maximizes_the_reported_number(sample_source: Path, tmp_path: Path) -> None:
+    # Each component lies in several tiles, and the classes have different numbers of components.
+    settings = {"size_px": 128, "stride_px": 64, "objects": "component"}
     build_store(sample_source, tmp_path / "s.zarr", BuildConfig.model_validate(settings))
-    store, predictors = open_store(tmp_path / "s.zarr"), {"m": MaskPredictor(nano, torch.device("cpu"))}
+    predictors = {"m": load_mask_predictor(NANO_START, torch.device("cpu"))}
+    store = open_store(tmp_path / "s.zarr")
     chosen = with_thresholds("val", store, predictors, ScoringProtocol("test", ("box",), baselines=()))
     (best,) = chosen.thresholds.values()
 
@@ -71,5 +72,5 @@ def test_the_threshold_maximizes_the_reported_number(
         overall = evaluate(store, predictors, protocol).result["models"]["m"]["box"]["overall"]
         return overall["class_mean"]["dice"]["value"]
 
-    found = {threshold: class_mean(threshold) for threshold in CANDIDATE_THRESHOLDS[::3]}
-    assert class_mean(best) >= max(found.values())
+    near = [threshold for threshold in CANDIDATE_THRESHOLDS if abs(threshold - best) <= 0.5]
+    assert class_mean(best) == max(map(class_mean, near))
