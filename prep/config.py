@@ -74,7 +74,7 @@ class BuildConfig(BaseModel):
         mpp_um: Resolution to which ROIs are resampled, in micrometers per pixel; native unless given.
         min_tissue: Minimum share of a tile's pixels that are not ignored; other tiles are left out.
         class_map: Codes with names and merges; those of BCSS unless given.
-        source_mpp_um: Resolution of ROIs whose file names do not give it, in micrometers per pixel.
+        source_mpp_um: Resolution of ROIs whose names and TIFF tags do not give it, in micrometers per pixel.
         codec: How images are compressed: `fast` to read quickly, `small` to take little space; both without loss.
         dataset: The preset. In data sets other than BCSS, `all` leaves out code 0, which is background.
         image_suffix: What the stem of each image has after the ROI's name.

@@ -12,6 +12,12 @@ MAX_TEXT_BYTES = 1 << 24
 _PIECE_BYTES = 1 << 20
 
 
+def delimiter_of(table: str) -> str:
+    """Return what separates the columns of a table: a tab, semicolon or comma, the first of these in its header."""
+    header = table.partition("\n")[0]
+    return next((mark for mark in "\t;," if mark in header), ",")
+
+
 def read_text_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTES) -> str:
     """Read a UTF-8 text with or without a byte order mark; line ends stay as they are.
 

@@ -87,13 +87,14 @@ def build(
         float | None,
         typer.Option(
             callback=_positive,
-            help="Resample ROIs to this resolution in micrometers per pixel. Their own is read from their file names.",
+            help="Resample ROIs to this many micrometers per pixel. Names and TIFF tags give their own resolution.",
         ),
     ] = None,
     source_mpp: Annotated[
         float | None,
         typer.Option(
-            callback=_positive, help="Micrometers per pixel of ROIs whose file names do not state it (as MPP-0.2500)."
+            callback=_positive,
+            help="Micrometers per pixel of ROIs whose names (as MPP-0.2500) and TIFF tags do not state it.",
         ),
     ] = None,
     min_tissue: Annotated[

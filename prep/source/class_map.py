@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from schemas.classes import ClassInfo, Color, describe_class
 from schemas.errors import ConfigError, first_fault
-from schemas.text_file import read_text_file
+from schemas.text_file import delimiter_of, read_text_file
 
 _ALIASES = {"GT_code": "code", "label": "name"}
 
@@ -103,9 +103,7 @@ def colors_of(entries: tuple[ClassEntry, ...]) -> dict[Color, int]:
 
 
 def _table_rows(text: str) -> list[dict[str, Any]]:
-    header = text.partition("\n")[0]
-    delimiter = next((mark for mark in "\t;," if mark in header), "\t")
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter_of(text))
     rows = [{_ALIASES.get(key, key): value for key, value in row.items()} for row in reader]
     if not rows or "code" not in rows[0]:
         raise ValueError("no column code or GT_code")

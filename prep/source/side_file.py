@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from schemas.errors import ConfigError
-from schemas.text_file import read_text_file
+from schemas.text_file import delimiter_of, read_text_file
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +32,8 @@ def read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
         ConfigError: The file cannot be read.
     """
     text = read_text_file(path, remedy)
-    header = text.partition("\n")[0]
-    delimiter = next((mark for mark in ",;\t" if mark in header), ",")
     try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text)))
     except csv.Error as error:
         raise ConfigError(path, f"cannot be read ({error})", remedy) from error
 

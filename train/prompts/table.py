@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import SourceError
-from schemas.text_file import read_text_file
+from schemas.text_file import delimiter_of, read_text_file
 from train.prompts.image_names import file_names
 from train.prompts.object_class import ObjectClass
 from train.prompts.object_prompt import FORMATS_REMEDY, ObjectPrompt, PromptsByImage, checked_box
@@ -28,9 +28,8 @@ def table_prompts(path: Path) -> PromptsByImage:
         ConfigError: It cannot be read.
     """
     text = read_text_file(path, FORMATS_REMEDY)
-    delimiter = next((mark for mark in "\t;," if mark in text.partition("\n")[0]), ",")
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise SourceError(path, f"cannot be read ({error})", FORMATS_REMEDY) from error
