@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 from schemas.errors import ConfigError
@@ -45,3 +47,26 @@ def read_text_file(path: Path, remedy: str, bound_bytes: int = MAX_TEXT_BYTES) -
     if len(data) > bound_bytes:
         raise ConfigError(path, f"is longer than {bound_bytes} bytes", remedy)
     return text
+
+
+def read_table(path: Path, remedy: str) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV file; its header shows whether a comma, a semicolon or a tab separates the columns.
+
+    Args:
+        path: The file.
+        remedy: What to do if the file cannot be used, for the error.
+
+    Returns:
+        For each row the number of its line in the file, from 1, and its cells by column, without spaces around either.
+        A cell that the row lacks is empty. Cells without a column are left out.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    text = read_text_file(path, remedy)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ConfigError(path, f"cannot be read ({error})", remedy) from error
+    return [(line, {name.strip(): (cell or "").strip() for name, cell in row.items() if name}) for line, row in rows]

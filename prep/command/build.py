@@ -204,7 +204,7 @@ def build(
         mask_suffix=mask_suffix,
         unpaired=unpaired,
         class_masks=class_mask,
-        instance_classes=_instance_classes(instance_classes, data, rules.class_map),
+        instance_classes=_instance_classes(instance_classes, data, (image_suffix, mask_suffix), rules.class_map),
         nearest_color=nearest_color,
         color_masks=by_color,
         sequences=data.has_sequences,
@@ -253,7 +253,7 @@ def _class_map(class_map: Path | None, colors: Path | None, nearest_color: bool)
 
 
 def _instance_classes(
-    path: Path | None, data: DataSet, class_map: tuple[ClassEntry, ...]
+    path: Path | None, data: DataSet, suffixes: tuple[str, str], class_map: tuple[ClassEntry, ...]
 ) -> tuple[tuple[str, int, int], ...]:
     """Return the class code of each instance in the table of --instance-classes."""
     from prep.config import code_of_class
@@ -266,7 +266,7 @@ def _instance_classes(
     if masks:
         what = f"gives the classes of instances, and so do masks such as {masks[0]}"
         raise ConfigError("--instance-classes", what, "choose one")
-    named = read_instance_classes(path)
+    named = read_instance_classes(path, {roi.sequence or roi.frame_id for roi in data.rois}, suffixes)
     codes = {name: code_of_class(name, class_map) for name in set(named.values())}
     return tuple((roi, number, codes[name]) for (roi, number), name in sorted(named.items()))
 
@@ -278,7 +278,8 @@ def _splitter(config: BuildConfig, split_file: Path | None, fractions: str | Non
     if split_file and fractions:
         raise ConfigError("--split-file", "and --split-fractions are both given", "choose one")
     if split_file:
-        return SplitRule(f"--split-file {split_file.name}", lambda rois: file_split(rois, split_file))
+        suffixes = (config.image_suffix, config.mask_suffix)
+        return SplitRule(f"--split-file {split_file.name}", lambda rois: file_split(rois, split_file, suffixes))
     if fractions:
         shares = [float(part) for part in fractions.split(",")]
         method = f"--split-fractions {fractions}, seed {config.seed}"

@@ -15,9 +15,9 @@ from pathlib import Path
 from prep.source.discover import NO_FRAME, DataSet, RoiSource, of_barcode, stated_mpp, warn_of_patients
 from prep.source.folders import DEFAULT_FOLDERS, Folders
 from prep.source.sequences import frame_number, in_order, wrong_frames
-from prep.source.side_file import read_rows
 from schemas.errors import BcssError, ConfigError, SourceError, joined
 from schemas.manifest import SPLITS, Split
+from schemas.text_file import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def read_case_table(path: Path, folders: Folders = DEFAULT_FOLDERS) -> DataSet:
         ConfigError: The table cannot be read, or lacks a column.
         SourceError: A row cannot be used. All problems are in one error.
     """
-    rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in read_rows(path, _REMEDY)]
+    lines = read_table(path, _REMEDY)
+    rows = [row for _, row in lines]
     missing = [column for column in ("image", "mask") if not rows or column not in rows[0]]
     if missing:
         what = f"lacks the column {missing[0]}" if rows else "has no row"
@@ -67,7 +68,7 @@ def read_case_table(path: Path, folders: Folders = DEFAULT_FOLDERS) -> DataSet:
     stems = Counter(Path(row["image"]).stem for row in rows)
     problems: list[BcssError] = []
     rois: list[RoiSource] = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in lines:
         wrong = [
             SourceError(f"{path} line {number}", what, remedy)
             for what, remedy in _wrong_cells(path.parent, row, needed)

@@ -13,10 +13,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from prep.source.side_file import read_rows
+from prep.source.side_file import stem_of
 from schemas.errors import ConfigError, SourceError
 from schemas.limits import MAX_CODE
 from schemas.picture.decode import LabelArray, read_mask
+from schemas.text_file import read_table
 
 ONE_CLASS = 1
 """The class of all instances if nothing gives their class."""
@@ -118,11 +119,15 @@ def class_of_instances(
     return class_of
 
 
-def read_instance_classes(path: Path) -> dict[tuple[str, int], str]:
+def read_instance_classes(
+    path: Path, names: Collection[str] = (), suffixes: tuple[str, ...] = ()
+) -> dict[tuple[str, int], str]:
     """Read the class of each instance from a CSV file.
 
     Args:
         path: The file, with the columns `id` and `class`, and `frame_id` (or `sequence`) if ids repeat from ROI to ROI.
+        names: The names of the ROIs or sequences of the data set.
+        suffixes: What the stems of files have after these names, such as `_0000`.
 
     Returns:
         The class, as a code or a name, by the name of the ROI or sequence and the id; without a column for the name,
@@ -131,13 +136,13 @@ def read_instance_classes(path: Path) -> dict[tuple[str, int], str]:
     Raises:
         ConfigError: The file cannot be read, lacks a column, or gives an instance two classes.
     """
-    rows = read_rows(path, _REMEDY)
-    if not rows or not {"id", "class"} <= rows[0].keys():
+    rows = read_table(path, _REMEDY)
+    if not rows or not {"id", "class"} <= rows[0][1].keys():
         raise ConfigError(path, "lacks a column", _REMEDY)
     classes: dict[tuple[str, int], str] = {}
-    for number, row in enumerate(rows, start=2):
-        text, name = ((row.get(column) or "").strip() for column in ("id", "class"))
-        roi = (row.get("frame_id") or row.get("sequence") or "").strip()
+    for number, row in rows:
+        text, name = row["id"], row["class"]
+        roi = stem_of(row.get("frame_id") or row.get("sequence") or "", names, suffixes)
         if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS) or not name:
             raise ConfigError(f"{path} line {number}", f"has id {text!r} and class {name!r}", _REMEDY)
         if classes.setdefault((roi, int(text)), name) != name:

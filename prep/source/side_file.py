@@ -1,17 +1,14 @@
-"""Read a side file, such as a table of patients, and report names that only it or only the data set has."""
+"""Compare the names in a side file, such as a table of patients, with those of the data set."""
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TypeVar
 
 from schemas.errors import ConfigError
-from schemas.text_file import delimiter_of, read_text_file
 
 logger = logging.getLogger(__name__)
 
@@ -21,21 +18,18 @@ _SHOWN = 3
 Value = TypeVar("Value")
 
 
-def read_rows(path: Path, remedy: str) -> list[dict[str, str | None]]:
-    """Read the rows of a CSV file; its header shows whether the delimiter is a comma, a semicolon or a tab.
+def stem_of(name: str, names: Collection[str], suffixes: tuple[str, ...] = ()) -> str:
+    """Return a name of a side file as the data set has it: without the extension of a file, and without a suffix.
 
     Args:
-        path: The file.
-        remedy: What to do if the file cannot be used, for the error.
-
-    Raises:
-        ConfigError: The file cannot be read.
+        name: The name; it stays as it is if the data set has it.
+        names: The names of the data set.
+        suffixes: What the stems of files have after the names of the data set, such as `_0000`.
     """
-    text = read_text_file(path, remedy)
-    try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text)))
-    except csv.Error as error:
-        raise ConfigError(path, f"cannot be read ({error})", remedy) from error
+    path = PurePath(name)
+    stem = path.stem if name not in names and path.suffix.lower() in _SUFFIXES else name
+    shorter = (short for suffix in suffixes if (short := stem.removesuffix(suffix)) in names)
+    return stem if stem in names else next(shorter, stem)
 
 
 def with_stems(values: Mapping[str, Value], names: Collection[str], suffixes: tuple[str, ...] = ()) -> dict[str, Value]:
@@ -53,9 +47,7 @@ def with_stems(values: Mapping[str, Value], names: Collection[str], suffixes: tu
     found: dict[str, Value] = {}
     given: dict[str, str] = {}
     for name, value in values.items():
-        stem = name if name in known else _stem(name)
-        if stem not in known:
-            stem = next((short for suffix in suffixes if (short := stem.removesuffix(suffix)) in known), stem)
+        stem = stem_of(name, known, suffixes)
         if found.setdefault(stem, value) != value:
             what = f"has other values than {given[stem]}: {value} and {found[stem]}"
             raise ConfigError(f"the line for {name}", what, "keep one of the two lines")
@@ -91,8 +83,3 @@ def check_joined(where: object, given: Collection[str], wanted: Collection[str],
     if strangers:
         shown = ", ".join(strangers[:_SHOWN])
         logger.warning("%s: lines that name no ROI of this data set: %d, such as %s", where, len(strangers), shown)
-
-
-def _stem(name: str) -> str:
-    path = PurePath(name)
-    return path.stem if path.suffix.lower() in _SUFFIXES else name

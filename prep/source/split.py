@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prep.source.discover import RoiSource
-from prep.source.side_file import check_joined, read_rows, with_stems
+from prep.source.side_file import check_joined, with_stems
 from schemas.errors import ConfigError
 from schemas.manifest import SPLITS, Split
+from schemas.text_file import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -168,12 +169,13 @@ def _divided(patients: list[str], order: NDArray[np.int64], bounds: NDArray[np.i
     }
 
 
-def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
+def file_split(rois: list[RoiSource], path: Path, suffixes: tuple[str, ...] = ()) -> dict[str, Split]:
     """Divide patients by a CSV file with the column `split`, and `patient` or `frame_id` (or `name`), or both.
 
     Args:
         rois: The ROIs to divide.
         path: The file.
+        suffixes: What the stems of files have after the names of ROIs, such as `_0000`.
 
     Returns:
         The split of each patient.
@@ -182,7 +184,7 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
         ConfigError: The file cannot be read, leaves a patient out, or puts one into two splits.
     """
     frames, of_patients = {roi.frame_id for roi in rois}, {roi.patient for roi in rois}
-    chosen = with_stems(_read_split_file(path), frames | of_patients)
+    chosen = with_stems(_read_split_file(path), frames | of_patients, suffixes)
     # A line for a patient covers all of the patient's ROIs.
     wanted = [roi.frame_id for roi in rois if roi.patient not in chosen]
     check_joined(path, chosen, wanted, frames | of_patients)
@@ -197,14 +199,14 @@ def file_split(rois: list[RoiSource], path: Path) -> dict[str, Split]:
 
 
 def _read_split_file(path: Path) -> dict[str, Split]:
-    rows = read_rows(path, "give a CSV with the columns patient,split")
+    rows = [row for _, row in read_table(path, "give a CSV with the columns patient,split")]
     columns = [name for name in _NAME_COLUMNS if rows and name in rows[0]]
     if not columns or "split" not in rows[0]:
         raise ConfigError(path, "lacks a column", "it needs patient,split (or frame_id,split)")
     by_name: dict[str, Split] = {split: split for split in SPLITS}
     chosen: dict[str, Split] = {}
     for row in rows:
-        names, given = [(row[column] or "").strip() for column in columns], (row["split"] or "").strip()
+        names, given = [row[column] for column in columns], row["split"]
         split = by_name.get(given)
         if split is None:
             raise ConfigError(path, f"has split {given!r} for {names[0]}", f"use one of {', '.join(SPLITS)}")
@@ -223,13 +225,13 @@ def file_patients(path: Path) -> dict[str, str]:
     Raises:
         ConfigError: The file cannot be read, lacks a column, or gives a ROI two patients or none.
     """
-    rows = read_rows(path, "give a CSV with the columns frame_id,patient")
+    rows = [row for _, row in read_table(path, "give a CSV with the columns frame_id,patient")]
     column = next((name for name in _PATIENT_COLUMNS if rows and name in rows[0]), None)
     if column is None or "patient" not in rows[0]:
         raise ConfigError(path, "lacks a column", "it needs frame_id,patient")
     patients: dict[str, str] = {}
     for row in rows:
-        roi, patient = (row[column] or "").strip(), (row["patient"] or "").strip()
+        roi, patient = row[column], row["patient"]
         if not patient or patients.setdefault(roi, patient) != patient:
             raise ConfigError(path, f"gives {roi} {'two patients' if patient else 'no patient'}", "give it one")
     return patients

@@ -136,6 +136,7 @@ def open_picture(path: Path) -> Generator[PictureFile]:
         SourceError: The file is absent, cannot be read, or is damaged.
     """
     try:
+        _check_kind(path)
         with FileReader(path) as file:
             yield PictureFile(path, file, tiff_content(file))
     except FileNotFoundError as error:
@@ -149,6 +150,12 @@ def open_picture(path: Path) -> Generator[PictureFile]:
     except Exception as error:
         # A damaged file makes Pillow raise OSError, SyntaxError, zlib.error, TypeError and more.
         raise SourceError(path, f"is damaged ({error})", "download or export it again") from error
+
+
+def _check_kind(path: Path) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # To open a pipe would wait for ever.
+        raise SourceError(path, "is a pipe or a device, not a file", "move it away")
 
 
 @contextmanager

@@ -5,8 +5,6 @@ Coordinates in the table are pixel indices, x, y, and a box includes its last pi
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas.errors import SourceError
-from schemas.text_file import delimiter_of, read_text_file
+from schemas.text_file import read_table
 from train.prompts.image_names import file_names
 from train.prompts.object_class import ObjectClass
 from train.prompts.object_prompt import FORMATS_REMEDY, ObjectPrompt, PromptsByImage, checked_box
@@ -27,23 +25,15 @@ def table_prompts(path: Path) -> PromptsByImage:
         SourceError: It is not a table, lacks a column, or has a row that cannot be used.
         ConfigError: It cannot be read.
     """
-    text = read_text_file(path, FORMATS_REMEDY)
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise SourceError(path, f"cannot be read ({error})", FORMATS_REMEDY) from error
+    rows = read_table(path, FORMATS_REMEDY)
     columns = set(rows[0][1]) if rows else set[str]()
     if rows and not ({"object", "x", "y"} <= columns or {"object", "x0", "y0", "x1", "y1"} <= columns):
-        what = (
-            f"has the columns {', '.join(filter(None, rows[0][1]))}, but needs object, x, y or object, x0, y0, x1, y1"
-        )
+        what = f"has the columns {', '.join(rows[0][1])}, but needs object, x, y or object, x0, y0, x1, y1"
         raise SourceError(path, what, FORMATS_REMEDY)
-    name_of = file_names(path, ((row.get("image") or "").strip() for _, row in rows))
+    name_of = file_names(path, (row.get("image", "") for _, row in rows))
     found: dict[tuple[str, str | int], ObjectPrompt] = {}
-    for number, row in rows:
+    for number, cells in rows:
         where = f"{path} line {number}"
-        cells = {key: (value or "").strip() for key, value in row.items() if key}
         # Each row without a name is an object of its own.
         key = (name_of[cells.get("image", "")], cells["object"] or number)
         kind = ObjectClass(cells["class"]) if cells.get("class") else None

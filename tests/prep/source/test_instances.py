@@ -171,3 +171,13 @@ def test_verify_finds_an_id_with_two_classes(tmp_path: Path, monkeypatch: pytest
     array[int(twice[0])] = 5
     problems = [f"{problem.where}: {problem.what}" for problem in verify_store(Store(store.path, check_files=False))]
     assert any("objects/source_id: gives the instance 4 of a both 5 and 4" in problem for problem in problems)
+
+
+def test_table_of_classes_may_name_files_instead_of_rois(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "d", "a_0000", np.full((64, 64), 1))
+    (tmp_path / "d" / "masks" / "a_0000.png").rename(tmp_path / "d" / "masks" / "a.png")
+    table = tmp_path / "classes.csv"
+    table.write_text("frame_id,id,class\na_0000.png,1,7\n")
+    flags = ("--instance-classes", str(table), "--image-suffix", "_0000")
+    store = _build(monkeypatch, tmp_path / "d", tmp_path / "s.zarr", *flags)
+    assert store.column("objects/class_id").tolist() == [7]

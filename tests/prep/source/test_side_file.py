@@ -79,3 +79,12 @@ def test_names_of_files_count_as_those_of_their_rois(write_roi: WriteRoi, tmp_pa
     known = file_patients(tmp_path / "patients.csv")
     (roi,) = find_rois(source, Folders(image_suffix="_0000"), known).rois
     assert (roi.frame_id, roi.patient) == ("a", "anna")
+
+
+def test_split_file_may_name_files_whose_names_end_in_a_suffix(tmp_path: Path, write_roi: WriteRoi) -> None:
+    source = write_roi("anna", np.ones((8, 8), np.uint8))
+    (source / "images" / "anna.png").rename(source / "images" / "anna_0000.png")
+    path = tmp_path / "split.csv"
+    path.write_text("frame_id,split\nanna_0000.png,val\n")
+    rois = find_rois(source, Folders(image_suffix="_0000")).rois
+    assert file_split(rois, path, ("_0000", "")) == {"anna": "val"}

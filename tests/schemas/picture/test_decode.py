@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import struct
 import tracemalloc
@@ -296,3 +297,10 @@ def test_header_is_read_without_the_pixels(tmp_path: Path) -> None:
     header = image_header(tmp_path / "m.png")
     assert header.size == (4, 1)
     assert header.palette_rgb[:48] == bytes(range(48))
+
+
+@pytest.mark.timeout(20)
+def test_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(SourceError, match="is a pipe or a device"):
+        image_header(tmp_path / "a.png")
