@@ -23,6 +23,9 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "sam.")
 _SAM_1 = "image_encoder.patch_embed.proj.weight"
 """Name of a weight that SAM 1 and the models based on it have, but SAM 2 does not."""
 
+_TRANSFORMERS = "shared_image_embedding.positional_embedding"
+"""Name of a weight that transformers gives SAM 2 and its relatives."""
+
 _LFS = b"version https://git-lfs"
 
 
@@ -80,7 +83,7 @@ def with_weights(content: object, path: Path) -> object:
         path: Path of the file, for messages.
 
     Raises:
-        CheckpointError: The weights belong to SAM 1, which is another network.
+        CheckpointError: The weights belong to SAM 1, which is another network, or have the names of transformers.
     """
     if not isinstance(content, dict):
         return content
@@ -99,6 +102,9 @@ def with_weights(content: object, path: Path) -> object:
     if _SAM_1 in plain:
         what = "holds weights of SAM 1 or of a model made from it, such as MedSAM, which is another network"
         raise CheckpointError(path, what, "give a checkpoint of SAM 2")
+    if _TRANSFORMERS in plain:
+        what = "holds weights under the names of transformers, which only transformers reads"
+        raise CheckpointError(path, what, "give the checkpoint that they were exported from")
     return {**found, "model": plain}
 
 

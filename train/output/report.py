@@ -146,7 +146,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
         row["cells"] = [cell for cell, shown in zip(row["cells"], used[2:], strict=True) if shown]
     protocol = result["protocol"]
     return {
-        "facts": _facts(protocol),
+        "facts": _facts(result),
         "weights": [f"{name}: {file['path']}, SHA-256 {file['sha256']}" for name, file in protocol["weights"].items()],
         "command": result.get("made_by", {}).get("command", ""),
         "heads": [head for head, shown in zip(_HEADS, used, strict=True) if shown],
@@ -251,10 +251,14 @@ def _click_row(model: str, kind: str, overall: dict[str, Any], seen: dict[str, A
     }
 
 
-def _facts(asked: dict[str, Any]) -> str:
-    """Describe in one line what was scored, from the protocol in `metrics.json`."""
+def _facts(result: dict[str, Any]) -> str:
+    """Describe in one line what was scored."""
+    asked = result["protocol"]
     facts = f"{asked['store']}, split {asked['split']}, {asked['tiles']} tiles of {asked['resolution_px']} px"
-    facts += f"; surface tolerance {asked['surface_tolerance_um']} µm" if asked["surface_tolerance_um"] else ""
+    scored = [scores["overall"] for kinds in result["models"].values() for scores in kinds.values()]
+    # Without a known resolution, outlines are not compared.
+    if any("surface_dice" in means for means in scored):
+        facts += f"; surface tolerance {asked['surface_tolerance_um']} µm"
     return facts + ("; mean of eight flips and turns" if asked["tta"] else "")
 
 

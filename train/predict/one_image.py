@@ -80,24 +80,33 @@ def predict_image(
     results = work / "results"
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    objects = _objects(predictor, grid, settings, asked, WindowRows(work / "rows", digest), on_progress)
-    kinds = list({item.kind.name: item.kind for item in asked if item.kind}.values())
-    writers = open_writers(results, path.stem, grid, settings.formats, [*kinds, *_only_class(predictor)])
+    pixels = 0
+
+    def show(done: int, total: int, pixels_done: int) -> None:
+        nonlocal pixels
+        pixels = pixels_done
+        if on_progress:
+            on_progress(PredictProgress(path.stem, done, total, pixels_done, time.monotonic() - begun))
+
+    objects = _objects(predictor, grid, settings, asked, WindowRows(work / "rows", digest), show)
+    kinds = {item.kind.name: item.kind for item in asked if item.kind}
+    kinds |= {kind.name: kind for kind in _only_class(predictor) if kind.name not in kinds}
+    writers = open_writers(results, path.stem, grid, settings.formats, list(kinds.values()))
     classes = write_all(writers, placed(objects, grid))
     files = sorted(file.name for file in results.iterdir())
     # Another run may have written other kinds of files.
     remove_page(out, remove_files(out, path))
     for name in files:
         (results / name).replace(out / name)
-    seconds, pixels = time.monotonic() - begun, grid.size_xy[0] * grid.size_xy[1]
     summary = ImageSummary(
         name=path.stem,
         objects=classes.total(),
         classes=dict(sorted(classes.items())),
         empty=len(asked) - classes.total() if asked else 0,
-        seconds=seconds,
-        pixels=pixels,
+        seconds=time.monotonic() - begun,
+        pixels=pixels if asked else grid.size_xy[0] * grid.size_xy[1],
         files=tuple(files),
+        colors={name: f"#{bytes(kind.color).hex()}" for name, kind in kinds.items() if name in classes},
     )
     write_record(out, DoneRecord(digest=digest, summary=summary))
     shutil.rmtree(work, ignore_errors=True)
@@ -134,15 +143,9 @@ def _objects(
     settings: PredictSettings,
     asked: Sequence[ObjectPrompt],
     rows: WindowRows,
-    on_progress: Callable[[PredictProgress], None] | None,
+    show: Callable[[int, int, int], None],
 ) -> Iterator[FoundObject]:
-    """Yield the objects of an image."""
-    name, begun = grid.source.path.stem, time.monotonic()
-
-    def show(done: int, total: int, pixels: int) -> None:
-        if on_progress:
-            on_progress(PredictProgress(name, done, total, pixels, time.monotonic() - begun))
-
+    """Yield the objects of an image; `show` gets the finished steps, all steps, and the pixels of finished windows."""
     if settings.automatic is not None:
         kind = next(iter(_only_class(predictor)), None)
         for found in search(

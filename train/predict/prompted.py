@@ -73,7 +73,7 @@ def predict_prompted(
             result = _widened(predictor, grid, window, item, answer, options)
             found[number] = None if result is None else replace(result, kind=item.kind, name=item.name)
             done += 1
-        pixels += window.side**2
+        pixels += min(window.side, grid.size_xy[0]) * min(window.side, grid.size_xy[1])
         if on_window:
             on_window(done, len(asked), pixels)
     return found

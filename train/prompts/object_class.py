@@ -9,6 +9,9 @@ from schemas.classes import Color
 DEFAULT_COLOR: Color = (228, 26, 28)
 """Color of a class whose file gives none."""
 
+NO_CLASS_COLOR: Color = (255, 221, 51)
+"""Color of objects without a class in pictures."""
+
 
 @dataclass(frozen=True)
 class ObjectClass:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import ConfigError, SourceError
 
@@ -20,8 +20,10 @@ class ImageSummary(BaseModel):
         classes: Number of objects by class name; the empty name stands for objects without a class.
         empty: Number of prompts that gave no object.
         seconds: Seconds that the prediction took.
-        pixels: Number of pixels of the grid.
+        pixels: Number of pixels of the grid that the model was given: the whole image or region with `--automatic`, or
+            the windows of the prompts.
         files: Names of the result files.
+        colors: Color of each class in pictures, as #rrggbb; records of earlier versions have none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,6 +35,7 @@ class ImageSummary(BaseModel):
     seconds: float
     pixels: int
     files: tuple[str, ...]
+    colors: dict[str, str] = Field(default_factory=dict)
 
 
 class DoneRecord(BaseModel):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from train.prompts.object_class import NO_CLASS_COLOR
 from train.results.done_record import ImageSummary
 
 _PAGE = """<!doctype html>
@@ -14,6 +15,7 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1200px; padding: 0 1rem; color: #222 }}
 img {{ max-width: 100%; display: block; border-radius: 4px }} figure {{ margin: 0 0 2rem }}
 figcaption {{ color: #555; overflow-wrap: anywhere }}
+i {{ display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin: 0 .3em 0 .6em }}
 </style></head><body><h1>Objects</h1>
 {figures}
 </body></html>
@@ -46,9 +48,16 @@ def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
     for summary in summaries:
         picture = next((name for name in summary.files if name.endswith(_PICTURE_SUFFIX)), None)
         if picture:
-            classes = ", ".join(f"{count} {name or 'without a class'}" for name, count in summary.classes.items())
-            caption = html.escape(f"{summary.name}: {summary.objects} objects ({classes})")
+            caption = html.escape(f"{summary.name}: {summary.objects} objects") + "".join(_legend(summary))
             source = html.escape(picture)
             figures.append(f'<figure><img src="{source}" alt="{source}"><figcaption>{caption}</figcaption></figure>')
     if figures:
         (out / PAGE_FILE).write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
+
+
+def _legend(summary: ImageSummary) -> Iterator[str]:
+    """Yield the color, number and name of each class; outlines in the picture have the color of the class."""
+    for name, count in summary.classes.items():
+        color = summary.colors.get(name, f"#{bytes(NO_CLASS_COLOR).hex()}" if not name else "")
+        mark = f'<i style="background: {color}"></i>' if color else ", "
+        yield f"{mark}{count} {html.escape(name or 'without a class')}"

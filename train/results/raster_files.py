@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from train.prompts.object_class import NO_CLASS_COLOR
 from train.results.placed_object import PlacedObject
 from train.results.vector_files import level0_mask
 from train.slide.working_grid import WorkingGrid
@@ -28,8 +29,6 @@ TILES_PER_READ = 16
 _LABEL = np.dtype(np.uint32)
 Labels = NDArray[np.uint8 | np.uint16 | np.uint32]
 LabelType = np.dtype[np.uint8 | np.uint16 | np.uint32]
-
-NO_CLASS_COLOR = (255, 221, 51)
 
 
 class LabelImage:

@@ -82,6 +82,9 @@ def test_other_files_get_the_remedy_that_helps(nano: PromptableSam, tmp_path: Pa
         CheckpointError, match=r"1.pt: holds weights of SAM 1 or of a model made from it, such as MedSAM"
     ):
         load_checkpoint(tmp_path / "1.pt")
+    torch.save({"shared_image_embedding.positional_embedding": torch.zeros(2, 128)}, tmp_path / "2.pt")
+    with pytest.raises(CheckpointError, match=r"2.pt: holds weights under the names of transformers"):
+        load_checkpoint(tmp_path / "2.pt")
     with pytest.raises(
         CheckpointError,
         match=r"1 unexpected \(ema_steps\); remove the unexpected weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -63,6 +64,19 @@ def report(
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(path, f"Evaluation {HOSTILE} {'x' * 80}", store, evaluation, predictors, PROTOCOL, run)
     return path
+
+
+def test_tolerance_is_named_only_where_outlines_were_compared(
+    report: Path, store: Store, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    assert "surface tolerance 2.0 µm" in report.read_text()
+    result = copy.deepcopy(evaluation.result)
+    for kinds in result["models"].values():
+        for scores in kinds.values():
+            for means in (scores["overall"], *scores["classes"].values()):
+                del means["surface_dice"]
+    write_report(tmp_path / "r.html", "R", store, replace(evaluation, result=result))
+    assert "surface tolerance" not in (tmp_path / "r.html").read_text()
 
 
 class Opened:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -132,7 +133,14 @@ def test_geojson_fills_to_the_labels_and_is_what_qupath_reads(
     assert len({item["id"] for item in content["features"]}) == len(content["features"])
     rows = (out / "tile.csv").read_text().splitlines()
     assert len(rows) == len(content["features"]) + 1
-    assert "tile.overlay.jpg" in (out / "index.html").read_text()
+    page = (out / "index.html").read_text()
+    assert "tile.overlay.jpg" in page
+    shown = Counter(
+        (item["properties"]["classification"]["name"], *item["properties"]["classification"]["color"])
+        for item in content["features"]
+    )
+    for (name, *color), count in shown.items():
+        assert f'background: #{bytes(color).hex()}"></i>{count} {name}' in page
 
 
 def test_masks_are_those_of_metas_predictor(store: Store, tmp_path: Path) -> None:
@@ -449,8 +457,10 @@ def test_progress_and_summary_of_each_image(
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
+    # Prompts need one window, whether or not the image is wider.
+    times = 1 if how == "automatic" else 8
     for index in range(3):
-        Image.fromarray(store[index].image).save(folder / f"t{index}.png")
+        Image.fromarray(np.hstack([store[index].image] * times)).save(folder / f"t{index}.png")
     (tmp_path / "p.csv").write_text("image,object,x,y\n" + "".join(f"t{index}.png,1,60,60\n" for index in range(3)))
     # Each look at the clock takes a second, and a log file gets each step as a line.
     monkeypatch.setattr(one_image, "time", SimpleNamespace(monotonic=itertools.count().__next__))
@@ -464,7 +474,7 @@ def test_progress_and_summary_of_each_image(
     assert [line for line in said.err.splitlines() if line.startswith("predict t")] == lines
     for index, line in enumerate(said.out.splitlines()):
         assert line.startswith(f"t{index}: ")
-        assert line.endswith(f"; 3.0 s, 0.01 Mpx/s; {tmp_path / 'out'}/t{index}.geojson and 3 more files there")
+        assert line.endswith(f"; 2.0 s, 0.01 Mpx/s; {tmp_path / 'out'}/t{index}.geojson and 3 more files there")
 
 
 def test_smallest_area_counts_pixels_of_level_0(
