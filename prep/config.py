@@ -64,7 +64,8 @@ class BuildConfig(BaseModel):
         objects: `label` makes one object for each class in a tile, `component` one for each connected component,
             `instance` one for each pixel value but 0.
         classes: Pixel values that become objects, or `all` for every value that is not ignored.
-        ignore: Pixel values that count neither as object nor as background; instances have none, except in sequences.
+        ignore: Codes of classes that count neither as object nor as background; in sequences, values of the masks. For
+            instances none unless given.
         min_area_px: Minimum area of an object in pixels. Unless given, it is 64 for components and 1 for the others;
             label objects must cover the whole mask together.
         positive_points: P, the number of positive points of an object.
@@ -137,6 +138,8 @@ class BuildConfig(BaseModel):
         elif filled.get("unpaired") == "error":
             # For images that are not frames, this equals leaving the setting out.
             filled["unpaired"] = None
+        if filled.get("objects") == "instance":
+            filled.setdefault("ignore", ())
         if not filled.get("stride_px"):
             filled["stride_px"] = filled.get("size_px", 1024)
         if not filled.get("min_area_px"):
@@ -158,8 +161,6 @@ class BuildConfig(BaseModel):
         if self.sequences and self.min_tissue:
             what = "would leave a tile out of some frames and not of others"
             raise ConfigError(f"--min-tissue {self.min_tissue}", what, "leave it out with --sequences")
-        if self.objects == "instance" and self.ignore and not self.sequences:
-            raise ConfigError("--ignore", "names codes, but the values of masks are instances", "leave it out")
         if self.layout == "resize" and (self.stride_px != self.size_px or self.edge != "shift"):
             raise ConfigError("--layout resize", "makes one tile of a ROI", "leave out --stride and --edge")
         named = () if self.classes == ALL_CLASSES else self.classes

@@ -123,7 +123,7 @@ def dataset_rules(rois: list[RoiSource], given: GivenRules) -> DatasetRules:
     else:
         ignore = () if _has_class(rois, given) else (IGNORED,)
         rules = _rules(given, "generic", _with_background(given.class_map), ALL_CLASSES, ignore)
-    logger.info("data set: %s (%s): %s; --dataset changes that", dataset, why, _in_words(rules))
+    logger.info("data set: %s (%s): %s; --dataset changes that", dataset, why, _in_words(rules, given))
     return rules
 
 
@@ -185,9 +185,9 @@ def _instance_rules(given: GivenRules) -> DatasetRules:
     if given.sequences:
         wanted = str(IGNORED) if given.ignore is None else given.ignore
         ignore = () if wanted.strip().lower() == "none" else parse_codes(wanted)
-    elif given.ignore not in (None, "", "none"):
-        what = "names codes, but the values of these masks are instances"
-        raise ConfigError("--ignore", what, "leave it out; instances of other classes than --classes are background")
+    elif not given.has_class_of_instances and (given.ignore or "none").strip().lower() != "none":
+        what = "names classes, but nothing gives the class of an instance"
+        raise ConfigError("--ignore", what, "leave it out, or give --class-mask or --instance-classes")
     if not given.has_class_of_instances:
         named = [entry for entry in given.class_map if entry.code]
         if len(named) > 1:
@@ -199,8 +199,9 @@ def _instance_rules(given: GivenRules) -> DatasetRules:
             what = "chooses among classes, but nothing gives the class of an instance"
             raise ConfigError("--classes", what, "leave it out, or give --class-mask or --instance-classes")
         return DatasetRules("instances", "instance", (one.code,), ignore, (one,))
-    rules = _rules(replace(given, ignore=None), "instances", _with_background(given.class_map), ALL_CLASSES, ())
-    return DatasetRules("instances", "instance", rules.classes, ignore, rules.class_map)
+    own = replace(given, objects="instance", ignore=None if given.sequences else given.ignore)
+    rules = _rules(own, "instances", _with_background(given.class_map), ALL_CLASSES, ())
+    return replace(rules, ignore=ignore) if given.sequences else rules
 
 
 def _with_background(class_map: tuple[ClassEntry, ...]) -> tuple[ClassEntry, ...]:
@@ -229,9 +230,11 @@ def _rules(
     return DatasetRules(dataset, objects, parse_codes(given.classes, class_map, without=left_out), left_out, class_map)
 
 
-def _in_words(rules: DatasetRules) -> str:
+def _in_words(rules: DatasetRules, given: GivenRules) -> str:
     if rules.dataset == "instances":
-        return f"each value except 0 is one object, and {','.join(map(str, rules.ignore)) or 'nothing'} is ignored"
+        ignored = ",".join(map(str, rules.ignore))
+        whose = "instances of class " if ignored and not given.sequences else ""
+        return f"each value except 0 is one object; ignored: {whose}{ignored or 'nothing'}"
     if rules.classes == ALL_CLASSES:
         has_background = rules.dataset != "bcss" and BACKGROUND.code not in rules.ignore
         classes = "every code is a class" + " except 0, the background" * has_background

@@ -5,7 +5,7 @@ Arrays are H, W; coordinates are x, y. Axes: O objects of the tile, S pixels per
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import cv2
@@ -35,11 +35,13 @@ def wrong_in_tile(tile: Tile, config: BuildConfig) -> Iterator[str]:
     inside = _inside(record)
     codes = merger(config, record.labels)(record.labels)
     is_labeled = tile.store.source(record.frame_id).mask is not None
-    if not np.array_equal(record.ignore, np.isin(codes, config.ignore) | ~inside | (not is_labeled)):
+    ignored = _ignored_instances(record, codes, inside, config) if config.objects == "instance" else config.ignore
+    if not np.array_equal(record.ignore, np.isin(codes, ignored) | ~inside | (not is_labeled)):
         yield "its ignored pixels do not follow from its labels"
     if config.layout == "resize" and not inside.all():
         yield "its scale does not make one tile of its ROI"
-    expected = DerivedObjects(codes, inside, config, tile.store)
+    counted = ~record.ignore if config.objects == "instance" else inside
+    expected = DerivedObjects(codes, counted, config, tile.store)
     if len(expected) != len(tile.classes):
         yield f"it has {len(tile.classes)} objects, and its labels give {len(expected)}"
         return
@@ -61,6 +63,19 @@ def _inside(record: Record) -> NDArray[np.bool_]:
     return np.asarray((x < ends[0]) & (y < ends[1]), bool)
 
 
+def _ignored_instances(
+    record: Record, codes: LabelArray, inside: NDArray[np.bool_], config: BuildConfig
+) -> Collection[int]:
+    """Return the values of a mask of instances that must be ignored in the whole tile.
+
+    The labels do not give the class of an instance, so an instance with one ignored pixel counts as ignored. In
+    sequences, the settings name the values.
+    """
+    if config.sequences or not config.ignore:
+        return config.ignore
+    return [number for number in np.unique(codes[record.ignore & inside]).tolist() if number]
+
+
 ANY_CLASS = -1
 """Stands for the class of an instance, which the labels alone do not tell."""
 
@@ -72,19 +87,19 @@ class DerivedObjects:
 
     Args:
         codes: uint8 or uint16 (S, S), the class of each pixel.
-        inside: bool (S, S), the pixels in the ROI.
+        counted: bool (S, S), the pixels in the ROI; for instances without the ignored ones.
         config: The settings of the build.
         store: The store, which tells the classes that became objects.
     """
 
-    def __init__(self, codes: LabelArray, inside: NDArray[np.bool_], config: BuildConfig, store: Store) -> None:
+    def __init__(self, codes: LabelArray, counted: NDArray[np.bool_], config: BuildConfig, store: Store) -> None:
         self._numbered: dict[int, NDArray[Any]] = {}
         self._objects: list[tuple[int, int]] = []
         if config.objects == "instance":
-            self._add_instances(np.where(inside & ~np.isin(codes, config.ignore), codes, 0), config.min_area_px)
+            self._add_instances(np.where(counted, codes, 0), config.min_area_px)
             return
         for code in sorted({info.code for info in store.manifest.classes}):
-            mask = (np.equal(codes, code) & inside).view(np.uint8)
+            mask = (np.equal(codes, code) & counted).view(np.uint8)
             numbers = mask if config.objects == "label" else cv2.connectedComponents(mask, connectivity=8)[1]
             self._numbered[code] = np.asarray(numbers)
             sizes = np.bincount(self._numbered[code].ravel())

@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -30,6 +30,9 @@ from schemas.limits import MAX_CODE
 from schemas.picture.decode import image_header
 
 logger = logging.getLogger(__name__)
+
+IGNORED_CLASS = "ignore"
+"""Class of areas that count neither as object nor as background; a build ignores a class of this name by default."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def write_masks(
     if is_there(out):
         raise ConfigError(f"--out {out}", "is not empty", "name a new folder")
     plan = plan_masks(annotations, images, class_map)
+    if instances:
+        plan = _with_ignored_crowds(annotations, plan)
     drawn = DrawnMasks()
     # Write to a folder beside it and rename that at the end, so that the output folder is complete when it appears.
     out = out.resolve()
@@ -134,6 +139,22 @@ def plan_masks(annotations: Path, images: Path, class_map: tuple[ClassEntry, ...
     _check_sizes(annotations, found, sizes, shapes)
     colors = found.colors | {entry.name: entry.color for entry in class_map if entry.color is not None}
     return MaskPlan(shapes, sizes, _codes(found, shapes, class_map), colors)
+
+
+def _with_ignored_crowds(source: Path, plan: MaskPlan) -> MaskPlan:
+    """Draw each crowd area, which outlines many instances at once, first and as an instance of an ignored class."""
+    crowds = sum(area.is_crowd for areas in plan.shapes.values() for area in areas)
+    if not crowds:
+        return plan
+    code = plan.codes.get(IGNORED_CLASS, max(plan.codes.values(), default=0) + 1)
+    what = "crowd areas (many instances in one outline) get the class %s, which a build leaves out of loss and scores"
+    logger.warning(f"%s: {what}: %d", source, IGNORED_CLASS, crowds)
+    shapes = {
+        stem: [replace(area, class_name=IGNORED_CLASS) for area in areas if area.is_crowd]
+        + [area for area in areas if not area.is_crowd]
+        for stem, areas in plan.shapes.items()
+    }
+    return replace(plan, shapes=shapes, codes={**plan.codes, IGNORED_CLASS: code})
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -228,11 +249,6 @@ def _write(
 ) -> list[tuple[str, int, str]]:
     """Draw one mask, and return a row for each instance."""
     width, height = size
-    if instances:
-        crowds = sum(area.is_crowd for area in areas)
-        if crowds:
-            logger.warning("%s: crowd areas (many instances in one outline) are left out: %d", path.stem, crowds)
-        areas = [area for area in areas if not area.is_crowd]
     values, classes = _values(areas, codes, instances=instances)
     highest = max(values if instances else [*values, *codes.values()], default=0)
     if highest > MAX_CODE:

@@ -104,7 +104,7 @@ def _class_px(counts: dict[int, int], class_of: dict[int, int], wanted: frozense
 
 
 def _read_instances(roi: RoiSource, path: Path, config: BuildConfig) -> Instances:
-    """Read the instances with their classes; instances of classes that are not wanted become background."""
+    """Read the instances with their classes; those of classes that are neither wanted nor ignored become background."""
     ids, source_ids = read_tracks(path, config.ignore) if roi.sequence else read_instances(path)
     if roi.class_mask_path is not None:
         classes, _ = _read_codes(roi.class_mask_path, config)
@@ -122,11 +122,13 @@ def _read_instances(roi: RoiSource, path: Path, config: BuildConfig) -> Instance
     _check_codes(path, present, config)
     class_of = {number: config.merges.get(code, code) for number, code in class_of.items()}
     wanted = config.wanted(sorted(set(class_of.values())))
-    left_out = [number for number, code in class_of.items() if code not in wanted]
+    # In sequences, the settings give ignored values of the masks instead of ignored classes.
+    ignored = config.ignore if roi.sequence else [number for number, code in class_of.items() if code in config.ignore]
+    left_out = [number for number, code in class_of.items() if code not in wanted and number not in ignored]
     if left_out:
         is_left_out = np.isin(np.arange(int(ids.max()) + 1), left_out)
         ids = np.where(is_left_out[ids], ids.dtype.type(0), ids)
-    return Instances(ids, class_of, source_ids)
+    return Instances(ids, class_of, source_ids, frozenset(ignored))
 
 
 def _scale_to(roi: RoiSource, mpp_um: float) -> float:

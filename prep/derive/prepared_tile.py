@@ -6,7 +6,7 @@ Axes: S pixels per side. Arrays are H, W; coordinates are x, y.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -68,6 +68,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
     """
     merge = merger(config, pixels.labels)
     instances = pixels.instances
+    left_out = config.ignore if instances is None else instances.ignored
     with timed("segments"):
         components = find_components(merge(pixels.labels), pixels.wanted) if config.objects == "component" else None
     if config.layout == "tile":
@@ -76,7 +77,7 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         tiles = iter([resize_to_tile(pixels.image, pixels.labels, config.size_px, pixels.scale_xy)])
     for number, tile in enumerate(tiles):
         codes = merge(tile.labels)
-        ignore = _ignored(tile, codes, config) if pixels.is_labeled else np.ones(codes.shape, np.bool_)
+        ignore = _ignored(tile, codes, left_out) if pixels.is_labeled else np.ones(codes.shape, np.bool_)
         if np.count_nonzero(~ignore) < config.min_tissue * ignore.size:
             continue
         with timed("segments"):
@@ -93,10 +94,10 @@ def prepare_tiles(roi: RoiSource, pixels: DecodedRoi, config: BuildConfig) -> It
         yield PreparedTile(tile, ignore, objects)
 
 
-def _ignored(tile: Tile, codes: LabelArray, config: BuildConfig) -> NDArray[np.bool_]:
+def _ignored(tile: Tile, codes: LabelArray, ignore: Collection[int]) -> NDArray[np.bool_]:
     """Return the ignored codes and the padding of a tile, bool (S, S)."""
     ignored = ~tile.inside
-    for code in config.ignore:
+    for code in ignore:
         ignored |= codes == code
     return ignored
 

@@ -170,8 +170,7 @@ def instance_segments(tile: Tile, instances: Instances, min_area_px: int) -> lis
     segments: list[Segment] = []
     places = cast("list[tuple[slice, slice] | None]", find_objects(ids))
     for number, place in enumerate(places, start=1):
-        # An ignored value of a sequence is not an instance.
-        if place is None or number not in instances.class_of:
+        if place is None or number in instances.ignored:
             continue
         crop = np.equal(ids[place], number)
         area = int(np.count_nonzero(crop))

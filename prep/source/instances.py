@@ -36,11 +36,13 @@ class Instances:
         ids: uint8 or uint16 (H, W), the number of the instance of each pixel; 0 for none.
         class_of: The class code of each number, also of instances that are left out of `ids`.
         source_ids: The value that each number has in the file.
+        ignored: The numbers whose pixels count neither as object nor as background.
     """
 
     ids: LabelArray
     class_of: dict[int, int]
     source_ids: dict[int, int]
+    ignored: frozenset[int] = frozenset()
 
 
 def read_instances(path: Path) -> tuple[LabelArray, dict[int, int]]:

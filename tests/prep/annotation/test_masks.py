@@ -18,8 +18,10 @@ from pycocotools import mask as coco_mask
 from prep.annotation.masks import write_masks
 from prep.annotation.shapes import Polygon, Shape
 from prep.cli import main
+from prep.preset import GivenRules, dataset_rules
 from prep.source.class_map import ClassEntry, read_class_map
 from prep.source.discover import find_rois
+from prep.source.instances import read_instance_classes
 from schemas.errors import BcssError, ConfigError, SourceError
 from schemas.store.store import open_store
 
@@ -268,9 +270,27 @@ def test_names_of_yolo_classes_and_crowds(tmp_path: Path, images: Path, caplog: 
     flat = [value for point in SQUARE for value in point]
     path = _write(tmp_path, _coco({"segmentation": [flat], "iscrowd": 1}, {"segmentation": [flat]}, {}))
     write_masks(path, images, tmp_path / "instances", instances=True)
-    assert "crowd areas (many instances in one outline) are left out: 1" in caplog.text
+    assert "crowd areas (many instances in one outline) get the class ignore" in caplog.text
     assert "annotations that are left out: 1 (only a box or keypoints)" in caplog.text
-    np.testing.assert_array_equal(_read(tmp_path / "instances" / "a.png"), _expected())
+    # The instance is drawn over the crowd area, which has the same outline here.
+    np.testing.assert_array_equal(_read(tmp_path / "instances" / "a.png"), _expected() * 2)
+
+
+def test_build_ignores_crowd_areas(tmp_path: Path, images: Path) -> None:
+    wide = [0, 0, 20, 0, 20, 16, 0, 16]
+    flat = [value for point in SQUARE for value in point]
+    path = _write(tmp_path, _coco({"segmentation": [flat]}, {"segmentation": [wide], "iscrowd": 1}))
+    write_masks(path, images, tmp_path / "out", instances=True)
+    classes = read_class_map(tmp_path / "out" / "classes.tsv")
+    ignored = next(entry.code for entry in classes if entry.name == "ignore")
+    table = read_instance_classes(tmp_path / "out" / "instances.csv")
+    values = _read(tmp_path / "out" / "a.png")
+    crowd = next(value for (_, value), name in table.items() if name == "ignore")
+    outline = np.zeros(values.shape, bool)
+    outline[:16, :20] = True
+    np.testing.assert_array_equal(values == crowd, outline & ~_expected())
+    rules = dataset_rules([], GivenRules("instances", class_map=classes, has_class_of_instances=True))
+    assert rules.ignore == (ignored,)
 
 
 def test_command_says_what_it_drew(tmp_path: Path, images: Path, monkeypatch, capsys) -> None:

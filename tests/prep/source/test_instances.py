@@ -13,6 +13,7 @@ from PIL import Image
 from prep.cli import main
 from prep.source.instances import read_instances
 from prep.verify import verify_store
+from schemas.bits import pack_mask
 from schemas.errors import SourceError
 from schemas.store.store import Store, open_store
 
@@ -181,3 +182,38 @@ def test_table_of_classes_may_name_files_instead_of_rois(tmp_path: Path, monkeyp
     flags = ("--instance-classes", str(table), "--image-suffix", "_0000")
     store = _build(monkeypatch, tmp_path / "d", tmp_path / "s.zarr", *flags)
     assert store.column("objects/class_id").tolist() == [7]
+
+
+@pytest.mark.parametrize("flags", [("--ignore", "ambiguous"), ("--ignore", "5"), ()])
+def test_pixels_of_instances_of_an_ignored_class_are_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    ids = _touching()
+    is_ignored = np.isin(ids % 3, 1) & (ids > 0)
+    # A class of this name is ignored unless the user says something else.
+    (tmp_path / "map.tsv").write_text(f"code\tname\n3\tlymphocyte\n5\t{'ambiguous' if flags else 'ignore'}\n")
+    lines = [f"{number},{5 if number % 3 == 1 else 3}" for number in range(1, 37)]
+    (tmp_path / "ids.csv").write_text("\n".join(["id,class", *lines]))
+    _write(tmp_path / "d", "a", ids)
+    named = ("--class-map", str(tmp_path / "map.tsv"), "--instance-classes", str(tmp_path / "ids.csv"))
+    store = _build(monkeypatch, tmp_path / "d", tmp_path / "s.zarr", *named, *flags)
+    assert [info.name for info in store.manifest.classes] == ["lymphocyte"]
+    for record in store:
+        x, y = record.origin_xy
+        window = np.s_[y : y + 64, x : x + 64]
+        np.testing.assert_array_equal(record.ignore, is_ignored[window])
+        np.testing.assert_array_equal(record.segments.any(0), (ids[window] > 0) & ~is_ignored[window])
+    assert verify_store(store) == []
+
+    import zarr
+
+    array = zarr.open_group(store.path, mode="r+")["ignore"]
+    assert isinstance(array, zarr.Array)
+    ignore, window = store[0].ignore, ids[:64, :64]
+    # A pixel of the background, half of an ignored instance, and a whole instance that is an object.
+    half = (window == 1) & (np.arange(64) < 4)
+    for changed in ((window == 0) & (np.arange(64) == 5), half, window == 2):
+        assert changed.any()
+        array[0] = pack_mask(ignore ^ changed)
+        problems = [problem.what for problem in verify_store(Store(store.path, check_files=False))]
+        assert any("ignored pixels do not follow" in what or "labels give" in what for what in problems)
