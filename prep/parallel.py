@@ -19,7 +19,7 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-from schemas.command.console import INTERRUPTED
+from schemas.command.console import INTERRUPTED, own_formatter
 from schemas.command.stage_timer import TimedTask, add_timings, is_collecting
 from schemas.errors import ConfigError, SourceError
 from schemas.script_guard import GUARD_REMEDY, is_script
@@ -105,9 +105,18 @@ def _timed(run: TaskMap) -> TaskMap:
     return timed
 
 
-def _begin_worker(begun: EventType) -> None:
-    """Set up a worker process to end when its parent ends, because a killed build cannot stop its workers."""
+def _begin_worker(begun: EventType, formatter: logging.Formatter | None) -> None:
+    """Set up a worker process to end when its parent ends, because a killed build cannot stop its workers.
+
+    Args:
+        begun: Is set when the process has started.
+        formatter: The form of its log lines; None leaves it to Python.
+    """
     begun.set()
+    if formatter is not None:
+        handler = logging.StreamHandler()
+        handler.setFormatter(formatter)
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Ctrl-C reaches the workers, too. It ends a task, but an idle worker waits until the parent ends it: if one died,
     # the pool would kill the others, and they could not free their semaphores.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -162,7 +171,8 @@ def _process_map(workers: int) -> Generator[TaskMap]:
     context = get_context("spawn")
     try:
         begun = context.Event()
-        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(begun,))
+        start = (begun, own_formatter())
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=start)
     except OSError as error:
         # Locks that processes share are files in shared memory.
         raise ConfigError(

@@ -182,6 +182,12 @@ class _TextFormatter(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
+def own_formatter() -> logging.Formatter | None:
+    """Return the form of this program's log lines, for its worker processes; None if another program logs."""
+    found = (handler.formatter for handler in logging.getLogger().handlers)
+    return next((each for each in found if isinstance(each, (JsonFormatter, _TextFormatter))), None)
+
+
 def _set_up_logging(program: str, *, debug: bool, as_json: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else _TextFormatter(f"{program}: %(message)s"))

@@ -1,8 +1,11 @@
 """Build on a Dask scheduler with worker processes, all on this machine."""
 
+import io
+import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from pathlib import Path
 from threading import Thread, Timer
 
 import pytest
+from PIL import Image
 
 import prep
 from prep.build import BuildOptions, build_store
@@ -52,6 +56,23 @@ def test_dask_cluster_writes_the_same_bytes_even_when_a_worker_dies(
     build_store(source, out, SMALL, BuildOptions(dask_address=cluster.address, on_progress=kill_one))
     assert killed
     assert bytes_of(out) == bytes_of(store.path)
+
+
+def test_worker_processes_log_as_their_parent_does(sample_source: Path, tmp_path: Path) -> None:
+    source = tmp_path / "d"
+    shutil.copytree(sample_source, source)
+    image = next((source / "images").iterdir())
+    with Image.open(image) as picture:
+        picture.convert("RGB").save(buffer := io.BytesIO(), "JPEG")
+    # An EXIF block that says it has five entries, and has one.
+    cut = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0\x01\0\0\0"
+    jpeg = buffer.getvalue()
+    image.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(cut) + 2).to_bytes(2, "big") + cut + jpeg[2:])
+    command = [sys.executable, "-m", "prep.cli", "build", str(source), "--out", str(tmp_path / "s.zarr")]
+    command += ["--size", "128", "--workers", "2", "--log-json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    logged = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert any("its metadata is faulty" in line["message"] for line in logged)
 
 
 @pytest.mark.slow
