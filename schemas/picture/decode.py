@@ -44,8 +44,8 @@ def read_image(path: Path, *, opaque: bool = False) -> NDArray[np.uint8]:
         SourceError: The file is absent, damaged, too large, or not an image of 8 bits per channel.
     """
     with open_picture(path) as picture, picture.image(pixels=True) as image:
-        # Pillow reads an image of 16 bits per channel as RGB, and keeps only the upper eight bits.
-        if image.mode == "RGB" and _bit_depth(picture, image) > 8:
+        # Pillow reads an image of 16 bits per channel as RGB or RGBA, and keeps only the upper eight bits.
+        if image.mode in ("RGB", "RGBA") and _bit_depth(picture, image) > 8:
             raise SourceError(path, "has 16 bits per channel, which is not 8-bit RGB", "convert it to 8-bit RGB")
         if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
             raise SourceError(path, f"has mode {image.mode}, which is not 8-bit RGB", "convert it to RGB")

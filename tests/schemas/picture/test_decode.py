@@ -253,9 +253,10 @@ def test_tiff_with_white_as_zero_is_refused(tmp_path: Path, bits: int) -> None:
         read_mask(tmp_path / "m.tif")
 
 
-def test_png_of_sixteen_bits_a_channel_is_refused(tmp_path: Path) -> None:
-    rows = b"".join(b"\0" + bytes(6 * 4) for _ in range(4))
-    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+@pytest.mark.parametrize(("color_type", "channels"), [(2, 3), (6, 4)])
+def test_png_of_sixteen_bits_a_channel_is_refused(tmp_path: Path, color_type: int, channels: int) -> None:
+    rows = b"".join(b"\0" + bytes(2 * channels * 4) for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, color_type, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     data = b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
