@@ -90,7 +90,7 @@ def read_mask(path: Path, *, wide: bool = False) -> ValueArray:
             picture.check_claim(picture.tiff.shown_size, "TIFF")
             return narrowed(path, read_tiff_codes(path, picture.file, picture.tiff), wide=wide)
         with picture.image(pixels=True) as image:
-            return narrowed(path, _pillow_codes(picture, image), wide=wide)
+            return narrowed(path, _pillow_codes(picture, image, wide=wide), wide=wide)
 
 
 def narrowed(path: Path, values: NDArray[Any], *, wide: bool) -> ValueArray:
@@ -131,7 +131,7 @@ def _needs_tifffile(picture: PictureFile) -> bool:
     return tiff is not None and not tiff.pillow_reads_codes and tiff.samples == 1
 
 
-def _pillow_codes(picture: PictureFile, image: Image.Image) -> NDArray[Any]:
+def _pillow_codes(picture: PictureFile, image: Image.Image, *, wide: bool) -> NDArray[Any]:
     path = picture.path
     if image.format in _LOSSY_FORMATS:
         what = "is a JPEG, which changes class codes along every edge"
@@ -148,6 +148,9 @@ def _pillow_codes(picture: PictureFile, image: Image.Image) -> NDArray[Any]:
         values = np.asarray(_shown(picture, image))
         # Pillow keeps the byte order of a big-endian file; `astype` converts it to the order of this machine.
         return values.astype(np.uint16) if values.dtype.itemsize == 2 else values
+    if wide:
+        what = f"is a color image (mode {image.mode}), but a mask of instances has one number per pixel"
+        raise SourceError(path, what, "save it gray, with the number of the instance as pixel value, in 16 or 32 bits")
     what = f"is a color image (mode {image.mode}), but a mask has one class code per pixel"
     remedy = "save it palettized or gray, with the code as pixel value, or give bcss-prep its --colors"
     raise SourceError(path, what, remedy)

@@ -67,6 +67,9 @@ def _png(values: np.ndarray, bits: int, color_type: int, size: tuple[int, int] |
 )
 def test_mask_with_color_or_alpha_is_refused(tmp_path: Path, mode: str, message: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "m.png")
+    with pytest.raises(SourceError, match=f"m.png: .*{message}.*; save") as refused:
+        read_mask(tmp_path / "m.png", wide=True)
+    assert "--colors" not in str(refused.value)
     with pytest.raises(SourceError, match=f"m.png: .*{message}.*; save"):
         read_mask(tmp_path / "m.png")
 
