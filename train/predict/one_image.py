@@ -89,8 +89,7 @@ def predict_image(
             on_progress(PredictProgress(path.stem, done, total, pixels_done, time.monotonic() - begun))
 
     objects = _objects(predictor, grid, settings, asked, WindowRows(work / "rows", digest), show)
-    kinds = {item.kind.name: item.kind for item in asked if item.kind}
-    kinds |= {kind.name: kind for kind in _only_class(predictor) if kind.name not in kinds}
+    kinds = _kinds(predictor, asked)
     writers = open_writers(results, path.stem, grid, settings.formats, list(kinds.values()))
     classes = write_all(writers, placed(objects, grid))
     files = sorted(file.name for file in results.iterdir())
@@ -166,6 +165,14 @@ def _objects(
     for found in predict_prompted(predictor, grid, moved, options, show):
         if found is not None and found.area_px * grid.level0_px >= settings.min_area_px:
             yield found
+
+
+def _kinds(predictor: ImagePredictor, asked: Sequence[ObjectPrompt]) -> dict[str, ObjectClass]:
+    """Return the classes that objects may have, by name; without a code of its own, a class has that of training."""
+    classes = predictor.trained_on.classes if predictor.trained_on else ()
+    codes = {info.name: info.code for info in classes}
+    kinds = {kind.name: kind for kind in (*_only_class(predictor), *(item.kind for item in asked if item.kind))}
+    return {name: replace(kind, code=kind.code or codes.get(name, 0)) for name, kind in kinds.items()}
 
 
 def _only_class(predictor: ImagePredictor) -> list[ObjectClass]:

@@ -55,7 +55,7 @@ def coco_prompts(path: Path, content: Any) -> PromptsByImage:
         raise SourceError(path, f"is not a COCO file ({first_fault(error)})", FORMATS_REMEDY) from error
     name_of = file_names(path, (image.file_name for image in coco.images))
     names = {image.id: name_of[image.file_name] for image in coco.images}
-    kinds = {category.id: ObjectClass(category.name) for category in coco.categories}
+    kinds = {category.id: ObjectClass(category.name, code=category.id) for category in coco.categories}
     found: PromptsByImage = {name: [] for name in names.values()}
     for number, annotation in enumerate(coco.annotations, start=1):
         where = f"{path} annotation {number}"

@@ -166,9 +166,8 @@ class CocoFile:
 
     def __init__(self, path: Path, grid: WorkingGrid, kinds: Iterable[ObjectClass]) -> None:
         self._grid = grid
-        names = [kind.name for kind in kinds if kind.name != NO_CLASS]
-        self._ids = {name: number for number, name in enumerate(names, start=2)}
-        categories = [{"id": 1, "name": NO_CLASS}, *({"id": n, "name": name} for name, n in self._ids.items())]
+        self._ids = _category_ids(kinds)
+        categories = [{"id": number, "name": name} for name, number in self._ids.items()]
         image = {"id": 1, "file_name": grid.source.path.name, "width": grid.region[2], "height": grid.region[3]}
         head = f'{{"images": [{json.dumps(image)}], "categories": {json.dumps(categories)}, "annotations": ['
         self._rows = _JsonRows(path, head)
@@ -180,7 +179,7 @@ class CocoFile:
         row = {
             "id": item.number,
             "image_id": 1,
-            "category_id": self._ids.get(item.found.kind.name, 1) if item.found.kind else 1,
+            "category_id": self._ids[item.found.kind.name if item.found.kind else NO_CLASS],
             "bbox": [x, y, width, height],
             "area": int(np.count_nonzero(mask)),
             "iscrowd": 0,
@@ -196,6 +195,19 @@ class CocoFile:
     def discard(self) -> None:
         """Leave the file unfinished."""
         self._rows.discard()
+
+
+def _category_ids(kinds: Iterable[ObjectClass]) -> dict[str, int]:
+    """Return the category id of each class and of objects without a class: the class's code, or else a free number."""
+    ids: dict[str, int] = {}
+    codes = {kind.name: kind.code for kind in kinds}
+    for name, code in codes.items():
+        if code and code not in ids.values():
+            ids[name] = code
+    for name in (NO_CLASS, *sorted(codes)):
+        if name not in ids:
+            ids[name] = max(ids.values(), default=0) + 1
+    return ids
 
 
 def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArray[np.bool_]]:

@@ -76,9 +76,8 @@ def test_boxes_of_a_tile_give_the_masks_of_evaluation(
         found = [coco.annToMask(annotation).astype(bool) for annotation in coco.loadAnns(coco.getAnnIds())]
     # Objects without a pixel are left out.
     np.testing.assert_array_equal(found, [mask for mask in masks if mask.any()])
-    names = [category["name"] for category in coco.loadCats(coco.getCatIds())]
-    assert names[0] == "object"
-    assert set(names[1:]) == {f"class {code}" for code in record.class_ids.tolist()}
+    names = {category["name"] for category in coco.loadCats(coco.getCatIds())}
+    assert names == {"object", *(f"class {code}" for code in record.class_ids.tolist())}
 
 
 def test_automatic_masks_of_a_tile_are_the_published_ones(trained_predictor: ImagePredictor) -> None:

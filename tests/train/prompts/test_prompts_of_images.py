@@ -51,12 +51,14 @@ def test_table_and_coco_say_pixels_in_their_own_way(tmp_path: Path) -> None:
     assert as_prompt(None, found["u.png"][0].points, 128) == ([[1, 2]], [1])
     coco = {
         "images": [{"id": 3, "file_name": "x/t.png"}],
-        "annotations": [{"image_id": 3, "category_id": 1, "bbox": [10, 20, 30, 30]}],
-        "categories": [{"id": 1, "name": "tumor"}],
+        "annotations": [{"image_id": 3, "category_id": 17, "bbox": [10, 20, 30, 30]}],
+        "categories": [{"id": 17, "name": "tumor"}],
     }
     (tmp_path / "c.json").write_text(json.dumps(coco))
     (asked,) = PromptsOfImages.read(tmp_path / "c.json").asked["t.png"]
     assert as_prompt(asked.box, (), 128)[0] == [[10, 20], [39, 49]]
+    assert asked.kind is not None
+    assert (asked.kind.name, asked.kind.code) == ("tumor", 17)
     assert not any(PromptsOfImages.read(tmp_path / name).is_qupath for name in ("b.csv", "c.json"))
     prompts = PromptsOfImages(tmp_path / "p.csv", found)
     assert [len(prompts.of(Path(name), alone=False)) for name in ("t.png", "u.png", "v.png")] == [1, 1, 0]

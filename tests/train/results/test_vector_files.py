@@ -36,7 +36,7 @@ def test_csv_has_plain_numbers(tmp_path: Path) -> None:
 
 def test_coco_lists_each_category_once(tmp_path: Path) -> None:
     grid = WorkingGrid.of(Picture(np.zeros((8, 8, 3), np.uint8)))
-    kinds = [ObjectClass(NO_CLASS), ObjectClass("tumor")]
+    kinds = [ObjectClass(NO_CLASS), ObjectClass("tumor", code=4), ObjectClass("vessel"), ObjectClass("fat", code=4)]
     file = CocoFile(tmp_path / "a.json", grid, kinds)
     for kind in (*kinds, None):
         found = FoundObject.from_mask(np.ones((2, 2), bool), (1, 1), 0.9, 1.0)
@@ -45,5 +45,7 @@ def test_coco_lists_each_category_once(tmp_path: Path) -> None:
             file.add(item)
     file.close()
     content = json.loads((tmp_path / "a.json").read_text())
-    assert content["categories"] == [{"id": 1, "name": "object"}, {"id": 2, "name": "tumor"}]
-    assert [row["category_id"] for row in content["annotations"]] == [1, 2, 1]
+    ids = {"tumor": 4, "object": 5, "fat": 6, "vessel": 7}
+    assert {category["name"]: category["id"] for category in content["categories"]} == ids
+    assert len(content["categories"]) == len(ids)
+    assert [row["category_id"] for row in content["annotations"]] == [5, 4, 7, 6, 5]
