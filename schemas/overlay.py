@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.points import PointLabel, Prompt
+from schemas.points import Prompt
+from schemas.prompt_kinds import PointLabel
 from schemas.record import Record
 
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)

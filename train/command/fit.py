@@ -217,6 +217,13 @@ def fit(
         summary = run_fit(opened, settings, out, resume=resume, on_step=on_step, on_tile=on_tile, command=command)
     if silent:
         return
+    _print_end(summary, out, store, is_single=settings.frames == 1)
+
+
+def _print_end(summary: dict[str, Any], out: Path, store: str, *, is_single: bool) -> None:
+    """Print where the results of a run are, and what to do next."""
+    from train.model.run_checkpoints import best_checkpoint, last_checkpoint
+
     if summary["stopped_by"]:
         typer.echo(f"stopped by {summary['stopped_by']} after step {summary['steps']}; --resume continues the run")
     first = summary["loss_first"]
@@ -228,16 +235,15 @@ def fit(
         from train.fit.run_report import start_is_best
 
         typer.echo(start_is_best(summary["best_by"], summary["start_val"]))
-    typer.echo(f"checkpoint  {printable(out / 'checkpoints' / 'checkpoint.pt')}")
+    typer.echo(f"checkpoint  {printable(last_checkpoint(out))}")
     typer.echo(f"numbers     {printable(out / 'summary.json')}")
     if (out / "report.html").exists():
         typer.echo(f"report      {printable(out / 'report.html')}")
     typer.echo(f"curves      tensorboard --logdir {printable(out / 'tensorboard')}")
-    best = out / "checkpoints" / ("checkpoint.pt" if summary["best_val"] is None else "best.pt")
-    if best.name == "best.pt":
+    best = last_checkpoint(out) if summary["best_val"] is None else best_checkpoint(out)
+    if summary["best_val"] is not None:
         typer.echo(f"best        {printable(best)}")
     weights, scored, found = (shlex.quote(str(path)) for path in (best, out / "evaluation", out / "predictions"))
-    is_single = settings.frames == 1
     how_scored, what = ("", "IMAGE --automatic") if is_single else (" --propagate", "FRAMES --first-mask MASK")
     evaluate = f"bcss-train evaluate {shlex.quote(store)} --checkpoint {weights}{how_scored} --out {scored}"
     typer.echo(f"next        {printable(evaluate)}")

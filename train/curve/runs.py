@@ -33,6 +33,7 @@ from train.model.checkpoint import load_checkpoint
 from train.model.loading import load_mask_predictor
 from train.model.names import BASELINE
 from train.model.predictor import MaskPredictor
+from train.model.run_checkpoints import checkpoint_to_use, last_checkpoint
 from train.model.seen_patients import seen_error, seen_patients
 from train.runtime.device import pick_device
 from train.runtime.stop import stop_on_signals
@@ -73,8 +74,7 @@ class CurveRun:
     @property
     def weights(self) -> Path:
         """The checkpoint that is scored."""
-        best = self.folder / "checkpoints" / "best.pt"
-        return best if best.is_file() else best.with_name("checkpoint.pt")
+        return checkpoint_to_use(self.folder)
 
 
 def fit_curve(
@@ -180,7 +180,7 @@ def is_finished(run: CurveRun, store: Store) -> bool:
     try:
         summary = _summary(run)
         is_same = read_config(run.folder / "config.json", {}) == run.config
-        checkpoint = load_checkpoint(run.folder / "checkpoints" / "checkpoint.pt")
+        checkpoint = load_checkpoint(last_checkpoint(run.folder))
     except (OSError, ValueError, BcssError):
         # Nothing was written yet, or a kill left a part of a file.
         return False

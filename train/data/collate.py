@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from schemas.errors import TrainingError
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from train.data.point_groups import PointGroup, group_by_points
 from train.transforms.sample import Sample
 

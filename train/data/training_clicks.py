@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from train.transforms.geometry import mask_box
 from train.transforms.sample import Sample
 

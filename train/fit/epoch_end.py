@@ -16,6 +16,7 @@ from train.choices import MEASURE_NAMES
 from train.fit.state import Run, WeightsKind, save_last
 from train.fit.validate import OnTile, Validation, score_of, validate
 from train.model.promptable import PromptableSam
+from train.model.run_checkpoints import BEST_FILE
 from train.runtime.machine import Machine
 from train.runtime.random_state import rng_states, set_rng_states
 from train.runtime.run_log import RunLog
@@ -116,7 +117,7 @@ def _score_weights(
         took_s = log.sums.seconds + time.perf_counter() - began_s
         logger.info("%s", _line(run, epoch, score, kind, log.sums.mean_loss, took_s, is_best=is_best))
         if is_best:
-            run.best_state(model).save(checkpoint.with_name("best.pt"))
+            run.best_state(model).save(checkpoint.with_name(BEST_FILE))
 
 
 def _compare_with_start(run: Run, tables: dict[PromptKind, ScoreTable]) -> None:

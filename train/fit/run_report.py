@@ -17,6 +17,7 @@ from train.fit.validate import OnTile
 from train.model.loading import load_mask_predictor
 from train.model.names import without_dots
 from train.model.predictor import MaskPredictor
+from train.model.run_checkpoints import best_checkpoint, last_checkpoint
 from train.output.report import Fact, write_report
 from train.score.answers import tiles_with_objects
 from train.score.comparisons import differences_from, own_start
@@ -55,7 +56,7 @@ def write_run_report(
     evaluation = protocol = predictors = None
     if len(tiles_with_objects(store, "val", may_be_empty=True)):
         protocol = ScoringProtocol("val", run.config.prompt_kinds, run.config.negatives)
-        predictors = _predictors(run, device, out / "checkpoints")
+        predictors = _predictors(run, device, out)
         told = None if on_tile is None else partial(on_tile, "report")
         evaluation = evaluate(store, predictors, protocol, on_tile=told)
     lead = start_is_best(run.config.best_by, run.start_score) if run.best_is_start else ""
@@ -67,9 +68,9 @@ def write_run_report(
     return _against_start(evaluation) if evaluation else None
 
 
-def _predictors(run: Run, device: torch.device, checkpoints: Path) -> dict[str, MaskPredictor]:
+def _predictors(run: Run, device: torch.device, out: Path) -> dict[str, MaskPredictor]:
     """Load the models of the report; the last weights are left out if they are the best ones."""
-    best, last = checkpoints / "best.pt", checkpoints / "checkpoint.pt"
+    best, last = best_checkpoint(out), last_checkpoint(out)
     found: dict[str, MaskPredictor] = {}
     if best.is_file():
         found[BEST] = load_mask_predictor(best, device)

@@ -26,6 +26,7 @@ from train.fit.prepare import PreparedRun, prepare_run
 from train.fit.state import Run, previous_of, save_last
 from train.fit.step_batches import LoadedStep
 from train.fit.validate import OnTile
+from train.model.run_checkpoints import last_checkpoint
 from train.runtime.device import failed_compilation_as_error, out_of_memory_as_error, pick_device
 from train.runtime.distributed import open_world
 from train.runtime.folder_lock import locked_by_first
@@ -94,7 +95,7 @@ def _train(
     on_step: OnStep | None,
     on_tile: OnTile | None,
 ) -> Run:
-    checkpoint, is_main = out / "checkpoints" / "checkpoint.pt", machine.world.is_main
+    checkpoint, is_main = last_checkpoint(out), machine.world.is_main
     if not resume and (checkpoint.exists() or previous_of(checkpoint).exists()):
         raise CheckpointError(
             checkpoint, "belongs to an earlier run", "give --resume to continue it, or choose another --out"

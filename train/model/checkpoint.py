@@ -26,6 +26,7 @@ from schemas.errors import CheckpointError
 from train.backbone.catalog import MODEL_SIZES, ModelSize
 from train.choices import MAX_IMAGE_SIZE
 from train.model.promptable import PromptableSam
+from train.model.run_checkpoints import BEST_FILE, best_checkpoint, last_checkpoint
 from train.model.wrappers import SAFETENSORS_SUFFIX, check_no_pointer, read_safetensors, with_weights
 from train.runtime.stop import finish_before_interrupt
 
@@ -114,7 +115,7 @@ def load_identified(path: Path) -> tuple[dict[str, Any], WeightsFile]:
 
 def _load(path: Path, *, hashed: bool) -> tuple[dict[str, Any], str]:
     if path.is_dir():
-        inside = [path / name for name in ("checkpoints/best.pt", "checkpoints/checkpoint.pt", "best.pt")]
+        inside = [best_checkpoint(path), last_checkpoint(path), path / BEST_FILE]
         file = next((name for name in inside if name.is_file()), "the file of a checkpoint, as RUN/checkpoints/best.pt")
         raise CheckpointError(path, "is a folder", f"give {file}")
     try:

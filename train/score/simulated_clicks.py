@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from schemas.record import Record
 from train.model.predictor import MaskPredictor, Prediction, View
 from train.score.metrics import MaskScores, score_masks

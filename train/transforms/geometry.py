@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from train.transforms.orientation import Orientation
 from train.transforms.sample import Sample
 

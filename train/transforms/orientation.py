@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 
 _FLIPS = ((False, False), (False, True), (True, True), (True, False))
 """Whether to flip x and y, for each number of quarter turns; for an odd number, the image is transposed first."""

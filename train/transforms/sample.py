@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.points import PointLabel, Prompt
+from schemas.points import Prompt
+from schemas.prompt_kinds import PointLabel
 from schemas.store.tile import Tile
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from schemas.errors import StoreError
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from schemas.store.store import Store
 from train.data.dataset import SampleOptions, SampleRequest, TileDataset
 from train.transforms.augment import AugmentConfig

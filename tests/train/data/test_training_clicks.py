@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from tests.train.strategies import samples
 from train.data.training_clicks import (
     TRUTH_CLICK_SHARE,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from schemas.store.store import Store
 from train.config import FitConfig
 from train.fit import validate as module

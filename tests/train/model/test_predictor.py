@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from schemas.errors import CheckpointError, ConfigError
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from schemas.store.store import Store
 from train.model.loading import load_predictors
 from train.model.predictor import MaskPredictor, Prediction, View

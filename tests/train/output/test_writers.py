@@ -9,7 +9,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from schemas.classes import ClassInfo
-from schemas.points import PointLabel, Prompt
+from schemas.points import Prompt
+from schemas.prompt_kinds import PointLabel
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam

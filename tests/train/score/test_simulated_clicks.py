@@ -11,7 +11,7 @@ from sam2.modeling.sam2_utils import sample_one_point_from_error_center
 from scipy import ndimage
 from torch import Tensor
 
-from schemas.points import PointLabel
+from schemas.prompt_kinds import PointLabel
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor, Prediction, View
 from train.model.promptable import PromptableSam
