@@ -5,6 +5,7 @@ Source: RFC 7946, and the fields of QuPath's exports (`classification` with `nam
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -47,7 +48,10 @@ def read_features(path: Path, content: Any) -> Sequence[GeoFeature]:
         if isinstance(row, dict):
             cast("dict[str, Any]", row).setdefault("properties", None)
     try:
-        return _Collection.model_validate({"type": "FeatureCollection", "features": rows}).features
+        with warnings.catch_warnings():
+            # The library warns of collections that hold one geometry, or other collections.
+            warnings.simplefilter("ignore", UserWarning)
+            return _Collection.model_validate({"type": "FeatureCollection", "features": rows}).features
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][:3])

@@ -20,7 +20,7 @@ from train.choices import (
     SplitChoice,
     StoredChoice,
 )
-from train.command.flags import ImageSize, command_line, refuse_flags
+from train.command.flags import ImageSize, command_line, finite, refuse_flags
 
 if TYPE_CHECKING:
     from train.propagate.run import PropagationSettings
@@ -115,7 +115,8 @@ def evaluate(
         ),
     ] = "0",
     tolerance_um: Annotated[
-        float, typer.Option(min=0, help="Tolerance of surface Dice in micrometers; 0 leaves this score out.")
+        float,
+        typer.Option(min=0, callback=finite, help="Tolerance of surface Dice in micrometers; 0 leaves this score out."),
     ] = 2.0,
     zero_shot: Annotated[
         bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +15,13 @@ def multiple_of_32(value: int | None) -> int | None:
     """Check the side of a network's input."""
     if value is not None and (value % 32 or value < 128):
         raise typer.BadParameter(f"{value} is not a multiple of 32 that is at least 128")
+    return value
+
+
+def finite(value: float | None) -> float | None:
+    """Check a number that must not be infinite or NaN."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 

@@ -12,7 +12,7 @@ import typer
 from schemas.command.console import interrupted_as_line, printable, progress_bar, shown_on
 from train.backbone.catalog import ModelSize
 from train.choices import RESULT_FORMATS, DeviceChoice
-from train.command.flags import ImageSize, refuse_flags
+from train.command.flags import ImageSize, finite, refuse_flags
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -57,10 +57,13 @@ def predict(
     ] = None,
     mpp: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Micrometers per pixel to work at; by default, the resolution of training."),
+        typer.Option(
+            min=0.001, callback=finite, help="Micrometers per pixel to work at; by default, the resolution of training."
+        ),
     ] = None,
     source_mpp: Annotated[
-        float | None, typer.Option(min=0.001, help="Micrometers per pixel of the images, if they do not state it.")
+        float | None,
+        typer.Option(min=0.001, callback=finite, help="Micrometers per pixel of the images, if they do not state it."),
     ] = None,
     overlap: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of a window that the next window also shows.")
@@ -74,7 +77,9 @@ def predict(
     stability_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest stability with --automatic.")] = 0.95,
     nms: Annotated[float, typer.Option(min=0, max=1, help="Largest IoU of two boxes with --automatic.")] = 0.7,
     tta: Annotated[bool, typer.Option("--tta", help="Average logits over the eight flips and rotations.")] = False,
-    threshold: Annotated[float, typer.Option(help="A pixel whose logit is above this is in the mask.")] = 0.0,
+    threshold: Annotated[
+        float, typer.Option(callback=finite, help="A pixel whose logit is above this is in the mask.")
+    ] = 0.0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Clicks in one pass with --automatic; 64 on a GPU, 8 on a CPU.")
     ] = None,

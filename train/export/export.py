@@ -19,7 +19,7 @@ from train.export.transformers_config import network_config, processor_config
 from train.export.transformers_weights import transformers_weights
 from train.model.checkpoint import Weights
 from train.model.loading import check_network, load_described
-from train.model.wrappers import own_metadata
+from train.model.wrappers import SAFETENSORS_SUFFIX, own_metadata
 
 FOLDER_FILES = ("README.md", "config.json", "model.safetensors", "processor_config.json")
 """Files of a folder for `transformers`."""
@@ -84,11 +84,15 @@ def export_checkpoint(
 
 
 def _check_place(out: Path, checkpoint: Path, target: ExportFormat, *, overwrite: bool) -> None:
-    """Refuse to replace anything other than an earlier export.
+    """Refuse to replace anything other than an earlier export, and a name that would say another format.
 
     Raises:
-        ConfigError: Something is in the way.
+        ConfigError: Something is in the way, or the name has the suffix of another format.
     """
+    if target != "transformers" and (out.suffix == SAFETENSORS_SUFFIX) != (target == "safetensors"):
+        wanted = SAFETENSORS_SUFFIX if target == "safetensors" else ".pt"
+        what = "has not the suffix by which programs know the format"
+        raise ConfigError(out, what, f"name a file that ends in {wanted}")
     if not out.exists():
         return
     if out.is_dir() != (target == "transformers"):

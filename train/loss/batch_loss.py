@@ -43,9 +43,34 @@ def batch_loss(
         frame, objects = prediction.frame, prediction.objects
         targets, valid_pixels = batch.masks[frame, objects], valid[frame, image_index[objects]]
         group_weights = None if weights is None else weights[objects]
+        known = None if frame == 0 else ~_may_be_hidden(batch, frame, objects, valid_pixels)
         for decoder_pass in prediction.passes:
-            total = total + mask_loss(decoder_pass, targets, valid_pixels, num_objects, config, group_weights, kernels)
+            total = total + mask_loss(
+                decoder_pass, targets, valid_pixels, num_objects, config, group_weights, kernels, known
+            )
     return total
+
+
+def _may_be_hidden(batch: Batch, frame: int, objects: Tensor, valid: Tensor) -> Tensor:
+    """Return which objects may lie under ignored pixels of a frame, so that nobody knows whether they are there.
+
+    These are objects without a pixel that counts, whose last visible mask has a pixel that is ignored in this frame.
+
+    Args:
+        batch: The batch.
+        frame: Number of the frame, from 1.
+        objects: The objects, int64 (N,).
+        valid: The pixels of the frame that count, bool (N, H, W).
+
+    Returns:
+        bool (N,).
+    """
+    last = batch.masks[0, objects]
+    for earlier in range(1, frame):
+        own = batch.masks[earlier, objects]
+        last = torch.where(own.flatten(1).any(1)[:, None, None], own, last)
+    is_shown = (batch.masks[frame, objects] & valid).flatten(1).any(1)
+    return ~is_shown & (last & ~valid).flatten(1).any(1)
 
 
 def _object_weights(batch: Batch, config: LossConfig) -> Tensor | None:

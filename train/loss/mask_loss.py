@@ -60,6 +60,7 @@ def mask_loss(
     config: LossConfig,
     object_weights: Tensor | None = None,
     kernels: Kernels = EAGER,
+    known: Tensor | None = None,
 ) -> LossTerms:
     """Compute the loss of one decoder pass.
 
@@ -76,6 +77,8 @@ def mask_loss(
         config: Weights and options of the loss.
         object_weights: Factor on all terms of each object, float32 (N,); 1 unless given.
         kernels: The functions that sum over pixels.
+        known: Whether it is known that an object is in the image or not, bool (N,); the object score of the others is
+            not trained. None means all.
 
     Returns:
         The terms, each a float32 scalar.
@@ -99,6 +102,7 @@ def mask_loss(
     if config.predict_presence:
         scores = prediction.presence_logits[:, 0].float()
         presence = _focal(scores, present, config.presence_alpha, config.presence_gamma) * weights
+        presence = presence if known is None else presence * known
     else:
         presence = torch.zeros_like(present)
 

@@ -131,13 +131,14 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
         {
             "model": model,
             "prompt": kind,
-            "class_name": name,
+            # A class may have the name that the page gives to all classes together.
+            "class_name": name if means is scores["overall"] or name != OVERALL else f"{name} (a class)",
             "is_baseline": model.startswith(BASELINE),
             "cells": _cells(means, mark_of(result, model, kind)),
         }
         for model, kinds in result["models"].items()
         for kind, scores in kinds.items()
-        for name, means in {OVERALL: scores["overall"], **scores["classes"]}.items()
+        for name, means in ((OVERALL, scores["overall"]), *scores["classes"].items())
     ]
     # A column without a number in any row is left out, such as surface Dice where the resolution is not known.
     columns = zip(*(row["cells"] for row in rows), strict=True)

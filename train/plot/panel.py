@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -61,9 +63,12 @@ class Panel:
     axes: Axes
 
     def svg(self) -> str:
-        """Return the panel as SVG text for an HTML page."""
+        """Return the panel as SVG text for an HTML page, whose fonts show the characters of every language."""
         buffer = io.StringIO()
-        self.figure.savefig(buffer, format="svg", metadata=_METADATA)
+        with rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+            # The font that measures the text lacks some characters; the browser's fonts have them.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            self.figure.savefig(buffer, format="svg", metadata=_METADATA)
         text = buffer.getvalue()
         # Cut off the XML declaration at the start, which is not allowed inside an HTML page.
         return text[text.index("<svg") :]

@@ -140,6 +140,7 @@ def _jobs(
             problems.append(error)
             continue
         if header is not None and prompts is not None:
+            prompts.check_size(path, header.size_xy)
             origin_xy = header.qupath_origin_xy if prompts.is_qupath else (0, 0)
             own = in_region(own, path, header.size_xy, settings.region, origin_xy)
         digest = _digest(predictor, source, settings, own)

@@ -92,6 +92,9 @@ def search(
     if tissue is not None:
         empty = sum(not tissue.window(left, top, window_px).any() for top in tops for left in lefts)
         logger.info("%s: windows without tissue, which are not searched: %d", grid.source.path, empty)
+    # With a single window there is nothing to join, so the result equals that of SAM 2's own rules. But candidates that
+    # differ only beyond the edges of a smaller image are the same object.
+    has_seams = len(tops) * len(lefts) > 1 or window_px > min(grid.size_xy)
     joiner = SeamJoiner(grid.size_xy, windows_overlap=overlap > 0)
     done, counts = 0, CandidateCounts()
 
@@ -112,7 +115,7 @@ def search(
             for left, (objects, left_out) in zip(lefts, found, strict=True):
                 counts += left_out
                 found_in_row.append(objects)
-                if len(tops) * len(lefts) > 1:
+                if has_seams:
                     joiner.add(_shown((left, top), window_px, grid), objects)
                 done += 1
                 if on_window:
@@ -121,8 +124,7 @@ def search(
                 rows.save(number, found_in_row)
             if number + 1 < len(tops):
                 yield from large(joiner.finished_above(tops[number + 1]))
-            elif len(tops) * len(lefts) == 1:
-                # With a single window there is nothing to join, so the result equals that of SAM 2's own rules.
+            elif not has_seams:
                 yield from large(in_order(found_in_row[0]))
     yield from large(joiner.close())
     if counts.total:

@@ -50,8 +50,9 @@ def as_prompt(
     last = side - 1.0
     if box is not None:
         left, top, right, bottom = (float(np.clip(value, 0, side)) for value in box)
-        # Right and bottom are exclusive, so the last pixel is one less.
-        coords += [[min(left, last), min(top, last)], [max(right - 1, 0.0), max(bottom - 1, 0.0)]]
+        left, top = min(left, last), min(top, last)
+        # Right and bottom are exclusive, so the last pixel is one less, but a box has at least one pixel.
+        coords += [[left, top], [max(right - 1, left), max(bottom - 1, top)]]
         labels += [PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT]
     for (x, y), is_on in points:
         if 0 <= x < side and 0 <= y < side:

@@ -17,6 +17,8 @@ class _CocoImage(BaseModel):
     model_config = ConfigDict(frozen=True)
     id: int
     file_name: str
+    width: int | None = None
+    height: int | None = None
 
 
 class _CocoBox(BaseModel):
@@ -39,8 +41,8 @@ class _Coco(BaseModel):
     categories: list[_CocoCategory] = Field(default_factory=list[_CocoCategory])
 
 
-def coco_prompts(path: Path, content: Any) -> PromptsByImage:
-    """Return the boxes of a COCO file as prompts.
+def coco_prompts(path: Path, content: Any) -> tuple[PromptsByImage, dict[str, tuple[int, int]]]:
+    """Return the boxes of a COCO file as prompts, and the width and height of each image that states them.
 
     Args:
         path: The file, for messages.
@@ -65,4 +67,5 @@ def coco_prompts(path: Path, content: Any) -> PromptsByImage:
         kind = kinds.get(annotation.category_id) if annotation.category_id is not None else None
         box = checked_box(where, (x, y, x + width, y + height))
         found[names[annotation.image_id]].append(ObjectPrompt(str(number), box, (), kind))
-    return found
+    sizes = {names[image.id]: (image.width, image.height) for image in coco.images if image.width and image.height}
+    return found, sizes

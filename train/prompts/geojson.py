@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from geojson_pydantic import MultiPoint, MultiPolygon, Point, Polygon
+from geojson_pydantic import GeometryCollection, MultiPoint, MultiPolygon, Point, Polygon
 
 from schemas.errors import SourceError
 from schemas.geojson import classification, read_features
 from train.prompts.object_class import DEFAULT_COLOR, ObjectClass
-from train.prompts.object_prompt import ObjectPrompt, Xy
+from train.prompts.object_prompt import ObjectPrompt, Xy, checked_box
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,9 @@ def geojson_prompts(path: Path, content: Any) -> list[ObjectPrompt]:
                 raise SourceError(
                     f"{path} feature {number}", "has an area without a corner", "remove it, or draw it again"
                 )
-            (left, top), (right, bottom) = corners.min(0), corners.max(0)
-            objects.append(ObjectPrompt(name, (float(left), float(top), float(right), float(bottom)), (), kind))
+            left, top, right, bottom = (float(value) for value in (*corners.min(0), *corners.max(0)))
+            box = checked_box(f"{path} feature {number}", (left, top, right, bottom))
+            objects.append(ObjectPrompt(name, box, (), kind))
         elif isinstance(geometry, Point | MultiPoint):
             points = [geometry.coordinates] if isinstance(geometry, Point) else geometry.coordinates
             clicks = [(float(point[0]), float(point[1])) for point in points]
@@ -62,6 +63,8 @@ def geojson_prompts(path: Path, content: Any) -> list[ObjectPrompt]:
                 negatives += clicks
             elif clicks:
                 objects.append(ObjectPrompt(name, None, tuple((xy, True) for xy in clicks), kind))
+        elif isinstance(geometry, GeometryCollection):
+            left_out["collections of several shapes"] += 1
         else:
             left_out["neither an area nor a point"] += 1
     for what, count in left_out.items():

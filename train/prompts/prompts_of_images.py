@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ class PromptsOfImages:
         path: Path of the prompts, for messages.
         asked: The prompts by the name of their image.
         is_qupath: Whether they are in GeoJSON, whose coordinates count from where QuPath's do.
+        sizes: Width and height of the annotated images by name, where the file states them.
     """
 
     path: Path
     asked: PromptsByImage
     is_qupath: bool = False
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
     @classmethod
     def read(cls, path: Path) -> PromptsOfImages:
@@ -48,7 +50,7 @@ class PromptsOfImages:
             SourceError: A file cannot be used, or holds no prompt.
             ConfigError: A file cannot be read.
         """
-        is_qupath = False
+        is_qupath, sizes = False, dict[str, tuple[int, int]]()
         if path.is_dir():
             asked, is_qupath = _of_folder(path), True
         elif path.suffix.lower() in (".csv", ".tsv"):
@@ -58,13 +60,16 @@ class PromptsOfImages:
             is_qupath = not (isinstance(content, dict) and "images" in content and "annotations" in content)
             if is_qupath and content and not is_geojson(content):
                 raise SourceError(path, "is neither GeoJSON nor COCO", FORMATS_REMEDY)
-            asked = {"": geojson_prompts(path, content)} if is_qupath else coco_prompts(path, content)
+            if is_qupath:
+                asked: PromptsByImage = {"": geojson_prompts(path, content)}
+            else:
+                asked, sizes = coco_prompts(path, content)
         if not any(asked.values()):
             raise SourceError(path, "holds no prompt", FORMATS_REMEDY)
         for item in (item for items in asked.values() for item in items):
             if not is_utf8(item.name) or (item.kind and not is_utf8(item.kind.name)):
                 raise SourceError(path, f"has the object {item.name!r}, whose name or class is not text", "rename it")
-        return cls(path, asked, is_qupath)
+        return cls(path, asked, is_qupath, sizes)
 
     def by_image(self, images: Sequence[Path]) -> dict[Path, list[ObjectPrompt]]:
         """Return the prompts of each image.
@@ -81,6 +86,22 @@ class PromptsOfImages:
                 self.path, what, by_name if named else "give a folder with one GeoJSON file for each image"
             )
         return found
+
+    def check_size(self, image: Path, size_xy: tuple[int, int]) -> None:
+        """Check that an image has the size of the one that was annotated, if the file states it.
+
+        Args:
+            image: Path of the image.
+            size_xy: Its width and height in pixels.
+
+        Raises:
+            SourceError: The sizes differ.
+        """
+        for name in _names(image, alone=False):
+            told = self.sizes.get(name, size_xy)
+            if told != size_xy:
+                what = f"says that {image.name} is {told[0]} x {told[1]} px, but it is {size_xy[0]} x {size_xy[1]} px"
+                raise SourceError(self.path, what, "give the images that were annotated")
 
     def warn_of_unmatched(self, images: Sequence[Path]) -> None:
         """Warn of images that have no prompt, and of prompts whose image is not among the given ones."""

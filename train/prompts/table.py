@@ -38,6 +38,9 @@ def table_prompts(path: Path) -> PromptsByImage:
         key = (name_of[cells.get("image", "")], cells["object"] or number)
         kind = ObjectClass(cells["class"]) if cells.get("class") else None
         asked = found.get(key) or ObjectPrompt(cells["object"] or str(number), None, (), kind)
+        if kind is not None and asked.kind not in (None, kind):
+            raise SourceError(where, f"gives the object {asked.name} a second class, {kind.name}", "keep one of them")
+        asked = replace(asked, kind=asked.kind or kind)
         if cells.get("x0"):
             x0, y0, x1, y1 = (_number(where, cells, name) for name in ("x0", "y0", "x1", "y1"))
             if asked.box is not None:

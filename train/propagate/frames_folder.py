@@ -25,7 +25,7 @@ NOT_OBJECTS = (0, 255)
 FRAMES_FILE = ".bcss-train-frames"
 """Marks the folders that `predict_frames` writes, so that masks of others are not replaced."""
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 _LAST_DIGITS = re.compile(r"\d+$")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from train.prompts.object_class import NO_CLASS_COLOR
 from train.results.done_record import ImageSummary
@@ -49,8 +50,8 @@ def write_page(out: Path, summaries: Iterable[ImageSummary]) -> None:
         picture = next((name for name in summary.files if name.endswith(_PICTURE_SUFFIX)), None)
         if picture:
             caption = html.escape(f"{summary.name}: {summary.objects} objects") + "".join(_legend(summary))
-            source = html.escape(picture)
-            figures.append(f'<figure><img src="{source}" alt="{source}"><figcaption>{caption}</figcaption></figure>')
+            source, name = html.escape(quote(picture)), html.escape(picture)
+            figures.append(f'<figure><img src="{source}" alt="{name}"><figcaption>{caption}</figcaption></figure>')
     if figures:
         (out / PAGE_FILE).write_text(_PAGE.format(figures="\n".join(figures)), encoding="utf-8")
 

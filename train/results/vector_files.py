@@ -221,7 +221,13 @@ def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArra
     y1 = min(max(round(bottom * factors[1]), y0 + 1), grid.region[3])
     columns = np.clip(((np.arange(x0, x1) + 0.5) / factors[0]).astype(int) - left, 0, right - left - 1)
     rows = np.clip(((np.arange(y0, y1) + 0.5) / factors[1]).astype(int) - top, 0, bottom - top - 1)
-    return x0, y0, item.found.mask[np.ix_(rows, columns)]
+    mask = item.found.mask[np.ix_(rows, columns)]
+    # Where level 0 is coarser than the grid, the outermost pixels of the box may be empty.
+    filled_y, filled_x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(filled_y):
+        return x0, y0, mask
+    inside = mask[filled_y[0] : filled_y[-1] + 1, filled_x[0] : filled_x[-1] + 1]
+    return x0 + int(filled_x[0]), y0 + int(filled_y[0]), inside
 
 
 def image_runs(mask: NDArray[np.bool_], x: int, y: int, width: int, height: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from schemas.points import Prompt
-from schemas.prompt_kinds import PromptKind
+from schemas.prompt_kinds import PointLabel, PromptKind
 from schemas.record import Record
 from train.score.score_table import ScoreTable
 from train.score.tables import Tables
@@ -42,6 +42,9 @@ def jittered(question: Question, record: Record, share: float) -> Question:
         size = np.array([right - left + 1, bottom - top + 1])
         moves = generator.uniform(-1, 1, prompt["point_coords"].shape) * share * size
         moved = np.rint(prompt["point_coords"] + moves).clip(0, side - 1)
+        # The corners of a box of a few pixels may change places.
+        is_corner = prompt["point_labels"] >= PointLabel.BOX_TOP_LEFT
+        moved[is_corner] = np.sort(moved[is_corner], axis=0)
         prompts.append({**prompt, "point_coords": moved.astype(np.float32)})
     return replace(question, prompts=prompts, jitter=share)
 

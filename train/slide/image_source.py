@@ -25,6 +25,9 @@ SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".sv
 _TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", *_TIFF_SUFFIXES)
 
+MAX_STEM_BYTES = 230
+"""Longest stem of an image: file systems allow 255 bytes for a name, and the names of results end in up to 20 more."""
+
 
 class ImageSource(Protocol):
     """An image that can be read in parts.
@@ -213,7 +216,7 @@ def find_sources(paths: list[Path]) -> list[Path]:
         else:
             raise SourceError(path, "does not exist", "check the path")
     for path in found:
-        if not path.stem.strip(".") or not is_utf8(path.name):
+        if not path.stem.strip(".") or not is_utf8(path.name) or len(path.stem.encode()) > MAX_STEM_BYTES:
             raise SourceError(path, "has a name that result files cannot have", "rename it")
     stems = [path.stem for path in found]
     twice = [path for path in found if stems.count(path.stem) > 1]

@@ -209,6 +209,11 @@ def test_what_cannot_be_exported_is_one_line(checkpoint: Path, tmp_path: Path, m
         export_checkpoint(checkpoint, tmp_path / "there", "weights")
     assert (tmp_path / "there").read_text() == "kept"
     (tmp_path / "file").write_text("")
+    # A reader knows the format by the suffix.
+    with pytest.raises(ConfigError, match=r"name a file that ends in \.safetensors"):
+        export_checkpoint(checkpoint, tmp_path / "w.pt", "safetensors")
+    with pytest.raises(ConfigError, match=r"name a file that ends in \.pt"):
+        export_checkpoint(checkpoint, tmp_path / "w.safetensors", "weights")
     with pytest.raises(CheckpointError, match="cannot be written"):
         export_checkpoint(checkpoint, tmp_path / "file" / "w.pt", "weights")
     with pytest.raises(ConfigError, match="is not the result of an evaluation"):
@@ -248,7 +253,7 @@ def test_only_an_earlier_export_is_replaced(checkpoint: Path, folder: Path, tmp_
     (tmp_path / "hub" / ".git" / "HEAD").write_text("mine")
     (tmp_path / "file").write_text("mine")
     refused(checkpoint.parent, "weights", "is a folder; name a file with --out")
-    refused(tmp_path / "hub", "safetensors", "is a folder")
+    refused(tmp_path / "hub", "weights", "is a folder")
     refused(tmp_path / "hub", "transformers", "holds other files than an export, such as .git")
     refused(tmp_path / "file", "transformers", "is a file; name a folder with --out")
     refused(checkpoint, "weights", "is the checkpoint itself")

@@ -214,3 +214,24 @@ def test_warm_up_that_is_longer_than_the_run_is_said(sequences: Store, caplog: p
         prepare_run(sequences, _config(max_steps=steps, optimizer={"warmup_steps": 3}), machine, None)
         said = [text for text in caplog.messages if text.startswith("--warmup-steps 3: the run has 3 steps")]
         assert len(said) == count
+
+
+def test_object_under_ignored_pixels_is_not_taught_to_be_absent(sequences: Store) -> None:
+    config = _config()
+    run = _start(config)
+    batch = _batch(sequences, config, 12)
+    shown = batch.masks[0].clone()
+    assert batch.num_objects > 1
+    assert not batch.ignore.any()
+    # In frame 1 ignored pixels cover the first object. In frame 2 it is really gone: nothing is ignored there.
+    batch.masks[1:, 0] = False
+    batch.ignore[1, batch.object_to_image[0, 0, 1]] = shown[0]
+    predictions = _step(run).forward(batch)
+    logits = {found.frame: found.passes[0].presence_logits for found in predictions if 0 in found.objects}
+    places = {found.frame: found.objects.tolist().index(0) for found in predictions if 0 in found.objects}
+    for each in logits.values():
+        each.retain_grad()
+    batch_loss(predictions, batch, config.loss, batch.num_objects).presence.backward()
+    gradients = {frame: each.grad[places[frame], 0].item() for frame, each in logits.items() if each.grad is not None}
+    assert gradients[1] == 0
+    assert gradients[0] < 0 < gradients[2]

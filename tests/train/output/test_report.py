@@ -79,6 +79,18 @@ def test_tolerance_is_named_only_where_outlines_were_compared(
     assert "surface tolerance" not in (tmp_path / "r.html").read_text()
 
 
+def test_class_called_as_all_classes_together_hides_nothing(
+    store: Store, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    result = copy.deepcopy(evaluation.result)
+    for kinds in result["models"].values():
+        for scores in kinds.values():
+            scores["classes"] = {OVERALL: next(iter(scores["classes"].values()))}
+    write_report(tmp_path / "r.html", "R", store, replace(evaluation, result=result))
+    rows = re.findall(r'data-class="(.*?)"', (tmp_path / "r.html").read_text())
+    assert rows.count(OVERALL) == rows.count(f"{OVERALL} (a class)") > 0
+
+
 class Opened:
     """A page that is opened without a network, with the errors and requests that it causes."""
 

@@ -1,3 +1,4 @@
+import html
 import re
 from dataclasses import replace
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from train.plot.panel import panel
 from train.plot.plots import (
     FEW_OBJECTS,
     dice_by_class,
@@ -42,8 +44,8 @@ def _table(areas: list[int], clicks: int = 0) -> ScoreTable:
 
 
 def _texts(svg: str) -> set[str]:
-    """Return the texts of a plot, each of which matplotlib writes into a comment beside its glyphs."""
-    return {text.strip() for text in re.findall(r"<!--(.*?)-->", svg)}
+    """Return the texts of a plot."""
+    return {html.unescape(text).strip() for text in re.findall(r"<text[^>]*>(.*?)</text>", svg)}
 
 
 def _scores(value: float = 0.5, patients: int = 3) -> dict[str, Any]:
@@ -152,3 +154,11 @@ def test_the_panel_tells_how_far_estimates_are_off() -> None:
     assert {"box: off by 0.250 (best constant 0.125), bias -0.050, rank", "correlation 0.50"} <= _texts(drawn)
     assert _marks(drawn, "#0072b2") == (1, 1)
     assert iou_by_estimate({"m": {"box": {"overall": {}}}}) == []
+
+
+def test_panel_shows_characters_that_the_measuring_font_lacks() -> None:
+    drawn = panel("腫瘍 < $x$", 1.0, [("血管", "#000000")])
+    # Warnings are errors in tests, and a missing character is one.
+    text = drawn.svg()
+    assert "腫瘍 &lt; " in text
+    assert "血管" in text

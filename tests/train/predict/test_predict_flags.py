@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from tests.folders import bytes_of
 from tests.train.predict.conftest import rectangle, run_predict, write_geojson
 from train.backbone.nano_start import NANO_START
 from train.model.predictor import Prediction
-from train.predict import ImagePredictor
+from train.predict import ImagePredictor, load_predictor
 from train.predict.automatic import AutomaticOptions
 from train.predict.prompted import predict_prompted
 from train.predict.search import SearchProgress, search
@@ -187,3 +188,24 @@ def test_windows_overlap_as_asked(overlap: float, windows: int) -> None:
     assert {step.total for step in steps} == {windows}
     assert steps[-1].pixels == windows * 64 * 64
     assert model.seen == windows
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--threshold", "nan"), ("--mpp", "inf"), ("--source-mpp", "inf")])
+def test_numbers_that_are_not_finite_are_refused(
+    picture: Path, tmp_path: Path, monkeypatch, capsys, flag: str, value: str
+) -> None:
+    assert run_predict(monkeypatch, NANO_START, picture, *SEARCH, flag, value, "--out", tmp_path / "out") == 2
+    assert "is not a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_objects_of_an_image_smaller_than_a_window_are_found_once(picture: Path) -> None:
+    predictor = load_predictor(NANO_START, torch.device("cpu"))
+    with Image.open(picture) as whole:
+        grid = WorkingGrid.of(Picture(np.asarray(whole)[:90, :100]))
+    options = AutomaticOptions(6, 0.2, 0.3, 1.0)
+    found = list(search(predictor, grid, predictor.window_px, options))
+    assert len(found) > 3
+    masks = [item.within((0, 0, 100, 90)).ravel() for item in found]
+    for first, second in itertools.combinations(masks, 2):
+        assert (first & second).sum() <= 0.5 * max(first.sum(), second.sum())

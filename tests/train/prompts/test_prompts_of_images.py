@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import BcssError, ConfigError
+from schemas.errors import BcssError, ConfigError, SourceError
 from tests.train.predict.conftest import feature, rectangle, write_geojson
 from train.predict.window_prediction import as_prompt
 from train.prompts.object_prompt import ObjectPrompt
@@ -74,8 +74,9 @@ def test_what_is_no_prompt_is_counted(tmp_path: Path, caplog: pytest.LogCaptureF
     assert asked.kind is not None
     assert asked.kind.name == "tumor"
     assert "left out: 2 (areas of an ignored or negative class)" in caplog.text
-    assert "left out: 2 (neither an area nor a point)" in caplog.text
-    assert len(caplog.records) == 2
+    assert "left out: 1 (neither an area nor a point)" in caplog.text
+    assert "left out: 1 (collections of several shapes)" in caplog.text
+    assert len(caplog.records) == 3
 
 
 IN_IMAGE, NEGATIVE_CLICK = ((5.0, 5.0), True), ((50.0, 50.0), False)
@@ -227,3 +228,39 @@ def test_export_of_qupath_belongs_to_its_ome_tiff(tmp_path: Path) -> None:
     alone = PromptsOfImages.read(tmp_path / "slide 0.geojson")
     with pytest.raises(ConfigError, match="give a folder with one GeoJSON file for each image"):
         alone.by_image(images)
+
+
+def test_box_of_less_than_a_pixel_of_the_grid_keeps_its_corners_in_order() -> None:
+    assert as_prompt((25.0, 25.0, 25.75, 25.75), (), 128) == ([[25, 25], [25, 25]], [2, 3])
+    assert as_prompt((127.5, 10.0, 128.0, 30.0), (), 128) == ([[127, 10], [127, 29]], [2, 3])
+
+
+def test_class_of_an_object_may_stand_in_any_of_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("object,x,y,class\na,20,20,\na,25,25,tumor\n")
+    (asked,) = PromptsOfImages.read(path).asked[""]
+    assert asked.kind is not None
+    assert asked.kind.name == "tumor"
+    path.write_text("object,x,y,class\na,20,20,stroma\n\na,25,25,tumor\n")
+    with pytest.raises(SourceError, match=r"p.csv line 4: gives the object a a second class, tumor"):
+        PromptsOfImages.read(path)
+
+
+def test_area_without_width_is_refused(tmp_path: Path) -> None:
+    line = {"type": "Polygon", "coordinates": [[[60, 60], [60, 90], [60, 90], [60, 60]]]}
+    write_geojson(tmp_path / "p.geojson", [rectangle((1, 1, 9, 9), "tumor"), feature(line)])
+    with pytest.raises(SourceError, match=r"p.geojson feature 2: has a box of 0 x 30 px"):
+        PromptsOfImages.read(tmp_path / "p.geojson")
+
+
+def test_coco_file_of_images_of_another_size_is_refused(tmp_path: Path) -> None:
+    coco = {
+        "images": [{"id": 3, "file_name": "x/t.png", "width": 400, "height": 300}, {"id": 4, "file_name": "u.png"}],
+        "annotations": [{"image_id": number, "bbox": [10, 20, 30, 30]} for number in (3, 4)],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(coco))
+    prompts = PromptsOfImages.read(tmp_path / "c.json")
+    prompts.check_size(Path("t.png"), (400, 300))
+    prompts.check_size(Path("u.png"), (7, 7))
+    with pytest.raises(SourceError, match=r"c.json: says that t.png is 400 x 300 px, but it is 200 x 150 px"):
+        prompts.check_size(Path("t.png"), (200, 150))

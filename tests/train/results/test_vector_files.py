@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from train.prompts.object_class import ObjectClass
 from train.results.found_object import FoundObject
@@ -49,3 +50,23 @@ def test_coco_lists_each_category_once(tmp_path: Path) -> None:
     assert {category["name"]: category["id"] for category in content["categories"]} == ids
     assert len(content["categories"]) == len(ids)
     assert [row["category_id"] for row in content["annotations"]] == [5, 4, 7, 6, 5]
+
+
+def test_box_in_coco_fits_the_mask_where_the_grid_is_finer_than_the_image(tmp_path: Path) -> None:
+    grid = WorkingGrid.of(Picture(np.zeros((60, 60, 3), np.uint8), mpp_um=0.25), 0.13)
+    generator = np.random.default_rng(0)
+    file = CocoFile(tmp_path / "a.json", grid, [])
+    found = [
+        FoundObject.from_mask(
+            generator.random(generator.integers(8, 40, 2)) < 0.3, tuple(generator.integers(0, 70, 2).tolist()), 0.9, 1.0
+        )
+        for _ in range(50)
+    ]
+    for item in placed([each for each in found if each], grid):
+        file.add(item)
+    file.close()
+    rows = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert len(rows) == 50
+    for row in rows:
+        assert row["bbox"] == coco_mask.toBbox(row["segmentation"]).tolist()
+        assert row["area"] == coco_mask.area(row["segmentation"])

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from schemas.prompt_kinds import PromptKind
+from schemas.points import Prompt
+from schemas.prompt_kinds import PointLabel, PromptKind
 from schemas.store.store import Store
 from train.model.predictor import MaskPredictor
 from train.model.promptable import PromptableSam
@@ -70,3 +73,26 @@ def test_scores_under_moved_prompts_stand_beside_the_others(store: Store, nano: 
         assert scores["overall"]["class_mean"]["dice"]["ci95"] is not None or scores["change"]["ci95"] is None
     assert found["0.05"]["overall"]["dice"] != found["0.3"]["overall"]["dice"]
     assert len(tiles_with_objects(store, "val")) == moved["protocol"]["tiles"]
+
+
+def test_corners_of_a_small_box_stay_in_order(store: Store) -> None:
+    record = store[0]
+    prompt = Prompt(
+        point_coords=np.array([[60, 60], [61, 61]], np.float32),
+        point_labels=np.array([PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT], np.int32),
+    )
+    swapped = 0
+    for number in range(300):
+        small = replace(
+            record,
+            index=number,
+            object_ids=record.object_ids[:1],
+            boxes_xyxy=np.array([[60, 60, 61, 61]], record.boxes_xyxy.dtype),
+        )
+        question = replace(Question.from_record(record, "box", []), index=number, prompts=[prompt])
+        (moved,) = jittered(question, small, 0.45).prompts
+        generator = np.random.default_rng([number, int(record.object_ids[0])])
+        unsorted = np.rint(prompt["point_coords"] + generator.uniform(-1, 1, (2, 2)) * 0.45 * 2)
+        swapped += bool((unsorted[0] > unsorted[1]).any())
+        np.testing.assert_array_equal(moved["point_coords"], np.sort(unsorted, axis=0))
+    assert swapped

@@ -47,7 +47,7 @@ def test_folder_that_cannot_be_predicted_is_refused(tmp_path: Path, names: tuple
         find_sources([tmp_path])
 
 
-@pytest.mark.parametrize("name", ["...png", b"caf\xe9.png"])
+@pytest.mark.parametrize("name", ["...png", b"caf\xe9.png", f"{'é' * 118}.png"])
 def test_name_that_results_cannot_have_is_refused(tmp_path: Path, name: str | bytes) -> None:
     path = tmp_path / os.fsdecode(name)
     path.touch()
