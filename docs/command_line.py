@@ -20,7 +20,8 @@ and a test compares it with the programs.
 
 Two flags may stand anywhere on the command line of both programs: `--debug` adds tracebacks and the time of each stage,
 and `--log-json` makes each line on stderr one JSON object and shows no progress bar. `--version` prints the version.
-The exit status is 0 for success, 1 for an expected failure, which is one line on stderr, and 2 for a wrong call.
+The exit status is 0 for success, 1 for an expected failure, which is one message on stderr with a
+line for each problem, and 2 for a wrong call.
 """
 
 
@@ -57,6 +58,8 @@ def _values(parameter: Any, hint: Any) -> str:
     choices = parameter.metavar.split("|") if parameter.metavar else [kind for kind in kinds if isinstance(kind, str)]
     if len(choices) > 1:
         return ", ".join(f"`{choice}`" for choice in choices)
+    if parameter.metavar:
+        return f"`{parameter.metavar}`"
     return {int: "integer", float: "number", str: "text", Path: "path"}[kinds[0]]
 
 

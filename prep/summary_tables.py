@@ -19,9 +19,9 @@ def print_classes(counts: Sequence[ClassCount]) -> None:
         of_class = {count.split: count for count in counts if count.class_id == code}
         objects = (str(of_class[split].objects) if split in of_class else "-" for split in SPLITS)
         once = [count.roi_pixels for count in of_class.values()]
-        area = "-" if None in once else f"{sum(filter(None, once)) / 1e6:.1f}"
+        area = "-" if None in once else _mega(sum(filter(None, once)))
         pixels = sum(count.pixels for count in of_class.values())
-        table.add_row(as_markup(name), str(code), *objects, area, f"{pixels / 1e6:.1f}")
+        table.add_row(as_markup(name), str(code), *objects, area, _mega(pixels))
     Console(emoji=False).print(table)
 
 
@@ -30,7 +30,7 @@ def print_summary(summary: StoreSummary) -> None:
     console = Console(emoji=False)
     console.print(
         f"[bold]{as_markup(summary.path)}[/]: {summary.tiles} tiles of {summary.tile_size_px} px, "
-        f"{summary.objects} {summary.object_kind} objects, {summary.stored_bytes / 1e6:.1f} MB, "
+        f"{summary.objects} {summary.object_kind} objects, {_mega(summary.stored_bytes)} MB, "
         f"written by bcss-sam2 {as_markup(summary.tool_version)}"
     )
     console.print(
@@ -39,7 +39,7 @@ def print_summary(summary: StoreSummary) -> None:
     if summary.sequences:
         console.print(
             f"{summary.sequences} sequences with {summary.frames} frames, of which {summary.labelled_frames} have a "
-            f"mask, and {summary.tracks} objects that keep their track through all frames"
+            f"mask, and {summary.tracks} objects that are followed through the frames"
         )
     splits = Table("split", "tiles", "frames" if summary.sequences else "ROIs", "patients")
     for split in summary.splits:
@@ -50,7 +50,7 @@ def print_summary(summary: StoreSummary) -> None:
     for array in summary.arrays:
         share = array.stored_bytes / array.raw_bytes if array.raw_bytes else 0.0
         shape = " x ".join(str(side) for side in array.shape)
-        arrays.add_row(array.name, shape, array.dtype, f"{array.stored_bytes / 1e6:.1f}", f"{share:.0%}")
+        arrays.add_row(array.name, shape, array.dtype, _mega(array.stored_bytes), f"{share:.0%}")
     console.print(arrays)
     points = ", ".join(f"{mean:.1f} {name}" for name, mean in summary.prompts.items())
     console.print(f"mean points of an object: {points}; and a box")
@@ -58,3 +58,9 @@ def print_summary(summary: StoreSummary) -> None:
     console.print(as_markup("settings: " + ", ".join(f"{k}={v}" for k, v in settings.items())), highlight=False)
     if summary.kept_out:
         console.print(f"left out, since they contain no selected class: {as_markup(', '.join(summary.kept_out))}")
+
+
+def _mega(number: float) -> str:
+    """Write a number in millions, with three digits if it is small."""
+    millions = number / 1e6
+    return f"{millions:.1f}" if millions >= 1 or not number else f"{millions:.3g}"

@@ -139,7 +139,7 @@ def _page(store: Store, figures: list[str], layers: Collection[Layer]) -> str:
     options = "".join(f'<option value="{info.code}">{html.escape(info.name)}</option>' for info in infos)
     return _PAGE.format(
         title=html.escape(Path(store.path).name),
-        facts=html.escape(repr(store)),
+        facts=html.escape(f"{store.path}: {store.summary}"),
         key=key,
         legend=" ".join(text for layer, text in _IN_WORDS.items() if layer in layers),
         splits='<option value="">all</option>' + "".join(f"<option>{split}</option>" for split in SPLITS),

@@ -75,6 +75,11 @@ class Store:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
+        return f"Store({self.path!r}: {self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """What the store holds, in one line."""
         manifest = self.manifest
         splits = self.column("tiles/split")
         counts = ", ".join(f"{split} {int((splits == split).sum())}" for split in SPLITS)
@@ -82,8 +87,8 @@ class Store:
         patients = len(set(self.column("tiles/patient")))
         place = f" in {len(self.sequences)} sequences" if self.sequences else ""
         return (
-            f"Store({self.path!r}: {len(self)} tiles of {manifest.tile_size_px} px from {patients} patients "
-            f"({counts}); {manifest.complete.objects} {manifest.object_kind} objects of {names}{place})"
+            f"{len(self)} tiles of {manifest.tile_size_px} px from {patients} patient{'s' * (patients != 1)} "
+            f"({counts}); {manifest.complete.objects} {manifest.object_kind} objects of {names}{place}"
         )
 
     @cached_property

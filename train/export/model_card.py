@@ -69,6 +69,8 @@ def model_card(
         store_sha256=origin.get("data_sha256", "not recorded"),
         sha256=weights.sha256,
         split=split,
+        # `best.pt`, which has no optimizer, was chosen by these scores; the last step was not.
+        chosen=split == "val" and "optimizer" not in content,
         rows=rows,
         seen=note,
         oracle_note=ORACLE_NOTE if any(ORACLE_MARK in row[2] for row in rows) else "",

@@ -63,7 +63,7 @@ def write_run_report(
     if predictors and LAST not in predictors:
         lead = "The last epoch was the best one, so best is also the last step."
     facts = (*_data(store), *_settings(run.config))
-    title = f"Run {without_dots(out).name}"
+    title = f"Training: {without_dots(out).name}"
     write_report(out / "report.html", title, store, evaluation, predictors, protocol, out, lead, facts, command)
     return _against_start(evaluation) if evaluation else None
 
@@ -92,7 +92,8 @@ def _data(store: Store) -> list[Fact]:
     for split in SPLITS:
         tiles = splits == split
         if tiles.any():
-            counts = f"{len(set(patients[tiles].tolist()))} patients, {int(tiles.sum())} tiles"
+            people = len(set(patients[tiles].tolist()))
+            counts = f"{people} patient{'s' * (people != 1)}, {int(tiles.sum())} tiles"
             rows.append(Fact("Data", split, f"{counts}, {int((of_objects == split).sum())} objects"))
     return rows
 

@@ -100,7 +100,13 @@ def write_report(
     tables: dict[str, list[Fact]] = {}
     for fact in more_facts:
         tables.setdefault(fact.table, []).append(fact)
-    context: dict[str, Any] = {"title": title, "lead": lead, "facts": repr(store), "figures": figures, "tables": tables}
+    context: dict[str, Any] = {
+        "title": title,
+        "lead": lead,
+        "figures": figures,
+        "tables": tables,
+        "facts": f"{store.path}: {store.summary}",
+    }
     if evaluation is not None:
         context |= _scores(evaluation)
         figures += score_figures(store, evaluation)
@@ -273,7 +279,7 @@ def _pair(pair: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "dice": f"{mean['value']:+.3f}{mark}",
         "interval": class_mean_interval(mean, "interval", "+.3f"),
         "level": f"({mean['level']:.2%})" if mean["interval"] else "",
-        "p": "-" if mean["p"] is None else f"{mean['p']:.3f}",
+        "p": "-" if mean["p"] is None else "< 0.001" if mean["p"] < 0.0005 else f"{mean['p']:.3f}",
         "by_object": f"{pair['dice']:+.3f}{mark}",
         "better_on": f"{pair['better_on']:.0%}",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,12 @@ _LOSS_COLOR = "#0072b2"
 
 
 def training_curves(run: Path) -> list[str]:
-    """Draw the loss of every step and the validation Dice of every epoch, from a run's `metrics.jsonl`."""
-    return [_loss(run), _validation(run)]
+    """Draw the loss of every step and, if there was a validation, its Dice after every epoch.
+
+    Args:
+        run: Folder of the run, with its `metrics.jsonl`.
+    """
+    return [_loss(run), *_validation(run)]
 
 
 def _loss(run: Path) -> str:
@@ -32,11 +37,13 @@ def _loss(run: Path) -> str:
     return drawn.svg()
 
 
-def _validation(run: Path) -> str:
+def _validation(run: Path) -> Iterator[str]:
     lines = (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     epochs = [entry for entry in map(json.loads, lines) if entry.get("event") == "epoch"]
-    drawn = panel("Validation after each epoch", _HEIGHT_IN)
     kinds = list(dict.fromkeys(kind for entry in epochs for kind in entry["val"] or {}))
+    if not kinds:
+        return
+    drawn = panel("Validation after each epoch", _HEIGHT_IN)
     for kind, style in styles_of(kinds).items():
         scored = [entry for entry in epochs if kind in (entry["val"] or {})]
         dice = [entry["val"][kind]["overall"]["dice"] for entry in scored]
@@ -44,6 +51,5 @@ def _validation(run: Path) -> str:
         drawn.axes.plot(at, dice, marker=style.marker, markersize=3, label=kind, color=style.color)
     drawn.axes.set_ylim(0, 1)
     name_axes(drawn.axes, "step", "validation Dice")
-    if kinds:
-        drawn.axes.legend(frameon=False, fontsize=TEXT_PT, loc="lower right")
-    return drawn.svg()
+    drawn.axes.legend(frameon=False, fontsize=TEXT_PT, loc="lower right")
+    yield drawn.svg()

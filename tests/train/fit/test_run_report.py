@@ -176,7 +176,7 @@ def test_report_fits_the_window(worse: tuple[Path, list[str], str], browser: Bro
     page.on("console", lambda message: troubles.append(message.text))
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.goto((worse[0] / "report.html").as_uri())
-    assert page.title() == "Run my run"
+    assert page.title() == "Training: my run"
     assert page.locator("h2").all_inner_texts()[:2] == ["Scores", "Differences on the same objects"]
     assert page.locator("#scores tbody tr:visible").count() == 6
     assert page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)") <= width
