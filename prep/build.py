@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prep.built_store import built_store
-from prep.config import BuildConfig
+from prep.config import ALL_CLASSES, BuildConfig
 from prep.inspect import ignored_share
 from prep.parallel import task_map
 from prep.place.destination import check_replaceable, linked_place, occupied
@@ -162,12 +162,24 @@ def _build_in(work: Path, location: str, plan: BuildPlan, options: BuildOptions)
         check_tracks(plan.source_dir, folders)
         _check_splits(plan, folders)
         manifest = assemble(work, folders, plan, run)
+        _warn_of_unnamed(plan, manifest)
         if ignored_share(manifest) > MUCH_IGNORED:
             what = "more than a third of the pixels count neither in training nor in scores"
             logger.warning("%s: %s; %s", location, what, _why_ignored(plan, manifest))
         with timed("publish"):
             _publish(work, location, overwrite=options.overwrite)
     return manifest
+
+
+def _warn_of_unnamed(plan: BuildPlan, manifest: Manifest) -> None:
+    """Warn of classes that a class map does not name, because their codes may be mistakes."""
+    # The background, 0, is in the map of data that has no other names.
+    named = {entry.code for entry in plan.config.class_map if entry.name} - {0}
+    unnamed = [info for info in manifest.classes if info.code not in named]
+    if plan.config.classes == ALL_CLASSES and named and unnamed:
+        shown = ", ".join(f"{info.code} ({info.name})" for info in unnamed)
+        remedy = "name them in the map, or leave them out with --classes"
+        logger.warning("%s: codes that the class map does not name are classes: %s; %s", plan.source_dir, shown, remedy)
 
 
 def _why_ignored(plan: BuildPlan, manifest: Manifest) -> str:

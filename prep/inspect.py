@@ -163,6 +163,19 @@ def _track_count(store: Store) -> int:
     return np.unique(np.stack([sequence_of, store.column("objects/track")]), axis=1).shape[1]
 
 
+def has_padding(manifest: Manifest) -> bool:
+    """Whether tiles are padded: they reach beyond ROIs, or a ROI is smaller than a tile."""
+    config = manifest.config
+    if config.get("layout") == "resize":
+        return False
+    mpp_um, size_px = config.get("mpp_um"), manifest.tile_size_px
+    scales = [(source.mpp_um or 0) / mpp_um if mpp_um else 1.0 for source in manifest.kept]
+    return config.get("edge") == "pad" or any(
+        min(source.width_px, source.height_px) * scale < size_px - 0.5
+        for source, scale in zip(manifest.kept, scales, strict=True)
+    )
+
+
 def ignored_share(manifest: Manifest) -> float:
     """Return the share of the tiles' pixels that count neither as object nor as background, 0 to 1."""
     kept = manifest.kept

@@ -180,7 +180,7 @@ def build(
     """Build a store from images and masks; after an interruption, repeat the command to continue."""
     from prep.build import BuildOptions, build_store
     from prep.config import BuildConfig
-    from prep.inspect import class_counts, ignored_share
+    from prep.inspect import class_counts, has_padding, ignored_share
     from prep.parallel import useful_processes
     from prep.plan import read_source
     from prep.preset import GivenRules, dataset_rules
@@ -235,7 +235,9 @@ def build(
     counts = f"{manifest.complete.tiles} tiles, {manifest.complete.objects} objects"
     counts += f" in {len(manifest.sequences)} sequences" if manifest.sequences else ""
     share, codes = ignored_share(manifest), ignore or ",".join(map(str, rules.ignore)) or "none"
-    typer.echo(f"{printable(out)}: {counts}; {share:.0%} of the pixels are ignored (--ignore {codes})")
+    how = f"--ignore {codes}" + (", and padding" if has_padding(manifest) else "")
+    shown = "more than 99%" if 0.995 <= share < 1 else f"{share:.0%}"
+    typer.echo(f"{printable(out)}: {counts}; {shown} of the pixels are ignored ({how})")
 
 
 def _class_map(class_map: Path | None, colors: Path | None, nearest_color: bool) -> tuple[ClassEntry, ...]:

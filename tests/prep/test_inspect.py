@@ -7,12 +7,13 @@ import pytest
 
 from prep.build import build_store
 from prep.config import BuildConfig
-from prep.inspect import class_counts, ignored_share, summarize_store
+from prep.inspect import class_counts, has_padding, ignored_share, summarize_store
 from prep.source.class_map import ClassEntry
 from schemas.errors import StoreError
 from schemas.manifest import SourceRecord
 from schemas.picture.decode import read_mask
 from schemas.store.store import Store, open_store
+from tests.conftest import WriteRoi
 
 
 def test_counts_add_up(store: Store) -> None:
@@ -68,3 +69,24 @@ def test_manifest_without_sources_is_summarized(store: Store) -> None:
     source = store.manifest.sources[0].model_dump()
     with pytest.raises(ValueError, match="ignored_px"):
         SourceRecord.model_validate({**source, "ignored_px": 10**400})
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_padded"),
+    [
+        ({"size_px": 32}, False),
+        ({"size_px": 48}, True),
+        ({"size_px": 24, "edge": "pad"}, True),
+        ({"size_px": 16, "mpp_um": 0.5, "source_mpp_um": 0.25}, False),
+        ({"size_px": 24, "mpp_um": 0.5, "source_mpp_um": 0.25}, True),
+        ({"size_px": 48, "layout": "resize"}, False),
+    ],
+)
+def test_padding_is_known_from_the_sizes(
+    write_roi: WriteRoi, tmp_path: Path, changes: dict[str, object], is_padded: bool
+) -> None:
+    source = write_roi("a", np.ones((40, 32), np.uint8))
+    config = BuildConfig.model_validate({"classes": (1,), "ignore": (), **changes})
+    manifest = build_store(source, tmp_path / "s.zarr", config)
+    assert has_padding(manifest) == is_padded
+    assert (ignored_share(manifest) > 0) == is_padded

@@ -63,6 +63,20 @@ def test_classes_of_another_data_set_have_no_names_of_bcss(tmp_path: Path, monke
     assert not store[0].ignore.any()
 
 
+def test_code_that_the_class_map_lacks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = np.repeat(np.array([0, 1, 9, 9], np.uint8), 16)[:, None].repeat(64, 1)
+    (tmp_path / "map.tsv").write_text("code\tname\n1\tgland\n")
+    named = ("--class-map", str(tmp_path / "map.tsv"))
+    store = _build(monkeypatch, tmp_path / "d", labels, "a", *named)
+    assert [info.name for info in store.manifest.classes] == ["gland", "code_9"]
+    assert "codes that the class map does not name are classes: 9 (code_9); name them in the map" in caplog.text
+    caplog.clear()
+    _build(monkeypatch, tmp_path / "e", labels, "a", *named, "--classes", "1,9")
+    assert "does not name" not in caplog.text
+
+
 def test_files_named_as_in_bcss_keep_its_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.repeat(np.array([0, 1, 2, 7], np.uint8), 16)[:, None].repeat(64, 1)
     (tmp_path / "map.tsv").write_text("label\tGT_code\noutside_roi\t0\ntumor\t1\nstroma\t2\nexclude\t7\n")
