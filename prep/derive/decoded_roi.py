@@ -123,12 +123,13 @@ def _read_instances(roi: RoiSource, path: Path, config: BuildConfig) -> Instance
     class_of = {number: config.merges.get(code, code) for number, code in class_of.items()}
     wanted = config.wanted(sorted(set(class_of.values())))
     # In sequences, the settings give ignored values of the masks instead of ignored classes.
-    ignored = config.ignore if roi.sequence else [number for number, code in class_of.items() if code in config.ignore]
+    of_ignored_class = (number for number, code in class_of.items() if code in config.ignore)
+    ignored = frozenset(config.ignore if roi.sequence else of_ignored_class)
     left_out = [number for number, code in class_of.items() if code not in wanted and number not in ignored]
     if left_out:
         is_left_out = np.isin(np.arange(int(ids.max()) + 1), left_out)
         ids = np.where(is_left_out[ids], ids.dtype.type(0), ids)
-    return Instances(ids, class_of, source_ids, frozenset(ignored))
+    return Instances(ids, class_of, source_ids, ignored)
 
 
 def _scale_to(roi: RoiSource, mpp_um: float) -> float:

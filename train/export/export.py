@@ -84,15 +84,14 @@ def export_checkpoint(
 
 
 def _check_place(out: Path, checkpoint: Path, target: ExportFormat, *, overwrite: bool) -> None:
-    """Refuse to replace anything other than an earlier export, and a name that would say another format.
+    """Refuse to replace anything other than an earlier export, and a suffix of another format.
 
     Raises:
         ConfigError: Something is in the way, or the name has the suffix of another format.
     """
     if target != "transformers" and (out.suffix == SAFETENSORS_SUFFIX) != (target == "safetensors"):
         wanted = SAFETENSORS_SUFFIX if target == "safetensors" else ".pt"
-        what = "has not the suffix by which programs know the format"
-        raise ConfigError(out, what, f"name a file that ends in {wanted}")
+        raise ConfigError(out, "would be read as another format, by its suffix", f"name a file that ends in {wanted}")
     if not out.exists():
         return
     if out.is_dir() != (target == "transformers"):
