@@ -116,7 +116,7 @@ def test_report_lists_the_data_and_the_settings_that_differ(
     assert _rows(report, "Data") == [
         ["store", small_store.path],
         *(
-            [split, f"1 patients, {count} tiles, {int((objects == split).sum())} objects"]
+            [split, f"1 patient, {count} tiles, {int((objects == split).sum())} objects"]
             for split, count in counts.items()
         ),
     ]
