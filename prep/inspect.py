@@ -164,7 +164,7 @@ def _track_count(store: Store) -> int:
 
 
 def has_padding(manifest: Manifest) -> bool:
-    """Whether tiles are padded: they reach beyond ROIs, or a ROI is smaller than a tile."""
+    """Whether tiles may be padded: they may reach beyond ROIs, or a ROI is smaller than a tile."""
     config = manifest.config
     if config.get("layout") == "resize":
         return False

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from schemas.command.console import INTERRUPTED, own_formatter
+from schemas.command.json_log import JsonFormatter
 from schemas.command.stage_timer import TimedTask, add_timings, is_collecting
 from schemas.errors import ConfigError, SourceError
 from schemas.script_guard import GUARD_REMEDY, is_script
@@ -117,6 +118,7 @@ def _begin_worker(begun: EventType, formatter: logging.Formatter | None) -> None
         handler = logging.StreamHandler()
         handler.setFormatter(formatter)
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        logging.captureWarnings(isinstance(formatter, JsonFormatter))
     # Ctrl-C reaches the workers, too. It ends a task, but an idle worker waits until the parent ends it: if one died,
     # the pool would kill the others, and they could not free their semaphores.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -61,6 +61,8 @@ def print_summary(summary: StoreSummary) -> None:
 
 
 def _mega(number: float) -> str:
-    """Write a number in millions, with three digits if it is small."""
+    """Write a number in millions, with up to four digits after the point if it is small."""
     millions = number / 1e6
-    return f"{millions:.1f}" if millions >= 1 or not number else f"{millions:.3g}"
+    if millions >= 1 or not number:
+        return f"{millions:.1f}"
+    return f"{millions:.2g}" if number >= 100 else "< 0.0001"

@@ -98,7 +98,7 @@ def write_masks(
         raise ConfigError(f"--out {out}", "is not empty", "name a new folder")
     plan = plan_masks(annotations, images, class_map)
     if instances:
-        plan = _with_ignored_crowds(annotations, plan)
+        plan = _with_ignored_crowds(annotations, plan, class_map)
     drawn = DrawnMasks()
     # Write to a folder beside it and rename that at the end, so that the output folder is complete when it appears.
     out = out.resolve()
@@ -141,12 +141,13 @@ def plan_masks(annotations: Path, images: Path, class_map: tuple[ClassEntry, ...
     return MaskPlan(shapes, sizes, _codes(found, shapes, class_map), colors)
 
 
-def _with_ignored_crowds(source: Path, plan: MaskPlan) -> MaskPlan:
+def _with_ignored_crowds(source: Path, plan: MaskPlan, class_map: tuple[ClassEntry, ...]) -> MaskPlan:
     """Draw each crowd area, which outlines many instances at once, first and as an instance of an ignored class."""
     crowds = sum(area.is_crowd for areas in plan.shapes.values() for area in areas)
     if not crowds:
         return plan
-    code = plan.codes.get(IGNORED_CLASS, max(plan.codes.values(), default=0) + 1)
+    given = {entry.name: entry.code for entry in class_map} | plan.codes
+    code = given.get(IGNORED_CLASS, max(given.values(), default=0) + 1)
     what = "crowd areas (many instances in one outline) get the class %s, which a build leaves out of loss and scores"
     logger.warning(f"%s: {what}: %d", source, IGNORED_CLASS, crowds)
     shapes = {

@@ -9,6 +9,7 @@ from prep.build import build_store
 from prep.config import BuildConfig
 from prep.inspect import class_counts, has_padding, ignored_share, summarize_store
 from prep.source.class_map import ClassEntry
+from prep.summary_tables import print_classes
 from schemas.errors import StoreError
 from schemas.manifest import SourceRecord
 from schemas.picture.decode import read_mask
@@ -90,3 +91,16 @@ def test_padding_is_known_from_the_sizes(
     manifest = build_store(source, tmp_path / "s.zarr", config)
     assert has_padding(manifest) == is_padded
     assert (ignored_share(manifest) > 0) == is_padded
+
+
+def test_small_numbers_of_pixels_are_not_shown_as_nothing(
+    write_roi: WriteRoi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.zeros((64, 64), np.uint8)
+    labels[:30, :50], labels[50:, 50:52] = 1, 2
+    store = tmp_path / "s.zarr"
+    build_store(write_roi("a", labels), store, BuildConfig(size_px=64, classes=(1, 2), ignore=()))
+    print_classes(class_counts(open_store(store)))
+    printed = capsys.readouterr().out
+    assert "0.0015" in printed
+    assert "< 0.0001" in printed

@@ -65,8 +65,8 @@ def mask_loss(
     """Compute the loss of one decoder pass.
 
     If an object has several candidate masks, the loss trains only the candidate with the smallest weighted sum of
-    focal and Dice loss. An object without a target pixel trains only the object score. An object without a pixel that
-    counts trains nothing.
+    focal and Dice loss. An object without a target pixel trains only the object score, if it is `known` to be
+    absent. An object without a pixel that counts trains nothing.
 
     Args:
         prediction: The predictions of the decoder pass.

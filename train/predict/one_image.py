@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,6 +58,7 @@ def predict_image(
     settings: PredictSettings,
     asked: Sequence[ObjectPrompt],
     digest: str,
+    categories: Mapping[str, int],
     on_progress: Callable[[PredictProgress], None] | None = None,
 ) -> ImageSummary:
     """Predict an image into a folder; an interrupted search is continued.
@@ -69,6 +70,7 @@ def predict_image(
         settings: Settings of the prediction.
         asked: The prompts, in pixels of level 0; none with `settings.automatic`.
         digest: Digest of the image, the weights and the settings, for the record.
+        categories: COCO's id of each class that objects may have.
         on_progress: Function called after each window or group of objects.
 
     Raises:
@@ -89,8 +91,8 @@ def predict_image(
             on_progress(PredictProgress(path.stem, done, total, pixels_done, time.monotonic() - begun))
 
     objects = _objects(predictor, grid, settings, asked, WindowRows(work / "rows", digest), show)
-    kinds = _kinds(predictor, asked)
-    writers = open_writers(results, path.stem, grid, settings.formats, list(kinds.values()))
+    kinds = {kind.name: kind for kind in (*only_class(predictor), *(item.kind for item in asked if item.kind))}
+    writers = open_writers(results, path.stem, grid, settings.formats, categories)
     classes = write_all(writers, placed(objects, grid))
     files = sorted(file.name for file in results.iterdir())
     # Another run may have written other kinds of files.
@@ -103,7 +105,7 @@ def predict_image(
         classes=dict(sorted(classes.items())),
         empty=len(asked) - classes.total() if asked else 0,
         seconds=time.monotonic() - begun,
-        pixels=pixels if asked else grid.size_xy[0] * grid.size_xy[1],
+        pixels=pixels if settings.automatic is None else grid.size_xy[0] * grid.size_xy[1],
         files=tuple(files),
         colors={name: f"#{bytes(kind.color).hex()}" for name, kind in kinds.items() if name in classes},
     )
@@ -146,7 +148,7 @@ def _objects(
 ) -> Iterator[FoundObject]:
     """Yield the objects of an image; `show` gets the finished steps, all steps, and the pixels of finished windows."""
     if settings.automatic is not None:
-        kind = next(iter(_only_class(predictor)), None)
+        kind = next(iter(only_class(predictor)), None)
         for found in search(
             predictor,
             grid,
@@ -167,15 +169,7 @@ def _objects(
             yield found
 
 
-def _kinds(predictor: ImagePredictor, asked: Sequence[ObjectPrompt]) -> dict[str, ObjectClass]:
-    """Return the classes that objects may have, by name; without a code of its own, a class has that of training."""
-    classes = predictor.trained_on.classes if predictor.trained_on else ()
-    codes = {info.name: info.code for info in classes}
-    kinds = {kind.name: kind for kind in (*_only_class(predictor), *(item.kind for item in asked if item.kind))}
-    return {name: replace(kind, code=kind.code or codes.get(name, 0)) for name, kind in kinds.items()}
-
-
-def _only_class(predictor: ImagePredictor) -> list[ObjectClass]:
+def only_class(predictor: ImagePredictor) -> list[ObjectClass]:
     """Return the only class that the model was trained on, in a list; the list is empty if there are several."""
     classes = predictor.trained_on.classes if predictor.trained_on else ()
     return [ObjectClass(info.name, info.color) for info in classes] if len(classes) == 1 else []

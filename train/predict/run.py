@@ -15,11 +15,12 @@ from pathlib import Path
 
 from schemas.errors import BcssError, ConfigError, SourceError, joined
 from train.predict.image_predictor import ImagePredictor
-from train.predict.one_image import WORK_FOLDER, PredictProgress, predict_image
+from train.predict.one_image import WORK_FOLDER, PredictProgress, only_class, predict_image
 from train.predict.settings import PredictSettings
 from train.prompts.object_prompt import ObjectPrompt
 from train.prompts.prompts_of_images import PromptsOfImages
 from train.prompts.region import in_region
+from train.results.categories import category_ids
 from train.results.done_record import ImageSummary, check_done, summaries, summary_of
 from train.results.out_folder import check_nothing_foreign
 from train.results.page import PAGE_FILE, write_page
@@ -65,6 +66,7 @@ def predict_images(
         prompts.warn_of_unmatched(sources)
     own = list(sources)[world.rank :: world.size]
     jobs, problems = world.together(lambda: _jobs(predictor, own, out, settings, prompts, asked))
+    categories = _categories(predictor, asked)
     turned = [job.path for job in jobs if _is_turned(job.path)]
     if turned:
         logger.warning("images that their orientation tag rotates or flips: %d, such as %s", len(turned), turned[0])
@@ -74,7 +76,9 @@ def predict_images(
             if summary is not None:
                 logger.info("%s is up to date", job.path.name)
             else:
-                summary = predict_image(predictor, job.path, out, settings, job.asked, job.digest, on_progress)
+                summary = predict_image(
+                    predictor, job.path, out, settings, job.asked, job.digest, categories, on_progress
+                )
         except BcssError as error:
             problems.append(error)
         except OSError as error:
@@ -92,6 +96,13 @@ def predict_images(
             problems.append(_unfinished(out / PAGE_FILE, error))
     if problems:
         raise joined("predict", problems)
+
+
+def _categories(predictor: ImagePredictor, asked: Mapping[Path, list[ObjectPrompt]]) -> dict[str, int]:
+    """Return COCO's id of each class that an object of any image may have."""
+    kinds = {item.kind.name: item.kind for items in asked.values() for item in items if item.kind}
+    classes = predictor.trained_on.classes if predictor.trained_on else ()
+    return category_ids(kinds.values() if asked else only_class(predictor), {info.name: info.code for info in classes})
 
 
 def _unfinished(path: Path, error: OSError) -> SourceError:

@@ -17,8 +17,8 @@ class _CocoImage(BaseModel):
     model_config = ConfigDict(frozen=True)
     id: int
     file_name: str
-    width: int | None = None
-    height: int | None = None
+    width: Any = None
+    height: Any = None
 
 
 class _CocoBox(BaseModel):
@@ -67,5 +67,6 @@ def coco_prompts(path: Path, content: Any) -> tuple[PromptsByImage, dict[str, tu
         kind = kinds.get(annotation.category_id) if annotation.category_id is not None else None
         box = checked_box(where, (x, y, x + width, y + height))
         found[names[annotation.image_id]].append(ObjectPrompt(str(number), box, (), kind))
-    sizes = {names[image.id]: (image.width, image.height) for image in coco.images if image.width and image.height}
-    return found, sizes
+    # Not every tool writes sizes, and some write other things in their place.
+    stated = {names[image.id]: (image.width, image.height) for image in coco.images}
+    return found, {name: size for name, size in stated.items() if all(type(px) is int and px > 0 for px in size)}

@@ -20,9 +20,9 @@ class ObjectClass:
     Attributes:
         name: Name of the class.
         color: Color of the class in pictures, sRGB.
-        code: Its number in the COCO file or in the training data that it comes from; 0 if it has none.
+        code: Its number in the COCO file or in the training data that it comes from; None if it has none.
     """
 
     name: str
     color: Color = DEFAULT_COLOR
-    code: int = 0
+    code: int | None = None

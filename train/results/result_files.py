@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from train.choices import ResultFormat
-from train.prompts.object_class import ObjectClass
 from train.results.placed_object import PlacedObject
 from train.results.raster_files import LabelImage, OverlayPicture
 from train.results.vector_files import CocoFile, CsvFile, GeoJsonFile, ObjectWriter
@@ -15,7 +14,7 @@ from train.slide.working_grid import WorkingGrid
 
 
 def open_writers(
-    folder: Path, stem: str, grid: WorkingGrid, formats: Collection[ResultFormat], kinds: list[ObjectClass]
+    folder: Path, stem: str, grid: WorkingGrid, formats: Collection[ResultFormat], categories: Mapping[str, int]
 ) -> list[ObjectWriter]:
     """Open a writer for each wanted format.
 
@@ -24,12 +23,12 @@ def open_writers(
         stem: Stem of the image, with which their names begin.
         grid: The image.
         formats: The wanted formats.
-        kinds: Classes that objects may have; COCO lists them before the objects.
+        categories: COCO's id of each class that objects may have; see `category_ids`.
     """
     makers: dict[ResultFormat, Callable[[], ObjectWriter]] = {
         "geojson": lambda: GeoJsonFile(folder / f"{stem}.geojson", grid.source.qupath_origin_xy),
         "masks": lambda: LabelImage(folder / f"{stem}.labels", grid),
-        "coco": lambda: CocoFile(folder / f"{stem}.coco.json", grid, kinds),
+        "coco": lambda: CocoFile(folder / f"{stem}.coco.json", grid, categories),
         "csv": lambda: CsvFile(folder / f"{stem}.csv"),
         "overlay": lambda: OverlayPicture(folder / f"{stem}.overlay.jpg", grid, grid.preview),
     }

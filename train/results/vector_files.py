@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,15 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from train.results.found_object import ObjectClass
+from train.results.categories import NO_CLASS
 from train.results.placed_object import PlacedObject, Ring
 from train.slide.working_grid import WorkingGrid
 
 _NAMESPACE = uuid.UUID("0b0f4b7c-6a53-4b5c-9f0a-4d2f5f1f8a51")
 """Namespace for the UUIDs of features. A UUID depends on this and the content, so equal runs give equal files."""
-
-NO_CLASS = "object"
-"""Name of the COCO category for objects without a class, because COCO requires a category."""
 
 
 class ObjectWriter(Protocol):
@@ -161,15 +158,14 @@ class CocoFile:
     Args:
         path: The file to write.
         grid: The image.
-        kinds: All classes that the objects may have.
+        categories: The category id of each class, and of `NO_CLASS`.
     """
 
-    def __init__(self, path: Path, grid: WorkingGrid, kinds: Iterable[ObjectClass]) -> None:
-        self._grid = grid
-        self._ids = _category_ids(kinds)
-        categories = [{"id": number, "name": name} for name, number in self._ids.items()]
+    def __init__(self, path: Path, grid: WorkingGrid, categories: Mapping[str, int]) -> None:
+        self._grid, self._ids = grid, categories
+        listed = [{"id": number, "name": name} for name, number in categories.items()]
         image = {"id": 1, "file_name": grid.source.path.name, "width": grid.region[2], "height": grid.region[3]}
-        head = f'{{"images": [{json.dumps(image)}], "categories": {json.dumps(categories)}, "annotations": ['
+        head = f'{{"images": [{json.dumps(image)}], "categories": {json.dumps(listed)}, "annotations": ['
         self._rows = _JsonRows(path, head)
 
     def add(self, item: PlacedObject) -> None:
@@ -195,19 +191,6 @@ class CocoFile:
     def discard(self) -> None:
         """Leave the file unfinished."""
         self._rows.discard()
-
-
-def _category_ids(kinds: Iterable[ObjectClass]) -> dict[str, int]:
-    """Return the category id of each class and of objects without a class: the class's code, or else a free number."""
-    ids: dict[str, int] = {}
-    codes = {kind.name: kind.code for kind in kinds}
-    for name, code in codes.items():
-        if code and code not in ids.values():
-            ids[name] = code
-    for name in (NO_CLASS, *sorted(codes)):
-        if name not in ids:
-            ids[name] = max(ids.values(), default=0) + 1
-    return ids
 
 
 def level0_mask(item: PlacedObject, grid: WorkingGrid) -> tuple[int, int, NDArray[np.bool_]]:

@@ -291,6 +291,12 @@ def test_build_ignores_crowd_areas(tmp_path: Path, images: Path) -> None:
     np.testing.assert_array_equal(values == crowd, outline & ~_expected())
     rules = dataset_rules([], GivenRules("instances", class_map=classes, has_class_of_instances=True))
     assert rules.ignore == (ignored,)
+    names = {3: "class 3", 9: "class 9", 11: "unused"}
+    for last, wanted in (({}, 12), ({255: "ignore"}, 255)):
+        given = tuple(ClassEntry(code=code, name=name) for code, name in (names | last).items())
+        write_masks(path, images, tmp_path / str(wanted), given, instances=True)
+        entries = read_class_map(tmp_path / str(wanted) / "classes.tsv")
+        assert [entry.code for entry in entries if entry.name == "ignore"] == [wanted]
 
 
 def test_command_says_what_it_drew(tmp_path: Path, images: Path, monkeypatch, capsys) -> None:

@@ -199,7 +199,8 @@ def test_card_is_named_after_the_run_from_any_folder(
 ) -> None:
     (tmp_path / "our_run" / "evaluation").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "our_run" / "evaluation")
-    card = model_card(Path("../checkpoints/best.pt"), {}, model, WeightsFile("best.pt", "5a" * 32), None, "hub")
+    weights = WeightsFile("best.pt", "5a" * 32)
+    card = model_card(Path("../checkpoints/best.pt"), {}, model, weights, None, "hub")
     assert "\n# our_run\n" in card
 
 
@@ -289,3 +290,12 @@ def test_card_tells_drawn_patients_and_unfair_baselines(model: PromptableSam, tm
     assert "| baseline:box | box | 0.500 | - | 7 | 2 |" in card
     assert "| baseline:box | centroid | 0.500‡ | - | 7 | 2 |" in card
     assert "\n‡ sees more of the truth than this prompt gives.\n" in card
+
+
+def test_card_of_the_last_step_does_not_say_that_its_scores_chose_it(model: PromptableSam) -> None:
+    content = {"val": {"box": {"overall": {"dice": 0.4, "n": 7, "patients": 2}}}}
+    weights = WeightsFile("w.pt", "5a" * 32)
+    chosen = model_card(Path("w.pt"), content, model, weights, None, "hub")
+    last = model_card(Path("w.pt"), {**content, "optimizer": {}}, model, weights, None, "hub")
+    assert "On the val split, which chose these weights." in chosen
+    assert "On the val split. " in last

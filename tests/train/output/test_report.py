@@ -79,6 +79,25 @@ def test_tolerance_is_named_only_where_outlines_were_compared(
     assert "surface tolerance" not in (tmp_path / "r.html").read_text()
 
 
+def test_small_p_is_not_shown_as_zero(store: Store, evaluation: Evaluation, tmp_path: Path) -> None:
+    result = copy.deepcopy(evaluation.result)
+    for pair, p in zip(result["paired"], (0.0001, 0.0123), strict=False):
+        pair["class_mean"]["p"] = p
+    write_report(tmp_path / "r.html", "R", store, replace(evaluation, result=result))
+    text = (tmp_path / "r.html").read_text()
+    assert "<td>&lt; 0.001</td>" in text
+    assert "<td>0.012</td>" in text
+
+
+def test_run_without_a_validation_has_no_plot_of_it(store: Store, tmp_path: Path) -> None:
+    with RunLog(tmp_path) as log:
+        log.step(StepRecord(1, 1, 3, 1, 1, 0, 0, 1e-5, 0, 1, 2, 6, 0, 0, 0.1, 1, [0, 1]))
+    write_report(tmp_path / "r.html", "R", store, run=tmp_path)
+    text = (tmp_path / "r.html").read_text()
+    assert "Loss of each step" in text
+    assert "Validation after each epoch" not in text
+
+
 def test_class_called_as_all_classes_together_hides_nothing(
     store: Store, evaluation: Evaluation, tmp_path: Path
 ) -> None:

@@ -255,7 +255,10 @@ def test_area_without_width_is_refused(tmp_path: Path) -> None:
 
 def test_coco_file_of_images_of_another_size_is_refused(tmp_path: Path) -> None:
     coco = {
-        "images": [{"id": 3, "file_name": "x/t.png", "width": 400, "height": 300}, {"id": 4, "file_name": "u.png"}],
+        "images": [
+            {"id": 3, "file_name": "x/t.png", "width": 400, "height": 300},
+            {"id": 4, "file_name": "u.png", "width": 400.5},
+        ],
         "annotations": [{"image_id": number, "bbox": [10, 20, 30, 30]} for number in (3, 4)],
     }
     (tmp_path / "c.json").write_text(json.dumps(coco))

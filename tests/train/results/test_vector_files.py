@@ -11,9 +11,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from train.prompts.object_class import ObjectClass
+from train.results.categories import NO_CLASS, category_ids
 from train.results.found_object import FoundObject
 from train.results.placed_object import placed
-from train.results.vector_files import NO_CLASS, CocoFile, CsvFile
+from train.results.vector_files import CocoFile, CsvFile
 from train.slide.image_source import Picture
 from train.slide.working_grid import WorkingGrid
 
@@ -37,8 +38,8 @@ def test_csv_has_plain_numbers(tmp_path: Path) -> None:
 
 def test_coco_lists_each_category_once(tmp_path: Path) -> None:
     grid = WorkingGrid.of(Picture(np.zeros((8, 8, 3), np.uint8)))
-    kinds = [ObjectClass(NO_CLASS), ObjectClass("tumor", code=4), ObjectClass("vessel"), ObjectClass("fat", code=4)]
-    file = CocoFile(tmp_path / "a.json", grid, kinds)
+    kinds = [ObjectClass(NO_CLASS), ObjectClass("tumor", code=4)]
+    file = CocoFile(tmp_path / "a.json", grid, category_ids(kinds, {}))
     for kind in (*kinds, None):
         found = FoundObject.from_mask(np.ones((2, 2), bool), (1, 1), 0.9, 1.0)
         assert found is not None
@@ -46,16 +47,25 @@ def test_coco_lists_each_category_once(tmp_path: Path) -> None:
             file.add(item)
     file.close()
     content = json.loads((tmp_path / "a.json").read_text())
-    ids = {"tumor": 4, "object": 5, "fat": 6, "vessel": 7}
-    assert {category["name"]: category["id"] for category in content["categories"]} == ids
-    assert len(content["categories"]) == len(ids)
-    assert [row["category_id"] for row in content["annotations"]] == [5, 4, 7, 6, 5]
+    assert content["categories"] == [{"id": 4, "name": "tumor"}, {"id": 5, "name": "object"}]
+    assert [row["category_id"] for row in content["annotations"]] == [5, 4, 5]
+
+
+def test_categories_keep_the_ids_of_prompts_and_then_the_codes_of_training() -> None:
+    trained = {"gland": 1, "vessel": 7}
+    asked = [ObjectClass("vessel"), ObjectClass("nucleus", code=1), ObjectClass("lymph", code=0), ObjectClass("fat")]
+    assert category_ids(asked, trained) == {"nucleus": 1, "lymph": 0, "vessel": 7, "object": 8, "fat": 9}
+    assert category_ids([ObjectClass("gland", code=3)], trained) == {"gland": 3, "object": 4}
+    # Without prompts, objects have the class of training.
+    assert category_ids([ObjectClass("vessel")], {"vessel": 7}) == {"vessel": 7, "object": 8}
+    assert category_ids([ObjectClass("gland"), ObjectClass("nucleus", code=1)], trained)["gland"] == 3
+    assert category_ids([], trained) == {"object": 1}
 
 
 def test_box_in_coco_fits_the_mask_where_the_grid_is_finer_than_the_image(tmp_path: Path) -> None:
     grid = WorkingGrid.of(Picture(np.zeros((60, 60, 3), np.uint8), mpp_um=0.25), 0.13)
     generator = np.random.default_rng(0)
-    file = CocoFile(tmp_path / "a.json", grid, [])
+    file = CocoFile(tmp_path / "a.json", grid, category_ids([], {}))
     found = [
         FoundObject.from_mask(
             generator.random(generator.integers(8, 40, 2)) < 0.3, tuple(generator.integers(0, 70, 2).tolist()), 0.9, 1.0
