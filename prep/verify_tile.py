@@ -36,7 +36,7 @@ def wrong_in_tile(tile: Tile, config: BuildConfig) -> Iterator[str]:
     codes = merger(config, record.labels)(record.labels)
     is_labeled = tile.store.source(record.frame_id).mask is not None
     ignored = _ignored_instances(record, codes, inside, config) if config.objects == "instance" else config.ignore
-    if not np.array_equal(record.ignore, np.isin(codes, ignored) | ~inside | (not is_labeled)):
+    if not np.array_equal(record.ignore, np.isin(codes, list(ignored)) | ~inside | (not is_labeled)):
         yield "its ignored pixels do not follow from its labels"
     if config.layout == "resize" and not inside.all():
         yield "its scale does not make one tile of its ROI"
