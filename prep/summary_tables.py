@@ -61,7 +61,7 @@ def print_summary(summary: StoreSummary) -> None:
 
 
 def _mega(number: float) -> str:
-    """Write a number in millions, with up to four digits after the point if it is small."""
+    """Write a number in millions; one below a million with two significant digits."""
     millions = number / 1e6
     if millions >= 1 or not number:
         return f"{millions:.1f}"
