@@ -210,9 +210,9 @@ def test_pixels_of_instances_of_an_ignored_class_are_ignored(
     array = zarr.open_group(store.path, mode="r+")["ignore"]
     assert isinstance(array, zarr.Array)
     ignore, window = store[0].ignore, ids[:64, :64]
-    # A pixel of the background, half of an ignored instance, and a whole instance that is an object.
+    # A pixel of the background, all of it, half of an ignored instance, and a whole instance that is an object.
     half = (window == 1) & (np.arange(64) < 4)
-    for changed in ((window == 0) & (np.arange(64) == 5), half, window == 2):
+    for changed in ((window == 0) & (np.arange(64) == 5), window == 0, half, window == 2):
         assert changed.any()
         array[0] = pack_mask(ignore ^ changed)
         problems = [problem.what for problem in verify_store(Store(store.path, check_files=False))]
